@@ -1,0 +1,68 @@
+# Two commands from a bare machine: `make demo` and `make test`. Both make .venv once and install into it once.
+PYTHON ?= python3
+PIP    := .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt
+DEPS   := settings.ini setup.py constraints.txt
+# How tests run: one thread each, so that two notebooks share two cores; no bars; output at once.
+QUIET  := PATH="$(CURDIR)/.venv/bin:$$PATH" OMP_NUM_THREADS=1 VIDCLS_PROGRESS=0 PYTHONUNBUFFERED=1
+# nbdev_test has no limit of its own. In a terminal, --foreground lets Ctrl-C through.
+LIMIT  := $(patsubst %,% $(shell [ -t 0 ] && echo --foreground) 900,$(firstword $(shell command -v timeout || command -v gtimeout)))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: demo test docs lab refresh hooks clean help
+
+demo: .venv/.runtime ## Train, judge and save a motion classifier on clips made here (under 10 minutes, no GPU)
+	@.venv/bin/vidcls demo
+
+test: .venv/.dev ## Every check that CI makes: notebooks in step, tested, linted; site built; pytest last
+	@echo "== 1/5 notebooks are clean and vidcls/ is what they export"
+	@$(QUIET) python tools/check_sync.py
+	@echo "== 2/5 every notebook runs (two at a time)"
+	@$(QUIET) $(LIMIT) nbdev_test --n_workers 2 --do_print --timing
+	@echo "== 3/5 no undefined or redefined names"
+	@.venv/bin/ruff check --select F821,F811,F63,F7 vidcls
+	@echo "== 4/5 the site builds and every link in it leads somewhere"
+	@$(QUIET) python tools/docs.py
+	@echo "== 5/5 what notebooks can't test"
+	@$(QUIET) python -m pytest -q -rs tests
+
+docs: .venv/.dev ## Build the site into _docs/ (Quarto where it is installed, else smalldocs)
+	@$(QUIET) python tools/docs.py
+
+lab: .venv/.dev ## Open the notebooks in JupyterLab
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" jupyter lab nbs
+
+refresh: .venv/.dev ## Run the notebooks and store their outputs; NB=nbs/00_core.ipynb for one; then README.md
+	@$(QUIET) python tools/refresh.py $(NB)
+	@$(QUIET) python tools/readme.py
+
+hooks: .venv/.dev ## Git checks notebooks before a commit and merges them cell by cell (this clone only)
+	@git config core.hooksPath .githooks
+	@git config merge.nbdev-merge.driver '.venv/bin/nbdev_merge %O %A %B %P'
+	@echo "Hooks are on. Off again: git config --unset core.hooksPath"
+
+clean: ## Remove what was built or installed here (.venv, the site, caches); runs/ and data/ stay
+	rm -rf .venv _proc _docs build dist *.egg-info nbs/nbdev.yml .pytest_cache .ruff_cache .hypothesis
+	find nbs vidcls tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.made:
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here: install Python 3.11 or later, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vidcls needs Python 3.11 or later and $(PYTHON) is `$(PYTHON) -c 'import platform; print(platform.python_version())'`: name a newer one, as in make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) lacks its venv module: install it (on Debian and Ubuntu: apt install python3-venv) and try again."; exit 1; }
+	@echo "== Making .venv with $(PYTHON) (a few seconds)"
+	@$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/.runtime: .venv/.made $(DEPS)
+	@echo "== Installing vidcls and what it runs on (PyTorch is the large part: one to ten minutes, only the first time)"
+	@$(PIP) -e .
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@echo "== Installing what notebooks, tests and site need (about two minutes, only the first time)"
+	@$(PIP) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,34 @@
+"Packaging: every field comes from settings.ini, so that there is one place to change."
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import setup, find_packages
+
+root = Path(__file__).parent
+ini = ConfigParser(delimiters=['='])
+ini.read(root/'settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+suffix = '_requirements'
+extras = {k[:-len(suffix)]: v.split() for k, v in cfg.items() if k.endswith(suffix)}
+extras['dev'] += [r for name, reqs in extras.items() if name != 'dev' for r in reqs]
+readme = root/'README.md'
+
+setup(
+    name=cfg['lib_name'],
+    version=cfg['version'],
+    description=cfg['description'],
+    long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
+    long_description_content_type='text/markdown',
+    keywords=cfg['keywords'],
+    author=cfg['author'],
+    author_email=cfg['author_email'],
+    url=cfg['git_url'],
+    license='Apache-2.0',
+    classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Developers', 'Intended Audience :: Education',
+                 'Natural Language :: English', 'Topic :: Scientific/Engineering :: Image Recognition',
+                 *[f'Programming Language :: Python :: 3.{v}' for v in (11, 12, 13)]],
+    python_requires=f">={cfg['min_python']}",
+    packages=find_packages(include=['vidcls', 'vidcls.*']),
+    install_requires=cfg['requirements'].split(),
+    extras_require=extras,
+    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['vidcls=vidcls._modidx:d']},   # the second is for doc links
+)

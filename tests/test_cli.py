@@ -1,0 +1,137 @@
+"The command as people run it: in a process of its own, on files, to an exit code."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vidcls.data.synthetic import make_motion_clips
+from vidcls.predict import Classifier
+from vidcls.show import write_video
+
+VIDCLS = [sys.executable, '-c', 'from vidcls.cli import main; main()']
+
+
+def vidcls(*args, cwd=None, **kwargs):
+    return subprocess.run([*VIDCLS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def clips(tmp_path_factory):
+    return make_motion_clips(tmp_path_factory.mktemp('clips')/'motion', n_groups=12, n_frames=8, size=32)
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    "The folder of a small demo; nothing is learned in two epochs, but everything is made."
+    folder = tmp_path_factory.mktemp('demo')
+    r = vidcls('demo', '--groups', 12, '--epochs', 2, cwd=folder)
+    assert r.returncode == 0, r.stderr
+    assert 'single frames: top-1' in r.stdout
+    return folder/'runs'/'demo'
+
+
+def test_demo_leaves_what_it_says(demo):
+    assert {p.name for p in demo.iterdir() if not p.name.startswith('clips')} == {
+        'record.json', 'record.csv', 'single_frame.json', 'single_frame.csv', 'history.json',
+        'curves.png', 'confusion.png', 'predictions.png', 'classifier'}
+    assert {p.name for p in (demo/'classifier').iterdir()} == {'config.json', 'model.safetensors'}
+
+
+def test_a_new_process_predicts_what_the_record_says(demo):
+    clips, root = pd.read_csv(demo/'record.csv'), next(demo.glob('clips-*'))
+    r = vidcls('predict', demo/'classifier', *[root/p for p in clips.path], '--json', '--top-k', 8)
+    answers = [{a['label']: a['score'] for a in json.loads(line)['answer']} for line in r.stdout.splitlines()]
+    labels = Classifier.load(demo/'classifier').labels
+    probs = np.array([[a[l] for l in labels] for a in answers])
+    assert [max(a, key=a.get) for a in answers] == clips.predicted.tolist()
+    assert np.abs(probs - clips[[f'p_{l}' for l in labels]].to_numpy()).max() < 1e-6
+
+
+def test_the_seed_decides(demo, tmp_path):
+    record = json.loads((demo/'record.json').read_text())
+    for seed, same in ((0, True), (1, False)):
+        vidcls('demo', '--groups', 12, '--epochs', 2, '--seed', seed, '--out', tmp_path/str(seed))
+        again = json.loads((tmp_path/str(seed)/'record.json').read_text())
+        csv = (tmp_path/str(seed)/'record.csv').read_text()
+        assert (again == record) == same and (csv == (demo/'record.csv').read_text()) == same
+
+
+def bad(tmp_path, clips, kind):
+    "Arguments of a command that cannot work, and what has to be said."
+    data = tmp_path/'data'
+    data.mkdir()
+    if kind == 'empty folder': return ('train', data), 'found no videos'
+    if kind == 'no folder': return ('train', tmp_path/'gone'), 'no such folder'
+    if kind == 'one class':
+        for g in range(10): write_video(data/'jump'/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
+        return ('train', data), 'one class only'
+    if kind == 'no video':
+        for l in 'ab':
+            for g in range(10): write_video(data/l/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
+        (data/'a'/'3.mp4').write_text('this is no film')
+        return ('train', data), '3.mp4: not a video'
+    if kind == 'short': return ('train', clips, '--frames', 16), "has 8 frames and the spec asks for n_frames=16; set short='repeat'"
+    if kind == 'unknown model': return ('train', clips, '--model', 'videomae_tini'), "Did you mean 'videomae_tiny'?"
+    if kind == 'bad size': return ('train', clips, '--size', 33), 'size=33'
+    if kind == 'no column': return ('train', clips, '--group', 'actor'), "no column 'actor'"
+
+
+@pytest.mark.parametrize('kind', ['empty folder', 'no folder', 'one class', 'no video', 'short', 'unknown model', 'bad size', 'no column'])
+def test_bad_input_is_one_sentence(tmp_path, clips, kind):
+    args, says = bad(tmp_path, clips, kind)
+    r = vidcls(*args, '--out', tmp_path/'out', '--epochs', 1)
+    assert r.returncode == 2 and says in r.stderr and 'Traceback' not in r.stderr
+    assert r.stderr.strip().splitlines()[-1].startswith('vidcls: ')
+    assert not (tmp_path/'out').exists()
+
+
+def test_bad_questions_to_a_classifier(demo, clips, tmp_path):
+    write_video(tmp_path/'other'/'hop'/'a.mp4', np.zeros((8, 32, 32, 3), np.uint8))
+    (tmp_path/'page.mp4').write_text('<html>404</html>')
+    write_video(tmp_path/'short.mp4', np.zeros((4, 32, 32, 3), np.uint8))
+    clf = demo/'classifier'
+    for args, says in [(('evaluate', clf, tmp_path/'other', '--split', 'all'), "labels ['hop'] are not among the known ones"),
+                       (('evaluate', tmp_path, clips), 'holds no classifier'), (('predict', clf, tmp_path/'page.mp4'), 'HTML'),
+                       (('predict', clf, tmp_path/'gone.mp4'), 'no such file'), (('predict', clf, tmp_path/'short.mp4'), 'has 4 frames'),
+                       (('evaluate', clf, clips, '--split', 'tset'), "split='tset'")]:
+        r = vidcls(*args)
+        assert r.returncode == 2 and says in r.stderr and 'Traceback' not in r.stderr, r.stderr
+
+
+def test_skipped_clips_are_counted(tmp_path, clips, demo):
+    import shutil
+    shutil.copytree(clips, tmp_path/'clips')
+    for g in range(12): (tmp_path/'clips'/'up'/f'up_g{g:04}_c01.mp4').write_bytes(b'broken')
+    r = vidcls('evaluate', demo/'classifier', tmp_path/'clips', '--split', 'all', '--on-error', 'skip', '--out', tmp_path/'rec.json')
+    rec = json.loads((tmp_path/'rec.json').read_text())
+    assert r.returncode == 0 and (rec['n_expected'], rec['n_evaluated'], len(rec['failures'])) == (96, 84, 12)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
+def test_ctrl_c_keeps_the_best_weights(tmp_path, clips):
+    run = subprocess.Popen([*VIDCLS, 'train', str(clips), '--epochs', '5000', '--out', str(tmp_path/'out')], text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'})
+    for line in run.stdout:
+        if line.startswith('epoch   2'): break
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == 130 and 'best weights and history' in said
+    hist = json.loads((tmp_path/'out'/'history.json').read_text())
+    assert hist['interrupted'] and len(hist['rows']) >= 2
+    assert Classifier.load(tmp_path/'out'/'classifier').predict(clips/'up'/'up_g0000_c01.mp4')
+
+
+@pytest.mark.parametrize('name, group', [('weizmann', 'actor'), ('surv_fight', 'source')])
+def test_real_clips_to_a_record(real_data, tmp_path, name, group):
+    "Eleven frame rates, nineteen sizes, splits by person or by film: the same command, to an honest record."
+    out = tmp_path/'run'
+    r = vidcls('train', real_data/name, '--group', group, '--epochs', 1, '--out', out)
+    assert r.returncode == 0, r.stderr
+    rec = json.loads((out/'record.json').read_text())
+    csv = pd.read_csv(real_data/name/'clips.csv')
+    assert rec['n_evaluated'] == rec['n_expected'] == (csv.split == 'test').sum()
+    assert rec['interval'][0] <= rec['video_top1'] <= rec['interval'][1]
+    again = vidcls('evaluate', out/'classifier', real_data/name, '--group', group, '--out', tmp_path/'again.json')
+    assert again.returncode == 0 and json.loads((tmp_path/'again.json').read_text())['video_top1'] == rec['video_top1']

@@ -1,0 +1,166 @@
+"Properties of `vidcls.metrics`, on drawn inputs: against scikit-learn and scipy, and against what must hold for any input."
+import subprocess, sys
+
+import matplotlib
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+import torch
+from hypothesis import given, settings, strategies as st
+from scipy.stats import binomtest
+
+from vidcls.core import ArgumentError, LabelError
+from vidcls.metrics import confusion, mean_class_accuracy, most_confused, per_class, plot_confusion, topk_accuracy, wilson
+
+matplotlib.use('Agg')
+pytestmark = pytest.mark.filterwarnings('ignore:A single label was found')   # by scikit-learn, of one-class draws
+quick = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+@st.composite
+def judged(draw):
+    "(preds, targets, K) with N in 1..40 and K in 1..6; some classes may be absent."
+    K, N = draw(st.integers(1, 6)), draw(st.integers(1, 40))
+    idxs = st.lists(st.integers(0, K-1), min_size=N, max_size=N)
+    return np.array(draw(idxs)), np.array(draw(idxs)), K
+
+
+@st.composite
+def scored(draw):
+    "(scores, targets) with few distinct values, so that ties are common; K in 2..6."
+    K, N, seed = draw(st.integers(2, 6)), draw(st.integers(1, 30)), draw(st.integers(0, 2**32-1))
+    rng = np.random.default_rng(seed)
+    return rng.integers(-2, 3, (N, K)).astype(float), rng.integers(0, K, N)
+
+
+@quick
+@given(judged())
+def test_confusion_equals_sklearn(d):
+    preds, targets, K = d
+    conf = confusion(preds, targets, K)
+    assert conf.dtype == np.int64 and conf.shape == (K, K)
+    assert (conf == skm.confusion_matrix(targets, preds, labels=range(K))).all()
+    assert (conf.sum(1) == np.bincount(targets, minlength=K)).all() and conf.sum() == len(targets)
+
+
+@quick
+@given(judged())
+def test_mean_class_accuracy_equals_macro_recall_of_the_classes_that_are_there(d):
+    preds, targets, K = d
+    want = skm.recall_score(targets, preds, labels=np.unique(targets), average='macro', zero_division=0)
+    assert mean_class_accuracy(preds, targets, K) == pytest.approx(want, abs=1e-12)
+
+
+@quick
+@given(judged())
+def test_per_class_equals_sklearn(d):
+    preds, targets, K = d
+    table = per_class(confusion(preds, targets, K), [f'c{i}' for i in range(K)])
+    ref = skm.precision_recall_fscore_support(targets, preds, labels=range(K), zero_division=np.nan)
+    for col, r in zip(('precision', 'recall', 'f1', 'n'), ref):
+        np.testing.assert_allclose(table[col].to_numpy(), r, atol=1e-12, err_msg=col)
+    assert list(table.index) == [f'c{i}' for i in range(K)]
+
+
+@quick
+@given(judged(), st.integers(1, 4))
+def test_most_confused_lists_each_mistake_once(d, min_count):
+    preds, targets, K = d
+    conf = confusion(preds, targets, K)
+    pairs = most_confused(conf, range(K), min_count)
+    counts = [c for *_, c in pairs]
+    assert counts == sorted(counts, reverse=True)
+    assert {(int(t), int(p), c) for t, p, c in pairs} == {(i, j, conf[i, j]) for i in range(K) for j in range(K)
+                                                          if i != j and conf[i, j] >= min_count}
+
+
+@quick
+@given(scored())
+def test_topk_with_ties(d):
+    scores, targets = d
+    N, K = scores.shape
+    accs = [topk_accuracy(scores, targets, k) for k in range(1, K+1)]
+    assert accs[0] == (scores.argmax(1) == targets).mean()                 # the tie rule is argmax's
+    assert accs == sorted(accs) and accs[-1] == 1
+    order = np.argsort(-scores, axis=1, kind='stable')                     # a slow way to say the same
+    assert accs == [np.mean([t in o[:k] for t, o in zip(targets, order)]) for k in range(1, K+1)]
+
+
+@quick
+@given(st.integers(3, 8), st.integers(1, 40), st.integers(0, 2**32-1))
+def test_topk_equals_sklearn_without_ties(K, N, seed):
+    rng = np.random.default_rng(seed)
+    scores, targets = rng.normal(size=(N, K)), rng.integers(0, K, N)
+    for k in range(1, K):
+        assert topk_accuracy(scores, targets, k) == pytest.approx(
+            skm.top_k_accuracy_score(targets, scores, k=k, labels=range(K)), abs=1e-12)
+
+
+@quick
+@given(scored())
+def test_topk_sees_only_the_order(d):
+    scores, targets = d
+    for k in (1, 2):
+        want = topk_accuracy(scores, targets, k)
+        assert topk_accuracy(np.exp(scores), targets, k) == topk_accuracy(3*scores - 7, targets, k) == want
+        for dtype in (torch.float64, torch.float16, torch.bfloat16):
+            given_ = torch.tensor(scores, dtype=dtype, requires_grad=True)
+            assert topk_accuracy(given_, torch.tensor(targets), k) == want
+
+
+@quick
+@given(st.integers(1, 3000), st.floats(0, 1), st.sampled_from([.5, .9, .95, .99]))
+def test_wilson_equals_scipy(n, share, level):
+    r = round(n*share)
+    ref = binomtest(r, n).proportion_ci(level, method='wilson')
+    lo, hi = wilson(r, n, level)
+    assert (lo, hi) == pytest.approx((ref.low, ref.high), abs=1e-9)
+    assert 0 <= lo <= r/n <= hi <= 1 and lo < hi
+
+
+@quick
+@given(st.integers(1, 400), st.data())
+def test_wilson_narrows_with_n_and_widens_with_level(n, data):
+    r = data.draw(st.integers(0, n))
+    width = lambda *a: wilson(*a)[1] - wilson(*a)[0]
+    assert width(4*r, 4*n) < width(r, n) < width(r, n, .99)
+
+
+@pytest.mark.parametrize('bad, error, words', [
+    (lambda: topk_accuracy(np.zeros((0, 3)), []), ArgumentError, 'targets is empty'),
+    (lambda: topk_accuracy(np.zeros((2, 3)), [0, 1], k=4), ArgumentError, 'k=4; accepted: 1 to 3'),
+    (lambda: topk_accuracy(np.zeros((2, 3)), [0, 1], k=0), ArgumentError, 'k=0'),
+    (lambda: topk_accuracy(np.zeros((2, 3)), [0, 3]), LabelError, 'label 3, not in [0, 3)'),
+    (lambda: topk_accuracy([[0, np.nan], [0, 1]], [0, 1]), ArgumentError, 'NaN in 1 of 2 rows, first in row 0'),
+    (lambda: topk_accuracy(np.zeros((2, 3)), [0.]*2), ArgumentError, 'targets is float64'),
+    (lambda: confusion([0, 9, -1], [0, 0, 0], 3), LabelError, 'preds has label -1, 9'),
+    (lambda: confusion([], [], 3), ArgumentError, 'preds is empty'),
+    (lambda: confusion([0, 1], [0], 3), ArgumentError, '2 preds, 1 targets'),
+    (lambda: confusion([0], [0], 0), ArgumentError, 'n_classes=0'),
+    (lambda: mean_class_accuracy([], [], 3), ArgumentError, 'is empty'),
+    (lambda: per_class(np.eye(3, dtype=int), ['a']), ArgumentError, '1 labels for 3 classes'),
+    (lambda: plot_confusion(np.ones((2, 3)), 'ab'), ArgumentError, 'expected (K,K)'),
+    (lambda: wilson(3, 2), ArgumentError, 'n_right=3; accepted: 0 to n=2'),
+    (lambda: wilson(-1, 2), ArgumentError, 'n_right=-1'),
+    (lambda: wilson(0, 0), ArgumentError, 'n=0'),
+    (lambda: wilson(1, 2, 95), ArgumentError, 'level=95'),
+])
+def test_bad_input_ends_in_one_sentence(bad, error, words):
+    with pytest.raises(error) as e: bad()
+    assert words in str(e.value)
+
+
+@pytest.mark.parametrize('K', [1, 2, 8, 30])
+def test_plot_confusion_writes_every_count(K):
+    from matplotlib import pyplot as plt
+    conf = np.random.default_rng(K).integers(0, 3, (K, K))
+    ax = plot_confusion(conf, [f'class {i}' for i in range(K)])
+    ax.figure.canvas.draw()
+    assert sorted(int(t.get_text()) for t in ax.texts) == sorted(conf[conf > 0])
+    assert len(ax.get_xticklabels()) == len(ax.get_yticklabels()) == K
+    plt.close('all')
+
+
+def test_importing_metrics_brings_neither_torch_nor_pandas_nor_matplotlib():
+    code = "import sys, vidcls.metrics; print([m for m in ('torch','pandas','matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'

@@ -1,0 +1,176 @@
+"The rules of the house that no single notebook can hold: order, names, docs, outputs, start-up."
+import ast, builtins, configparser, importlib, inspect, json, re, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+import yaml
+from fastcore.docments import docments
+from packaging.requirements import Requirement
+
+root = Path(__file__).resolve().parents[1]
+notebooks = sorted((root/'nbs').glob('[!.]*.ipynb'))
+modules = {'.'.join(f.relative_to(root).with_suffix('').parts): f for f in sorted((root/'vidcls').rglob('[!_]*.py'))}
+every_notebook = pytest.mark.parametrize('nb', notebooks, ids=lambda f: f.stem)
+every_module = pytest.mark.parametrize('mod', modules)
+
+
+def settings():
+    ini = configparser.ConfigParser(delimiters=['='])
+    ini.read(root/'settings.ini', encoding='utf-8')
+    return ini['DEFAULT']
+
+def python(*args): return subprocess.run([sys.executable, *args], cwd=root, text=True, capture_output=True, timeout=300)
+
+
+# Modules
+
+def number(mod):
+    "The number of a module's notebook, from the header that nbdev writes."
+    return int(re.search(r'File to edit: \S*nbs/(\d+)', modules[mod].read_text())[1])
+
+def imported(mod):
+    "The modules of the library that a module imports, inside functions too."
+    pkg = mod.split('.')[:-1]
+    for node in ast.walk(ast.parse(modules[mod].read_text())):
+        if isinstance(node, ast.Import): yield from (a.name for a in node.names if a.name in modules)
+        if isinstance(node, ast.ImportFrom):
+            base = '.'.join(pkg[:len(pkg)+1-node.level] + [node.module or '']).strip('.') if node.level else node.module
+            yield from {n for n in (base, *(f'{base}.{a.name}' for a in node.names)) if n in modules}
+
+@every_module
+def test_imports_only_from_lower_numbers(mod):
+    late = {m: number(m) for m in imported(mod) if number(m) >= number(mod)}
+    assert not late, f"{mod} ({number(mod)}) imports {late}"
+
+def test_modules_import_without_a_notebook():
+    "One fresh process, in course order; none of the notebook tools may come with them."
+    names = sorted(modules, key=number)
+    got = python('-c', f"import importlib, sys\nfor m in {names}: importlib.import_module(m)\n"
+                       "print({'nbdev', 'fastcore', 'execnb', 'pytest'} & set(sys.modules) or 'none')")
+    assert got.stdout.strip() == 'none', got.stdout + got.stderr
+
+def test_one_name_one_module():
+    home = {}
+    for mod in modules:
+        for name in importlib.import_module(mod).__all__: home.setdefault(name, []).append(mod)
+    assert not {n: m for n,m in home.items() if len(m) > 1}
+
+
+# Documentation
+
+def public(mod):
+    "Public functions, classes and methods of a module; a method that overrides one keeps that one's docs."
+    for name in mod.__all__:
+        o = getattr(mod, name)
+        if not (inspect.isfunction(o) or inspect.isclass(o)) or o.__module__ != mod.__name__: continue
+        yield name, o
+        if not inspect.isclass(o): continue
+        for n,m in vars(o).items():
+            m = getattr(m, '__func__', m)
+            if n.startswith('_') or not inspect.isfunction(m) or any(hasattr(b, n) for b in o.__mro__[1:]): continue
+            yield f'{name}.{n}', m
+
+def undocumented(o):
+    "Parameters with no comment beside them; a command line option has its help instead."
+    if inspect.isclass(o): o = vars(o).get('__init__')
+    if not inspect.isfunction(o) or o.__code__.co_filename.startswith('<'): return []   # a dataclass writes its own
+    docs, src = docments(o), inspect.getsource(o)
+    def said(p):
+        if p.name in ('self', 'cls') or docs.get(p.name): return True
+        if any(getattr(h, 'help', None) for h in (p.default, *getattr(p.annotation, '__metadata__', ()))): return True
+        return re.search(rf'\*{p.name}\b.*#', src)   # docments leaves *args and **kwargs out
+    return [n for n,p in inspect.signature(o).parameters.items() if not said(p)]
+
+@every_module
+def test_public_names_are_documented(mod):
+    bad = []
+    for name,o in public(importlib.import_module(mod)):
+        if not (vars(o).get('__doc__') if inspect.isclass(o) else o.__doc__): bad.append(f'{name} has no docstring')
+        bad += [f'{name}: nothing is said of {p}' for p in undocumented(o)]
+    assert not bad, '\n'.join(bad)
+
+def test_readme_is_the_home_page():
+    got = python('tools/readme.py', '--check')
+    assert got.returncode == 0, got.stderr
+
+def test_sidebar_has_every_page_once_in_order():
+    sections = yaml.safe_load((root/'_quarto.yml').read_text())['website']['sidebar']['contents']
+    pages = [p for s in sections for p in s['contents']]
+    assert pages == ['index.ipynb', *(f.name for f in notebooks if f.name != 'index.ipynb')]
+
+
+# Notebooks
+
+def cells(nb):
+    "Code cells, each with its source as one string."
+    return [(c, ''.join(c['source'])) for c in json.loads(nb.read_text())['cells'] if c['cell_type'] == 'code']
+
+def names(src):
+    "(names that a cell binds, names that it uses); magics are left out."
+    tree = ast.walk(ast.parse('\n'.join(l for l in src.splitlines() if not l.lstrip().startswith(('%', '!')))))
+    binds, uses = set(), set()
+    for n in tree:
+        if isinstance(n, ast.Name): (uses if isinstance(n.ctx, ast.Load) else binds).add(n.id)
+        elif isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)): binds.add(n.name)
+        elif isinstance(n, ast.alias): binds.add((n.asname or n.name).split('.')[0])
+        elif isinstance(n, ast.arg): binds.add(n.arg)
+        elif isinstance(n, ast.ExceptHandler) and n.name: binds.add(n.name)
+    return binds, uses
+
+def leaks(sources, flags):
+    "Names that only cells with a flag define and that a cell without one uses."
+    skipped = re.compile(rf"^#\|\s*(?:{'|'.join(flags)}|eval:\s*false)\s*$", re.M)
+    python = [s for s in sources if not s.lstrip().startswith('%%')]
+    off, on = ([names(s) for s in python if bool(skipped.search(s)) == flagged] for flagged in (True, False))
+    bound = set().union(*(b for b,_ in on), dir(builtins))
+    return set().union(*(b for b,_ in off)) & set().union(*(u for _,u in on)) - bound
+
+def test_leaks_are_found():
+    assert leaks(['#| slow\nx = 1', 'y = x'], ['slow']) == {'x'}
+    assert not leaks(['#| slow\nx = 1', 'x = 2\ny = x'], ['slow'])
+
+@every_notebook
+def test_cells_do_without_the_skipped_ones(nb):
+    assert not leaks([s for _,s in cells(nb)], settings()['tst_flags'].split())
+
+MACHINE = re.compile(r'(?:/(?:work|root|home|tmp|Users)/|[A-Z]:\\)\S*| at 0x[0-9a-f]{6,}')   # paths and addresses
+
+@every_notebook
+def test_outputs_are_fit_to_print(nb):
+    "Small, no errors, no warnings, nothing that only one machine knows."
+    assert nb.stat().st_size < 400_000
+    bad = []
+    for c,_ in cells(nb):
+        for o in c['outputs']:
+            if o['output_type'] == 'error' or o.get('name') == 'stderr': bad.append(f"{c['id']}: an error or a warning")
+            texts = [o.get('text', ''), *(v for k,v in o.get('data', {}).items() if k.startswith('text/'))]
+            text = re.sub(r'base64,[\w+/=\s]+', '', ''.join(map(''.join, texts)))
+            bad += [f"{c['id']}: {found}" for found in MACHINE.findall(text)]
+    assert not bad, '\n'.join(bad)
+
+
+# The package
+
+def test_constraints_pin_what_settings_ask_for():
+    pins = dict(l.split('==') for l in (root/'constraints.txt').read_text().split('\n') if l and not l.startswith('#'))
+    pins = {k.lower(): v for k,v in pins.items()}
+    asked = [Requirement(r) for k,v in settings().items() if k.endswith('requirements') for r in v.split()]
+    bad = [str(r) for r in asked if pins.get(r.name.lower()) is None or not r.specifier.contains(pins[r.name.lower()])]
+    assert not bad, f"no fitting pin for {bad}"
+
+START = {'import': "import vidcls",
+         'help': "from vidcls.cli import main\ntry: main()\nexcept SystemExit as e: assert not e.code, e.code"}
+
+@pytest.mark.parametrize('what', START)
+def test_starts_fast_and_light(what):
+    "Nobody waits for torch to read a help text. The best of five, because a machine has other things to do."
+    code = (f"import sys; sys.argv = ['vidcls', '--help']\n{START[what]}\n"
+            "print({'torch', 'transformers', 'pandas', 'matplotlib', 'av'} & set(sys.modules) or 'light')")
+    took = []
+    for _ in range(5):
+        t0 = time.perf_counter()
+        got = python('-c', code)
+        took.append(time.perf_counter() - t0)
+        assert got.returncode == 0 and got.stdout.splitlines()[-1] == 'light', got.stdout + got.stderr
+        if took[-1] < .5: return
+    pytest.fail(f"{min(took):.2f} s; expected under 0.5 s")
