@@ -206,7 +206,8 @@ def progress(
         from fastprogress.fastprogress import progress_bar
         return iter(progress_bar(items, total=total, comment=desc))
     from tqdm import tqdm
-    return iter(tqdm(items, total=total, desc=desc, mininterval=.1 if sys.stderr.isatty() else 10))
+    pace = dict(mininterval=.1, delay=.5) if sys.stderr.isatty() else dict(mininterval=10, delay=10)
+    return iter(tqdm(items, total=total, desc=desc, leave=False, **pace))
 
 # %% ../nbs/00_core.ipynb #atomic-path
 @contextmanager

@@ -159,8 +159,8 @@ def show_predictions(
 ): # matplotlib Figure
     "A contact sheet: the wrong clips first, the surest of them on top, then right ones; titles green or red."
     c = rec.clips.assign(p=rec.clips.filter(like='p_').max(axis=1), right=rec.clips.label == rec.clips.predicted)
-    wrong, right = c[~c.right].sort_values('p', ascending=False), c[c.right]
-    right = right.iloc[np.linspace(0, len(right)-1, min(n, len(right))).astype(int)]      # evenly over the split
+    wrong, right = c[~c.right].sort_values('p', ascending=False), c[c.right].sort_values('label', kind='stable')
+    right = right.iloc[np.linspace(0, len(right)-1, min(n, len(right))).astype(int)]      # evenly over the classes
     c = pd.concat([wrong, right]).head(n)
     rows = {p: i for i,p in enumerate(dl.dataset.table.df.path)}
     clips = [dl.dataset[rows[p]][0].numpy() for p in c.path]
