@@ -28,7 +28,7 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo')
     r = vidcls('demo', '--groups', 12, '--epochs', 2, cwd=folder)
     assert r.returncode == 0, r.stderr
-    assert 'single frames: top-1' in r.stdout
+    assert 'single frames: top-1' in r.stdout and 'not above chance yet' in r.stdout       # an honest last word
     return folder/'runs'/'demo'
 
 
@@ -64,6 +64,7 @@ def bad(tmp_path, clips, kind):
     data.mkdir()
     if kind == 'empty folder': return ('train', data), 'found no videos'
     if kind == 'no folder': return ('train', tmp_path/'gone'), 'no such folder'
+    if kind == 'no file': return ('train', tmp_path/'gone.csv'), 'no such file'
     if kind == 'one class':
         for g in range(10): write_video(data/'jump'/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
         return ('train', data), 'one class only'
@@ -75,16 +76,22 @@ def bad(tmp_path, clips, kind):
     if kind == 'short': return ('train', clips, '--frames', 16), "has 8 frames and the spec asks for n_frames=16; set short='repeat'"
     if kind == 'unknown model': return ('train', clips, '--model', 'videomae_tini'), "Did you mean 'videomae_tiny'?"
     if kind == 'bad size': return ('train', clips, '--size', 33), 'size=33'
+    if kind == 'one clip a class':
+        for l in 'ab': write_video(data/l/'0.mp4', np.zeros((8, 32, 32, 3), np.uint8))
+        return ('train', data), 'has no test split'
+    if kind == 'out is a file':
+        (tmp_path/'out').write_text('precious')
+        return ('train', clips), 'out is a file; choose another folder'
     if kind == 'no column': return ('train', clips, '--group', 'actor'), "no column 'actor'"
 
 
-@pytest.mark.parametrize('kind', ['empty folder', 'no folder', 'one class', 'no video', 'short', 'unknown model', 'bad size', 'no column'])
+@pytest.mark.parametrize('kind', ['empty folder', 'no folder', 'no file', 'one class', 'no video', 'short', 'unknown model', 'bad size', 'no column', 'one clip a class', 'out is a file'])
 def test_bad_input_is_one_sentence(tmp_path, clips, kind):
     args, says = bad(tmp_path, clips, kind)
     r = vidcls(*args, '--out', tmp_path/'out', '--epochs', 1)
     assert r.returncode == 2 and says in r.stderr and 'Traceback' not in r.stderr
     assert r.stderr.strip().splitlines()[-1].startswith('vidcls: ')
-    assert not (tmp_path/'out').exists()
+    assert not (tmp_path/'out').exists() or (tmp_path/'out').read_text() == 'precious'
 
 
 def test_bad_questions_to_a_classifier(demo, clips, tmp_path):

@@ -44,7 +44,8 @@ def test_reference_frames(real_data):
 
 
 def test_corrupted_names_the_file(real_data):
-    with pytest.raises(VideoReadError, match='corrupted.mp4: damaged after'): probe(real_data/'single'/'corrupted.mp4')
+    path = real_data/'single'/'corrupted.mp4'
+    with pytest.raises(VideoReadError, match='corrupted.mp4: damaged after 28 readable frames'): read_frames(path, [probe(path).n_frames-1])
 
 
 def test_real_tables(real_data):

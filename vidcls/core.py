@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAMPLINGS', 'SHORT', 'VidclsError', 'ArgumentError', 'DataError', 'LabelError', 'LeakageError', 'SpecMismatchError',
-           'CheckpointError', 'VideoReadError', 'VideoNotFoundError', 'check_choice', 'check_at_least', 'patch',
-           'ClipSpec', 'seed_everything', 'pick_device', 'in_notebook', 'progress', 'atomic_path']
+           'CheckpointError', 'VideoReadError', 'VideoNotFoundError', 'check_choice', 'check_at_least', 'check_whole',
+           'patch', 'ClipSpec', 'seed_everything', 'pick_device', 'in_notebook', 'progress_on', 'progress',
+           'atomic_path']
 
 # %% ../nbs/00_core.ipynb #import-os-random-sys
 import os, random, sys
@@ -20,19 +21,22 @@ class VidclsError(Exception):
     "Any error that vidcls raises on purpose; its message names the argument, its value, and the way out."
 
 class ArgumentError(VidclsError, ValueError): "An argument outside its accepted values."
-class DataError(VidclsError, ValueError): "A data set that cannot be used as it is: empty, one class, a missing column."
+class DataError(VidclsError, ValueError):
+    "A data set that cannot be used as it is: empty, one class, a missing column."
 class LabelError(DataError): "A label that the model or the table does not know."
 class LeakageError(DataError): "The same group in two splits, so that a test would be no test."
 class SpecMismatchError(VidclsError, ValueError): "Clips made for one `ClipSpec`, given to a model with another."
-class CheckpointError(VidclsError): "Saved weights or a classifier folder that is missing, damaged, or does not fit."
+class CheckpointError(VidclsError):
+    "Saved weights or a classifier folder that is missing, damaged, or does not fit."
 
 # %% ../nbs/00_core.ipynb #videoreaderror
 class VideoReadError(VidclsError):
     "A video that cannot be read, with its path and the reason."
     def __init__(self,
-        path, # The file
-        reason:str, # One clause: what is wrong, and what to do about it
+        path, # The file; or the whole text, where torch rebuilds the error of a worker process
+        reason:str|None=None, # One clause: what is wrong, and what to do about it
     ):
+        if reason is None: path, _, reason = str(path).strip().rpartition('Error: ')[2].partition(': ')
         self.path, self.reason = str(path), reason
         super().__init__(f"{self.path}: {reason}")
     def __reduce__(self): return type(self), (self.path, self.reason)   # so that a worker process can hand it over
@@ -66,6 +70,17 @@ def check_at_least(
     if not ok: raise ArgumentError(f"{name}={value!r}; accepted: a number of at least {least}.")
     return value
 
+# %% ../nbs/00_core.ipynb #check-whole
+def check_whole(
+    name:str, # The argument's name, for the message
+    value, # What was given: a whole number
+    least:int=1, # The smallest accepted value
+)->int:
+    "Raise `ArgumentError` unless `value` is a whole number of at least `least`."
+    if check_at_least(name, value, least) % 1:
+        raise ArgumentError(f"{name}={value!r}; accepted: a whole number of at least {least}.")
+    return int(value)
+
 # %% ../nbs/00_core.ipynb #patch
 def patch(
     f, # A function whose first parameter is annotated with a class
@@ -85,7 +100,7 @@ class ClipSpec:
     "What a model expects of a clip; it belongs to the weights and travels with them."
     n_frames:int = 16 # Frames T that the model sees, >= 1
     size:int = 224 # Height and width in pixels: the short side is resized to it, then the centre is cropped
-    sampling:str = 'uniform' # Which frames: one of `SAMPLINGS`
+    sampling:str = 'uniform' # Which frames: one of SAMPLINGS
     stride:int = 1 # Frames from one to the next, for 'center' and 'random'
     short:str = 'error' # A video with too few frames: 'error', or 'repeat' its frames evenly
     mean:tuple = (0.485, 0.456, 0.406) # Per channel, of values in [0,1]; mean and std of 0.5 give the range [-1,1]
@@ -96,15 +111,17 @@ class ClipSpec:
 
     @classmethod
     def from_dict(cls,
-        d:dict, # As `to_dict` gives it
+        d:dict, # As to_dict gives it
     ):
         "Rebuild a spec; an unknown field is an error."
         unknown = set(d) - {f.name for f in fields(cls)}
-        if unknown: raise CheckpointError(f"The spec has unknown fields {sorted(unknown)}: was it written by a newer vidcls?")
+        if unknown:
+            raise CheckpointError(f"The spec has unknown fields {sorted(unknown)}: "
+                                  "was it written by a newer vidcls?")
         return cls(**d)
 
     def _check(self):
-        for n in ('n_frames', 'size', 'stride'): check_at_least(n, getattr(self, n), 1)
+        for n in ('n_frames', 'size', 'stride'): object.__setattr__(self, n, check_whole(n, getattr(self, n)))
         check_choice('sampling', self.sampling, SAMPLINGS)
         check_choice('short', self.short, SHORT)
         check_choice('channels', self.channels, ('RGB', 'BGR'))
@@ -122,7 +139,7 @@ def _triple(name, value):
 @patch
 def with_(
     self:ClipSpec,
-    **changes, # Any field of `ClipSpec`
+    **changes, # Any field of ClipSpec
 )->ClipSpec: # A changed copy
     "The same spec with some fields changed."
     for n in changes: check_choice('field', n, [f.name for f in fields(self)])
@@ -137,9 +154,11 @@ def to_model(
     "Normalise a batch of clips and put it into the models' layout."
     import torch
     want = (self.n_frames, self.size, self.size, 3)
-    if xb.dtype != torch.uint8: raise SpecMismatchError(f"clips are {xb.dtype}; expected torch.uint8 with values 0..255.")
+    if xb.dtype != torch.uint8:
+        raise SpecMismatchError(f"clips are {xb.dtype}; expected torch.uint8 with values 0..255.")
     if xb.ndim != 5 or tuple(xb.shape[1:]) != want:
-        raise SpecMismatchError(f"clips have shape {tuple(xb.shape)}; this spec expects (B,T,H,W,C) = (B, {', '.join(map(str, want))}). "
+        raise SpecMismatchError(f"clips have shape {tuple(xb.shape)}; this spec expects (B,T,H,W,C) = "
+                                f"(B, {', '.join(map(str, want))}). "
                                 "Load them with this spec, or change n_frames and size.")
     if self.channels == 'BGR': xb = xb.flip(-1)
     scale = torch.tensor(self.std, device=xb.device) * 255
@@ -151,12 +170,14 @@ def to_model(
 def check_same(
     self:ClipSpec, # What the model expects
     other:ClipSpec, # What the clips were made with
-    what:str='clips', # Whose spec `other` is, for the message
+    what:str='clips', # Whose spec other is, for the message
 ):
     "Raise `SpecMismatchError`, naming each field that differs."
     diff = [f"{f.name}: model {getattr(self, f.name)!r}, {what} {getattr(other, f.name)!r}"
             for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
-    if diff: raise SpecMismatchError(f"The {what} were made for another spec ({'; '.join(diff)}). Make them with spec=model.spec.")
+    if diff:
+        raise SpecMismatchError(f"The {what} were made for another spec ({'; '.join(diff)}). "
+                                "Make them with spec=model.spec.")
 
 # %% ../nbs/00_core.ipynb #to-dict
 @patch
@@ -169,7 +190,8 @@ def seed_everything(
     seed:int=0, # 0 .. 2**32-1
 )->int: # The seed
     "Seed Python, numpy and torch (all devices)."
-    if not 0 <= check_at_least('seed', seed, 0) < 2**32: raise ArgumentError(f"seed={seed}; accepted: 0 to 2**32-1.")
+    if not 0 <= check_at_least('seed', seed, 0) < 2**32:
+        raise ArgumentError(f"seed={seed}; accepted: 0 to 2**32-1.")
     import torch
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
     return seed
@@ -184,7 +206,9 @@ def pick_device(
     if device is None: device = next(d for d in ('cuda', 'mps', 'cpu') if there[d])
     kind = str(device).split(':')[0]
     check_choice('device', kind, there)
-    if not there[kind]: raise ArgumentError(f"device={str(device)!r} is not available here; available: {[d for d in there if there[d]]}.")
+    if not there[kind]:
+        available = [d for d in there if there[d]]
+        raise ArgumentError(f"device={str(device)!r} is not available here; available: {available}.")
     return torch.device(device)
 
 # %% ../nbs/00_core.ipynb #in-notebook
@@ -193,15 +217,21 @@ def in_notebook()->bool:
     try: return get_ipython().__class__.__name__ == 'ZMQInteractiveShell'
     except NameError: return False
 
+def progress_on(
+    show:bool=True, # The caller's wish
+)->bool:
+    "Should progress be shown? `VIDCLS_PROGRESS=0` says no."
+    return show and os.environ.get('VIDCLS_PROGRESS') != '0'
+
 def progress(
     items, # What to go through
     total:int|None=None, # How many; None asks len(items)
     desc:str='', # What is being done
     show:bool=True, # False shows nothing
-): # An iterator over `items`
+): # An iterator over items
     "Go through `items` with a progress bar that suits the place."
     if total is None and hasattr(items, '__len__'): total = len(items)
-    if not show or os.environ.get('VIDCLS_PROGRESS') == '0': return iter(items)
+    if not progress_on(show): return iter(items)
     if in_notebook() and total is not None:
         from fastprogress.fastprogress import progress_bar
         return iter(progress_bar(items, total=total, comment=desc))

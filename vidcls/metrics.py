@@ -88,7 +88,7 @@ def _check_conf(conf, labels):
 
 # %% ../nbs/40_metrics.ipynb #per-class
 def per_class(
-    conf, # int (K,K), from `confusion`
+    conf, # int (K,K), from confusion
     labels, # The K class names, in the order of their indices
 ): # DataFrame, one row per class: precision, recall, f1 in [0,1] or NaN, and n, its number of clips
     "Precision, recall and F1 of each class."
@@ -101,7 +101,7 @@ def per_class(
 
 # %% ../nbs/40_metrics.ipynb #most-confused
 def most_confused(
-    conf, # int (K,K), from `confusion`
+    conf, # int (K,K), from confusion
     labels, # The K class names, in the order of their indices
     min_count:int=1, # Leave out pairs that are rarer, >= 1
 )->list: # [(true, predicted, count), …], the most frequent first; of equal ones, in the order of the classes
@@ -114,7 +114,7 @@ def most_confused(
 
 # %% ../nbs/40_metrics.ipynb #plot-confusion
 def plot_confusion(
-    conf, # int (K,K), from `confusion`
+    conf, # int (K,K), from confusion
     labels, # The K class names, in the order of their indices
     normalize:bool=False, # Write the row's share in percent instead of the count
     ax=None, # A matplotlib axes; None makes one, sized for K classes

@@ -20,7 +20,7 @@ NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed')  # 
 def param_groups(
     model:nn.Module, # Its frozen parameters (requires_grad False) are left out
     weight_decay:float=0.05, # For the matrices, >= 0
-)->list: # One or two groups for a torch optimiser, each with its `name`
+)->list: # One or two groups for a torch optimiser, each with its name
     "Two groups: what decays, and what does not (one-dimensional parameters and those whose name matches `NO_DECAY`)."
     check_at_least('weight_decay', weight_decay, 0)
     named = [(n,p) for n,p in model.named_parameters() if p.requires_grad]
@@ -34,7 +34,7 @@ def param_groups(
 def adamw(
     model:nn.Module, # On the device where it will train
     lr:float=1e-3, # Peak learning rate, >= 0
-    weight_decay:float=0.05, # For the matrices, >= 0; see `param_groups`
+    weight_decay:float=0.05, # For the matrices, >= 0; see param_groups
     betas:tuple=(.9,.999), # Memory of the gradient and of its square, each in [0,1)
 )->torch.optim.AdamW: # Fused where all parameters are on a GPU
     "AdamW over `param_groups(model, weight_decay)`."
@@ -47,7 +47,7 @@ def adamw(
 
 # %% ../nbs/31_optim.ipynb #warmup-cosine-factor
 def warmup_cosine_factor(
-    step:int, # Optimiser steps done so far, 0 .. n_steps; beyond that the factor stays at `final`
+    step:int, # Optimiser steps done so far, 0 .. n_steps; beyond that the factor stays at final
     n_steps:int, # Steps of the whole training: epochs times batches
     n_warmup:int, # Steps of the rise, 0 .. n_steps
     final:float=0.01, # Factor at the end, in [0,1]
@@ -75,11 +75,11 @@ def warmup_cosine(
 
 # %% ../nbs/31_optim.ipynb #scale-lr
 def scale_lr(
-    lr:float, # The recipe's rate, for `base` clips per step
+    lr:float, # The recipe's rate, for base clips per step
     bs:int, # Clips per optimiser step: batch x processes x accumulated batches, >= 1
     base:int=256, # The recipe's batch, >= 1
     show:bool=True, # Print the arithmetic
-)->float: # The rate for `bs`
+)->float: # The rate for bs
     "Scale a learning rate with the batch: lr * bs / base."
     for n,v,least in (('lr',lr,0), ('bs',bs,1), ('base',base,1)): check_at_least(n, v, least)
     if show: print(f"lr {lr:g} x {bs}/{base} clips per step = {lr*bs/base:g}")

@@ -6,8 +6,8 @@
 __all__ = ['check_clip', 'filmstrip', 'new_figure', 'contact_sheet', 'compare_clips', 'write_video', 'ClipPlayer', 'show_clip',
            'show_batch']
 
-# %% ../nbs/01_show.ipynb #import-base64-io
-import base64, io
+# %% ../nbs/01_show.ipynb #import-base64
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ def check_clip(
 )->np.ndarray: # The same frames as an array
     "Raise `ArgumentError` unless `frames` is a clip: uint8, (T,H,W,3), at least one frame."
     frames = np.asarray(frames)
-    if frames.dtype != np.uint8: raise ArgumentError(f"frames are {frames.dtype}; expected uint8 with values 0..255.")
+    if frames.dtype != np.uint8:
+        raise ArgumentError(f"frames are {frames.dtype}; expected uint8 with values 0..255.")
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ArgumentError(f"frames have shape {frames.shape}; expected (T,H,W,3) with T >= 1.")
     return frames
@@ -43,7 +44,7 @@ def filmstrip(
 
 # %% ../nbs/01_show.ipynb #new-figure
 def new_figure(
-    **kwargs, # For `matplotlib.pyplot.figure`: figsize, dpi, ...
+    **kwargs, # For matplotlib.pyplot.figure: figsize, dpi, ...
 ): # matplotlib Figure
     "A figure to return from a plotting function: shown once, and not kept by pyplot."
     import matplotlib.pyplot as plt
@@ -64,7 +65,8 @@ def contact_sheet(
     clips = list(clips)
     if not clips: raise ArgumentError("clips is empty; give at least one clip.")
     for name, seq in (('titles', titles), ('right', right)):
-        if seq is not None and len(seq) != len(clips): raise ArgumentError(f"{name} has {len(seq)} entries for {len(clips)} clips.")
+        if seq is not None and len(seq) != len(clips):
+            raise ArgumentError(f"{name} has {len(seq)} entries for {len(clips)} clips.")
     strips = [filmstrip(c, n, height) for c in clips]
     cols = min(cols, len(clips)); rows = -(-len(clips)//cols)
     w, h = max(s.shape[1] for s in strips)/72, (height + (22 if titles is not None else 4))/72
@@ -101,7 +103,8 @@ def write_video(
     "Write a clip as H.264; the file appears whole or not at all."
     frames = check_clip(frames)
     if frames.shape[1] % 2 or frames.shape[2] % 2:
-        raise ArgumentError(f"frames are {frames.shape[1]}x{frames.shape[2]} pixels; H.264 needs even sizes: crop or pad by one.")
+        raise ArgumentError(f"frames are {frames.shape[1]}x{frames.shape[2]} pixels; "
+                            "H.264 needs even sizes: crop or pad by one.")
     check_at_least('fps', fps, 1e-3); check_at_least('gop', gop, 1)
     if not 0 <= qp <= 51: raise ArgumentError(f"qp={qp}; accepted: 0 to 51.")
     with atomic_path(path) as tmp: _encode(tmp, frames, fps, {'qp': str(qp), 'g': str(gop), 'preset': 'veryfast'})
@@ -114,9 +117,12 @@ def _encode(path, frames, fps, options):
     with av.open(str(path), 'w', format='mp4') as file:
         stream = file.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.thread_count = 'yuv420p', 1      # yuv420p is what browsers play; one thread keeps bytes the same
-        for f in frames:                                        # small frames convert faster in one thread than in many
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(f, format='rgb24').reformat(format='yuv420p', threads=1)))
+        # yuv420p is what browsers play; one thread keeps bytes the same
+        stream.pix_fmt, stream.thread_count = 'yuv420p', 1
+        for f in frames:
+            # small frames convert faster in one thread than in many
+            frame = av.VideoFrame.from_ndarray(f, format='rgb24').reformat(format='yuv420p', threads=1)
+            file.mux(stream.encode(frame))
         file.mux(stream.encode())
 
 # %% ../nbs/01_show.ipynb #clipplayer
@@ -131,8 +137,9 @@ class ClipPlayer:
     def _repr_html_(self):
         from html import escape
         data, title = base64.b64encode(self.mp4).decode(), escape(self.title)
-        return (f'<figure><video width="{self.width}" autoplay loop muted controls playsinline aria-label="{title}" '
-                f'src="data:video/mp4;base64,{data}"></video><figcaption>{title}</figcaption></figure>')
+        return (f'<figure><video width="{self.width}" autoplay loop muted controls playsinline '
+                f'aria-label="{title}" src="data:video/mp4;base64,{data}"></video>'
+                f'<figcaption>{title}</figcaption></figure>')
 
     def __repr__(self): return f'ClipPlayer({self.title!r}, {len(self.mp4)/1024:.0f} KB)'
 
@@ -148,7 +155,8 @@ def show_clip(
     with tempfile.TemporaryDirectory() as d:
         data = write_video(Path(d)/'clip.mp4', frames, fps=fps, qp=24).read_bytes()
     if len(data) > 1_000_000:
-        raise ArgumentError(f"the clip makes a file of {len(data)/1e6:.1f} MB; a page holds at most 1 MB: show fewer or smaller frames.")
+        raise ArgumentError(f"the clip makes a file of {len(data)/1e6:.1f} MB; "
+                            "a page holds at most 1 MB: show fewer or smaller frames.")
     return ClipPlayer(data, width, title)
 
 # %% ../nbs/01_show.ipynb #show-batch

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..core import ArgumentError, ClipSpec, DataError, VideoReadError, check_at_least, check_choice, progress
+from ..core import ArgumentError, ClipSpec, DataError, VideoReadError, check_choice, check_whole, progress
 from .datasets import ClipTable
 from .decode import probe, read_frames, resize_short
 from .sampling import sample_idxs
@@ -26,7 +26,7 @@ def load_clip(
     path, # A video file
     spec:ClipSpec, # Says which frames and how large
     rng:np.random.Generator|None=None, # For spec.sampling='random'; None takes the centre
-    backend:str='auto', # See `read_frames`
+    backend:str='auto', # See read_frames
 )->np.ndarray: # uint8 (T,size,size,3)
     "A video file as the clip that `spec` asks for."
     n = probe(path).n_frames
@@ -64,13 +64,15 @@ class ClipDataset(Dataset):
         table:ClipTable, # The clips
         spec:ClipSpec, # How to load them
         seed:int=0, # Of random sampling
-        on_error:str='raise', # One of `ON_ERROR`
-        backend:str='auto', # See `read_frames`
+        on_error:str='raise', # One of ON_ERROR
+        backend:str='auto', # See read_frames
+        train:bool=False, # Draw random frames where the spec says so? Else the centre, the same each time
     ):
+        self.drawn = train and spec.sampling == 'random'
         self.table, self.paths, self.targets = table, table.paths, table.targets
         self.spec, self.seed, self.backend = spec, seed, backend
         self.on_error = check_choice('on_error', on_error, ON_ERROR)
-        self.store, self.failed = None, {}           # decoded clips (N,T,H,W,C), and the reason for each row that failed
+        self.store, self.failed = None, {}      # decoded clips (N,T,H,W,C), and the reason for each row that failed
 
     def __len__(self): return len(self.paths)
 
@@ -85,7 +87,8 @@ class ClipDataset(Dataset):
         epoch:int=0, # Random sampling draws anew in each
     ): # The clip as a tensor and None, or None and the reason
         "Decode one clip; its draws depend on seed, epoch and row alone."
-        try: return torch.from_numpy(load_clip(self.paths[i], self.spec, np.random.default_rng((self.seed, epoch, i)), self.backend).copy()), None
+        rng = np.random.default_rng((self.seed, epoch, i)) if self.drawn else None
+        try: return torch.from_numpy(load_clip(self.paths[i], self.spec, rng, self.backend).copy()), None
         except VideoReadError as e:
             if self.on_error == 'raise': raise
             return None, e.reason
@@ -99,11 +102,12 @@ def clip_bytes(
     return n * spec.n_frames * spec.size**2 * 3
 
 def decode_all(
-    ds:ClipDataset, # Gets its `store`; spec.sampling must not be 'random'
+    ds:ClipDataset, # Gets its store; must not draw random frames
     show:bool=True, # Show a progress bar?
 ):
     "Decode every clip once, by threads, into one array."
-    if ds.spec.sampling == 'random': raise ArgumentError("sampling='random' draws new frames in each epoch; it cannot be decoded once.")
+    if ds.drawn:
+        raise ArgumentError("sampling='random' draws new frames in each epoch; it cannot be decoded once.")
     store = torch.zeros(len(ds), ds.spec.n_frames, ds.spec.size, ds.spec.size, 3, dtype=torch.uint8)
     def load(i):
         clip, reason = ds.load(i)
@@ -133,7 +137,8 @@ class EpochSampler(Sampler):
         self.epoch = epoch
 
     def __iter__(self):
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n) if self.shuffle else np.arange(self.n)
+        order = np.arange(self.n)
+        if self.shuffle: order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
         epoch, self.epoch = self.epoch, self.epoch+1
         return iter([(epoch, int(i)) for i in order])
 
@@ -146,32 +151,34 @@ class Batch(NamedTuple):
     failed:list # (row, reason) of each clip that could not be read
 
 def collate(
-    items, # As `ClipDataset` gives them
+    items, # As ClipDataset gives them
 )->Batch:
     "Stack what was read; list what was not."
     good, failed = [x for x in items if x[0] is not None], [(i, why) for clip,_,i,why in items if clip is None]
     clips = torch.stack([x[0] for x in good]) if good else torch.empty(0, dtype=torch.uint8)
-    return Batch(clips, torch.tensor([x[1] for x in good], dtype=torch.long), torch.tensor([x[2] for x in good], dtype=torch.long), failed)
+    labels, rows = (torch.tensor([x[j] for x in good], dtype=torch.long) for j in (1,2))
+    return Batch(clips, labels, rows, failed)
 
 # %% ../../nbs/07_data.loaders.ipynb #loader
 def loader(
     table:ClipTable, # The clips
     spec:ClipSpec, # Of the model
     bs:int=16, # Clips a batch, >= 1
-    shuffle:bool=False, # A new order in each epoch?
+    shuffle:bool=False, # For training: a new order, and new random frames, in each epoch
     seed:int=0, # Of order and random sampling
     on_error:str='raise', # 'raise', or 'skip' clips that can't be read and list them
     cache_gb:float=1., # Decode once where the clips take at most this much memory; 0 decodes on demand
     workers:int|None=None, # Processes that decode on demand; None takes up to 8 of the cores
-    backend:str='auto', # See `read_frames`
+    backend:str='auto', # See read_frames
 )->DataLoader:
     "Batches of one table."
-    check_at_least('bs', bs, 1)
+    check_whole('bs', bs)
     if len(table) == 0: raise DataError("the table is empty; nothing to load.")
-    ds = ClipDataset(table, spec, seed, on_error, backend)
-    if spec.sampling != 'random' and clip_bytes(spec, len(ds)) <= cache_gb*1e9:
+    ds = ClipDataset(table, spec, seed, on_error, backend, train=shuffle)
+    if not ds.drawn and clip_bytes(spec, len(ds)) <= cache_gb*1e9:
         decode_all(ds); workers = 0
-        if len(ds.failed) == len(ds): raise DataError(f"none of the {len(ds)} clips can be read; the first: {ds.paths[0]}: {ds.failed[0]}")
+        if len(ds.failed) == len(ds):
+            raise DataError(f"none of the {len(ds)} clips can be read; the first: {ds.paths[0]}: {ds.failed[0]}")
     if workers is None: workers = min(8, os.cpu_count())
     return DataLoader(ds, bs, sampler=EpochSampler(len(ds), shuffle, seed), collate_fn=collate, num_workers=workers,
                       persistent_workers=workers > 0, pin_memory=torch.cuda.is_available())
@@ -205,15 +212,18 @@ class ClipLoaders:
 # %% ../../nbs/07_data.loaders.ipynb #loaders-2
 def loaders(
     table:ClipTable, # The clips, with at least a train split and two classes
-    spec:ClipSpec, # Of the model: `model.spec`
+    spec:ClipSpec, # Of the model: model.spec
     bs:int=16, # Clips a batch
     seed:int=0, # Of order and random sampling
-    **kwargs, # As for `loader`: on_error, cache_gb, workers, backend
+    **kwargs, # As for loader: on_error, cache_gb, workers, backend
 )->ClipLoaders:
     "Loaders for the splits of a table, ready for `fit`."
-    if table.n_classes < 2: raise DataError(f"{table.name} has one class only, {table.labels[0]!r}; a classifier needs two or more.")
+    if table.n_classes < 2:
+        raise DataError(f"{table.name} has one class only, {table.labels[0]!r}; a classifier needs two or more.")
     if 'train' not in table.splits: raise DataError(f"{table.name} has no train split; it has {table.splits}.")
     unseen = sorted(set(table.labels) - set(table.part('train').df.label))
-    if unseen: raise DataError(f"no clip of {unseen[:5]} is in the train split, so that class cannot be learned; split otherwise (fractions or seed).")
+    if unseen:
+        raise DataError(f"no clip of {unseen[:5]} is in the train split, so that class cannot be learned; "
+                        "split otherwise (fractions or seed).")
     made = {s: loader(table.part(s), spec, bs, shuffle=s == 'train', seed=seed, **kwargs) for s in table.splits}
     return ClipLoaders(table, spec, **made)

@@ -44,7 +44,7 @@ SHAPES = {name: np.array(p, float) for name, p in {
 
 # %% ../../nbs/02_data.synthetic.ipynb #path-of
 def path_of(
-    move:str, # A key of `MOVES` or `ORBITS`
+    move:str, # A key of MOVES or ORBITS
     n_frames:int, # T, >= 1
     speed:float, # Worlds per frame, > 0
     rng:np.random.Generator, # Draws start, angle and phase
@@ -59,14 +59,14 @@ def path_of(
 
 # %% ../../nbs/02_data.synthetic.ipynb #orbit
 def _orbit(turn, t, speed, phase, radius=.2):
-    a = phase + turn * t * speed / radius                       # the way along the circle is `speed` worlds per frame
+    a = phase + turn * t * speed / radius                     # the way along the circle is `speed` worlds per frame
     return np.concatenate([radius*np.cos(a), radius*np.sin(a), 0*a], axis=1)
 
 # %% ../../nbs/02_data.synthetic.ipynb #scene
 @dataclass(frozen=True)
 class Scene:
     "What moves and where; nothing in it depends on the label."
-    shape:str # A key of `SHAPES`
+    shape:str # A key of SHAPES
     radius:float # Of the shape, in worlds
     speed:float # Worlds per frame
     colour:np.ndarray # (3,) of the shape, 0..255
@@ -86,8 +86,10 @@ def draw_scene(
     equal, way = _colour(rng, 180, 255), rng.normal(size=2)
     speed = rng.uniform(.03, .06)
     return Scene(shape=str(rng.choice(list(SHAPES))), radius=rng.uniform(.17, .26), speed=speed, colour=bright,
-                 ground=dim + np.float32(difficulty)*(equal-dim), drift=difficulty * speed * way/np.linalg.norm(way),
-                 skin=_texture(rng)*np.float32(difficulty) if difficulty else None, cloth=_texture(rng)*np.float32(difficulty) if difficulty else None)
+                 ground=dim + np.float32(difficulty)*(equal-dim),
+                 drift=difficulty * speed * way/np.linalg.norm(way),
+                 skin=_texture(rng)*np.float32(difficulty) if difficulty else None,
+                 cloth=_texture(rng)*np.float32(difficulty) if difficulty else None)
 
 # %% ../../nbs/02_data.synthetic.ipynb #colour
 def _colour(rng, low, high):
@@ -113,7 +115,8 @@ def draw_frame(
     for dx in (-1,0,1):
         for dy in (-1,0,1):
             x, y = pose[0]+dx, pose[1]+dy
-            if min(x, y) < -scene.radius*1.4 or max(x, y) > 1+scene.radius*1.4: continue    # this copy is out of sight
+            # this copy is out of sight
+            if min(x, y) < -scene.radius*1.4 or max(x, y) > 1+scene.radius*1.4: continue
             alpha = _mask(scene, (x,y,pose[2]), size)[...,None]
             frame += alpha * (_tint(scene.colour, scene.skin, (x,y,pose[2]), size) - frame)
     return (frame + .5).clip(0,255).astype(np.uint8)
@@ -135,18 +138,19 @@ def _tint(colour, texture, pose, size):
     x, y, a = (*pose, 0)[:3]
     n = len(texture)
     c, s, k = np.cos(a), np.sin(a), n/size
-    back = np.float32([[c*k, s*k, -n*(c*x + s*y)], [-s*k, c*k, -n*(-s*x + c*y)]])           # pixel -> place on the texture
-    grey = cv2.warpAffine(texture, back, (size,size), flags=cv2.INTER_LINEAR|cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP)
+    back = np.float32([[c*k, s*k, -n*(c*x + s*y)], [-s*k, c*k, -n*(-s*x + c*y)]])    # pixel -> place on the texture
+    grey = cv2.warpAffine(texture, back, (size,size), flags=cv2.INTER_LINEAR|cv2.WARP_INVERSE_MAP,
+                          borderMode=cv2.BORDER_WRAP)
     return colour * (1 + np.float32(.6)*grey[...,None])
 
 # %% ../../nbs/02_data.synthetic.ipynb #motion-clip
 VARIANTS = {'motion': list(MOVES), 'orbit': list(ORBITS), 'appearance': list(SHAPES)}   # labels of each variant
 
 def motion_clip(
-    label:str, # One of `VARIANTS[variant]`
+    label:str, # One of VARIANTS[variant]
     group:int=0, # The scene, >= 0
     variant:str='motion', # 'motion'; 'orbit': only the change of direction tells; 'appearance': one frame is enough
-    difficulty:float=0., # 0 to 1, see `draw_scene`
+    difficulty:float=0., # 0 to 1, see draw_scene
     n_frames:int=16, # T, >= 1
     size:int=64, # Height and width in pixels, even
     seed:int=0, # Of the whole data set
@@ -165,19 +169,20 @@ def motion_clip(
 def make_motion_clips(
     root, # Folder to write to; made if it is not there
     n_groups:int=300, # Scenes; each gives one clip of every label
-    variant:str='motion', # A key of `VARIANTS`
-    difficulty:float=0., # 0 to 1, see `draw_scene`
+    variant:str='motion', # A key of VARIANTS
+    difficulty:float=0., # 0 to 1, see draw_scene
     n_frames:int=16, # Frames of a clip, >= 1
     size:int=64, # Height and width in pixels, even
     fps:float=8, # Frames per second
     seed:int=0, # The same seed gives the same frames
-    qp:int=18, # Quantiser, see `write_video`
+    qp:int=18, # Quantiser, see write_video
     gop:int=1, # 1 codes each frame by itself; more leaks motion into single frames
-)->Path: # `root`
+)->Path: # root
     "Write a data set of real video files whose label is carried by motion alone (or, as a control, by appearance alone)."
     made = {k: v for k,v in locals().items() if k != 'root'}
     labels = VARIANTS[check_choice('variant', variant, VARIANTS)]
-    check_at_least('n_groups', n_groups, 1); check_at_least('n_frames', n_frames, 1); check_at_least('size', size, 2)
+    check_at_least('n_groups', n_groups, 1); check_at_least('n_frames', n_frames, 1)
+    check_at_least('size', size, 2)
     root = Path(root)
     if _stands(root, made): return root
     def write(job):
@@ -203,13 +208,15 @@ def _stands(root, made):
     mark = root/'motion.json'
     if mark.exists() and (old := json.loads(mark.read_text())) != made:
         diff = ', '.join(f'{k}: {old.get(k)!r} there, {v!r} asked' for k,v in made.items() if old.get(k) != v)
-        raise DataError(f"{root} holds motion clips made with other arguments ({diff}). Choose another folder, or delete this one.")
+        raise DataError(f"{root} holds motion clips made with other arguments ({diff}). "
+                        "Choose another folder, or delete this one.")
     return mark.exists()
 
 def _write_index(root, jobs, made):
     with atomic_path(root/'clips.csv') as tmp:
         tmp.write_text('\n'.join(['path,label,group', *(f'{clip_path(l,g)},{l},g{g:04}' for l,g in jobs)]) + '\n')
-    with atomic_path(root/'motion.json') as tmp: tmp.write_text(json.dumps(made, indent=1))   # last: it says that all is there
+    # last: it says that all is there
+    with atomic_path(root/'motion.json') as tmp: tmp.write_text(json.dumps(made, indent=1))
 
 # %% ../../nbs/02_data.synthetic.ipynb #roll-clips
 def roll_clips(
@@ -220,6 +227,7 @@ def roll_clips(
     import torch
     B, T, H, W, _ = xb.shape
     dy, dx = torch.randint(H, (B,1), generator=gen), torch.randint(W, (B,1), generator=gen)
-    y, x = ((torch.arange(n)[None] + d) % n for n,d in ((H,dy), (W,dx)))                # (B,H) and (B,W)
-    b, t = torch.arange(B)[:,None,None,None], torch.arange(T)[None,:,None,None]
+    y, x = (((torch.arange(n)[None] + d) % n).to(xb.device) for n,d in ((H,dy), (W,dx)))     # (B,H) and (B,W)
+    b, t = (torch.arange(n, device=xb.device) for n in (B,T))
+    b, t = b[:,None,None,None], t[None,:,None,None]
     return xb[b, t, y[:,None,:,None], x[:,None,None,:]]

@@ -12,14 +12,14 @@ from inspect import signature
 import torch
 from torch import nn
 
-from ..core import ArgumentError, ClipSpec, SpecMismatchError, check_at_least, check_choice, patch
+from ..core import ArgumentError, ClipSpec, SpecMismatchError, check_at_least, check_choice, check_whole, patch
 from .layers import Block, TubeletEmbed, sine_table
 
 # %% ../../nbs/23_models.videomae.ipynb #videomae-2
 class VideoMAE(nn.Module):
     "A plain vision transformer on tubelets: no class token, fixed positions, mean over the tokens (Tong et al. 2022)."
     def __init__(self,
-        spec:ClipSpec, # What a clip must be; n_frames a multiple of `tubelet`, size one of `patch`
+        spec:ClipSpec, # What a clip must be; n_frames a multiple of tubelet, size one of patch
         n_classes:int=400, # K, >= 2
         dim:int=768, # D, numbers per token
         depth:int=12, # Blocks
@@ -32,7 +32,7 @@ class VideoMAE(nn.Module):
         head_init_scale:float=.001, # Factor on the head's first weights; 0.001 for fine-tuning
     ):
         super().__init__()
-        for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch, tubelet=tubelet).items(): _whole(name, v)
+        for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch, tubelet=tubelet).items(): check_whole(name, v)
         self.spec, self.head_init_scale = _check_spec(spec, patch, tubelet), head_init_scale
         n = (spec.n_frames//tubelet) * (spec.size//patch)**2
         rates = [_chance('drop_path', drop_path) * i/max(1, depth-1) for i in range(depth)]
@@ -46,12 +46,7 @@ class VideoMAE(nn.Module):
     @property
     def n_classes(self): return self.head.out_features
 
-# %% ../../nbs/23_models.videomae.ipynb #whole
-def _whole(name, value, least=1):
-    if check_at_least(name, value, least) % 1:
-        raise ArgumentError(f"{name}={value!r}; accepted: a whole number of at least {least}.")
-    return int(value)
-
+# %% ../../nbs/23_models.videomae.ipynb #chance
 def _chance(name, p):
     if not 0 <= check_at_least(name, p, 0) < 1:
         raise ArgumentError(f"{name}={p}; accepted: from 0 up to, but not including, 1.")
@@ -73,7 +68,7 @@ def _start(module):
         if module.bias is not None: nn.init.zeros_(module.bias)
 
 def _new_head(dim, n_classes, scale):
-    head = nn.Linear(dim, _whole('n_classes', n_classes, 2))
+    head = nn.Linear(dim, check_whole('n_classes', n_classes, 2))
     _start(head)
     with torch.no_grad(): head.weight.mul_(scale)
     return head
@@ -81,7 +76,7 @@ def _new_head(dim, n_classes, scale):
 # %% ../../nbs/23_models.videomae.ipynb #forward-features
 @patch
 def forward_features(self:VideoMAE,
-    x:torch.Tensor, # float (B,C,T,H,W), normalised as `self.spec` says
+    x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
 )->torch.Tensor: # (B,N,D), tokens of the last block
     "The tokens, before they are averaged."
     self._check_clips(x)
@@ -91,7 +86,7 @@ def forward_features(self:VideoMAE,
 
 @patch
 def forward(self:VideoMAE,
-    x:torch.Tensor, # float (B,C,T,H,W), normalised as `self.spec` says
+    x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
 )->torch.Tensor: # (B,K), logits
     "Class scores of a batch of clips."
     x = self.forward_features(x).mean(1)             # (B,N,D) -> (B,D)
@@ -119,7 +114,7 @@ def reset_classifier(self:VideoMAE,
 
 # %% ../../nbs/23_models.videomae.ipynb #build
 def _build(
-    size:dict, # Arguments of `VideoMAE` that make the size
+    size:dict, # Arguments of VideoMAE that make the size
     base:ClipSpec, # Its usual spec
     n_classes, spec, overrides, # As the factories take them
 ):
@@ -134,7 +129,7 @@ def _build(
 def videomae_tiny(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
-    **overrides, # Any field of `ClipSpec` or argument of `VideoMAE`
+    **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "For lessons and tests: 0.5 million weights, boxes of 2 × 8 × 8; there are no published weights of this size."
     size = dict(dim=96, depth=4, heads=4, patch=8, head_init_scale=1.)
@@ -144,7 +139,7 @@ def videomae_tiny(
 def videomae_small(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
-    **overrides, # Any field of `ClipSpec` or argument of `VideoMAE`
+    **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "VideoMAE-S: 22 million weights."
     return _build(dict(dim=384, depth=12, heads=6), ClipSpec(), n_classes, spec, overrides)
@@ -152,7 +147,7 @@ def videomae_small(
 def videomae_base(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
-    **overrides, # Any field of `ClipSpec` or argument of `VideoMAE`
+    **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "VideoMAE-B: 87 million weights."
     return _build(dict(dim=768, depth=12, heads=12), ClipSpec(), n_classes, spec, overrides)
@@ -161,7 +156,7 @@ def videomae_base(
 def videomae_large(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
-    **overrides, # Any field of `ClipSpec` or argument of `VideoMAE`
+    **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "VideoMAE-L: 304 million weights."
     return _build(dict(dim=1024, depth=24, heads=16), ClipSpec(), n_classes, spec, overrides)
@@ -169,7 +164,7 @@ def videomae_large(
 def videomae_huge(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
-    **overrides, # Any field of `ClipSpec` or argument of `VideoMAE`
+    **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "VideoMAE-H: 632 million weights."
     return _build(dict(dim=1280, depth=32, heads=16), ClipSpec(), n_classes, spec, overrides)

@@ -47,7 +47,7 @@ def _counts(name):
 
 # %% ../../nbs/26_models.zoo.ipynb #model-table
 def model_table(
-    pattern:str='*', # As in `list_models`
+    pattern:str='*', # As in list_models
 ): # pandas.DataFrame: weights in millions with a 400-way head, multiply-adds in billions, published top-1 in %
     "What there is: size, cost, and what was published with which protocol."
     import pandas as pd
@@ -145,11 +145,11 @@ def load_weights(
 
 # %% ../../nbs/26_models.zoo.ipynb #create-model
 def create_model(
-    name:str, # One of `list_models()`
+    name:str, # One of list_models()
     pretrained=None, # A .safetensors, .pt or .pth file; None starts from random weights
     n_classes:int|None=None, # K, >= 2; None: as many as the file's head has, 400 without a file
-    **overrides, # What the model takes: for VideoMAE any field of `ClipSpec` or argument of `VideoMAE`
-)->nn.Module: # With `.spec` and `.n_classes`, in training mode
+    **overrides, # What the model takes: for VideoMAE any field of ClipSpec or argument of VideoMAE
+)->nn.Module: # With .spec and .n_classes, in training mode
     "A model by its name, fresh or from a file of weights."
     check_choice('name', name, list_models())
     path = None if pretrained is None else _weights_file(pretrained, 'pretrained')

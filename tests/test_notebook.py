@@ -1,0 +1,28 @@
+"In a real Jupyter kernel: bars, a live plot while training, figures and players as outputs."
+import nbformat
+from nbclient import NotebookClient
+
+TRAIN = """
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.synthetic import make_motion_clips, motion_clip
+from vidcls.models.zoo import create_model
+from vidcls.show import show_clip
+from vidcls.train import fit, plot_history
+table = from_folder(make_motion_clips('clips', n_groups=10, n_frames=8, size=32))
+model = create_model('videomae_tiny', n_classes=8)
+hist = fit(model, loaders(table, model.spec), epochs=2)
+"""
+
+
+def test_fit_in_a_notebook(tmp_path, monkeypatch):
+    for name in ('MPLBACKEND', 'VIDCLS_PROGRESS'): monkeypatch.delenv(name, raising=False)     # as a reader's kernel has it
+    cells = [nbformat.v4.new_code_cell(c) for c in (TRAIN, 'plot_history(hist)', "show_clip(motion_clip('up'))")]
+    nb = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(nb, timeout=180, resources={'metadata': {'path': str(tmp_path)}}).execute()
+    train, plot, player = [[o['data'] for o in c.outputs if 'data' in o] for c in nb.cells]
+    html = ''.join(d.get('text/html', '') for d in train)
+    assert 'writing clips' in html and all(f'<th>{name}</th>' in html for name in ('epoch', 'train_loss', 'accuracy'))
+    assert any('image/png' in d for d in train)                      # the live plot
+    assert len(plot) == 1 and 'image/png' in plot[0]                 # a figure is shown, and only once
+    assert 'data:video/mp4;base64,' in player[0]['text/html']
