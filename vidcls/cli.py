@@ -215,9 +215,10 @@ def _describe(table):
     from vidcls.core import DataError
     _say(repr(table))
     if table.n_classes > 1 and 'test' not in table.splits:
-        raise DataError(f"{table.name} has no test split ({table.df.group.nunique()} groups in all), so the result could not be "
-                        "judged on clips that were not trained on. Add clips or groups, or name a split column.")
-    if 'valid' not in table.splits: _say('note: there is no validation split, so the last weights are kept, not the best.')
+        raise DataError(f"{table.name} has no test split ({table.df.group.nunique()} groups in all), "
+                        "so the result could not be judged on clips that were not trained on. Add clips or groups, or name a split column.")
+    if 'valid' not in table.splits:
+        _say('note: there is no validation split, so the last weights are kept, not the best.')
     if table.df.group.nunique() == len(table):
         _say('note: every clip is its own group. '
              'If clips were cut from the same film, name their column with --group.')
@@ -275,7 +276,8 @@ def list_videos(
     from vidcls.data.datasets import VIDEO_SUFFIXES
     files = []
     for p in paths:
-        inside = sorted(q for q in p.rglob('*') if q.suffix.lower() in VIDEO_SUFFIXES and q.is_file()) if p.is_dir() else [p]
+        inside = [p]
+        if p.is_dir(): inside = sorted(q for q in p.rglob('*') if q.suffix.lower() in VIDEO_SUFFIXES and q.is_file())
         if not inside:
             raise DataError(f"{p}: found no videos in this folder (suffixes {', '.join(VIDEO_SUFFIXES)}).")
         files += inside

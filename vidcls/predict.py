@@ -37,7 +37,8 @@ class Classifier:
 def _clip(x, spec):
     if isinstance(x, np.ndarray): return clip_from_frames(x, spec)
     if isinstance(x, (str, Path)): return load_clip(x, spec)
-    raise ArgumentError(f"video is a {type(x).__name__}; accepted: a path, uint8 frames (N,H,W,C) in numpy, or a list of either.")
+    raise ArgumentError(f"video is a {type(x).__name__}; accepted: a path, uint8 frames (N,H,W,C) in numpy, "
+                        "or a list of either.")
 
 @patch
 def probs(

@@ -133,7 +133,8 @@ class _Run:
         self.opt = self.acc.prepare(opt)
         self.sched = warmup_cosine(opt, epochs*n_steps, round(min(warmup, epochs)*n_steps))
         self.spec, self.clip, self.augment = dls.spec, clip, augment
-        self.loss_func, self.gen = LabelSmoothingCrossEntropy(smoothing), torch.Generator().manual_seed(seed+self.acc.process_index)
+        self.loss_func = LabelSmoothingCrossEntropy(smoothing)
+        self.gen = torch.Generator().manual_seed(seed + self.acc.process_index)
         self.paths = {s: getattr(dls, s).dataset.paths for s in ('train','valid') if getattr(dls, s) is not None}
         self.skipped = {}
 

@@ -237,8 +237,9 @@ def _from_files(root, files, split, group, valid, seed, labels):
     named = [t for t in tops if t.lower() in SPLIT_NAMES]
     by_folder = len(named) > 0
     if by_folder and len(named) < len(tops):
-        raise DataError(f"{root}: {named} look like splits, but {sorted(set(tops)-set(named))[:5]} beside them do not; "
-                        "put class folders either all into split folders or all beside each other.")
+        others = sorted(set(tops) - set(named))
+        raise DataError(f"{root}: {named} look like splits, but {others[:5]} beside them do not; put "
+                        "class folders either all into split folders or all beside each other.")
     if by_folder and any(len(q) < 3 for q in parts):
         raise DataError(f"{root}: expected {parts[0][0]}/CLASS/clip.mp4, found {'/'.join(parts[0])}.")
     bare = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in tops and not p.name.startswith('.'))
