@@ -216,7 +216,8 @@ def _describe(table):
     _say(repr(table))
     if table.n_classes > 1 and 'test' not in table.splits:
         raise DataError(f"{table.name} has no test split ({table.df.group.nunique()} groups in all), "
-                        "so the result could not be judged on clips that were not trained on. Add clips or groups, or name a split column.")
+                        "so the result could not be judged on clips that were not trained on. "
+                        "Add clips or groups, or name a split column.")
     if 'valid' not in table.splits:
         _say('note: there is no validation split, so the last weights are kept, not the best.')
     if table.df.group.nunique() == len(table):

@@ -14,7 +14,7 @@ import torch
 
 from .core import ArgumentError, CheckpointError, ClipSpec, LabelError, check_whole, patch, progress
 from .data.loaders import clip_from_frames, load_clip
-from .models.zoo import create_model
+from .models.zoo import create_model, read_weights, weight_differences
 
 # %% ../nbs/50_predict.ipynb #classifier
 class Classifier:
@@ -151,15 +151,11 @@ def _check_config(cfg, folder):
                               f"this one reads format {FORMAT}: upgrade vidcls.")
 
 def _weights(path, sha256, model):
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; the classifier is incomplete, copy it again.")
     if _sha256(path) != sha256:
         raise CheckpointError(f"{path}: the checksum differs from config.json; the file is damaged, copy it again.")
-    try: state = load_file(path)
-    except SafetensorError as e: raise CheckpointError(f"{path}: not a safetensors file ({e}).") from e
-    own = {k: tuple(v.shape) for k,v in model.state_dict().items()}
-    off = sorted({k for k in own.keys() | state.keys() if k not in state or own.get(k) != tuple(state[k].shape)})
-    if off: raise CheckpointError(f"{path}: weights do not fit the model in config.json: {', '.join(off[:5])}.")
+    state = read_weights(path)
+    if wrong := weight_differences(model.state_dict(), state):
+        raise CheckpointError(f"{path}: weights do not fit the model in config.json: {wrong}.")
     return state

@@ -161,7 +161,7 @@ class _Run:
 # %% ../nbs/32_train.ipynb #bars-2
 class _Bars:
     def __init__(self, epochs, show):
-        self.n, self.show, self.master, self.rows = epochs, show, None, []
+        self.n, self.show, self.master = epochs, show, None
         if progress_on(show) and in_notebook():
             from fastprogress.fastprogress import master_bar
             self.master = master_bar(range(epochs)); self.master.names = ['train', 'valid']
@@ -173,14 +173,15 @@ class _Bars:
         from fastprogress.fastprogress import progress_bar
         return progress_bar(loader, parent=self.master)
 
-    def row(self, row):
-        self.rows.append(row)
+    def row(self, hist):
+        "Show the last row of a history."
+        row = hist.rows[-1]
         if not progress_on(self.show): return
         if self.master is None: return print(row_line(row), flush=True)
-        if len(self.rows) == 1: self.master.write(list(row), table=True)
+        if len(hist) == 1: self.master.write(list(row), table=True)
         self.master.write([f'{v:.4g}' if isinstance(v, float) else str(v) for v in row.values()], table=True)
-        x, drawn = [r['epoch'] for r in self.rows], ('train_loss', 'valid_loss')
-        self.master.update_graph([[x, [r[k] for r in self.rows]] for k in drawn if row[k] is not None], [1, self.n])
+        drawn = [k for k in ('train_loss', 'valid_loss') if row[k] is not None]
+        self.master.update_graph([[hist['epoch'], hist[k]] for k in drawn], [1, self.n])
 
 # %% ../nbs/32_train.ipynb #row-line
 def row_line(
@@ -222,7 +223,7 @@ def fit(
                                   lr=rate, seconds=time.perf_counter()-start))
             if hist.best is None or _better(hist.rows[-1], hist.rows[hist.best]):
                 hist.best, best = epoch, copy.deepcopy(run.acc.unwrap_model(run.model).state_dict())
-            bars.row(hist.rows[-1])
+            bars.row(hist)
     except KeyboardInterrupt: hist.interrupted = True
     finally:
         run.end()

@@ -40,7 +40,7 @@ class ClipTable:
     @property
     def paths(self): return [self.root/p for p in self.df.path]
     @property
-    def targets(self): return np.array([self.labels.index(l) for l in self.df.label], dtype=np.int64)
+    def targets(self): return self.df.label.map({l: i for i,l in enumerate(self.labels)}).to_numpy(np.int64)
     @property
     def splits(self): return [s for s in SPLITS if (self.df.split == s).any()]
 
@@ -111,8 +111,9 @@ def split_groups(
     return np.array([names[home[g]] for g in groups])
 
 # %% ../../nbs/05_data.datasets.ipynb #check-leaks
-def _check_leaks(df):
-    "The same file or the same group in two splits is an error."
+def _check_leaks(df, leaks='error'):
+    "The same file or the same group in two splits is an error, unless leaks='allow'."
+    if check_choice('leaks', leaks, ('error', 'allow')) == 'allow': return
     for what in ('path', 'group'):
         seen = df.groupby(what).split.agg(lambda s: sorted(set(s)))
         bad = seen[seen.str.len() > 1]
@@ -145,7 +146,7 @@ def from_csv(
     root = Path(root) if root is not None else csv.parent
     _check_rows(df, csv, root)
     df['split'] = _splits(df, raw, split, valid, seed, csv)
-    if check_choice('leaks', leaks, ('error', 'allow')) == 'error': _check_leaks(df)
+    _check_leaks(df, leaks)
     return ClipTable(df, root, labels)
 
 # %% ../../nbs/05_data.datasets.ipynb #read-csv
@@ -222,16 +223,16 @@ def from_folder(
         raise DataError(f"{root}: found no videos (suffixes {', '.join(VIDEO_SUFFIXES)}); "
                         f"expected {root.name}/CLASS/clip.mp4.")
     if loose: raise DataError(f"{loose[0]} lies in no class folder; expected {root.name}/CLASS/clip.mp4.")
-    table = _from_files(root, files, split, group or _ucf_group, valid, seed, labels)
-    if check_choice('leaks', leaks, ('error', 'allow')) == 'error': _check_leaks(table.df)
-    return table
+    df = _from_files(root, files, split, group or _ucf_group, valid, seed)
+    _check_leaks(df, leaks)
+    return ClipTable(df, root, labels)
 
 # %% ../../nbs/05_data.datasets.ipynb #ucf-group
 def _ucf_group(path):
     m = re.search(r'_(g\d+)', path.stem)
     return m[1] if m else path.as_posix()
 
-def _from_files(root, files, split, group, valid, seed, labels):
+def _from_files(root, files, split, group, valid, seed):
     parts = [p.relative_to(root).parts for p in files]
     tops = sorted({q[0] for q in parts})
     named = [t for t in tops if t.lower() in SPLIT_NAMES]
@@ -249,4 +250,4 @@ def _from_files(root, files, split, group, valid, seed, labels):
                        'group': [group(p) for p in files]})
     if not by_folder: df['split'] = split_groups(df.label, df.group, split, seed)
     else: df['split'] = _with_valid(df, np.array([SPLIT_NAMES[q[0].lower()] for q in parts], object), valid, seed)
-    return ClipTable(df, root, labels)
+    return df

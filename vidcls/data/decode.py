@@ -8,6 +8,7 @@ __all__ = ['FORMATS', 'BACKENDS', 'VideoInfo', 'probe', 'read_frames', 'resize_s
 # %% ../../nbs/03_data.decode.ipynb #from-contextlib-import-contextmanager
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,8 @@ def probe(
         context, fps = stream.codec_context, float(stream.average_rate or 0)
         safe = _safe_seek(packets) and not (file.format.name == 'avi' and context.has_b_frames)
         width, height, codec = context.width, context.height, context.name
-    n, rotation = _first_frame(path) if safe else _count(path)
-    n = len(packets) if safe else n
+    decoded, rotation = _count(path, 1 if safe else None)
+    n = len(packets) if safe else decoded
     if n == 0: raise VideoReadError(path, "holds no frame that can be decoded")
     if rotation in (90, 270): width, height = height, width
     return VideoInfo(str(path), n, fps, width, height, rotation, n/fps if fps else 0., codec, safe)
@@ -94,15 +95,10 @@ def _safe_seek(packets):
         if key is None or p < key: return False
     return True
 
-def _first_frame(path):
-    "(1, rotation) from the first frame alone."
-    for i,frame in _decode(path): return 1, frame.rotation % 360
-    return 0, 0
-
-def _count(path):
-    "(frames, rotation) from a full decode."
+def _count(path, most=None):
+    "(frames, rotation) from decoding the first `most` frames, or all."
     n, rotation = 0, 0
-    for i,frame in _decode(path): n, rotation = i+1, frame.rotation % 360
+    for i,frame in islice(_decode(path), most): n, rotation = i+1, frame.rotation % 360
     return n, rotation
 
 # %% ../../nbs/03_data.decode.ipynb #decode-2
