@@ -181,10 +181,10 @@ def cli_train(
     bs: Annotated[int, Option(help='Clips a batch.', min=1)] = 16,
     frames: Annotated[Optional[int], Option(help="Frames of a clip; default: the model's.")] = None,
     size: Annotated[Optional[int], Option(help="Height and width in pixels; default: the model's.")] = None,
-    sampling: Annotated[Optional[str], Option(help='Which frames: uniform, center, random or still; '
+    sampling: Annotated[Optional[str], Option(help='Which frames: uniform, segment, center, random or still; '
                                                    "default: the model's.")] = None,
     short: Annotated[Optional[str], Option(help='A video with too few frames: '
-                                                "'error', or 'repeat' frames.")] = None,
+                                                "'repeat' frames evenly (the default), or 'error'.")] = None,
     label: Label = 'label', group: Group = None, on_error: OnError = 'raise',
     seed: Annotated[int, Option(help='Of weights, order, and whatever split is drawn.', min=0)] = 0,
 ):
