@@ -91,7 +91,8 @@ def _train_epoch(run, batches):
         run.note(batch, 'train')
         if not len(batch.labels): continue                          # every clip of this batch was skipped
         with run.acc.accumulate(run.model):
-            loss = run.loss_func(run.model(run.prepare(batch.clips, train=True)), batch.labels)
+            xb, targets = run.train_batch(batch)
+            loss = run.loss_func(run.model(xb), targets)
             run.check_finite(loss)
             run.acc.backward(loss)
             if run.acc.sync_gradients: run.acc.clip_grad_norm_(run.model.parameters(), run.clip)
@@ -111,7 +112,7 @@ def _validate(run, batches):
     for batch in batches:
         run.note(batch, 'valid')
         if not len(batch.labels): continue
-        logits, labels = run.acc.gather_for_metrics((run.model(run.prepare(batch.clips)).float(), batch.labels))
+        logits, labels = run.acc.gather_for_metrics((run.model(run.spec.to_model(batch.clips)).float(), batch.labels))
         total += run.loss_func(logits, labels).item()*len(labels)
         right += (logits.argmax(1) == labels).sum().item(); n += len(labels)
     if not n: raise VidclsError("no validation clip could be read; see on_error in the loaders.")
@@ -119,7 +120,7 @@ def _validate(run, batches):
 
 # %% ../nbs/32_train.ipynb #run
 class _Run:
-    def __init__(self, model, dls, epochs, lr, wd, warmup, smoothing, clip, augment, accum, precision, seed):
+    def __init__(self, model, dls, epochs, lr, wd, warmup, smoothing, clip, augment, mix, loss, accum, precision, seed):
         from accelerate import Accelerator
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = check_choice('precision', precision or ('bf16' if bf16 else 'no'), ('no','fp16','bf16'))
@@ -132,16 +133,19 @@ class _Run:
         opt, n_steps = adamw(model, lr, wd), -(-len(self.train)//accum)
         self.opt = self.acc.prepare(opt)
         self.sched = warmup_cosine(opt, epochs*n_steps, round(min(warmup, epochs)*n_steps))
-        self.spec, self.clip, self.augment = dls.spec, clip, augment
-        self.loss_func = LabelSmoothingCrossEntropy(smoothing)
+        self.spec, self.clip, self.augment, self.mix = dls.spec, clip, augment, mix
+        self.loss_func = loss or LabelSmoothingCrossEntropy(smoothing)
+        if isinstance(self.loss_func, torch.nn.Module): self.loss_func.to(self.acc.device)      # class weights move along
         self.gen = torch.Generator().manual_seed(seed + self.acc.process_index)
         self.paths = {s: getattr(dls, s).dataset.paths for s in ('train','valid') if getattr(dls, s) is not None}
         self.skipped = {}
 
-    def prepare(self, clips, train=False):
-        "uint8 (B,T,H,W,C) as loaded -> float (B,C,T,H,W) as the model takes it."
-        if train and self.augment: clips = self.augment(clips, self.gen)
-        return self.spec.to_model(clips)
+    def train_batch(self, batch):
+        "uint8 clips as loaded -> float (B,C,T,H,W) as the model takes them, and their targets: (B,), or (B,K) when mixed."
+        xb, yb = batch.clips, batch.labels
+        if self.augment: xb, yb = self.augment(xb, yb, self.gen)
+        xb = self.spec.to_model(xb)
+        return self.mix(xb, yb, self.gen) if self.mix else (xb, yb)
 
     def note(self, batch, split):
         "Remember the clips that could not be read."
@@ -199,9 +203,11 @@ def fit(
     lr:float=1e-3, # Peak learning rate: 1e-3 from scratch, 1e-4 with pretrained weights
     wd:float=.05, # Weight decay of matrices (biases and norms have none)
     warmup:float|None=None, # Epochs in which lr rises; None takes 5, or a fifth of a short training
-    smoothing:float=.1, # Label smoothing, in [0,1)
+    smoothing:float=.1, # Label smoothing, in [0,1); not used where a loss is given
     clip:float=1., # Largest norm of the gradient
-    augment=None, # Function (uint8 (B,T,H,W,C), torch.Generator) -> the same shape, for training clips
+    augment=None, # Function (clips uint8 (B,T,H,W,C), labels (B,), torch.Generator) -> (clips, labels)
+    mix=None, # Function (clips float (B,C,T,H,W), labels (B,), torch.Generator) -> (clips, targets (B,K))
+    loss=None, # Function (logits (B,K), targets) -> scalar; None takes LabelSmoothingCrossEntropy(smoothing)
     accum:int=1, # Batches that share one step
     precision:str|None=None, # 'no', 'fp16' or 'bf16'; None takes bf16 where the GPU knows it
     seed:int=0, # Of dropout, drop path and augmentation
@@ -211,7 +217,7 @@ def fit(
     _check(model, dls, epochs, lr, accum, clip)
     torch.manual_seed(seed)
     warmup = min(5, epochs/5) if warmup is None else check_at_least('warmup', warmup, 0)
-    run = _Run(model, dls, epochs, lr, wd, warmup, smoothing, clip, augment, accum, precision, seed)
+    run = _Run(model, dls, epochs, lr, wd, warmup, smoothing, clip, augment, mix, loss, accum, precision, seed)
     hist, best = History(skipped=run.skipped), None
     bars = _Bars(epochs, show and run.acc.is_main_process)
     try:

@@ -221,8 +221,9 @@ def _write_index(root, jobs, made):
 # %% ../../nbs/02_data.synthetic.ipynb #roll-clips
 def roll_clips(
     xb, # uint8 tensor (B,T,H,W,C)
+    yb, # int64 tensor (B,): stays as it is
     gen, # torch.Generator on the CPU
-): # The same shape
+): # (clips of the same shape, yb)
     "Roll each clip over the torus by an offset of its own, the same for all its frames."
     import torch
     B, T, H, W, _ = xb.shape
@@ -230,4 +231,4 @@ def roll_clips(
     y, x = (((torch.arange(n)[None] + d) % n).to(xb.device) for n,d in ((H,dy), (W,dx)))     # (B,H) and (B,W)
     b, t = (torch.arange(n, device=xb.device) for n in (B,T))
     b, t = b[:,None,None,None], t[None,:,None,None]
-    return xb[b, t, y[:,None,:,None], x[:,None,None,:]]
+    return xb[b, t, y[:,None,:,None], x[:,None,None,:]], yb
