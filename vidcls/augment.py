@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['FILL', 'OPS', 'PRESETS', 'Augment', 'RandomResizedCrop', 'MultiScaleCrop', 'RandomSquare', 'Flip', 'Reverse', 'grey',
-           'brighten', 'contrast', 'saturate', 'shift_hue', 'ColorJitter', 'Greyscale', 'affine', 'Rotate', 'blur',
-           'GaussianBlur', 'RandomErasing', 'Speed', 'FrameDrop', 'TimeJitter', 'RandAugment', 'Compose',
-           'augmentation']
+           'shift_hue', 'ColorJitter', 'Greyscale', 'affine', 'Rotate', 'blur', 'GaussianBlur', 'RandomErasing',
+           'Speed', 'FrameDrop', 'TimeJitter', 'RandAugment', 'Compose', 'augmentation']
 
 # %% ../nbs/10_augment.ipynb #import-numpy-as-np
 import numpy as np
@@ -37,7 +36,7 @@ class Augment:
         rows = on.nonzero()[:,0]
         if not len(rows): return xb, yb
         there = rows.to(xb.device)
-        changed, labels = self.change(xb[there], yb[rows.to(yb.device)], u[rows])
+        changed, labels = self._change(xb[there], yb[rows.to(yb.device)], u[rows])
         if len(rows) == len(xb): return changed, labels
         return xb.index_copy(0, there, changed), yb.index_copy(0, rows.to(yb.device), labels)
 
@@ -49,7 +48,8 @@ class Augment:
 def _check_batch(xb, yb):
     if not torch.is_tensor(xb) or xb.dtype != torch.uint8 or xb.ndim != 5 or xb.shape[-1] != 3:
         found = f"{xb.dtype} with shape {tuple(xb.shape)}" if torch.is_tensor(xb) else type(xb).__name__
-        raise ArgumentError(f"clips are {found}; expected torch.uint8 (B,T,H,W,3), as loaders give them, before to_model.")
+        raise ArgumentError(f"clips are {found}; expected torch.uint8 (B,T,H,W,3), "
+                            "as loaders give them, before to_model.")
     if yb.shape != (len(xb),): raise ArgumentError(f"labels have shape {tuple(yb.shape)}; expected ({len(xb)},).")
 
 def _to_uint8(x): return x.round_().clamp_(0, 255).to(torch.uint8)
@@ -60,9 +60,9 @@ def _per_clip(values, x):
 
 # %% ../nbs/10_augment.ipynb #crop
 class _Crop(Augment):
-    def change(self, xb, yb, u):
+    def _change(self, xb, yb, u):
         H, W = xb.shape[2:4]
-        boxes = [self.box(H, W, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()]
+        boxes = [self._box(H, W, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()]
         return torch.stack([_cut(x, b) for x,b in zip(xb, boxes)]), yb
 
 def _cut(x, box):
@@ -78,8 +78,10 @@ class RandomResizedCrop(_Crop):
         scale=(.5,1.), # Smallest and largest share of the area
         ratio=(3/4,4/3), # Smallest and largest width / height
         p:float=1., # Probability that a clip is changed
-    ): super().__init__(p); self.scale, self.ratio = scale, ratio; random_box(8, 8, np.random.default_rng(0), scale, ratio)
-    def box(self, H, W, rng): return random_box(H, W, rng, self.scale, self.ratio)
+    ):
+        super().__init__(p); self.scale, self.ratio = scale, ratio
+        random_box(8, 8, np.random.default_rng(0), scale, ratio)                # raises where they make no sense
+    def _box(self, H, W, rng): return random_box(H, W, rng, self.scale, self.ratio)
 
 class MultiScaleCrop(_Crop):
     "A box of TSN's scales and places (Wang et al. 2016, section 3.2)."
@@ -87,7 +89,7 @@ class MultiScaleCrop(_Crop):
         scales=(1,.875,.75,.66), # Sides as shares of the short side
         p:float=1., # Probability that a clip is changed
     ): super().__init__(p); self.scales = scales
-    def box(self, H, W, rng): return multi_scale_box(H, W, rng, self.scales)
+    def _box(self, H, W, rng): return multi_scale_box(H, W, rng, self.scales)
 
 class RandomSquare(_Crop):
     "A square of drawn side, anywhere: a scale jitter followed by a random crop."
@@ -96,22 +98,24 @@ class RandomSquare(_Crop):
         p:float=1., # Probability that a clip is changed
     ):
         super().__init__(p); self.sides = sides
-        if not 0 < sides[0] <= sides[1] <= 1: raise ArgumentError(f"sides={sides}; accepted: 0 < smallest <= largest <= 1.")
-    def box(self, H, W, rng):
+        if not 0 < sides[0] <= sides[1] <= 1:
+            raise ArgumentError(f"sides={sides}; accepted: 0 < smallest <= largest <= 1.")
+    def _box(self, H, W, rng):
         side = max(1, round(min(H, W) * rng.uniform(*self.sides)))
         return int(rng.integers(H-side+1)), int(rng.integers(W-side+1)), side, side
 
 # %% ../nbs/10_augment.ipynb #classmap
 class _ClassMap(Augment):
     def __init__(self,
-        classes=None, # int64 (K,): class after the change, -1 where it is forbidden; None leaves all labels as they are
+        classes=None, # int64 (K,): class after the change, -1 where it is forbidden; None leaves labels alone
         p:float=.5, # Probability that a clip is changed
     ): super().__init__(p); self.classes = None if classes is None else torch.as_tensor(classes, dtype=torch.int64)
 
-    def change(self, xb, yb, u):
+    def _change(self, xb, yb, u):
         if self.classes is None: return xb.flip(self.dim), yb
         if int(yb.max()) >= len(self.classes):
-            raise ArgumentError(f"label {int(yb.max())}, but the map has {len(self.classes)} classes; make it from table.labels.")
+            raise ArgumentError(f"label {int(yb.max())}, but the map has {len(self.classes)} classes; "
+                                "make it from table.labels.")
         after = self.classes.to(yb.device)[yb]
         ok = after >= 0
         turned = torch.where(ok.to(xb.device).view(-1,1,1,1,1), xb.flip(self.dim), xb)
@@ -133,9 +137,9 @@ def grey(
     return (x.float() * torch.tensor([.299,.587,.114], device=x.device)).sum(-1, keepdim=True)
 
 def _blend(x, other, factor): return other + (x-other)*factor
-def brighten(x, factor): return x*factor
-def contrast(x, factor): return _blend(x, grey(x).mean(dim=(-4,-3,-2,-1), keepdim=True), factor)
-def saturate(x, factor): return _blend(x, grey(x), factor)
+def _brighten(x, factor): return x*factor
+def _contrast(x, factor): return _blend(x, grey(x).mean(dim=(-4,-3,-2,-1), keepdim=True), factor)
+def _saturate(x, factor): return _blend(x, grey(x), factor)
 
 # %% ../nbs/10_augment.ipynb #shift-hue
 def shift_hue(
@@ -146,7 +150,7 @@ def shift_hue(
     top, low = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
     c = (top-low).clamp_min(1e-6); r, g, b = x.split(1, -1)
     hue = torch.where(top == r, (g-b)/c % 6, torch.where(top == g, (b-r)/c + 2, (r-g)/c + 4)) + 6*turns
-    k = (hue + torch.tensor([5.,3.,1.], device=x.device)) % 6                     # how far each channel is from its own colour
+    k = (hue + torch.tensor([5.,3.,1.], device=x.device)) % 6       # how far each channel is from its own colour
     return top - (top-low)*torch.minimum(k, 4-k).clamp(0, 1)
 
 class ColorJitter(Augment):
@@ -165,15 +169,16 @@ class ColorJitter(Augment):
             most = .5 if k == 'hue' else 1
             if not 0 <= getattr(self, k) <= most: raise ArgumentError(f"{k}={getattr(self, k)}; accepted: 0 to {most}.")
 
-    def change(self, xb, yb, u):
-        b, c, s, h = (_per_clip(d, xb) for d in ((2*u-1)*torch.tensor([self.brightness, self.contrast, self.saturation, self.hue])).T)
+    def _change(self, xb, yb, u):
+        most = torch.tensor([self.brightness, self.contrast, self.saturation, self.hue])
+        b, c, s, h = (_per_clip(d, xb) for d in ((2*u-1)*most).T)
         x = xb.float()
-        for f, v in ((brighten, 1+b), (contrast, 1+c), (saturate, 1+s)): x = f(x, v).clamp_(0, 255)
+        for f, v in ((_brighten, 1+b), (_contrast, 1+c), (_saturate, 1+s)): x = f(x, v).clamp_(0, 255)
         return _to_uint8(shift_hue(x, h) if self.hue else x), yb
 
 class Greyscale(Augment):
     "Take the colour away."
-    def change(self, xb, yb, u): return _to_uint8(grey(xb)).expand_as(xb).contiguous(), yb
+    def _change(self, xb, yb, u): return _to_uint8(grey(xb)).expand_as(xb).contiguous(), yb
 
 # %% ../nbs/10_augment.ipynb #affine
 FILL = 124.                          # ImageNet's mean red; what lies outside the frame gets it in all channels
@@ -208,7 +213,7 @@ class Rotate(Augment):
         degrees:float=15., # Largest angle, either way, in [0,180]
         p:float=1., # Probability that a clip is changed
     ): super().__init__(p); self.degrees = check_at_least('degrees', degrees, 0)
-    def change(self, xb, yb, u): return _to_uint8(affine(xb, _matrices(len(xb), angle=(2*u[:,0]-1)*self.degrees))), yb
+    def _change(self, xb, yb, u): return _to_uint8(affine(xb, _matrices(len(xb), angle=(2*u[:,0]-1)*self.degrees))), yb
 
 # %% ../nbs/10_augment.ipynb #blur
 def blur(
@@ -231,7 +236,7 @@ class GaussianBlur(Augment):
     ):
         super().__init__(p); self.sigma = sigma
         if not 0 < sigma[0] <= sigma[1]: raise ArgumentError(f"sigma={sigma}; accepted: 0 < smallest <= largest.")
-    def change(self, xb, yb, u):
+    def _change(self, xb, yb, u):
         lo, hi = self.sigma
         return torch.stack([_to_uint8(blur(x.float(), lo + d*(hi-lo))) for x,d in zip(xb, u[:,0].tolist())]), yb
 
@@ -245,22 +250,23 @@ class RandomErasing(Augment):
         p:float=.25, # Probability that a clip is changed
     ):
         super().__init__(p); self.area, self.noise = area, noise
-        if not 0 < area[0] <= area[1] <= 1: raise ArgumentError(f"area={area}; accepted: 0 < smallest <= largest <= 1.")
+        if not 0 < area[0] <= area[1] <= 1:
+            raise ArgumentError(f"area={area}; accepted: 0 < smallest <= largest <= 1.")
 
-    def change(self, xb, yb, u):
+    def _change(self, xb, yb, u):
         xb = xb.clone()
         for x, d in zip(xb, u.double().tolist()):
             rng = np.random.default_rng([int(v*2**53) for v in d])
             y, x0, h, w = random_box(*x.shape[1:3], rng, self.area, (.3, 1/.3))
-            fill = torch.from_numpy(rng.integers(0, 256, (h,w,3), dtype=np.uint8)).to(x.device) if self.noise else int(FILL)
-            x[:, y:y+h, x0:x0+w] = fill
+            fill = rng.integers(0, 256, (h,w,3), dtype=np.uint8) if self.noise else np.uint8(FILL)
+            x[:, y:y+h, x0:x0+w] = torch.as_tensor(fill, device=x.device)
         return xb, yb
 
 # %% ../nbs/10_augment.ipynb #retime
 class _Retime(Augment):
-    def change(self, xb, yb, u):
+    def _change(self, xb, yb, u):
         T = xb.shape[1]
-        idxs = torch.stack([self.idxs(T, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()])
+        idxs = torch.stack([self._idxs(T, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()])
         return xb[torch.arange(len(xb), device=xb.device)[:,None], idxs.to(xb.device)], yb
 
 class Speed(_Retime):
@@ -270,8 +276,9 @@ class Speed(_Retime):
         p:float=1., # Probability that a clip is changed
     ):
         super().__init__(p); self.factors = factors
-        if not 0 < factors[0] <= factors[1]: raise ArgumentError(f"factors={factors}; accepted: 0 < slowest <= fastest.")
-    def idxs(self, T, rng):
+        if not 0 < factors[0] <= factors[1]:
+            raise ArgumentError(f"factors={factors}; accepted: 0 < slowest <= fastest.")
+    def _idxs(self, T, rng):
         k, mid = np.exp(rng.uniform(*np.log(self.factors))), (T-1)/2
         return torch.from_numpy((mid + (np.arange(T)-mid)*k).round().clip(0, T-1).astype(np.int64))
 
@@ -283,7 +290,7 @@ class FrameDrop(_Retime):
     ):
         super().__init__(p); self.share = share
         if not 0 <= share < 1: raise ArgumentError(f"share={share}; accepted: 0 to below 1.")
-    def idxs(self, T, rng):
+    def _idxs(self, T, rng):
         kept = np.where(rng.uniform(size=T) < self.share, 0, np.arange(T))
         return torch.from_numpy(np.maximum.accumulate(kept))
 
@@ -293,7 +300,7 @@ class TimeJitter(_Retime):
         most:int=1, # Frames, >= 0
         p:float=1., # Probability that a clip is changed
     ): super().__init__(p); self.most = check_at_least('most', most, 0)
-    def idxs(self, T, rng):
+    def _idxs(self, T, rng):
         return torch.from_numpy(np.sort((np.arange(T) + rng.integers(-self.most, self.most+1, T)).clip(0, T-1)))
 
 # %% ../nbs/10_augment.ipynb #equalize
@@ -303,7 +310,8 @@ def _equalize(x):
     for c in range(3):
         counts = torch.bincount(x[...,c].reshape(-1).long(), minlength=256)
         step = (counts.sum() - counts[counts > 0][-1]) // 255
-        lut.append(((counts.cumsum(0) - counts + step//2) // step).clamp(0, 255) if step else torch.arange(256, device=x.device))
+        even = (counts.cumsum(0) - counts + step//2) // step if step else torch.arange(256, device=x.device)
+        lut.append(even.clamp(0, 255))
     return torch.stack([lut[c][x[...,c].long()] for c in range(3)], -1).to(torch.uint8)
 
 def _autocontrast(x):
@@ -322,26 +330,30 @@ def _sharpen(x, factor):
     return _to_uint8(_blend(f, smooth, factor))
 
 def _enhance(f): return lambda x, v: _to_uint8(f(x.float()[None], 1+.09*v)[0])
-def _moved(**kw): return lambda x, v: _to_uint8(affine(x[None], _matrices(1, **{k: g(x, v) for k,g in kw.items()})))[0]
+def _moved(name, amount): return lambda x, v: _to_uint8(affine(x[None], _matrices(1, **{name: amount(x)*v})))[0]
 def _solarized_below(x, limit): return torch.where(x.long() >= limit, 255-x, x)
 def _added(x, v): return torch.where(x < 128, (x.long() + int(11*v)).clamp(0, 255).to(torch.uint8), x)
 
-OPS = {                     # name -> (function of a clip uint8 (T,H,W,C) and a magnitude v, does v get a random sign?); v in [0,10]
+def _posterized(x, v):
+    bits = 4 - int(.4*v)
+    return x & (256 - 2**(8-bits)) if bits else torch.zeros_like(x)
+
+# name -> (function of a clip uint8 (T,H,W,C) and a strength v in [0,10], does v get a random sign?)
+OPS = {
     'autocontrast': (lambda x, v: _autocontrast(x), False), 'equalize': (lambda x, v: _equalize(x), False),
-    'invert': (lambda x, v: 255-x, False),
-    'rotate': (_moved(angle=lambda x, v: torch.tensor([3.*v])), True),
-    'posterize': (lambda x, v: x & (256 - 2**(8-max(0, 4-int(.4*v)))) if int(.4*v) < 4 else torch.zeros_like(x), False),
+    'invert': (lambda x, v: 255-x, False), 'posterize': (_posterized, False),
     'solarize': (lambda x, v: _solarized_below(x, 256-int(25.6*v)), False), 'solarize_add': (_added, False),
-    'color': (_enhance(saturate), True), 'contrast': (_enhance(contrast), True),
-    'brightness': (_enhance(brighten), True), 'sharpness': (lambda x, v: _sharpen(x, 1+.09*v), True),
-    'shear_x': (_moved(shear_x=lambda x, v: torch.tensor([.03*v])), True),
-    'shear_y': (_moved(shear_y=lambda x, v: torch.tensor([.03*v])), True),
-    'translate_x': (_moved(dx=lambda x, v: torch.tensor([.045*v*x.shape[2]])), True),
-    'translate_y': (_moved(dy=lambda x, v: torch.tensor([.045*v*x.shape[1]])), True)}
+    'color': (_enhance(_saturate), True), 'contrast': (_enhance(_contrast), True),
+    'brightness': (_enhance(_brighten), True), 'sharpness': (lambda x, v: _sharpen(x, 1+.09*v), True),
+    'rotate': (_moved('angle', lambda x: torch.tensor([3.])), True),
+    'shear_x': (_moved('shear_x', lambda x: torch.tensor([.03])), True),
+    'shear_y': (_moved('shear_y', lambda x: torch.tensor([.03])), True),
+    'translate_x': (_moved('dx', lambda x: torch.tensor([.045*x.shape[2]])), True),
+    'translate_y': (_moved('dy', lambda x: torch.tensor([.045*x.shape[1]])), True)}
 
 # %% ../nbs/10_augment.ipynb #randaugment-2
 class RandAugment(Augment):
-    "`n` drawn changes of one magnitude, the same for all frames of a clip (Cubuk et al. 2020; timm's increasing form)."
+    "Drawn changes of one magnitude, the same for all frames of a clip (Cubuk et al. 2020; timm's increasing form)."
     def __init__(self,
         n:int=4, # Changes drawn, with repetition
         magnitude:float=7., # Their strength, in [0,10]
@@ -353,14 +365,16 @@ class RandAugment(Augment):
         self.n, self.magnitude, self.deviation, self.each = int(check_at_least('n', n, 1)), magnitude, deviation, each
         if not 0 <= magnitude <= 10: raise ArgumentError(f"magnitude={magnitude}; accepted: 0 to 10.")
 
-    def change(self, xb, yb, u):
-        return torch.stack([self._one(x, np.random.default_rng(int(d*2**53))) for x,d in zip(xb, u[:,0].double().tolist())]), yb
+    def _change(self, xb, yb, u):
+        seeds = (u[:,0].double()*2**53).long().tolist()
+        return torch.stack([self._one(x, np.random.default_rng(s)) for x,s in zip(xb, seeds)]), yb
 
     def _one(self, x, rng):
         for name in rng.choice(list(OPS), self.n):
-            v, sign, make = np.clip(rng.normal(self.magnitude, self.deviation), 0, 10), rng.choice([-1,1]), rng.uniform() < self.each
+            v = np.clip(rng.normal(self.magnitude, self.deviation), 0, 10)
             f, signed = OPS[name]
-            if make: x = f(x, v*sign if signed else v)
+            sign = rng.choice([-1,1]) if signed else 1
+            if rng.uniform() < self.each: x = f(x, v*sign)
         return x
 
 # %% ../nbs/10_augment.ipynb #compose

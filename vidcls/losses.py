@@ -96,7 +96,8 @@ def class_weights(
     targets = check_targets(torch.as_tensor(targets), n_classes)
     counts = torch.bincount(targets, minlength=n_classes).float()
     if (counts == 0).any():
-        raise ArgumentError(f"class {int(counts.argmin())} has no clip, so it has no weight; leave it out of the labels.")
+        raise ArgumentError(f"class {int(counts.argmin())} has no clip, so it has no weight; "
+                            "leave it out of the labels.")
     weights = counts**-power
     return weights * len(targets) / (weights*counts).sum()
 

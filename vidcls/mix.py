@@ -33,12 +33,13 @@ class Mix:
             raise SpecMismatchError(f"clips are {xb.dtype} with shape {tuple(xb.shape)}; "
                                     "a mix takes what the model takes: float (B,C,T,H,W), after to_model.")
         if int(yb.max()) >= self.n_classes:
-            raise LabelError(f"label {int(yb.max())} is not in [0, {self.n_classes}); make the mix with n_classes=table.n_classes.")
+            raise LabelError(f"label {int(yb.max())} is not in [0, {self.n_classes}); "
+                             "make the mix with n_classes=table.n_classes.")
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=gen)))
         draws = [self.draw(xb.shape, rng) for _ in range(len(xb) if self.per_clip else 1)]
         if not self.per_clip: draws = draws*len(xb)
-        mixed = torch.stack([self.join(a, b, d) for a,b,d in zip(xb, xb.flip(0), draws)])
-        share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]      # of the clip itself
+        mixed = torch.stack([self._join(a, b, d) for a,b,d in zip(xb, xb.flip(0), draws)])
+        share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]   # of the clip itself
         own = torch.zeros(len(yb), self.n_classes, device=yb.device).scatter_(1, yb[:,None], 1)
         return mixed, share*own + (1-share)*own.flip(0)
 
@@ -48,21 +49,21 @@ class Mix:
     )->tuple: # (share of the clip itself, what join needs)
         "One draw: whether, how much, where."
         on, lam = rng.uniform() < self.p, rng.beta(self.alpha, self.alpha)
-        return self.place(shape[2:], lam, rng) if on else (1., None)
+        return self._place(shape[2:], lam, rng) if on else (1., None)
 
     def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v}' for k,v in vars(self).items())})"
 
 # %% ../nbs/11_mix.ipynb #mixup
 class Mixup(Mix):
     "λ·clip + (1−λ)·other (Zhang et al. 2018)."
-    def place(self, shape, lam, rng): return lam, lam
-    def join(self, a, b, draw): return a if draw[1] is None else torch.lerp(b, a, draw[1])
+    def _place(self, shape, lam, rng): return lam, lam
+    def _join(self, a, b, draw): return a if draw[1] is None else torch.lerp(b, a, draw[1])
 
 # %% ../nbs/11_mix.ipynb #cutmix
 class CutMix(Mix):
     "A box of the other clip, in all frames (Yun et al. 2019); λ is the share that is left."
     time = False
-    def place(self, shape, lam, rng):
+    def _place(self, shape, lam, rng):
         dims = 3 if self.time else 2
         keep = (1-lam)**(1/dims)                                          # side of the box as share of the whole
         cut = []
@@ -73,7 +74,7 @@ class CutMix(Mix):
         volume = np.prod([max(0, b-a)/n for (a,b),n in zip(cut, shape)])
         return 1-volume, cut
 
-    def join(self, a, b, draw):
+    def _join(self, a, b, draw):
         if draw[1] is None: return a
         out = a.clone()
         box = (slice(None), *(slice(*c) for c in draw[1]))
@@ -96,7 +97,8 @@ class MixupCutMix:
         per_clip:bool=False, # One draw for each clip? Else one for the batch
     ):
         self.mixup, self.cutmix = Mixup(n_classes, mixup, p, per_clip), CutMix(n_classes, cutmix, p, per_clip)
-        if not 0 <= check_at_least('switch', switch, 0) <= 1: raise ArgumentError(f"switch={switch}; accepted: 0 to 1.")
+        if not 0 <= check_at_least('switch', switch, 0) <= 1:
+            raise ArgumentError(f"switch={switch}; accepted: 0 to 1.")
         self.switch = switch
 
     def __call__(self,
