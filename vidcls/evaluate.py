@@ -44,6 +44,7 @@ class EvalRecord:
     seed:int|None # Of the training, if it is known
     versions:dict # Of vidcls, torch and python
     commit:str|None # Of the code, '+' where files were changed
+    dropped:dict = field(default_factory=dict) # Reason and number of clips that the data set lists and the table lacks
     clips:pd.DataFrame = field(default=None, repr=False, compare=False) # path, label, group, predicted, class probs
 
     def __repr__(self):
@@ -51,6 +52,7 @@ class EvalRecord:
         top5 = '' if self.video_top5 is None else f', top-5 {self.video_top5:.3f}'
         missing = self.n_expected - self.n_evaluated
         lost = f'; {missing} could not be read' if missing else ''
+        lost += ''.join(f'; {n} dropped before: {why}' for why,n in self.dropped.items())
         return (f"{self.model} on {self.dataset}/{self.split}: video top-1 {self.video_top1:.3f} "
                 f"[{lo:.3f}, {hi:.3f}]{top5}, mean class {self.mean_class:.3f}\n"
                 f"{self.n_evaluated} of {self.n_expected} videos{lost}; {self.n_groups} groups; "
@@ -117,7 +119,7 @@ def evaluate(
         video_top5=topk_accuracy(probs, y, 5) if K > 5 else None,
         mean_class=mean_class_accuracy(pred, y, K), interval=list(wilson(int((pred == y).sum()), len(y))),
         chance=1/K, majority=float(np.bincount(y).max()/len(y)), confusion=confusion(pred, y, K).tolist(),
-        seed=seed, versions=_versions(), commit=code_commit(), clips=clips)
+        seed=seed, versions=_versions(), commit=code_commit(), dropped=dict(table.dropped), clips=clips)
 
 # %% ../nbs/41_evaluate.ipynb #clip-table
 def _clip_table(table, rows, pred, probs):
