@@ -99,7 +99,7 @@ def sound(path):
 
 def no_frames(path):
     with av.open(str(path), 'w') as file:
-        s = file.add_stream('libx264', rate=25); s.height, s.width, s.pix_fmt = 32, 32, 'yuv420p'
+        s = file.add_stream('libx264', rate=25); s.height, s.width, s.pix_fmt = 32, 32, 'yuv420p'; file.start_encoding()
         file.mux(s.encode())
 
 

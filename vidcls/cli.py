@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Data', 'Label', 'Group', 'OnError', 'Folder', 'demo_data', 'demo_train', 'keep_record', 'keep_training',
-           'cli_demo', 'demo_summary', 'read_table', 'cli_train', 'cli_evaluate', 'cli_predict', 'list_videos', 'main']
+           'cli_demo', 'demo_summary', 'read_table', 'cli_train', 'cli_evaluate', 'cli_predict', 'list_videos',
+           'cli_doctor', 'main']
 
 # %% ../nbs/54_cli.ipynb #import-sys
 import sys
@@ -283,6 +284,25 @@ def list_videos(
             raise DataError(f"{p}: found no videos in this folder (suffixes {', '.join(VIDEO_SUFFIXES)}).")
         files += inside
     return files
+
+# %% ../nbs/54_cli.ipynb #cli-doctor
+@app.command('doctor')
+def cli_doctor(
+    data: Data,
+    out: Annotated[Path, Option(help='Folder for report.md, index.html, audit.csv and the repaired clips.csv.')] = Path('runs/doctor'),
+    frames: Annotated[int, Option(help='Frames that a model will want; shorter clips are listed.', min=1)] = 16,
+    workers: Annotated[Optional[int], Option(help='Processes; default: one a core.', min=1)] = None,
+    limit: Annotated[float, Option(help='Seconds that one file may take.', min=.1)] = 60,
+    label: Label = 'label', group: Group = None,
+):
+    "Decode every clip once and say what is broken, there twice, or leaking; exit code 1 if there is an error."
+    from vidcls.data.datasets import from_csv, from_folder
+    from vidcls.data.doctor import audit
+    table = (from_csv if data.is_file() else from_folder)(data, label=label, group=group, leaks='allow')
+    found = audit(table, frames, workers, limit)
+    page = found.save(out)
+    _say(f'{found!r}\n\n{page}: the same with pictures; {out}/clips.csv: the clips without errors, {len(found.repaired())} of {len(table)}')
+    if not found.ok: raise typer.Exit(1)
 
 # %% ../nbs/54_cli.ipynb #main
 def main():
