@@ -39,7 +39,7 @@ def imported(mod):
 
 @every_module
 def test_imports_only_from_lower_numbers(mod):
-    late = {m: number(m) for m in imported(mod) - {mod} if number(m) >= number(mod)}
+    late = {m: number(m) for m in imported(mod) if m != mod and number(m) >= number(mod)}
     assert not late, f"{mod} ({number(mod)}) imports {late}"
 
 def test_modules_import_without_a_notebook():
