@@ -120,7 +120,8 @@ def test_skipped_clips_are_counted(tmp_path, clips, demo):
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
 def test_ctrl_c_keeps_the_best_weights(tmp_path, clips):
     run = subprocess.Popen([*VIDCLS, 'train', str(clips), '--epochs', '5000', '--out', str(tmp_path/'out')], text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'})
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'},
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))      # a shell's background job ignores it
     for line in run.stdout:
         if line.startswith('epoch   2'): break
     run.send_signal(signal.SIGINT)
