@@ -144,3 +144,40 @@ def test_real_clips_to_a_record(real_data, tmp_path, name, group):
     assert rec['interval'][0] <= rec['video_top1'] <= rec['interval'][1]
     again = vidcls('evaluate', out/'classifier', real_data/name, '--group', group, '--out', tmp_path/'again.json')
     assert again.returncode == 0 and json.loads((tmp_path/'again.json').read_text())['video_top1'] == rec['video_top1']
+
+
+def test_train_with_cache_augmentation_and_balance(clips, tmp_path):
+    r = vidcls('train', clips, '--epochs', 1, '--sampling', 'random', '--augment', 'light', '--balance', 'weighted',
+               '--cache', tmp_path/'cache', '--cache-format', 'raw', '--out', tmp_path/'run')
+    assert r.returncode == 0, r.stderr
+    assert list((tmp_path/'cache').glob('raw-*/*.data')) and (tmp_path/'run'/'record.json').exists()
+    for args, says in ((['--augment', 'wild'], "name='wild'"), (['--balance', 'even'], "balance='even'"), (['--cache', clips/'clips.csv'], 'cannot be written')):
+        r = vidcls('train', clips, '--epochs', 1, '--out', tmp_path/'x', *args)
+        assert r.returncode == 2 and says in r.stderr and r.stderr.count('\n') == 1, r.stderr
+
+
+def test_shards_are_written_and_trained_on(clips, tmp_path):
+    pytest.importorskip('webdataset')
+    r = vidcls('shard', clips, tmp_path/'tars', '--shard-mb', .05)
+    assert r.returncode == 0 and 'shards of train' in r.stdout, r.stderr
+    r = vidcls('train', tmp_path/'tars', '--epochs', 1, '--out', tmp_path/'run')
+    assert r.returncode == 0 and json.loads((tmp_path/'run'/'record.json').read_text())['n_evaluated'] > 0, r.stderr
+    for args, says in ((['shard', clips, tmp_path/'tars'], 'holds shards already'), (['shard', tmp_path/'nothing', tmp_path/'y'], 'nothing'),
+                       (['train', tmp_path/'tars', '--cache', tmp_path/'c', '--out', tmp_path/'z'], 'not on shards')):
+        r = vidcls(*args); assert r.returncode == 2 and says in r.stderr, (r.stdout, r.stderr)
+
+
+def test_download_names_what_there_is(tmp_path):
+    r = vidcls('download', 'imagenet', tmp_path)
+    assert r.returncode == 2 and 'ucf101' in r.stderr
+    r = vidcls('download', 'kinetics400', tmp_path)
+    assert r.returncode == 2 and not list(tmp_path.iterdir())
+
+
+def test_benchmark(tmp_path):
+    r = vidcls('benchmark', 'loader', '--kind', 'ucf', '--clips', 8, '--size', 32, '--frames', 2, '--rounds', 1, '--out', tmp_path/'b.json')
+    assert r.returncode == 0, r.stderr
+    rows = json.loads((tmp_path/'b.json').read_text())['rows']
+    assert len(rows) == 8 and all(x['clips_per_s'] > 0 for x in rows)
+    r = vidcls('benchmark', 'loader', '--kind', 'hmdb')
+    assert r.returncode == 2 and "kind='hmdb'" in r.stderr

@@ -156,7 +156,7 @@ def test_fork_after_decoding(files, tmp_path):
         for i in range(5): shutil.copy(files/'plain.mp4', tmp_path/label/f'{i}.mp4')
     read_frames(files/'plain.mp4', [0])
     table = from_folder(tmp_path)
-    got = [b.clips for b in loader(table, ClipSpec(n_frames=4, size=32), bs=4, workers=2, cache_gb=0)]
+    got = [b.clips for b in loader(table, ClipSpec(n_frames=4, size=32), bs=4, workers=2, ram_gb=0)]
     assert sum(map(len, got)) == 10
 
 
@@ -165,6 +165,6 @@ def test_real_clips_on_every_backend(real_data):
     for name, (n, *_) in KNOWN.items():
         path, idxs = real_data/'single'/name, np.unique(np.linspace(0, n-1, 9).astype(int))
         want = read_frames(path, idxs).astype(int)
-        with Video(path) as v: assert (np.stack(v._forward(idxs)) == want).all(), name              # planned = forward
+        with Video(path) as v: assert (np.stack([*v._forward(idxs)]) == want).all(), name              # planned = forward
         for b, p in (('decord', 'decord'), ('torchcodec', 'torchcodec.decoders')):
             if has(p): assert np.abs(read_frames(path, idxs, backend=b) - want).max() <= 3, (name, b)

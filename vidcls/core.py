@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SAMPLINGS', 'DRAWN', 'SHORT', 'VidclsError', 'ArgumentError', 'DataError', 'LabelError', 'LeakageError',
-           'SpecMismatchError', 'CheckpointError', 'VideoReadError', 'VideoNotFoundError', 'VideoFolderError',
-           'VideoPermissionError', 'DecodeTimeoutError', 'check_choice', 'check_at_least', 'check_whole', 'patch',
-           'ClipSpec', 'seed_everything', 'pick_device', 'in_notebook', 'progress_on', 'progress', 'atomic_path']
+           'SpecMismatchError', 'WorkerError', 'CheckpointError', 'VideoReadError', 'VideoNotFoundError',
+           'VideoFolderError', 'VideoPermissionError', 'DecodeTimeoutError', 'check_choice', 'check_at_least',
+           'check_whole', 'patch', 'ClipSpec', 'seed_everything', 'pick_device', 'in_notebook', 'progress_on',
+           'progress', 'atomic_path']
 
 # %% ../nbs/00_core.ipynb #import-os-random-sys
 import os, random, sys
@@ -26,6 +27,7 @@ class DataError(VidclsError, ValueError):
 class LabelError(DataError): "A label that the model or the table does not know."
 class LeakageError(DataError): "The same group in two splits, so that a test would be no test."
 class SpecMismatchError(VidclsError, ValueError): "Clips made for one `ClipSpec`, given to a model with another."
+class WorkerError(VidclsError, RuntimeError): "A worker process of a loader died or hangs."
 class CheckpointError(VidclsError):
     "Saved weights or a classifier folder that is missing, damaged, or does not fit."
 
@@ -173,6 +175,7 @@ def with_(
 def to_model(
     self:ClipSpec,
     xb, # uint8 tensor (B,T,H,W,C), RGB
+    out=None, # float32 tensor (B,C,T,H,W) to write into: fresh memory costs a CPU more than the arithmetic
 ): # float32 tensor (B,C,T,H,W), normalised, on the same device
     "Normalise a batch of clips and put it into the models' layout."
     import torch
@@ -183,10 +186,24 @@ def to_model(
         raise SpecMismatchError(f"clips have shape {tuple(xb.shape)}; this spec expects (B,T,H,W,C) = "
                                 f"(B, {', '.join(map(str, want))}). "
                                 "Load them with this spec, or change n_frames and size.")
+    shape = (len(xb), 3, self.n_frames, self.size, self.size)
+    if out is None: out = torch.empty(shape, device=xb.device)
+    elif out.shape != shape or out.dtype != torch.float32:
+        raise ArgumentError(f"out is {out.dtype} {tuple(out.shape)}; expected torch.float32 {shape}.")
     if self.channels == 'BGR': xb = xb.flip(-1)
-    scale = torch.tensor(self.std, device=xb.device) * 255
-    shift = torch.tensor(self.mean, device=xb.device) * 255
-    return ((xb - shift) / scale).permute(0,4,1,2,3).contiguous()
+    shift, scale = (torch.tensor(v, device=xb.device)*255 for v in (self.mean, self.std))
+    if xb.device.type == 'cpu': return _look_up(xb, ((torch.arange(256)[:,None]-shift)/scale).T, out)
+    for c in range(3): out[:,c].copy_(xb[...,c])
+    return out.sub_(shift.view(3,1,1,1)).div_(scale.view(3,1,1,1))
+
+def _look_up(xb, levels, out):
+    "On a CPU: the 256 results of each channel (3,256) are known; looking them up is faster than computing them again."
+    import cv2
+    tables, to = [t.contiguous().numpy() for t in levels], out.numpy()
+    for b, clip in enumerate(xb.numpy()):
+        for t, frame in enumerate(clip):
+            for c, plane in enumerate(cv2.split(frame)): cv2.LUT(plane, tables[c], dst=to[b,c,t])
+    return out
 
 # %% ../nbs/00_core.ipynb #check-same
 @patch

@@ -93,7 +93,7 @@ def class_weights(
     power:float=1., # 1 makes all classes count the same, 0 all clips; between them a compromise
 )->torch.Tensor: # float32 (K,): weights whose mean over the clips is 1
     "Weights by inverse frequency."
-    targets = check_targets(torch.as_tensor(targets), n_classes)
+    targets = check_targets(targets if torch.is_tensor(targets) else torch.tensor(targets), n_classes)
     counts = torch.bincount(targets, minlength=n_classes).float()
     if (counts == 0).any():
         raise ArgumentError(f"class {int(counts.argmin())} has no clip, so it has no weight; "

@@ -13,6 +13,7 @@ import torch
 
 from .core import ArgumentError, LabelError, VidclsError, atomic_path, check_at_least, check_choice, check_whole
 from .core import in_notebook, progress, progress_on
+from .data.loaders import WaitTimer
 from .losses import LabelSmoothingCrossEntropy
 from .optim import adamw, warmup_cosine
 from .show import new_figure
@@ -21,7 +22,7 @@ from .show import new_figure
 class History:
     "What happened in each epoch, and which one was best."
     def __init__(self,
-        rows:list|None=None, # One dict an epoch: epoch, train_loss, valid_loss, accuracy, lr, seconds
+        rows:list|None=None, # A dict an epoch: epoch, train_loss, valid_loss, accuracy, lr, seconds, waiting (share)
         best:int|None=None, # Index of the row whose weights were kept; None where no epoch was finished
         interrupted:bool=False, # Was training stopped by hand?
         skipped:dict|None=None, # Path and reason of each training or validation clip that could not be read
@@ -127,8 +128,8 @@ class _Run:
         self.acc = Accelerator(mixed_precision=precision, gradient_accumulation_steps=accum)
         if self.acc.num_processes > 1 and dls.train.dataset.on_error == 'skip':
             raise ArgumentError("on_error='skip' works in one process; drop the broken clips from the table first.")
-        self.train = self.acc.prepare(dls.train)                    # each process gets its share of the batches
-        self.valid = None if dls.valid is None else self.acc.prepare(dls.valid)
+        self.train = self._share(dls.train)
+        self.valid = None if dls.valid is None else self._share(dls.valid)
         self.model = self.acc.prepare(model)                        # on the device before the optimiser is made
         opt, n_steps = adamw(model, lr, wd), -(-len(self.train)//accum)
         self.opt = self.acc.prepare(opt)
@@ -139,6 +140,15 @@ class _Run:
         self.gen = torch.Generator().manual_seed(seed + self.acc.process_index)
         self.paths = {s: getattr(dls, s).dataset.paths for s in ('train','valid') if getattr(dls, s) is not None}
         self.skipped = {}
+
+    def _share(self, loader):
+        "Each process gets its share of the batches, on its device."
+        from accelerate.data_loader import DataLoaderShard
+        ready = self.acc.prepare(loader) if not getattr(loader, 'streams', False) else DataLoaderShard(
+            loader.dataset, device=self.acc.device, batch_size=None)            # shards: each process reads its own
+        # accelerate rebuilds a loader as a plain DataLoader; a single process can keep ours, with its threads
+        if self.acc.num_processes == 1 or hasattr(loader, 'streams'): ready.base_dataloader = loader
+        return ready
 
     def train_batch(self, batch):
         "uint8 clips as loaded -> float (B,C,T,H,W) as the model takes them, and their targets: (B,), or (B,K) when mixed."
@@ -192,8 +202,9 @@ def row_line(
     row:dict, # A row of History
 )->str:
     "A row as one line of text."
+    waiting = f", {row['waiting']:.0%} waiting for data" if row.get('waiting', 0) > .05 else ''
     valid = '' if row['accuracy'] is None else f"  valid {row['valid_loss']:.3f}  accuracy {row['accuracy']:.3f}"
-    return f"epoch {row['epoch']:3}  train {row['train_loss']:.3f}{valid}  {row['seconds']:.1f} s"
+    return f"epoch {row['epoch']:3}  train {row['train_loss']:.3f}{valid}  {row['seconds']:.1f} s{waiting}"
 
 # %% ../nbs/32_train.ipynb #fit-2
 def fit(
@@ -223,10 +234,11 @@ def fit(
     try:
         for epoch in bars.epochs():
             start, rate = time.perf_counter(), run.sched.get_last_lr()[0]
-            train_loss = _train_epoch(run, bars.steps(run.train, epoch))
+            train = WaitTimer(run.train)
+            train_loss = _train_epoch(run, bars.steps(train, epoch))
             valid_loss, accuracy = _validate(run, run.valid) if run.valid is not None else (None, None)
             hist.rows.append(dict(epoch=epoch+1, train_loss=train_loss, valid_loss=valid_loss, accuracy=accuracy,
-                                  lr=rate, seconds=time.perf_counter()-start))
+                                  lr=rate, seconds=time.perf_counter()-start, waiting=train.share))
             if hist.best is None or _better(hist.rows[-1], hist.rows[hist.best]):
                 hist.best, best = epoch, copy.deepcopy(run.acc.unwrap_model(run.model).state_dict())
             bars.row(hist)

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'MAX_PIXELS', 'BACKENDS', 'JUMPABLE', 'PLANNED', 'VideoInfo', 'Video', 'probe', 'frame_times',
-           'read_frames', 'resize_short', 'crop_frame']
+           'read_frames', 'VideoPart', 'resize_short', 'crop_frame']
 
 # %% ../../nbs/03_data.decode.ipynb #import-os-time-warnings
 import os, time, warnings
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -242,40 +242,66 @@ def read(
 )->np.ndarray: # uint8 (len(idxs),H,W,3), RGB, upright
     "The frames that a full forward decode would give at these indices."
     idxs = np.asarray(idxs)
-    if idxs.ndim != 1 or len(idxs) == 0 or idxs.dtype.kind not in 'iu':
-        raise ArgumentError(f"idxs={idxs!r}; accepted: a list of integers, not empty.")
-    if idxs.min() < 0: raise ArgumentError(f"idxs contains {idxs.min()}; accepted: 0 and above.")
-    if size is not None: check_at_least('size', size, 1)
-    if idxs.max() >= self.n_frames:
-        raise VideoReadError(self.name, f"has {self.n_frames} frames; frame {idxs.max()} was asked for")
-    wanted = np.unique(idxs)
+    wanted = self._check_idxs(np.unique(idxs) if idxs.ndim == 1 else idxs)
     self._deadline = time.monotonic() + self.limit_s
-    frames = self._read(wanted)
-    if size is not None: frames = [resize_short(f, size) for f in frames]
+    frames = [f if size is None else resize_short(f, size) for f in self._one_by_one(wanted)]
     if len({f.shape for f in frames}) > 1: raise VideoReadError(self.name, "changes its frame size; convert it again")
     return np.stack([frames[i] for i in np.searchsorted(wanted, idxs)])
 
 @patch
-def _read(self:Video, wanted):
-    "The wanted frames (sorted, unique), by the backend that was asked for where that is safe."
-    if self.backend in ('decord', 'torchcodec') and self.safe_seek and self._file.format.name in JUMPABLE:
-        try: return (_read_decord if self.backend == 'decord' else _read_torchcodec)(self, wanted)
-        except VideoReadError: pass                                 # what it can't read, PyAV may
-    if self.safe_seek and self._context.name in PLANNED:
-        try: return self._planned(wanted)
+def _check_idxs(self:Video, idxs):
+    if idxs.ndim != 1 or len(idxs) == 0 or idxs.dtype.kind not in 'iu':
+        raise ArgumentError(f"idxs={idxs!r}; accepted: a list of integers, not empty.")
+    if idxs.min() < 0: raise ArgumentError(f"idxs contains {idxs.min()}; accepted: 0 and above.")
+    if idxs.max() >= self.n_frames:
+        raise VideoReadError(self.name, f"has {self.n_frames} frames; frame {idxs.max()} was asked for")
+    return idxs
+
+# %% ../../nbs/03_data.decode.ipynb #frames
+@patch
+def frames(
+    self:Video,
+    idxs=None, # Frame indices, each in [0, n_frames), ascending, without repetitions; None gives all
+): # Iterator of uint8 (H,W,3), RGB, upright
+    "The same frames one by one; the time limit holds for each."
+    idxs = self._check_idxs(np.arange(self.n_frames) if idxs is None else np.asarray(idxs))
+    if (np.diff(idxs) <= 0).any(): raise ArgumentError("idxs must ascend without repetitions; `read` takes any order.")
+    self._deadline = time.monotonic() + self.limit_s
+    for f in self._one_by_one(idxs):
+        yield f
+        self._deadline = time.monotonic() + self.limit_s
+
+@patch
+def _one_by_one(self:Video, wanted):
+    "The wanted frames (ascending), by the backend that was asked for where that is safe; what one way can't read, the next may."
+    n = 0
+    for way in self._ways():
+        try:
+            for f in way(wanted[n:]): n += 1; yield f
+            return
         except DecodeTimeoutError: raise
-        except VideoReadError: pass                                 # damaged: forward decoding says how far it can be read
-    return self._forward(wanted)
+        except VideoReadError:
+            if way == self._forward: raise                          # which says how far the file can be read
+
+@patch
+def _ways(self:Video):
+    "Functions of the wanted frames, the last one always right."
+    if self.safe_seek and self._file.format.name in JUMPABLE:
+        if self.backend == 'decord': yield partial(_read_decord, self)
+        if self.backend == 'torchcodec': yield partial(_read_torchcodec, self)
+    if self.safe_seek and self._context.name in PLANNED: yield self._planned
+    yield self._forward
 
 # %% ../../nbs/03_data.decode.ipynb #forward
 @patch
 def _forward(self:Video, wanted):
-    left, found = set(wanted.tolist()), []
+    left = iter(wanted.tolist()); target = next(left)
     with closing(self._decode(self._packets)) as frames:
         for i,frame in enumerate(frames):
-            if i in left: found.append(self._upright(frame)); left.discard(i)
-            if not left: return found
-    raise VideoReadError(self.name, f"damaged: frame {min(left)} can't be decoded, though its packet is there")
+            if i < target: continue
+            yield self._upright(frame)
+            if (target := next(left, None)) is None: return
+    raise VideoReadError(self.name, f"damaged: frame {target} can't be decoded, though its packet is there")
 
 @patch
 def _upright(self:Video, frame):
@@ -285,6 +311,48 @@ def _upright(self:Video, frame):
     turns = round(frame.rotation/90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
+# %% ../../nbs/03_data.decode.ipynb #part
+@patch
+def part(
+    self:Video,
+    start:float|None=None, # Seconds from the first frame; None or NaN is the beginning
+    end:float|None=None, # None or NaN is the end
+): # A VideoPart
+    "The frames shown from `start` to before `end`, as a video of its own."
+    return VideoPart(self, *(None if t is None or np.isnan(t) else t for t in (start, end)))
+
+class VideoPart:
+    "A part of an open video."
+    def __init__(self,
+        video:Video, # Open, and open as long as this is used
+        start:float|None, # Seconds; None is the beginning
+        end:float|None, # Seconds; None is the end
+    ):
+        self.video, self.first, self.n_frames = video, 0, video.n_frames
+        if start is None and end is None: return
+        stop = np.inf if end is None else end
+        inside = np.flatnonzero((video.times >= (start or 0)-1e-6) & (video.times < stop-1e-6))
+        if not len(inside):
+            raise VideoReadError(video.name, f"lasts {video.times[-1]:.1f} s; nothing of it lies between {start} and {end} s")
+        self.first, self.n_frames = int(inside[0]), len(inside)
+
+    @property
+    def times(self)->np.ndarray:
+        "When each frame is shown: float64 (n_frames,), seconds from the first frame of the video."
+        return self.video.times[self.first:self.first+self.n_frames]
+
+    def read(self,
+        idxs, # Frame indices of the part, any order, repetitions allowed
+    )->np.ndarray: # uint8 (len(idxs),H,W,3)
+        "As Video.read."
+        return self.video.read(self.first + np.asarray(idxs))
+
+    def frames(self,
+        idxs=None, # Frame indices of the part, ascending; None gives all
+    ): # Iterator of uint8 (H,W,3)
+        "As Video.frames."
+        return self.video.frames(self.first + (np.arange(self.n_frames) if idxs is None else np.asarray(idxs)))
+
 # %% ../../nbs/03_data.decode.ipynb #planned
 PLANNED = ('h264', 'hevc', 'mpeg4', 'mpeg2video', 'vp8', 'vp9', 'av1', 'libdav1d', 'mjpeg')
 
@@ -293,21 +361,26 @@ def _planned(self:Video, wanted):
     "The wanted frames of a safe file: only the groups, and in them only the packets, that they need."
     packets = self._packets
     order = np.argsort([p.pts for p in packets], kind='stable')                   # place in the file of each shown frame
-    need = {int(order[i]) for i in wanted}
-    spare, found = _spare(self._context), {}
-    for start, stop in _groups(packets, need):
+    places, spare = order[wanted], _spare(self._context)
+    for start, stop in _groups(packets, places):
+        inside = (places >= start) & (places < stop)
+        need, left = set(places[inside].tolist()), iter(wanted[inside].tolist())
+        target = next(left)
         run = [p for k,p in enumerate(packets[start:stop], start) if k in need or not spare(p)]
-        for f in self._decode(run): found[f.pts] = f
-    lost = [int(i) for i in wanted if packets[order[i]].pts not in found]
-    if lost: raise VideoReadError(self.name, f"damaged: frame {lost[0]} can't be decoded, though its packet is there")
-    return [self._upright(found[packets[order[i]].pts]) for i in wanted]
+        with closing(self._decode(run)) as frames:
+            for f in frames:
+                if f.pts != packets[order[target]].pts: continue
+                yield self._upright(f)
+                if (target := next(left, None)) is None: break
+        if target is not None:
+            raise VideoReadError(self.name, f"damaged: frame {target} can't be decoded, though its packet is there")
 
-def _groups(packets, need):
-    "(start, stop) of each group that holds a needed packet; stop is behind the last needed one."
-    keys = [k for k,p in enumerate(packets) if p.is_keyframe] + [len(packets)]
-    for a, b in zip(keys, keys[1:]):
-        inside = [k for k in need if a <= k < b]
-        if inside: yield a, max(inside)+1
+def _groups(packets, places):
+    "(start, stop) of each group that holds one of these places; stop is behind the last of them."
+    keys, places = [k for k,p in enumerate(packets) if p.is_keyframe], np.sort(places)
+    for a, b in zip(keys, [*keys[1:], len(packets)]):
+        lo, hi = np.searchsorted(places, (a, b))
+        if hi > lo: yield a, int(places[hi-1])+1
 
 # %% ../../nbs/03_data.decode.ipynb #spare
 def _spare(context):

@@ -1,0 +1,115 @@
+"Shards under fit, two processes, a web server, and clips that can't be decoded."
+import functools, http.server, json, os, shutil, subprocess, sys, threading
+
+import numpy as np
+import pytest
+import torch
+
+from vidcls.core import ClipSpec, DataError
+from vidcls.data.datasets import from_folder
+from vidcls.data.shards import shard_loader, shard_loaders, write_shards
+from vidcls.data.synthetic import make_motion_clips
+from vidcls.evaluate import evaluate
+from vidcls.models.zoo import create_model
+from vidcls.train import fit
+
+webdataset = pytest.importorskip('webdataset')
+SPEC = ClipSpec(n_frames=4, size=32, sampling='random')
+
+SCRIPT = """
+import sys, torch
+from accelerate import PartialState
+from vidcls.core import seed_everything
+from vidcls.data.shards import shard_loaders
+from vidcls.models.zoo import create_model
+from vidcls.train import fit
+seed_everything(0)
+model = create_model('videomae_tiny', n_classes=8)
+dls = shard_loaders(sys.argv[1], model.spec, bs=8)
+seen = []
+class Spy:
+    def __call__(self, xb, yb, gen): seen.append(len(yb)); return xb, yb
+hist = fit(model, dls, epochs=2, augment=Spy())
+state = PartialState()
+rows = sorted(r for b in dls.train for r in b.rows.tolist())
+weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+torch.save(dict(seen=seen, rows=rows, weights=weights, valid=hist['valid_loss'], steps=len(dls.train)), f'{sys.argv[2]}.{state.process_index}')
+"""
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp('shards')
+    table = from_folder(make_motion_clips(root/'clips', n_groups=12, n_frames=8, size=32))
+    return table, write_shards(table, root/'tars', shard_mb=.02, show=False)
+
+
+def test_fit_and_evaluate(made):
+    table, place = made
+    model = create_model('videomae_tiny', n_classes=8)
+    dls = shard_loaders(place, model.spec, bs=16)
+    hist = fit(model, dls, epochs=1, accum=2, show=False)
+    rec = evaluate(model, dls.test, show=False)
+    assert (rec.n_evaluated, rec.n_expected, rec.dataset) == (len(table.part('test')), len(table.part('test')), table.name)
+    assert sorted(rec.clips.path) == sorted(table.part('test').df.path) and np.isfinite(hist['train_loss']).all()
+    assert len(dls.one_batch().clips) == 16
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
+def test_two_processes(tmp_path, made):
+    table, place = made
+    (tmp_path/'train.py').write_text(SCRIPT)
+    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
+    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', tmp_path/'train.py', place, tmp_path/'out'],
+                   env=env, check=True, timeout=300)
+    a, b = (torch.load(tmp_path/f'out.{i}', weights_only=True) for i in (0,1))
+    n = len(table.part('train'))
+    assert a['steps'] == b['steps'] == n//16 and a['seen'] == b['seen'] == [8]*2*(n//16)        # the same number of steps: nobody waits for ever
+    assert torch.equal(a['weights'], b['weights']) and a['valid'] == b['valid']                # gradients and validation were shared
+    mine, yours = set(a['rows']), set(b['rows'])
+    assert not mine & yours and len(mine | yours) > .8*n                                       # no clip in both
+
+
+def test_over_http(made):
+    table, place = made
+    if not shutil.which('curl'): pytest.skip('webdataset reads addresses with curl, which is not installed')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(place))
+    handler.log_message = lambda *a: None
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f'http://127.0.0.1:{server.server_port}'
+        far = [b for b in shard_loader(url, SPEC, bs=8, split='test')]
+        near = [b for b in shard_loader(place, SPEC, bs=8, split='test')]
+        assert all(torch.equal(a.clips, b.clips) and torch.equal(a.rows, b.rows) for a, b in zip(far, near, strict=True))
+        with pytest.raises(DataError, match='no shards'): shard_loader(url + '/elsewhere', SPEC)
+    finally: server.shutdown()
+
+
+def test_a_clip_that_cannot_be_decoded(tmp_path, made):
+    table, _ = made
+    shutil.copytree(table.root, tmp_path/'clips')
+    sick = from_folder(tmp_path/'clips'); path = sick.part('test').paths[0]
+    raw = bytearray(path.read_bytes()); at = raw.find(b'mdat'); end = at-4 + int.from_bytes(raw[at-4:at], 'big')
+    raw[at+900:end] = bytes(end-at-900); path.write_bytes(raw)                                 # opens, and doesn't decode
+    place = write_shards(sick, tmp_path/'tars', show=False)
+    spec = ClipSpec(n_frames=8, size=32)
+    with pytest.raises(Exception, match=path.name): list(shard_loader(place, spec, split='test'))
+    batches = list(shard_loader(place, spec, split='test', on_error='skip'))
+    assert sum(len(b.failed) for b in batches) == 1 and sum(len(b.rows) for b in batches) == len(sick.part('test'))-1
+
+
+def test_too_few_shards_for_the_processes(tmp_path, made, monkeypatch):
+    table, _ = made
+    place = write_shards(table, tmp_path/'one', show=False)
+    monkeypatch.setenv('RANK', '1'); monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(DataError, match='1 shards for 2 processes'): shard_loader(place, SPEC, bs=4)
+    with pytest.raises(DataError, match='make no batch'): shard_loader(made[1], SPEC, bs=64)
+
+
+def test_manifest_counts_what_was_left_out(tmp_path, made):
+    table, _ = made
+    shutil.copytree(table.root, tmp_path/'clips')
+    sick = from_folder(tmp_path/'clips'); sick.paths[2].write_bytes(b'')
+    about = json.loads((write_shards(sick, tmp_path/'t', on_error='skip', show=False)/'shards.json').read_text())
+    assert list(about['failed']) == [sick.df.path[2]] and sum(x['clips'] for s in about['shards'].values() for x in s) == len(sick)-1
