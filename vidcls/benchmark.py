@@ -410,5 +410,4 @@ def plot_benchmark(
         if targets and way in targets: ax.plot([targets[way]]*2, [i-.4, i+.4], color='k', lw=2)
     ax.set(xscale='log', xlim=(.7, df.ratio.max()*3), title=bench.about['clips'],
            xlabel=f"times {bench.df.way[0]} (blue: uint8; orange: float32)")
-    fig.tight_layout()
     return fig
