@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vidcls.core import ClipSpec, VidclsError
-from vidcls.data.cache import FORMATS, FrameCache
+from vidcls.data.cache import CACHE_FORMATS, FrameCache
 from vidcls.data.datasets import from_folder
 from vidcls.data.decode import Video, read_frames, resize_short
 from vidcls.data.synthetic import make_motion_clips
@@ -122,7 +122,7 @@ def test_a_fork_writes_its_own_files(tmp_path, table):
     assert len(cache) == 2 and len(list(cache.folder.glob('*.data'))) == 2
 
 
-@pytest.mark.parametrize('format', FORMATS)
+@pytest.mark.parametrize('format', CACHE_FORMATS)
 def test_real_clips(tmp_path, real_data, format):
     paths = sorted(real_data.glob('single/*.mp4'))[:3] + sorted(real_data.glob('single/*.avi'))[:2]
     cache = FrameCache(tmp_path, ClipSpec(n_frames=8, size=112, sampling='random'), format)
