@@ -6,17 +6,15 @@
 __all__ = ['VideoMAE', 'videomae_tiny', 'videomae_small', 'videomae_base', 'videomae_large', 'videomae_huge']
 
 # %% ../../nbs/23_models.videomae.ipynb #from-dataclasses-import-fields
-from dataclasses import fields
-from inspect import signature
-
 import torch
 from torch import nn
 
-from ..core import ArgumentError, ClipSpec, SpecMismatchError, check_at_least, check_choice, check_whole, patch
-from .layers import Block, TubeletEmbed, sine_table
+from ..core import ClipSpec, check_whole
+from .layers import (Block, TubeletEmbed, VideoModel, build_model, check_chance, drop_path_rates, new_head,
+                                  resize_table, sine_table, start_weights)
 
 # %% ../../nbs/23_models.videomae.ipynb #videomae-2
-class VideoMAE(nn.Module):
+class VideoMAE(VideoModel):
     "A plain vision transformer on tubelets: no class token, fixed positions, mean over the tokens (Tong et al. 2022)."
     def __init__(self,
         spec:ClipSpec, # What a clip must be; n_frames a multiple of tubelet, size one of patch
@@ -30,102 +28,37 @@ class VideoMAE(nn.Module):
         drop_path:float=0., # Chance to leave out the branches of the last block, in [0,1); rises to it from 0
         dropout:float=0., # Chance to zero an input of the head, in [0,1)
         head_init_scale:float=.001, # Factor on the head's first weights; 0.001 for fine-tuning
+        pos_of:tuple|None=None, # (n_frames, size) whose positions are resized to this spec; None: the spec's own
     ):
-        super().__init__()
         for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch, tubelet=tubelet).items(): check_whole(name, v)
-        self.spec, self.head_init_scale = _check_spec(spec, patch, tubelet), head_init_scale
-        n = (spec.n_frames//tubelet) * (spec.size//patch)**2
-        rates = [_chance('drop_path', drop_path) * i/max(1, depth-1) for i in range(depth)]
+        super().__init__(spec, tubelet, patch)
+        self.head_init_scale = head_init_scale
         self.patch_embed = TubeletEmbed(dim, patch, tubelet)
-        self.register_buffer('pos', sine_table(n, dim), persistent=False)        # follows .to(device); in no file
-        self.blocks = nn.ModuleList([Block(dim, heads, mlp_ratio, r) for r in rates])
-        self.fc_norm, self.dropout = nn.LayerNorm(dim, eps=1e-6), nn.Dropout(_chance('dropout', dropout))
-        self.apply(_start)
-        self.head = _new_head(dim, n_classes, head_init_scale)
+        grid = lambda n_frames, size: (n_frames//tubelet, size//patch, size//patch)
+        here, there = (grid(*c) for c in ((spec.n_frames, spec.size), pos_of or (spec.n_frames, spec.size)))
+        pos = resize_table(sine_table(there[0]*there[1]*there[2], dim), there, here)
+        self.register_buffer('pos', pos, persistent=False)                       # follows .to(device); in no file
+        self.blocks = nn.ModuleList([Block(dim, heads, mlp_ratio, r) for r in drop_path_rates(drop_path, depth)])
+        self.fc_norm, self.dropout = nn.LayerNorm(dim, eps=1e-6), nn.Dropout(check_chance('dropout', dropout))
+        self.apply(start_weights)
+        self.head = new_head(dim, n_classes, head_init_scale)
 
-    @property
-    def n_classes(self): return self.head.out_features
+    def forward_features(self,
+        x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
+    )->torch.Tensor: # (B,N,D), tokens of the last block
+        "The tokens, before they are averaged."
+        self.check_clips(x)
+        x = self.patch_embed(x) + self.pos                   # (B,C,T,H,W) -> (B,N,D)
+        for block in self.blocks: x = self.run(block, x)     # (B,N,D)
+        return x
 
-# %% ../../nbs/23_models.videomae.ipynb #chance
-def _chance(name, p):
-    if not 0 <= check_at_least(name, p, 0) < 1:
-        raise ArgumentError(f"{name}={p}; accepted: from 0 up to, but not including, 1.")
-    return p
-
-def _check_spec(spec, patch, tubelet):
-    if not isinstance(spec, ClipSpec):
-        raise ArgumentError(f"spec={spec!r}; accepted: a ClipSpec, such as ClipSpec(n_frames=16, size=224).")
-    for name,value,part,step in (('size',spec.size,'patch',patch), ('n_frames',spec.n_frames,'tubelet',tubelet)):
-        if value % step: raise ArgumentError(
-            f"{name}={value} is no multiple of {part}={step}; accepted: {step}, {2*step}, {3*step} and so on.")
-    return spec
-
-# %% ../../nbs/23_models.videomae.ipynb #start
-def _start(module):
-    "First weights of linear layers: normal draws of deviation 0.02, zero biases; other layers start as PyTorch has it."
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=.02)
-        if module.bias is not None: nn.init.zeros_(module.bias)
-
-def _new_head(dim, n_classes, scale):
-    head = nn.Linear(dim, check_whole('n_classes', n_classes, 2))
-    _start(head)
-    with torch.no_grad(): head.weight.mul_(scale)
-    return head
-
-# %% ../../nbs/23_models.videomae.ipynb #forward-features
-@patch
-def forward_features(self:VideoMAE,
-    x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
-)->torch.Tensor: # (B,N,D), tokens of the last block
-    "The tokens, before they are averaged."
-    self._check_clips(x)
-    x = self.patch_embed(x) + self.pos       # (B,C,T,H,W) -> (B,N,D)
-    for block in self.blocks: x = block(x)   # (B,N,D)
-    return x
-
-@patch
-def forward(self:VideoMAE,
-    x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
-)->torch.Tensor: # (B,K), logits
-    "Class scores of a batch of clips."
-    x = self.forward_features(x).mean(1)             # (B,N,D) -> (B,D)
-    return self.head(self.dropout(self.fc_norm(x)))  # (B,D) -> (B,K)
-
-# %% ../../nbs/23_models.videomae.ipynb #check-clips
-@patch
-def _check_clips(self:VideoMAE, x):
-    T,S = self.spec.n_frames, self.spec.size
-    if tuple(x.shape[1:]) == (3,T,S,S) and x.is_floating_point(): return
-    hint = "Load the clips with model.spec, or create the model with this n_frames and size."
-    if not x.is_floating_point(): hint = "Bytes become model input by model.spec.to_model(x), from (B,T,H,W,C)."
-    elif x.ndim == 4: hint = "Did you pass a single clip? Then x[None]."
-    elif tuple(x.shape[1:]) == (T,3,S,S): hint = "Did you pass (B,T,C,H,W)? Then x.transpose(1,2)."
-    elif tuple(x.shape[1:]) == (T,S,S,3): hint = "Did you pass (B,T,H,W,C)? Then x.permute(0,4,1,2,3), normalised."
-    raise SpecMismatchError(f"expected float (B, 3, {T}, {S}, {S}), got {str(x.dtype)[6:]} {tuple(x.shape)}. {hint}")
-
-# %% ../../nbs/23_models.videomae.ipynb #reset-classifier
-@patch
-def reset_classifier(self:VideoMAE,
-    n_classes:int, # K, >= 2
-):
-    "Replace the head by a fresh one; the rest keeps its weights."
-    self.head = _new_head(self.head.in_features, n_classes, self.head_init_scale).to(self.head.weight)
+    def forward_head(self,
+        x:torch.Tensor, # (B,N,D), as forward_features gives it
+    )->torch.Tensor: # (B,K), logits
+        "Class scores of the tokens' mean."
+        return self.head(self.dropout(self.fc_norm(x.mean(1))))
 
 # %% ../../nbs/23_models.videomae.ipynb #build
-def _build(
-    size:dict, # Arguments of VideoMAE that make the size
-    base:ClipSpec, # Its usual spec
-    n_classes, spec, overrides, # As the factories take them
-):
-    "A `VideoMAE` of one size, each override sent to the spec or to the network."
-    of_spec = [f.name for f in fields(ClipSpec)]
-    of_net = [n for n in signature(VideoMAE).parameters if n not in ('spec', 'n_classes')]
-    for name in overrides: check_choice('argument', name, of_net + of_spec)
-    spec = _check_spec(base if spec is None else spec, 1, 1).with_(**{k:v for k,v in overrides.items() if k in of_spec})
-    return VideoMAE(spec, n_classes, **size | {k:v for k,v in overrides.items() if k in of_net})
-
-# %% ../../nbs/23_models.videomae.ipynb #videomae-tiny
 def videomae_tiny(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
@@ -133,16 +66,16 @@ def videomae_tiny(
 )->VideoMAE:
     "For lessons and tests: 0.5 million weights, boxes of 2 × 8 × 8; there are no published weights of this size."
     size = dict(dim=96, depth=4, heads=4, patch=8, head_init_scale=1.)
-    return _build(size, ClipSpec(n_frames=8, size=32), n_classes, spec, overrides)
+    return build_model(VideoMAE, size, ClipSpec(n_frames=8, size=32), n_classes, spec, overrides)
 
-# %% ../../nbs/23_models.videomae.ipynb #videomae-small
+# %% ../../nbs/23_models.videomae.ipynb #videomae-tiny
 def videomae_small(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "VideoMAE-S: 22 million weights."
-    return _build(dict(dim=384, depth=12, heads=6), ClipSpec(), n_classes, spec, overrides)
+    return build_model(VideoMAE, dict(dim=384, depth=12, heads=6), ClipSpec(), n_classes, spec, overrides)
 
 def videomae_base(
     n_classes:int=400, # K, >= 2
@@ -150,16 +83,16 @@ def videomae_base(
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "VideoMAE-B: 87 million weights."
-    return _build(dict(dim=768, depth=12, heads=12), ClipSpec(), n_classes, spec, overrides)
+    return build_model(VideoMAE, dict(dim=768, depth=12, heads=12), ClipSpec(), n_classes, spec, overrides)
 
-# %% ../../nbs/23_models.videomae.ipynb #videomae-large
+# %% ../../nbs/23_models.videomae.ipynb #videomae-small
 def videomae_large(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "VideoMAE-L: 304 million weights."
-    return _build(dict(dim=1024, depth=24, heads=16), ClipSpec(), n_classes, spec, overrides)
+    return build_model(VideoMAE, dict(dim=1024, depth=24, heads=16), ClipSpec(), n_classes, spec, overrides)
 
 def videomae_huge(
     n_classes:int=400, # K, >= 2
@@ -167,4 +100,4 @@ def videomae_huge(
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
     "VideoMAE-H: 632 million weights."
-    return _build(dict(dim=1280, depth=32, heads=16), ClipSpec(), n_classes, spec, overrides)
+    return build_model(VideoMAE, dict(dim=1280, depth=32, heads=16), ClipSpec(), n_classes, spec, overrides)
