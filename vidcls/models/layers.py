@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TubeletEmbed', 'sine_table', 'resize_table', 'Attention', 'Mlp', 'check_chance', 'DropPath', 'Block',
-           'drop_path_rates', 'start_weights', 'new_head', 'VideoModel', 'check_spec', 'build_model']
+           'drop_path_rates', 'start_weights', 'new_head', 'VideoModel', 'check_spec', 'build_model', 'Naming']
 
 # %% ../../nbs/20_models.layers.ipynb #import-numpy-as-np
+import re
 from dataclasses import fields
 from inspect import signature
 
@@ -274,3 +275,48 @@ def build_model(
     for name in overrides: check_choice('argument', name, of_net + of_spec)
     spec = check_spec(base if spec is None else spec).with_(**{k:v for k,v in overrides.items() if k in of_spec})
     return cls(spec, n_classes, **size | {k:v for k,v in overrides.items() if k in of_net})
+
+# %% ../../nbs/20_models.layers.ipynb #naming
+class Naming:
+    "Two sets of names for the same weights."
+    def __init__(self,
+        pairs:dict, # Our layer or tensor -> theirs, or a tuple of theirs that make up ours; {} is a number
+    ): self.pairs = {a: b if isinstance(b, tuple) else (b,) for a,b in pairs.items()}
+
+    def to_ours(self,
+        state:dict, # Tensors by their names
+    )->dict: # Tensors by our names; what the table doesn't know keeps its name
+        "Translate, and put together what belongs together."
+        rest, out = dict(state), {}
+        for ours, theirs in self.pairs.items():
+            for at,leaf in [m for n in list(rest) if (m := _matches(theirs[0], n))]:
+                names = [t.format(*at) + leaf for t in theirs]
+                if all(n in rest for n in names): out[ours.format(*at)+leaf] = _joined([rest.pop(n) for n in names])
+        return out | rest
+
+    def to_theirs(self,
+        state:dict, # Tensors by our names
+    )->dict: # Tensors by their names
+        "The way back: cut apart, in equal parts, what they keep apart."
+        rest, out = dict(state), {}
+        for ours, theirs in self.pairs.items():
+            for at,leaf in [m for n in list(rest) if (m := _matches(ours, n))]:
+                parts = rest.pop(ours.format(*at)+leaf).chunk(len(theirs)) if len(theirs) > 1 else [
+                        rest.pop(ours.format(*at)+leaf)]
+                out |= {t.format(*at)+leaf: p for t,p in zip(theirs, parts)}
+        return out | rest
+
+def _matches(pattern, name):
+    "([numbers], '.weight' or the like) of a name that fits a pattern; None otherwise."
+    m = re.fullmatch(re.escape(pattern).replace(r'\{\}', r'(\d+)') + r'(\.\w+)?', name)
+    return m and (m.groups()[:-1], m.groups()[-1] or '')
+
+def _joined(parts): return torch.cat(parts) if len(parts) > 1 and parts[0].ndim else parts[0]
+
+# %% ../../nbs/20_models.layers.ipynb #adapt
+@patch
+def adapt(self:VideoModel,
+    state:dict, # Tensors by name, as published
+)->dict: # Tensors by this model's names, with tables for its clips
+    "Weights under other names, or for other clips, as this model needs them."
+    return dict(state)
