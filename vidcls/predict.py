@@ -14,7 +14,8 @@ import torch
 
 from .core import ArgumentError, CheckpointError, ClipSpec, LabelError, check_whole, patch, progress
 from .data.loaders import clip_from_frames, load_clip
-from .models.zoo import create_model, read_weights, weight_differences
+from .models.weights import read_weights, weight_differences
+from .models.zoo import create_model
 
 # %% ../nbs/50_predict.ipynb #classifier
 class Classifier:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..core import ArgumentError, ClipSpec, SpecMismatchError, check_at_least, check_choice, check_whole
-from ..core import patch
+from ..core import ArgumentError, ClipSpec, SpecMismatchError, VidclsError, check_at_least, check_choice
+from ..core import check_whole, patch
 
 # %% ../../nbs/20_models.layers.ipynb #tubeletembed
 class TubeletEmbed(nn.Module):
@@ -320,3 +320,8 @@ def adapt(self:VideoModel,
 )->dict: # Tensors by this model's names, with tables for its clips
     "Weights under other names, or for other clips, as this model needs them."
     return dict(state)
+
+@patch
+def to_transformers(self:VideoModel)->tuple: # (config as a dictionary, tensors by transformers' names)
+    "This model as transformers has it."
+    raise VidclsError(f"{type(self).__name__} has no counterpart in transformers; VideoMAE and TimeSformer have.")

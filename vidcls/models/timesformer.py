@@ -7,11 +7,13 @@ __all__ = ['ATTENTIONS', 'PatchEmbed', 'DividedBlock', 'TimeSformer', 'timesform
            'timesformer_l']
 
 # %% ../../nbs/22_models.timesformer.ipynb #import-torch-from-torch-import
+import warnings
+
 import torch
 from torch import nn
 
 from ..core import ClipSpec, check_choice, check_whole, patch
-from .layers import (Attention, Block, DropPath, Mlp, VideoModel, build_model, check_chance, drop_path_rates,
+from .layers import (Attention, Block, DropPath, Mlp, Naming, VideoModel, build_model, check_chance, drop_path_rates,
                                   new_head, resize_table, start_weights)
 
 # %% ../../nbs/22_models.timesformer.ipynb #patchembed
@@ -127,12 +129,23 @@ class TimeSformer(VideoModel):
         return self.forward_head(self.forward_features(x, n_queries=1))
 
 # %% ../../nbs/22_models.timesformer.ipynb #adapt
+_THEIRS = Naming({
+    'cls_token': 'timesformer.embeddings.cls_token', 'pos_embed': 'timesformer.embeddings.position_embeddings',
+    'time_embed': 'timesformer.embeddings.time_embeddings', 'norm': 'timesformer.layernorm', 'head': 'classifier',
+    'patch_embed.proj': 'timesformer.embeddings.patch_embeddings.projection',
+    **{f'blocks.{{}}.{ours}': f'timesformer.encoder.layer.{{}}.{theirs}' for ours,theirs in {
+        'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'temporal_norm1': 'temporal_layernorm',
+        'attn.qkv': 'attention.attention.qkv', 'attn.proj': 'attention.output.dense', 'temporal_fc': 'temporal_dense',
+        'temporal_attn.qkv': 'temporal_attention.attention.qkv', 'temporal_attn.proj': 'temporal_attention.output.dense',
+        'mlp.fc1': 'intermediate.dense', 'mlp.fc2': 'output.dense'}.items()}})
+
+# %% ../../nbs/22_models.timesformer.ipynb #adapt-2
 @patch
 def adapt(self:TimeSformer,
-    state:dict, # Weights by name, made for other clips
-)->dict: # The same, with tables for this model's clips
-    "Resize the tables of positions to the spec, by the authors' rule: nearest neighbour."
-    state = dict(state)
+    state:dict, # Tensors by the authors' or transformers' names, or those of a vision transformer for images
+)->dict: # Tensors by our names, with tables for this model's clips
+    "Translate names; start time where an image model has none; resize tables by the authors' rule, nearest neighbour."
+    state = self._with_time(_THEIRS.to_ours(state))
     def resize(name, first, old, new):
         if name not in state or state[name].shape[1] == getattr(self, name).shape[1]: return
         table = state[name]
@@ -141,6 +154,31 @@ def adapt(self:TimeSformer,
     resize('pos_embed', 1, lambda t: side(t.shape[1]), side(self.pos_embed.shape[1]))
     if self.attention != 'space': resize('time_embed', 0, lambda t: (t.shape[1],1,1), (self.spec.n_frames,1,1))
     return state
+
+# %% ../../nbs/22_models.timesformer.ipynb #with-time
+@patch
+def _with_time(self:TimeSformer, state):
+    "Weights of an image model, with what it lacks; others as they are."
+    if self.attention == 'space' or any('time' in k or 'temporal' in k for k in state) or 'cls_token' not in state: return state
+    new = {'time_embed': torch.zeros_like(self.time_embed)}
+    for i in range(len(self.blocks) if self.attention == 'divided' else 0):
+        copied = {k: v.clone() for k,v in state.items() if k.startswith((f'blocks.{i}.attn.', f'blocks.{i}.norm1.'))}
+        new |= {k.replace('.attn.', '.temporal_attn.').replace('.norm1.', '.temporal_norm1.'): v for k,v in copied.items()}
+        new |= {f'blocks.{i}.temporal_fc.{n}': torch.zeros_like(p) for n,p in self.blocks[i].temporal_fc.named_parameters()}
+    warnings.warn("these are weights of an image model: attention along time starts as a copy of that in space, "
+                  "with nothing of it in the sum yet.", stacklevel=5)
+    return new | state
+
+@patch
+def to_transformers(self:TimeSformer)->tuple: # (config as a dictionary, tensors by transformers' names)
+    "This model as transformers' TimesformerForVideoClassification."
+    block = self.blocks[0]
+    config = dict(architectures=['TimesformerForVideoClassification'], model_type='timesformer',
+                  attention_type=dict(divided='divided_space_time', joint='joint_space_time', space='space_only')[self.attention],
+                  patch_size=self.patch_embed.proj.kernel_size[0], hidden_size=self.cls_token.shape[-1],
+                  num_hidden_layers=len(self.blocks), num_attention_heads=block.attn.heads,
+                  intermediate_size=block.mlp.fc1.out_features, layer_norm_eps=block.norm1.eps)
+    return config, _THEIRS.to_theirs(self.state_dict())
 
 # %% ../../nbs/22_models.timesformer.ipynb #spec-clipspec-n-frames-8-size
 _SPEC = ClipSpec(n_frames=8, size=224, mean=.45, std=.225)

@@ -6,11 +6,13 @@
 __all__ = ['VideoMAE', 'videomae_tiny', 'videomae_small', 'videomae_base', 'videomae_large', 'videomae_huge']
 
 # %% ../../nbs/23_models.videomae.ipynb #from-dataclasses-import-fields
+import warnings
+
 import torch
 from torch import nn
 
-from ..core import ClipSpec, check_whole
-from .layers import (Block, TubeletEmbed, VideoModel, build_model, check_chance, drop_path_rates, new_head,
+from ..core import ClipSpec, check_whole, patch
+from .layers import (Block, Naming, TubeletEmbed, VideoModel, build_model, check_chance, drop_path_rates, new_head,
                                   resize_table, sine_table, start_weights)
 
 # %% ../../nbs/23_models.videomae.ipynb #videomae-2
@@ -57,6 +59,38 @@ class VideoMAE(VideoModel):
     )->torch.Tensor: # (B,K), logits
         "Class scores of the tokens' mean."
         return self.head(self.dropout(self.fc_norm(x.mean(1))))
+
+# %% ../../nbs/23_models.videomae.ipynb #theirs-naming-patch-embed-proj-videomae
+_THEIRS = Naming({
+    'patch_embed.proj': 'videomae.embeddings.patch_embeddings.projection', 'head': 'classifier',
+    **{f'blocks.{{}}.{ours}': f'videomae.encoder.layer.{{}}.{theirs}' for ours,theirs in {
+        'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'attn.proj': 'attention.output.dense',
+        'mlp.fc1': 'intermediate.dense', 'mlp.fc2': 'output.dense', 'attn.q_bias': 'attention.attention.query.bias',
+        'attn.v_bias': 'attention.attention.value.bias'}.items()},
+    'blocks.{}.attn.qkv': tuple(f'videomae.encoder.layer.{{}}.attention.attention.{n}' for n in ('query','key','value'))})
+
+@patch
+def adapt(self:VideoMAE,
+    state:dict, # Tensors by the authors' or transformers' names, of a classifier or of the pre-training
+)->dict: # Tensors by our names
+    "Translate names; of a pre-training checkpoint take the encoder, and say what is left."
+    state = {k.removeprefix('encoder.'): v for k,v in _THEIRS.to_ours(state).items()}
+    if 'encoder_to_decoder.weight' not in state: return state
+    left = ('decoder.', 'mask_token', 'encoder_to_decoder.', 'norm.', 'videomae.layernorm.')
+    kept = {k: v for k,v in state.items() if not k.startswith(left)}
+    warnings.warn(f"these are weights of the pre-training: {len(state)-len(kept)} tensors of the decoder were left out; "
+                  "fc_norm and head are new and have to be trained.", stacklevel=4)
+    return {k: v for k,v in self.state_dict().items() if k.startswith(('fc_norm.', 'head.'))} | kept
+
+@patch
+def to_transformers(self:VideoMAE)->tuple: # (config as a dictionary, tensors by transformers' names)
+    "This model as transformers' VideoMAEForVideoClassification."
+    block, embed = self.blocks[0], self.patch_embed.proj
+    config = dict(architectures=['VideoMAEForVideoClassification'], model_type='videomae', use_mean_pooling=True,
+                  patch_size=embed.kernel_size[1], tubelet_size=embed.kernel_size[0], hidden_size=embed.out_channels,
+                  num_hidden_layers=len(self.blocks), num_attention_heads=block.attn.heads,
+                  intermediate_size=block.mlp.fc1.out_features, layer_norm_eps=block.norm1.eps)
+    return config, _THEIRS.to_theirs(self.state_dict())
 
 # %% ../../nbs/23_models.videomae.ipynb #build
 def videomae_tiny(
