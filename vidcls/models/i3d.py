@@ -51,7 +51,7 @@ class InflatedConv(nn.Module):
 def _pad_frames(x, sides, mode):
     "Pad height and width of (B,C,T,H,W), as a convolution of images would."
     how = 'constant' if mode == 'zeros' else mode
-    return F.pad(x.transpose(1,2).flatten(0,1), sides, mode=how).unflatten(0, (len(x),-1)).transpose(1,2)
+    return F.pad(x.transpose(1,2).flatten(0,1), sides, mode=how).unflatten(0, (-1,x.shape[2])).transpose(1,2)
 
 def stretch(
     weight:torch.Tensor, # (out,in,h,w) of an image network

@@ -60,7 +60,8 @@ def resize_table(
     mode = dict(linear='trilinear', nearest='nearest')[check_choice('mode', mode, ('linear', 'nearest'))]
     if tuple(old) == tuple(new): return table
     video = table.transpose(1,2).unflatten(2, tuple(old))                # (1,D,t,h,w)
-    return F.interpolate(video.float(), tuple(new), mode=mode).to(table).flatten(2).transpose(1,2)
+    video = video.to(torch.promote_types(table.dtype, torch.float32))    # half precision is for products, not for this
+    return F.interpolate(video, tuple(new), mode=mode).to(table).flatten(2).transpose(1,2)
 
 # %% ../../nbs/20_models.layers.ipynb #attention
 class Attention(nn.Module):

@@ -39,9 +39,9 @@ def on_grid(
 ): # (B,…,1+N',d)
     "Lay the tokens out on their grid, call `pool`, and line them up again; the class token passes by."
     cls, x = x[...,:1,:], x[...,1:,:]
-    lead = x.shape[:-2]
+    heads = x.shape[1:-2]                                                # () or (h,)
     x = pool(x.flatten(0,-3).transpose(1,2).unflatten(2, grid))          # (B·h,d,T,H,W) -> (B·h,d,T',H',W')
-    return torch.cat([cls, x.flatten(2).transpose(1,2).unflatten(0, lead)], -2)
+    return torch.cat([cls, x.flatten(2).transpose(1,2).unflatten(0, (-1,*heads))], -2)
 
 # %% ../../nbs/24_models.mvit.ipynb #distances
 def distances(
@@ -175,7 +175,7 @@ class MViT(VideoModel):
         "Tokens of the last block."
         self.check_clips(x)
         x = self.patch_embed(x).flatten(2).transpose(1,2)                        # (B,N,dim)
-        x = torch.cat([self.cls_token.expand(len(x),-1,-1), x], 1)
+        x = torch.cat([self.cls_token.expand(x.shape[0],-1,-1), x], 1)
         for block in self.blocks: x = self.run(block, x)
         return x
 

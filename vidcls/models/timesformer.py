@@ -27,9 +27,9 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
 
     def forward(self, x):
-        B,_,T = x.shape[:3]
+        T = x.shape[2]
         x = self.proj(x.transpose(1,2).flatten(0,1))             # (B,C,T,H,W) -> (B·T,D,H/patch,W/patch)
-        return x.flatten(2).transpose(1,2).unflatten(0, (B,T))   # -> (B,T,n,D)
+        return x.flatten(2).transpose(1,2).unflatten(0, (-1,T))  # -> (B,T,n,D)
 
 # %% ../../nbs/22_models.timesformer.ipynb #dividedblock
 class DividedBlock(nn.Module):
@@ -114,7 +114,7 @@ class TimeSformer(VideoModel):
         cls,x = self.cls_token + self.pos_embed[:,:1], x + self.pos_embed[:,1:]     # (1,1,D), (B,T,n,D)
         if self.attention == 'space': x = x.flatten(0,1)                            # (B·T,n,D)
         else: x = (x + self.time_embed[:,:,None]).transpose(1,2).flatten(1,2)       # (B,n·T,D)
-        return torch.cat([cls.expand(len(x),-1,-1), x], 1)
+        return torch.cat([cls.expand(x.shape[0],-1,-1), x], 1)
 
     def forward_head(self,
         x:torch.Tensor, # (B,1+…,D), as forward_features gives it

