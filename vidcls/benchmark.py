@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'BITS', 'WAYS', 'make_benchmark_clips', 'benchmark_read', 'DecordDataset', 'Benchmark', 'benchmark_loader',
-           'plot_benchmark']
+           'machine_facts', 'plot_benchmark']
 
 # %% ../nbs/46_benchmark.ipynb #import-json-os-platform-shutil-sys-tempf
 import json, os, platform, shutil, sys, tempfile, time
@@ -269,12 +269,13 @@ class Benchmark:
         return pd.DataFrame(self.rows)
 
     def __repr__(self):
-        a = self.about
-        shown = self.df[['way', 'gives', 'clips_per_s', 'ratio', 'ratio_cpu', 'wrong_frames', 'note']]
+        a, left_out = self.about, ('spread',)
+        shown = self.df.drop(columns=[c for c in left_out if c in self.df])
+        digits = lambda v: f'{v:.2f}' if abs(v) < 10 else f'{v:.0f}'
         return (f"{a['clips']}; {a['machine']}; {a['peer']}; {a['rounds']} rounds, medians, load {a['load']}\n"
-                + shown.to_string(index=False, float_format=lambda v: f'{v:.1f}', na_rep='')
+                + shown.to_string(index=False, float_format=digits, na_rep='')
                 + ''.join(f"\n{c['format']} cache: built once, {c['mb']:.0f} MB, "
-                          f"paid for after {c['epochs']:.1f} epochs of the first line" for c in a['caches']))
+                          f"paid for after {c['epochs']:.1f} epochs of the first line" for c in a.get('caches', [])))
 
     def save(self,
         path, # A .json file
@@ -320,7 +321,8 @@ def benchmark_loader(
     base = float(np.median([t for t,_ in times[ways[0]]]))
     for c in caches: c['epochs'] = c.pop('s_per_clip')/base
     clips = f'{len(table)} clips ({kind or table.name})'
-    return Benchmark(rows, {**_about(), 'clips': clips, 'rounds': rounds, 'n_frames': n_frames, 'size': size, 'bs': bs,
+    import decord                                                                # 0.6 is the old package, 3 is decord2
+    return Benchmark(rows, {**machine_facts(), 'peer': f'decord {decord.__version__}', 'clips': clips, 'rounds': rounds, 'n_frames': n_frames, 'size': size, 'bs': bs,
                             'caches': caches})
 
 def _enough(table, bs):
@@ -381,16 +383,18 @@ def _row(way, times, wrong, base):
                 spread=[float((base_wall/wall).min()), float((base_wall/wall).max())],
                 wrong_frames='' if wrong is None else f'{wrong[0]} of {wrong[1]}', note='inconclusive' if noisy else '')
 
-def _about():
+def machine_facts(
+    device='cpu', # Where it ran
+)->dict: # JSON-ready
+    "Machine, versions, commit, date and command of a measurement."
     from importlib.metadata import PackageNotFoundError, version
     def known(name):
         try: return version(name)
         except PackageNotFoundError: return None
-    import decord
-    peer = f'decord {decord.__version__}'                                # 0.6 is the old package, 3 is decord2
     load = [round(v, 1) for v in os.getloadavg()] if hasattr(os, 'getloadavg') else None
-    packages = ('torch', 'av', 'opencv-python-headless', 'simplejpeg', 'numpy')
-    return dict(machine=f'{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}', peer=peer, load=load,
+    packages = ('torch', 'transformers', 'av', 'opencv-python-headless', 'simplejpeg', 'numpy')
+    gpu = f'{torch.cuda.get_device_name(device)}, ' if torch.device(device).type == 'cuda' else ''
+    return dict(machine=f'{gpu}{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}', load=load,
                 versions={n: known(n) for n in packages}, python=platform.python_version(), commit=code_commit(),
                 date=str(date.today()), command=' '.join(['vidcls', *sys.argv[1:]]))
 

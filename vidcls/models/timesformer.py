@@ -39,7 +39,6 @@ class DividedBlock(nn.Module):
         heads:int, # h
         mlp_ratio:float=4., # Width of the MLP's middle, in units of D
         drop_path:float=0., # Chance to leave a branch out in training, in [0,1)
-        zero_time:bool=True, # Start without anything from the other frames
     ):
         super().__init__()
         norm = lambda: nn.LayerNorm(dim, eps=1e-6)
@@ -49,7 +48,7 @@ class DividedBlock(nn.Module):
         self.norm2,self.mlp = norm(), Mlp(dim, int(dim*mlp_ratio))
         self.drop_path = DropPath(drop_path)
         self.apply(start_weights)
-        if zero_time: nn.init.zeros_(self.temporal_fc.weight)
+        nn.init.zeros_(self.temporal_fc.weight)
 
     def forward(self,
         z, # (B,1+n·T,D): the class token, then place by place the T frames
@@ -82,7 +81,7 @@ class TimeSformer(VideoModel):
         mlp_ratio:float=4., # Width of the MLP's middle, in units of D
         drop_path:float=0., # Chance to leave out the branches of the last block, in [0,1); 0.1 in the paper's code
         dropout:float=0., # Chance to zero an input of the head, in [0,1)
-        zero_time:bool=True, # Start as the image model; False for training from scratch
+        scratch:bool=False, # First weights for training without an image model, see start_from_scratch
     ):
         for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch).items(): check_whole(name, v)
         super().__init__(spec, pixels=patch)
@@ -91,10 +90,18 @@ class TimeSformer(VideoModel):
         self.cls_token, self.pos_embed = table(1), table(1+(spec.size//patch)**2)
         if attention != 'space': self.time_embed = nn.Parameter(torch.zeros(1,spec.n_frames,dim))
         self.patch_embed = PatchEmbed(dim, patch)
-        if attention == 'divided': blocks = [DividedBlock(dim, heads, mlp_ratio, r, zero_time) for r in rates]
+        if attention == 'divided': blocks = [DividedBlock(dim, heads, mlp_ratio, r) for r in rates]
         else: blocks = [Block(dim, heads, mlp_ratio, r, key_bias=True).apply(start_weights) for r in rates]
         self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(dim, eps=1e-6)
         self.dropout, self.head = nn.Dropout(check_chance('dropout', dropout)), new_head(dim, n_classes)
+        if scratch: self.start_from_scratch()
+
+    def start_from_scratch(self):
+        "Larger first weights: linear layers of deviation √(2/inputs), tables of deviation 1, nothing at zero."
+        for m in self.blocks.modules():
+            if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=(2/m.in_features)**.5)
+        for name in ('cls_token', 'pos_embed', 'time_embed'):
+            if hasattr(self, name): nn.init.normal_(getattr(self, name))
 
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
@@ -189,7 +196,7 @@ def timesformer_tiny(
     **overrides, # Any field of ClipSpec or argument of TimeSformer
 )->TimeSformer:
     "For lessons and tests: 0.6 million weights, patches of 8 × 8; there are no published weights of this size."
-    size = dict(dim=96, depth=4, heads=4, patch=8, zero_time=False)
+    size = dict(dim=96, depth=4, heads=4, patch=8, scratch=True)
     return build_model(TimeSformer, size, _SPEC.with_(size=32), n_classes, spec, overrides)
 
 def timesformer_base(
