@@ -259,6 +259,14 @@ def i3d_tiny(
     size = dict(width=.25, dropout=0.)
     return build_model(I3D, size, ClipSpec(n_frames=8, size=32, mean=.5, std=.5), n_classes, spec, overrides)
 
+# %% ../../nbs/21_models.i3d.ipynb #layer-key
+@patch
+def layer_key(self:I3D,
+    name:str, # Of a parameter
+)->str|None: # The published name of its layer; None for the head
+    "Which layer a parameter belongs to."
+    return None if name.startswith('head.') else name.split('.')[0]
+
 # %% ../../nbs/21_models.i3d.ipynb #ports
 def _ports():
     "Names of the two ports for each of our layers."

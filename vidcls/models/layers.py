@@ -326,3 +326,23 @@ def adapt(self:VideoModel,
 def to_transformers(self:VideoModel)->tuple: # (config as a dictionary, tensors by transformers' names)
     "This model as transformers has it."
     raise VidclsError(f"{type(self).__name__} has no counterpart in transformers; VideoMAE and TimeSformer have.")
+
+# %% ../../nbs/20_models.layers.ipynb #block-re-compile-r-b
+_BLOCK = re.compile(r'(.*?\b_?(?:blocks|stages|layers?)\.\d+(?:\.\d+)*(?:\.layers\.\d+)?)\.')   # 'blocks.3', 'stages.0.1', …
+
+@patch
+def layer_key(self:VideoModel,
+    name:str, # Of a parameter
+)->str|None: # Name of its block; None for what lies before or after all blocks
+    "Which block a parameter belongs to."
+    return (m := _BLOCK.match(name)) and m[1]
+
+@patch
+def layer_groups(self:VideoModel)->list: # Lists of parameter names: embedding, each block, head
+    "The names of all parameters, by depth."
+    before, after, blocks = [], [], {}
+    for name,_ in self.named_parameters():
+        key = self.layer_key(name)
+        if key: blocks.setdefault(key, []).append(name)
+        else: (after if blocks else before).append(name)
+    return [g for g in (before, *blocks.values(), after) if g]

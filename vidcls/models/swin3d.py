@@ -196,6 +196,15 @@ class Swin3d(VideoModel):
         "Class scores of the tokens' mean."
         return self.head(self.dropout(self.norm(x).mean((1,2,3))))
 
+# %% ../../nbs/25_models.swin3d.ipynb #layer-key
+@patch
+def layer_key(self:Swin3d,
+    name:str, # Of a parameter
+)->str|None: # Name of its block; a merge belongs to the block after it
+    "Which block a parameter belongs to."
+    if name.startswith('merges.'): return f"stages.{int(name.split('.')[1])+1}.0"
+    return VideoModel.layer_key(self, name)
+
 # %% ../../nbs/25_models.swin3d.ipynb #swin3d-tiny
 def swin3d_tiny(
     n_classes:int=400, # K, >= 2
