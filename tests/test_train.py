@@ -1,40 +1,324 @@
-"Several processes: two that share each batch of 16 train the same weights as one that has it alone."
-import os, subprocess, sys
+"What a notebook cannot hold: several processes, kills, signals, a broken logbook, other people's loops."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from vidcls.data.synthetic import make_motion_clips
+from vidcls.core import CheckpointError, LabelError, VidclsError, seed_everything
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.synthetic import make_motion_clips, roll_clips
+from vidcls.models.zoo import create_model
+from vidcls.train import Callback, EMA, fit, lr_find
+
+TIMES = ('seconds', 'waiting', 'clips_per_s')
+
+
+@pytest.fixture(scope='module')
+def clips(tmp_path_factory):
+    return make_motion_clips(tmp_path_factory.mktemp('motion'), n_groups=11, n_frames=8, size=32)   # 64 clips to train on
+
+def small(n=8, **kw):
+    seed_everything(0)
+    return create_model('videomae_tiny', n_classes=n, dim=48, depth=2, **kw)
+
+def flat(model): return torch.cat([p.detach().cpu().flatten() for p in model.parameters()])
+def strip(hist): return [{k: v for k,v in r.items() if k not in TIMES} for r in hist.rows]
+
+
+# --- several processes
 
 SCRIPT = """
 import sys, torch
+from accelerate import PartialState
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.models.zoo import create_model
-from vidcls.train import fit
-from accelerate import PartialState
-folder, bs, out = sys.argv[1:]
+from vidcls.train import Callback, fit
+folder, bs, out, how = sys.argv[1:]
+class Ten(Callback):
+    def after_step(self, run):
+        if run.step == 10: run.stop('ten steps')
 seed_everything(0)
-model = create_model('videomae_tiny', n_classes=8)
-hist = fit(model, loaders(from_folder(folder), model.spec, bs=int(bs)), epochs=2)
+model = create_model('videomae_tiny', n_classes=8, head_init_scale=1.)
+table = from_folder(folder)
+if how == 'uneven': table = table.filter(table.df.index < len(table)-7)
+dls = loaders(table, model.spec, bs=int(bs))
+extra = dict(optimizer='sgd', lr=.05, wd=0) if how != 'adamw' else {}
+hist = fit(model, dls, epochs=4, patience=None, show=False, callbacks=[Ten()] if how == 'ten' else [], **extra)
 state = PartialState()
 if state.is_main_process:
     weights = torch.cat([p.detach().cpu().flatten() for p in model.parameters()])
-    torch.save({'processes': state.num_processes, 'weights': weights, 'valid': torch.tensor(hist['valid_loss'])}, out)
+    torch.save({'processes': state.num_processes, 'weights': weights, 'valid': torch.tensor([r['valid_loss'] or 0 for r in hist.rows]),
+                'train': torch.tensor([r['train_loss'] for r in hist.rows]), 'n': len(hist)}, out)
 """
 
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
-def test_two_processes_equal_one(tmp_path):
-    import torch
-    clips = make_motion_clips(tmp_path/'clips', n_groups=11, n_frames=8, size=32)      # 64 clips to train on: no batch is padded
+def run_processes(tmp_path, clips, n, bs, how):
     (tmp_path/'train.py').write_text(SCRIPT)
+    out = tmp_path/f'{how}{n}.pt'
     env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
-    def run(launcher, bs, out):
-        subprocess.run([sys.executable, *launcher, tmp_path/'train.py', clips, str(bs), tmp_path/out], env=env, check=True, timeout=300)
-        return torch.load(tmp_path/out, weights_only=True)
-    one = run([], 16, 'one.pt')
-    two = run(['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'], 8, 'two.pt')
-    assert (one['processes'], two['processes']) == (1, 2)
-    assert (one['weights'] - two['weights']).abs().max() < 1e-4          # AdamW enlarges the rounding of small gradients
-    assert (one['valid'] - two['valid']).abs().max() < 1e-4
+    launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}'] if n > 1 else []
+    subprocess.run([sys.executable, *launcher, tmp_path/'train.py', clips, str(bs), out, how], env=env, check=True, timeout=300)
+    got = torch.load(out, weights_only=True)
+    assert got['processes'] == n
+    return got
+
+linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tried on Linux')
+
+@linux
+def test_two_processes_equal_one_after_ten_steps(tmp_path, clips):
+    one, two = (run_processes(tmp_path, clips, n, 16//n, 'ten') for n in (1,2))
+    # best weights are put back at the end of an epoch; ten steps are two epochs and a half, so the second epoch's
+    assert (one['weights'] - two['weights']).abs().max() < 1e-6
+    assert (one['train'] - two['train']).abs().max() < 1e-5 and one['n'] == two['n'] == 2
+
+@linux
+def test_two_processes_with_adamw(tmp_path, clips):
+    one, two = (run_processes(tmp_path, clips, n, 16//n, 'adamw') for n in (1,2))
+    assert (one['weights'] - two['weights']).abs().max() < 1e-3          # AdamW enlarges the rounding of small gradients
+    assert (one['valid'] - two['valid']).abs().max() < 1e-3
+
+@linux
+def test_two_processes_with_an_uneven_end(tmp_path, clips):
+    "57 clips in batches of 8: nobody waits for ever, and validation counts each clip once."
+    one, two = (run_processes(tmp_path, clips, n, 16//n, 'uneven') for n in (1,2))
+    assert two['n'] == 4 and (one['valid'] - two['valid']).abs().max() < .05
+
+
+# --- accumulation
+
+@pytest.mark.parametrize('bs,accum', [(4,4), (8,2), (3,6)])
+def test_accumulation_equals_the_large_batch(clips, bs, accum):
+    "Also where batches and groups end short: 64 clips are 3·21+1, and 22 batches are three groups of six and one of four."
+    def run(bs, accum):
+        model = small(head_init_scale=1.)
+        h = fit(model, loaders(from_folder(clips), model.spec, bs=bs), epochs=2, lr=.05, wd=0, optimizer='sgd', accum=accum, show=False,
+                smoothing=0.)
+        return flat(model), h['train_loss']
+    (a,la), (b,lb) = run(bs*accum, 1), run(bs, accum)
+    assert (a-b).abs().max() < 1e-6 and np.allclose(la, lb, atol=1e-5)
+
+def test_an_own_step_is_taken_for_the_short_group(clips):
+    "A group that ends short is a step of its own, of the size that it has: by hand."
+    model, twin = small(head_init_scale=1.), small(head_init_scale=1.)
+    dls = loaders(from_folder(clips), model.spec, bs=24)                        # 24 + 24 + 16
+    fit(model, dls, epochs=1, lr=.05, wd=0, optimizer='sgd', accum=2, schedule='constant', warmup=0, clip=None, smoothing=0., show=False)
+    opt, vel = list(twin.parameters()), None
+    dls.train.sampler.set_epoch(0)
+    batches = [(b.clips.clone(), b.labels.clone()) for b in dls.train]
+    twin.train()
+    for group in (batches[:2], batches[2:]):
+        x, y = torch.cat([c for c,_ in group]), torch.cat([l for _,l in group])
+        grads = torch.autograd.grad(torch.nn.functional.cross_entropy(twin(twin.spec.to_model(x)), y), opt)
+        vel = [g if vel is None else .9*v+g for v,g in zip(vel or grads, grads)]
+        with torch.no_grad():
+            for p,v in zip(opt, vel): p -= .05*v
+    assert (flat(model)-flat(twin)).abs().max() < 1e-6
+
+
+# --- killed and gone on
+
+KILLED = """
+import os, random, signal, sys, time, torch
+from pathlib import Path
+from vidcls.core import seed_everything
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.synthetic import roll_clips
+from vidcls.mix import Mixup
+from vidcls.models.zoo import create_model
+from vidcls.train import fit
+torch.set_num_threads(1)
+folder, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+
+def train(where):
+    "With everything that draws or remembers: dropped paths, augmentation, mixing, EMA, drawn frames, accumulation."
+    seed_everything(0)
+    model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, drop_path=.2, dropout=.1, n_frames=4, sampling='random')
+    dls = loaders(from_folder(folder), model.spec, bs=5, threads=2)
+    hist = fit(model, dls, epochs=4, lr=2e-3, augment=roll_clips, mix=Mixup(8), ema=.9, accum=2, patience=3, out=where, every=1,
+               resume='auto', show=False)
+    rows = [{k: v for k,v in r.items() if k not in ('seconds', 'waiting', 'clips_per_s')} for r in hist.rows]
+    torch.save({'weights': torch.cat([p.detach().flatten() for p in model.parameters()]), 'rows': repr(rows), 'best': hist.best}, where/'end.pt')
+
+def child(where):
+    pid = os.fork()                                                      # torch is imported once for all of them
+    if not pid: train(where); os._exit(0)
+    return pid
+
+start = time.time(); os.waitpid(child(out/'whole'), 0); whole_s = time.time()-start
+want, rng, done, met = torch.load(out/'whole'/'end.pt', weights_only=True), random.Random(0), 0, 0
+while done < kills:
+    where = out/f'run{done}'
+    for _ in range(200):
+        pid = child(where); time.sleep(rng.uniform(.1, .6)*whole_s)
+        if os.waitpid(pid, os.WNOHANG)[0]: break
+        os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0); done += 1
+        met += any(p.name.startswith('.') for p in (where/'checkpoints').glob('.*')) if (where/'checkpoints').exists() else 0
+        if done % 5 == 0: os.waitpid(child(where), 0); break             # let it end after five
+    got = torch.load(where/'end.pt', weights_only=True)
+    assert torch.equal(got['weights'], want['weights']), f'weights differ after {done} kills'
+    assert got['rows'] == want['rows'] and got['best'] == want['best'], f"{got['rows']}\\n{want['rows']}"
+print(f'{done} kills, {met} of them in the middle of a save')
+"""
+
+@linux
+def test_twenty_kills_end_bit_identical(tmp_path, clips):
+    done = subprocess.run([sys.executable, '-c', KILLED, clips, tmp_path, '20'], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0 and done.stdout.startswith('20 kills'), done.stdout + done.stderr
+
+def test_going_on_with_something_else_is_refused(tmp_path, clips):
+    dls = loaders(from_folder(clips), small().spec, bs=16)
+    fit(small(), dls, epochs=2, out=tmp_path, show=False)
+    for what, call in {'lr: 0.001 there, 0.01 here': lambda: fit(small(), dls, epochs=2, lr=.01, out=tmp_path, resume='auto'),
+                       'epochs: 2 there, 3 here': lambda: fit(small(), dls, epochs=3, out=tmp_path, resume='auto'),
+                       'n_weights': lambda: fit(create_model('videomae_tiny', n_classes=8), dls, epochs=2, out=tmp_path, resume='auto'),
+                       r"clips: '64 \(": lambda: fit(small(), loaders(from_folder(clips, seed=1).filter(lambda d: d.group != 'g0000'), small().spec, bs=16),
+                                                      epochs=2, out=tmp_path, resume='auto')}.items():
+        with pytest.raises(CheckpointError, match=what): call()
+    again = small()
+    assert len(fit(again, dls, epochs=2, out=tmp_path, resume='auto', show=False)) == 2     # ended already: its result
+    with pytest.raises(CheckpointError, match='holds no checkpoint'): fit(small(), dls, epochs=2, out=tmp_path/'x', resume=True)
+
+
+# --- signals
+
+SIGNALLED = """
+import sys
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.models.zoo import create_model
+from vidcls.train import Callback, fit
+class Say(Callback):
+    def after_step(self, run): print('step', run.step, flush=True)
+model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
+hist = fit(model, loaders(from_folder(sys.argv[1]), model.spec, bs=8), epochs=10000, patience=None, out=sys.argv[2], show=False, callbacks=[Say()])
+print('returned', hist.interrupted, hist.stopped, model.training, flush=True)
+"""
+
+@linux
+@pytest.mark.parametrize('number,code', [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+def test_signals_keep_a_checkpoint(tmp_path, clips, number, code):
+    from vidcls.checkpoint import latest_checkpoint
+    p = subprocess.Popen([sys.executable, '-c', SIGNALLED, clips, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    for _ in range(13): assert p.stdout.readline().startswith('step')
+    p.send_signal(number)
+    out, err = p.communicate(timeout=60)
+    assert p.returncode == code, err
+    _, state = latest_checkpoint(tmp_path/'checkpoints')
+    last = int(out.split('step ')[-1].split()[0]) if 'step' in out else 13
+    assert state['n_steps'] == last                                             # not one step is lost
+    if number == signal.SIGINT: assert 'returned True interrupted False' in out
+
+
+# --- a disk, a logbook, a label, a callback that fail
+
+def test_a_full_disk_does_not_end_the_training(tmp_path, clips, monkeypatch):
+    import vidcls.checkpoint as c
+    dls = loaders(from_folder(clips), small().spec, bs=32)
+    fit(small(), dls, epochs=1, out=tmp_path, show=False)
+    monkeypatch.setattr(c, '_sync', lambda p: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    with pytest.warns(UserWarning, match='no space.*Training goes on'): h = fit(small(), dls, epochs=2, out=tmp_path, show=False)
+    assert len(h) == 2 and [p.name for p in (tmp_path/'checkpoints').iterdir()] == ['step_000000002']
+
+def test_tensorboard_gets_the_history_and_a_broken_tracker_is_left_behind(tmp_path, clips):
+    pytest.importorskip('tensorboard')
+    from accelerate.tracking import GeneralTracker
+    dls = loaders(from_folder(clips), small().spec, bs=32)
+    fit(small(), dls, epochs=2, out=tmp_path, trackers='tensorboard', show=False)
+    assert list((tmp_path/'vidcls').rglob('events*'))
+    class Broken(GeneralTracker):
+        name, requires_logging_directory, main_process_only = 'broken', False, False
+        @property
+        def tracker(self): return None
+        def store_init_configuration(self, values): raise ConnectionError('no route to host')
+        def log(self, values, step=None, **kw): raise ConnectionError('no route to host')
+    with pytest.warns(UserWarning, match='ConnectionError: no route to host. Training goes on'):
+        assert len(fit(small(), dls, epochs=2, trackers=[Broken()], show=False)) == 2
+
+def test_a_label_out_of_range_is_named_on_the_host(clips):
+    dls = loaders(from_folder(clips), small().spec, bs=16)
+    dls.train.dataset.targets = dls.train.dataset.targets.copy(); dls.train.dataset.targets[5] = 8
+    with pytest.raises(LabelError, match=r'\.mp4: label 8 is not in \[0, 8\)'): fit(small(), dls, epochs=1)
+
+class Fails(Callback):
+    def after_step(self, run):
+        if run.step == 3: raise RuntimeError('my own mistake')
+
+def test_an_error_of_a_callback_ends_cleanly_and_fit_works_again(clips):
+    ended = []
+    class Last(Callback):
+        def after_fit(self, run): ended.append(run.step)
+    model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RuntimeError, match='my own mistake'): fit(model, dls, epochs=2, callbacks=[Fails(), Last()], show=False)
+    assert ended == [3] and not model.training and signal.getsignal(signal.SIGINT) is before
+    assert len(fit(model, dls, epochs=1, precision='bf16', show=False)) == 1
+
+def test_out_of_memory_ends_in_advice(clips):
+    class Huge(Callback):
+        def after_pred(self, run): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
+    with pytest.raises(VidclsError, match=r'batches of 16 clips of 8 x 32 x 32 .*bs=8 with accum=2 .*set_grad_checkpointing.*n_frames=4 instead of 8'):
+        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, callbacks=[Huge()], show=False)
+
+def test_two_fits_leave_no_threads_and_no_hooks(clips):
+    import gc, threading
+    model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)
+    fit(model, dls, epochs=1, show=False); gc.collect()
+    n, hooks = threading.active_count(), sum(len(m._forward_hooks) for m in model.modules())
+    for _ in range(3): fit(model, dls, epochs=1, show=False)
+    gc.collect()
+    assert threading.active_count() <= n and sum(len(m._forward_hooks) for m in model.modules()) == hooks
+
+
+# --- what callbacks do
+
+def test_early_stopping_and_monitor(clips):
+    class Worse(Callback):
+        def after_validate(self, run): run.row['accuracy'] = 1/(1+run.epoch)
+    h = fit(small(), loaders(from_folder(clips), small().spec, bs=32), epochs=20, patience=3, callbacks=[Worse()], show=False)
+    assert (len(h), h.best, h.stopped) == (4, 0, 'nothing better for 3 epochs')
+    h = fit(small(), loaders(from_folder(clips), small().spec, bs=32), epochs=3, monitor='top3', show=False,
+            metrics={'top3': lambda logits, y: (logits.topk(3).indices == y[:,None]).any(1).float().mean()})
+    assert h.rows[h.best]['top3'] == max(h['top3'])
+
+def test_ema_is_the_average_by_hand(clips):
+    seen = []
+    class Watch(Callback):
+        def after_step(self, run): seen.append(flat(run.net))
+    model = small()
+    start = flat(model)
+    fit(model, loaders(from_folder(clips), model.spec, bs=16), epochs=1, ema=.5, callbacks=[Watch()], show=False)
+    mean = start
+    for i,w in enumerate(seen, 1): d = min(.5, i/(i+9)); mean = d*mean + (1-d)*w
+    assert (flat(model)-mean).abs().max() < 1e-6
+
+def test_thawing_trains_the_head_first(clips):
+    model = small()
+    moved = {}
+    class Watch(Callback):
+        def before_epoch(self, run): self.before = {k: v.clone() for k,v in run.net.state_dict().items()}
+        def after_train(self, run): moved[run.epoch] = {k for k,v in run.net.state_dict().items() if not torch.equal(v, self.before[k])}
+    fit(model, loaders(from_folder(clips), model.spec, bs=16), epochs=2, freeze={0: -1, 1: 0}, callbacks=[Watch()], show=False)
+    assert moved[0] == {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
+    assert 'patch_embed.proj.weight' in moved[1] and all(p.requires_grad for p in model.parameters())
+
+def test_lr_find_puts_everything_back_also_after_an_error(clips):
+    model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)
+    before, chance, where = flat(model).clone(), torch.get_rng_state(), dls.train.sampler.epoch
+    with pytest.raises(RuntimeError, match='my own'): lr_find(model, dls, n=20, augment=lambda x, y, g: (_ for _ in ()).throw(RuntimeError('my own')))
+    assert torch.equal(before, flat(model)) and torch.equal(chance, torch.get_rng_state())
+    assert dls.train.sampler.epoch == where and dls.valid is not None
+
+
+# --- beside other people's loops
+
+@pytest.mark.skipif('RATIO' not in os.environ, reason='a measurement; run `vidcls benchmark fit`, or set RATIO=1')
+def test_overhead(clips):
+    from vidcls.benchmark_fit import benchmark_fit
+    assert benchmark_fit(rounds=5).df.set_index('way').ratio['vidcls fit'] > .97

@@ -614,7 +614,7 @@ def _about(model, dls, cfg):
     own = ('epochs', 'lr', 'wd', 'warmup', 'smoothing', 'clip', 'accum', 'precision', 'seed', 'optimizer', 'opt_args', 'schedule',
            'layer_decay', 'backbone')
     return dict(model=getattr(model, 'name', type(model).__name__), n_weights=sum(p.numel() for p in model.parameters()),
-                spec=model.spec.to_dict(), labels=[str(l) for l in dls.labels], clips=len(dls.train.dataset.paths), paths=paths,
+                spec=model.spec.to_dict(), labels=[str(l) for l in dls.labels], clips=f'{len(dls.train.dataset.paths)} ({paths})',
                 bs=dls.train.batch_size) | {k: cfg[k] for k in own}
 
 # %% ../nbs/32_train.ipynb #fit-3
