@@ -319,7 +319,8 @@ class Trackers(Callback):
         try: f(*args, **kw)
         except Exception as e:
             self.on = False
-            warnings.warn(f"tracker {', '.join(self.names)} stopped: {type(e).__name__}: {str(e)[:200]}. Training goes on without it.")
+            who = ', '.join(str(getattr(n, 'name', n)) for n in self.names)
+            warnings.warn(f"tracker {who} stopped: {type(e).__name__}: {str(e)[:200]}. Training goes on without it.")
 
     def before_fit(self, run): self._try(run.acc.init_trackers, 'vidcls', config=self.config)
     def after_epoch(self, run):
