@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EVENTS', 'History', 'plot_history', 'train_epoch', 'accumulate', 'take_step', 'validate', 'in_groups', 'Callback',
            'EarlyStopping', 'EMA', 'Thaw', 'Bars', 'row_line', 'Trackers', 'Run', 'Finite', 'Checkpoints', 'run_state',
-           'listening', 'memory_advice', 'is_out_of_memory', 'fit', 'LRFound', 'lr_find']
+           'listening', 'memory_advice', 'is_out_of_memory', 'fit', 'LRFound', 'lr_find', 'put_back']
 
 # %% ../nbs/32_train.ipynb #import-copy-json-time
 import json, math, os, signal, threading, time, warnings
@@ -813,18 +813,27 @@ def lr_find(
     **kwargs, # As for fit: wd, augment, mix, loss, optimizer, …
 )->LRFound: # Has .valley and .plot()
     "Train for a moment with a growing rate, and put everything back."
-    import copy
-    kept, chance, sampler = copy.deepcopy(model.state_dict()), random_state(), getattr(dls.train, 'sampler', None)
-    where, mode, test = (getattr(sampler, 'epoch', 0), getattr(sampler, 'start', 0)), model.training, _RangeTest(start, end, n)
-    try:
-        with_valid, dls.valid = dls.valid, None
+    test = _RangeTest(start, end, n)
+    with put_back(model, dls):
         fit(model, dls, epochs=-(-n//max(1, len(dls.train))) + 1, lr=min(end, 9.), schedule='constant', warmup=0, patience=None, show=show,
             callbacks=[test], on_nan='skip', **kwargs)
-    finally:
-        dls.valid = with_valid
-        model.load_state_dict(kept); model.train(mode); set_random_state(chance)
-        if hasattr(sampler, 'set_epoch'): sampler.set_epoch(*where)
     return LRFound(test.lrs, test.losses)
+
+@contextmanager
+def put_back(
+    model, # Of create_model
+    dls, # ClipLoaders
+):
+    "Train for a trial, without validation; afterwards weights, generators and the order of the data are what they were."
+    import copy
+    kept, chance, sampler = copy.deepcopy(model.state_dict()), random_state(), getattr(dls.train, 'sampler', None)
+    where, mode, device = (getattr(sampler, 'epoch', 0), getattr(sampler, 'start', 0)), model.training, next(model.parameters()).device
+    valid, dls.valid = dls.valid, None
+    try: yield
+    finally:
+        dls.valid = valid
+        model.load_state_dict(kept); model.train(mode).to(device); set_random_state(chance)
+        if hasattr(sampler, 'set_epoch'): sampler.set_epoch(*where)
 
 class _RangeTest(Callback):
     def __init__(self, start, end, n):
