@@ -239,8 +239,10 @@ class Thaw(Callback):
 # %% ../nbs/32_train.ipynb #bars-3
 class Bars(Callback):
     "Progress of a training, in the form that suits the place."
+    master = bar = None
+    on = False
+
     def before_fit(self, run):
-        self.master = self.bar = None
         self.on = progress_on(run.show) and run.acc.is_main_process
         if self.on and in_notebook():
             from fastprogress.fastprogress import master_bar
@@ -407,9 +409,10 @@ def prepare(self:Run,
     batch, # A Batch, on the device
 ): # (clips float (B,C,T,H,W), targets (B,) or (B,K))
     "Bytes as loaded -> what model and loss take: augmented, normalised, mixed."
-    xb, yb = batch.clips, batch.labels
+    xb, yb, self.rows = batch.clips, batch.labels, batch.rows.tolist()
+    if hasattr(self.augment, 'see'): self.augment.see(batch.rows, self.epoch)    # one whose draws depend on the clip
     if self.augment: xb, yb = self.augment(xb, yb, self.gen)
-    xb = self.spec.to_model(xb)
+    self.bytes, xb = xb, self.spec.to_model(xb)
     return self.mix(xb, yb, self.gen) if self.mix else (xb, yb)
 
 @patch

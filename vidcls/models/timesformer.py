@@ -97,11 +97,11 @@ class TimeSformer(VideoModel):
         if scratch: self.start_from_scratch()
 
     def start_from_scratch(self):
-        "Larger first weights: linear layers of deviation √(2/inputs), tables of deviation 1, nothing at zero."
+        "Larger first weights: linear layers of deviation 2/√inputs, tables of deviation 1, times of 2, nothing at zero."
         for m in self.blocks.modules():
-            if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=(2/m.in_features)**.5)
-        for name in ('cls_token', 'pos_embed', 'time_embed'):
-            if hasattr(self, name): nn.init.normal_(getattr(self, name))
+            if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=2/m.in_features**.5)
+        for name,std in (('cls_token', 1.), ('pos_embed', 1.), ('time_embed', 2.)):
+            if hasattr(self, name): nn.init.normal_(getattr(self, name), std=std)
 
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
