@@ -373,7 +373,12 @@ class Run:
 def _engine(self:Run):
     from accelerate import Accelerator
     cfg = self.cfg
-    return Accelerator(mixed_precision=cfg['precision'], log_with=cfg['trackers'], project_dir=cfg['out'])
+    acc = Accelerator(mixed_precision=cfg['precision'], log_with=cfg['trackers'], project_dir=cfg['out'])
+    kind = str(acc.distributed_type).rpartition('.')[2]
+    if kind in ('FSDP', 'DEEPSPEED', 'MEGATRON_LM'):
+        raise VidclsError(f"fit keeps whole weights and was not made for sharded ones ({kind}); start it as data parallel, with "
+                          "model.set_grad_checkpointing() where memory is short.")
+    return acc
 
 @patch
 def _share(self:Run, loader):
