@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'Data', 'Label', 'Group', 'OnError', 'Folder', 'bench', 'demo_data', 'demo_train', 'keep_record',
            'keep_training', 'cli_demo', 'demo_summary', 'read_table', 'cli_train', 'cli_evaluate', 'cli_predict',
-           'list_videos', 'cli_download', 'cli_shard', 'cli_benchmark_loader', 'cli_benchmark_imbalance', 'cli_doctor',
-           'main']
+           'list_videos', 'cli_download', 'cli_shard', 'cli_benchmark_loader', 'cli_benchmark_step',
+           'cli_benchmark_models', 'cli_benchmark_fit', 'cli_benchmark_techniques', 'cli_benchmark_imbalance',
+           'cli_doctor', 'main']
 
 # %% ../nbs/54_cli.ipynb #import-sys
 import sys
@@ -83,7 +84,8 @@ def keep_training(
     if hist.best is not None: Classifier(model, dls.labels).save(out/'classifier')
     if not hist.interrupted: return
     kept = 'best weights and history' if hist.best is not None else 'an empty history; no epoch was finished'
-    _say(f'\nstopped by hand after {len(hist)} epochs; kept in {out}: {kept}')
+    going_on = '; the same line with --resume goes on' if (out/'checkpoints').exists() else ''
+    _say(f'\nstopped by hand after {len(hist)} epochs; kept in {out}: {kept}{going_on}')
     raise typer.Exit(130)
 
 # %% ../nbs/54_cli.ipynb #say
@@ -178,6 +180,8 @@ def cli_train(
     data: Data,
     out: Annotated[Path, Option(help='Folder for classifier, history and record.')] = Path('runs/train'),
     model: Annotated[str, Option(help='Name of the model.')] = 'videomae_tiny',
+    pretrained: Annotated[Optional[str], Option(help="Weights to start from: a file, a folder of transformers, a hub id, "
+                                                     "or 'imagenet'.")] = None,
     epochs: Annotated[int, Option(help='Passes over the training clips.', min=1)] = 20,
     lr: Annotated[float, Option(help='Peak learning rate.')] = 1e-3,
     bs: Annotated[int, Option(help='Clips a batch.', min=1)] = 16,
@@ -191,10 +195,16 @@ def cli_train(
     balance: Annotated[Optional[str], Option(help="Rare classes as often as others: 'weighted' or 'balanced'.")] = None,
     cache: Annotated[Optional[Path], Option(help='Folder for decoded frames: decode once, for many epochs.')] = None,
     cache_format: Annotated[str, Option(help="'jpeg', 'raw' (exact, large) or 'mp4' (small).")] = 'jpeg',
+    accum: Annotated[int, Option(help='Batches that share a step: a larger batch than memory allows.', min=1)] = 1,
+    precision: Annotated[Optional[str], Option(help="'no', 'fp16' or 'bf16'; default: bf16 where the GPU knows it.")] = None,
+    layer_decay: Annotated[float, Option(help='Factor on the rate from each layer to the one before it; 0.75 with pretrained weights.')] = 1.,
+    patience: Annotated[int, Option(help='Epochs without anything better that end the training.', min=1)] = 15,
+    resume: Annotated[bool, Option('--resume', help='Go on where a training into this folder was stopped.')] = False,
     label: Label = 'label', group: Group = None, on_error: OnError = 'raise',
     seed: Annotated[int, Option(help='Of weights, order, and whatever split is drawn.', min=0)] = 0,
 ):
     "Train a classifier on your own clips, or on shards, and judge it on the test split."
+    import shutil
     from vidcls.augment import augmentation
     from vidcls.core import seed_everything
     from vidcls.evaluate import evaluate
@@ -208,12 +218,14 @@ def cli_train(
     asked = dict(n_frames=frames, size=size, sampling=sampling, short=short)
     changes = {k: v for k,v in asked.items() if v is not None}
     seed_everything(seed)
-    net = create_model(model, n_classes=max(2, table.n_classes), **changes)
+    net = create_model(model, pretrained, n_classes=max(2, table.n_classes), **changes)
     dls = make_loaders(net.spec, bs)
-    hist = fit(net, dls, epochs=epochs, lr=lr, seed=seed, augment=changed)
+    hist = fit(net, dls, epochs=epochs, lr=lr, seed=seed, augment=changed, accum=accum, precision=precision, layer_decay=layer_decay,
+               patience=patience, out=out, resume='auto' if resume else False)
     keep_training(out, net, dls, hist)
     rec = evaluate(net, dls.test, seed=seed)
     keep_record(out, hist, rec)
+    shutil.rmtree(out/'checkpoints', ignore_errors=True)          # they are for going on, and this training has ended
     _say(f'\n{rec}\nkept in {out}: classifier/, record.json, record.csv, history.json, curves.png, confusion.png')
 
 # %% ../nbs/54_cli.ipynb #train-data
@@ -355,6 +367,61 @@ def cli_benchmark_loader(
     found.about['read'] = read.to_dict('list')
     _say(f'{found!r}\n\none clip from its file, ms of processor time, and decord over ours:\n'
          + read.round(2).to_string(index=False))
+    if out: _say(f'kept in {found.save(out)}')
+
+@bench.command('step')
+def cli_benchmark_step(
+    model: Annotated[str, Argument(help='timesformer_base, videomae_base or i3d.')] = 'timesformer_base',
+    bs: Annotated[int, Option(help='Clips a step.', min=1)] = 2,
+    rounds: Annotated[int, Option(help='Measurements of each way.', min=1)] = 7,
+    frames: Annotated[Optional[int], Option(help="Frames of a clip; default: the model's.")] = None,
+    device: Annotated[Optional[str], Option(help="'cpu', 'cuda', …; default: the best there is.")] = None,
+    out: Annotated[Optional[Path], Option(help='A .json file for the result.')] = None,
+):
+    "A training step by our model and by another implementation, with the same weights: ratios, memory, share of the peak."
+    from vidcls.benchmark_models import benchmark_step, matrix_rate
+    found = benchmark_step(model, bs, rounds, device, **({} if frames is None else {'n_frames': frames}))
+    rate = matrix_rate(device)
+    best = max(r['clips_per_s'] for r in found.rows if r['way'].startswith('ours') and r['clips_per_s'])
+    found.about |= dict(matrix_tflops=rate/1e12, share_of_matrix_rate=best*found.about['tflop_per_clip']*1e12/rate)
+    _say(f"{found!r}\nours, the fastest: {found.about['share_of_matrix_rate']:.0%} of the rate at which this device "
+         f"multiplies matrices ({rate/1e12:.3g} TFLOP/s)")
+    if out: _say(f'kept in {found.save(out)}')
+
+@bench.command('models')
+def cli_benchmark_models(
+    out: Annotated[Path, Option(help='Folder for the records; what is there is not run again.')] = Path('runs/models'),
+    seeds: Annotated[int, Option(help='Repetitions.', min=1)] = 1,
+    groups: Annotated[int, Option(help='Scenes of the data set; each gives eight clips.', min=10)] = 300,
+    epochs: Annotated[Optional[int], Option(help="Instead of each run's own.", min=1)] = None,
+):
+    "Every small model, trained on clips whose label is carried by motion alone: about an hour for each seed."
+    from vidcls.benchmark_models import compare_models, models_table, plot_models
+    table = models_table(compare_models(out, range(seeds), groups, epochs))
+    plot_models(table).savefig(out/'models.png')
+    _say(table.round(3).to_string(index=False))
+
+@bench.command('fit')
+def cli_benchmark_fit(
+    rounds: Annotated[int, Option(help='Epochs of each loop.', min=1)] = 7,
+    device: Annotated[Optional[str], Option(help="'cpu', 'cuda', …; default: the best there is.")] = None,
+    out: Annotated[Optional[Path], Option(help='A .json file for the result.')] = None,
+):
+    "An epoch by fit, by a bare loop, and by the Trainer of transformers, in turn."
+    from vidcls.benchmark_fit import benchmark_fit
+    found = benchmark_fit(rounds=rounds, device=device)
+    _say(repr(found))
+    if out: _say(f'kept in {found.save(out)}')
+
+@bench.command('techniques')
+def cli_benchmark_techniques(
+    epochs: Annotated[int, Option(help='Of each training.', min=1)] = 4,
+    out: Annotated[Optional[Path], Option(help='A .json file for the result.')] = None,
+):
+    "Each optimization alone and some together: time of a step, memory, accuracy."
+    from vidcls.benchmark_fit import benchmark_techniques
+    found = benchmark_techniques(epochs)
+    _say(repr(found))
     if out: _say(f'kept in {found.save(out)}')
 
 @bench.command('imbalance')
