@@ -44,9 +44,8 @@ class InflatedConv(nn.Module):
         if self.pad is not None: x = self.pad(x)
         if self.mode is not None: x = _pad_frames(x, self.sides, self.mode)
         before = (self.depth-1)//2
-        if self.depth > 1: x = torch.cat([x[:,:,:1].expand(-1,-1,before,-1,-1), x,
-                                          x[:,:,-1:].expand(-1,-1,self.depth-1-before,-1,-1)], 2)
-        return self.conv(x)                                              # (B,C,T,H,W) -> (B,C',T,H',W')
+        if self.depth > 1: x = F.pad(x, (0,0, 0,0, before,self.depth-1-before), mode='replicate')    # go on with the first and last frame
+        return self.conv(x.contiguous(memory_format=torch.channels_last_3d))     # (B,C,T,H,W) -> (B,C',T,H',W')
 
 def _pad_frames(x, sides, mode):
     "Pad height and width of (B,C,T,H,W), as a convolution of images would."
