@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['topk_accuracy', 'confusion', 'mean_class_accuracy', 'per_class', 'most_confused', 'plot_confusion', 'wilson',
-           'paired_difference']
+           'cluster_wilson', 'mcnemar', 'paired_difference', 'check_probs', 'nll', 'brier', 'calibration_bins', 'ece',
+           'plot_reliability']
 
 # %% ../nbs/40_metrics.ipynb #import-math
 import math
@@ -12,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .core import ArgumentError, LabelError, check_at_least
+from .core import ArgumentError, LabelError, check_at_least, check_whole
 
 # %% ../nbs/40_metrics.ipynb #array
 def _array(x):
@@ -159,6 +160,60 @@ def wilson(
     lo,hi = (mid-half)/(1+z2n), (mid+half)/(1+z2n)
     return (0. if n_right == 0 else lo), (1. if n_right == n else hi)
 
+# %% ../nbs/40_metrics.ipynb #cluster-wilson
+def cluster_wilson(
+    right, # (N,): is each clip right?
+    groups, # (N,): which clips belong together
+    level:float=.95, # Of the interval, in (0,1)
+)->tuple: # (low, high) in [0,1]
+    "Wilson's interval on the number of clips that a grouped test is worth."
+    right = np.asarray(right, float)
+    groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+    if right.ndim != 1 or not len(right) or len(groups) != len(right):
+        raise ArgumentError(f"right has shape {right.shape} and groups {groups.shape}; expected (N,) of each, N >= 1.")
+    if not 0 < level < 1: raise ArgumentError(f"level={level}; accepted: between 0 and 1.")
+    N, G, p = len(right), groups.max()+1, right.mean()
+    if G == N: return wilson(int(right.sum()), N, level)
+    sizes, sums = np.bincount(groups), np.bincount(groups, right)
+    var = ((sums - p*sizes)**2).sum() * G/max(1, G-1) / N**2             # of the mean, between groups
+    alone = p*(1-p)/N                                                    # if clips were independent
+    effect = np.clip(var/alone, 1, N/G) if alone > 0 else N/G            # nothing varies: as bad as it could be
+    return _wilson(p, N/effect, _t_quantile(1-(1-level)/2, max(1, G-1)))
+
+def _wilson(p, n, z):
+    centre, half = (p + z*z/2/n)/(1+z*z/n), z/(1+z*z/n)*math.sqrt(max(0., p*(1-p)/n + z*z/4/n/n))
+    return max(0., centre-half), min(1., centre+half)
+
+def _t_quantile(q, df):
+    "Quantile of Student's t, by bisection on its distribution function (a sum for whole numbers of freedom)."
+    def below(t):
+        a, even = math.atan(t/math.sqrt(df)), df % 2 == 0
+        term, total, k = (math.sin(a) if even else (math.cos(a) if df > 1 else 0.)), 0., 0
+        if even:
+            f = 1.
+            for k in range(df//2): total += f; f *= (2*k+1)/(2*k+2)*math.cos(a)**2
+            return .5 + math.sin(a)*total/2
+        f = math.cos(a)
+        for k in range(1, (df-1)//2+1): total += f; f *= 2*k/(2*k+1)*math.cos(a)**2
+        return .5 + (a + math.sin(a)*total)/math.pi
+    if df > 300: return NormalDist().inv_cdf(q)
+    low, high = 0., 1e4
+    for _ in range(80): mid = (low+high)/2; low, high = (mid, high) if below(mid) < q else (low, mid)
+    return low
+
+# %% ../nbs/40_metrics.ipynb #mcnemar
+def mcnemar(
+    right_a, # (N,): is model a right?
+    right_b, # (N,): is model b right?
+)->tuple: # (only a right, only b right, two-sided p)
+    "Exact test that two models are equally good, from the clips on which they differ."
+    a, b = np.asarray(right_a, bool), np.asarray(right_b, bool)
+    if a.shape != b.shape or a.ndim != 1: raise ArgumentError(f"right_a {a.shape} and right_b {b.shape}; expected (N,) of each.")
+    b_, c_ = int((a & ~b).sum()), int((~a & b).sum())
+    n, k = b_+c_, min(b_, c_)
+    log = [math.lgamma(n+1)-math.lgamma(i+1)-math.lgamma(n-i+1) - n*math.log(2) for i in range(k+1)]
+    return b_, c_, min(1., 2*sum(map(math.exp, log))) if n else 1.
+
 # %% ../nbs/40_metrics.ipynb #paired-difference
 def paired_difference(
     right_a, # (N,): is model a right on this clip? Or any number for each clip
@@ -179,3 +234,77 @@ def paired_difference(
     drawn = rng.multinomial(G, np.full(G, 1/G), check_at_least('n_boot', n_boot, 100))      # (n_boot,G): how often
     low, high = np.quantile(drawn @ sums / (drawn @ n), [(1-level)/2, (1+level)/2])
     return float(d.mean()), float(low), float(high)
+
+# %% ../nbs/40_metrics.ipynb #check-probs
+def check_probs(
+    probs, # (N,K): rows that add up to 1
+    targets, # (N,): class indices
+)->tuple: # (float64 (N,K), int64 (N,))
+    "Probabilities and targets as arrays; raise where they are none."
+    probs = _array(probs).astype(float)
+    if probs.ndim != 2 or not len(probs): raise ArgumentError(f"probs has shape {probs.shape}; expected (N,K), N >= 1.")
+    if not np.isfinite(probs).all(): raise ArgumentError("probs has NaN or infinity. Did training diverge?")
+    if (probs < -1e-6).any() or (np.abs(probs.sum(1)-1) > 1e-3).any():
+        raise ArgumentError("probs has a row that is no distribution; take the softmax of logits first.")
+    targets = _class_idxs('targets', targets, probs.shape[1])
+    if len(targets) != len(probs): raise ArgumentError(f"{len(probs)} rows of probs, {len(targets)} targets; expected N of each.")
+    return probs, targets
+
+def nll(
+    probs, # (N,K): rows that add up to 1
+    targets, # (N,): class indices
+)->float: # In nats; infinite where a true class was given probability 0
+    "Mean surprise at the truth: -log of the true class's probability."
+    probs, targets = check_probs(probs, targets)
+    with np.errstate(divide='ignore'): return float(-np.log(probs[np.arange(len(targets)), targets]).mean())
+
+def brier(
+    probs, # (N,K): rows that add up to 1
+    targets, # (N,): class indices
+)->float: # In [0,2]
+    "Mean squared distance between probabilities and truth, over all classes (Brier 1950)."
+    probs, targets = check_probs(probs, targets)
+    return float(((probs - np.eye(probs.shape[1])[targets])**2).sum(1).mean())
+
+def calibration_bins(
+    probs, # (N,K): rows that add up to 1
+    targets, # (N,): class indices
+    n_bins:int=15, # Of equal width, >= 1
+): # DataFrame with a row for each bin that holds clips: low, high, confidence, accuracy, n
+    "Confidence and accuracy of the clips, sorted by how sure the model was of its answer."
+    import pandas as pd
+    probs, targets = check_probs(probs, targets)
+    check_whole('n_bins', n_bins)
+    sure, right = probs.max(1), probs.argmax(1) == targets
+    at = np.minimum((sure*n_bins).astype(int), n_bins-1)
+    rows = [dict(low=b/n_bins, high=(b+1)/n_bins, confidence=sure[at==b].mean(), accuracy=right[at==b].mean(), n=int((at==b).sum()))
+            for b in range(n_bins) if (at==b).any()]
+    return pd.DataFrame(rows)
+
+def ece(
+    probs, # (N,K): rows that add up to 1
+    targets, # (N,): class indices
+    n_bins:int=15, # Of equal width, >= 1
+)->float: # In [0,1]
+    "Expected calibration error (Guo et al. 2017): distance of confidence and accuracy, averaged over bins by their clips."
+    b = calibration_bins(probs, targets, n_bins)
+    return float(((b.confidence-b.accuracy).abs()*b.n).sum()/b.n.sum())
+
+# %% ../nbs/40_metrics.ipynb #plot-reliability
+def plot_reliability(
+    probs, # (N,K): rows that add up to 1
+    targets, # (N,): class indices
+    n_bins:int=10, # Of equal width
+    ax=None, # matplotlib axes; None makes a figure
+): # matplotlib axes
+    "Accuracy over confidence; on the diagonal a model is as sure as it should be. The width of a dot is its number of clips."
+    from vidcls.show import new_figure
+    b = calibration_bins(probs, targets, n_bins)
+    if ax is None: ax = new_figure(figsize=(3,3), dpi=72).subplots()
+    ax.plot([0,1], [0,1], color='grey', lw=1, ls=':')
+    bars = [wilson(round(a*n), n) for a,n in zip(b.accuracy, b.n)]
+    low, high = np.array(bars).T
+    ax.errorbar(b.confidence, b.accuracy, yerr=[np.maximum(0, b.accuracy-low), np.maximum(0, high-b.accuracy)], fmt='none', ecolor='lightgrey')
+    ax.scatter(b.confidence, b.accuracy, s=10+200*b.n/b.n.sum())
+    ax.set(xlim=(0,1.02), ylim=(0,1.02), xlabel='confidence', ylabel='accuracy', title=f'ECE {ece(probs, targets, n_bins):.3f}, n={b.n.sum()}')
+    return ax
