@@ -38,4 +38,6 @@ def launch(
         raise ArgumentError("CUDA is in use in this notebook already, and forked processes can't use it again. Restart the kernel, and make "
                             "the model inside the function that is launched.")
     from accelerate import notebook_launcher
+    from accelerate.state import AcceleratorState
+    AcceleratorState._reset_state(reset_partial_state=True)              # or the forks inherit "there is one process", if `fit` ran here before
     notebook_launcher(function, args, num_processes=processes, use_port=port)
