@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOVES', 'ORBITS', 'SPIN', 'SHAPES', 'VARIANTS', 'path_of', 'Scene', 'draw_scene', 'draw_frame', 'motion_clip',
-           'make_motion_clips', 'clip_path', 'roll_clips']
+           'motion_mask', 'make_motion_clips', 'clip_path', 'roll_clips']
 
 # %% ../../nbs/02_data.synthetic.ipynb #import-json-os
 import json, os
@@ -156,6 +156,11 @@ def motion_clip(
     seed:int=0, # Of the whole data set
 )->np.ndarray: # uint8 (T,size,size,3)
     "One clip, wholly determined by its arguments."
+    scene, poses, shifts = _play(label, group, variant, difficulty, n_frames, seed)
+    return np.stack([draw_frame(scene, p, s, size) for p,s in zip(poses, shifts)])
+
+def _play(label, group, variant, difficulty, n_frames, seed):
+    "Scene, poses of the shape (T,3) and shifts of the background (T,2)."
     labels = VARIANTS[check_choice('variant', variant, VARIANTS)]
     k = labels.index(check_choice('label', label, labels))
     scene = draw_scene(np.random.default_rng((seed, group)), difficulty)
@@ -163,7 +168,22 @@ def motion_clip(
     move = label
     if variant == 'appearance': move, scene = str(rng.choice(list(MOVES))), Scene(**{**vars(scene), 'shape': label})
     poses, origin = path_of(move, n_frames, scene.speed, rng), rng.uniform(0, 1, 2)
-    return np.stack([draw_frame(scene, p, origin + scene.drift*t, size) for t,p in enumerate(poses)])
+    return scene, poses, origin + np.arange(n_frames)[:,None]*scene.drift
+
+# %% ../../nbs/02_data.synthetic.ipynb #motion-mask
+def motion_mask(
+    label:str, # The clip's, and so are the others: the arguments of motion_clip
+    group:int=0, # The scene
+    variant:str='motion', # A key of VARIANTS
+    difficulty:float=0., # 0 to 1
+    n_frames:int=16, # T
+    size:int=64, # Height and width in pixels
+    seed:int=0, # Of the whole data set
+)->np.ndarray: # bool (T,size,size)
+    "Where the shape of that clip is, in each frame."
+    scene, poses, _ = _play(label, group, variant, difficulty, n_frames, seed)
+    around = [(dx,dy,0) for dx in (-1,0,1) for dy in (-1,0,1)]                   # the world has no edge
+    return np.stack([sum(_mask(scene, p+a, size) for a in around) > .5 for p in poses])
 
 # %% ../../nbs/02_data.synthetic.ipynb #make-motion-clips
 def make_motion_clips(
