@@ -145,18 +145,17 @@ def _measure_peak(name, way, bs, device, overrides, half):
     for p in model.parameters(): p.grad = torch.zeros_like(p)            # they are there from the second step on
     if x.is_cuda:
         base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
-    else: base = _resident_mb()
+    else: base = _resident_mb('VmRSS')
     for _ in range(3):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=half): loss = F.cross_entropy(model(x).float(), y)
         loss.backward()
     if x.is_cuda: return (torch.cuda.max_memory_allocated()-base)/1e6
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024 - base
+    return _resident_mb('VmHWM') - base                                  # not ru_maxrss: a spawned process inherits its parent's
 
-def _resident_mb():
-    "Megabytes of this process in memory now."
-    fields = Path('/proc/self/statm').read_text().split()
-    return int(fields[1])*os.sysconf('SC_PAGE_SIZE')/2**20
+def _resident_mb(what):
+    "Megabytes of this process in memory: now (VmRSS), or at most so far (VmHWM). Linux counts them."
+    lines = dict(l.split(':', 1) for l in Path('/proc/self/status').read_text().splitlines())
+    return int(lines[what].split()[0])/1024
 
 # %% ../nbs/47_benchmark_models.ipynb #benchmark-step
 def benchmark_step(
