@@ -128,7 +128,7 @@ def _measure_technique(name, clips, epochs):
     if how.get('floats'):
         dls.train, dls.valid = _Floats(dls.train), _Floats(dls.valid)
         object.__setattr__(model.spec, 'to_model', lambda x, out=None: x)
-    watch, start_gb = _Stopwatch(10**9), _process_gb() or 0
+    watch, start_gb = _Stopwatch(10**9), _process_gb('VmRSS') or 0
     hist = fit(model, dls, epochs=epochs, lr=1e-3, augment=None if how.get('floats') else roll_clips, patience=None, callbacks=[watch],
                show=False, **how.get('fit', {}))
     per_epoch = len(watch.times)//epochs

@@ -6,8 +6,9 @@
 __all__ = ['app', 'Data', 'Label', 'Group', 'OnError', 'Folder', 'bench', 'demo_data', 'demo_train', 'keep_record',
            'keep_training', 'cli_demo', 'demo_summary', 'read_table', 'cli_train', 'cli_evaluate', 'cli_predict',
            'list_videos', 'cli_download', 'cli_shard', 'cli_benchmark_loader', 'cli_benchmark_step',
-           'cli_benchmark_models', 'cli_benchmark_fit', 'cli_benchmark_techniques', 'cli_benchmark_imbalance',
-           'cli_doctor', 'main']
+           'cli_benchmark_inference', 'cli_benchmark_views', 'cli_benchmark_models', 'cli_benchmark_fit',
+           'cli_benchmark_techniques', 'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_distill',
+           'cli_benchmark_curriculum', 'cli_benchmark_real', 'cli_doctor', 'main']
 
 # %% ../nbs/54_cli.ipynb #import-sys
 import sys
@@ -388,6 +389,41 @@ def cli_benchmark_step(
          f"multiplies matrices ({rate/1e12:.3g} TFLOP/s)")
     if out: _say(f'kept in {found.save(out)}')
 
+@bench.command('inference')
+def cli_benchmark_inference(
+    model: Annotated[str, Argument(help='videomae_base, timesformer_base or i3d.')] = 'videomae_base',
+    bs: Annotated[int, Option(help='Clips at a time.', min=1)] = 1,
+    rounds: Annotated[int, Option(help='Measurements of each way.', min=1)] = 7,
+    device: Annotated[Optional[str], Option(help="'cpu', 'cuda', …; default: the best there is.")] = None,
+    out: Annotated[Optional[Path], Option(help='A .json file for the result.')] = None,
+):
+    "A forward pass by our model and by another implementation, in turn."
+    from vidcls.benchmark_models import benchmark_inference
+    found = benchmark_inference(model, bs, rounds, device)
+    _say(repr(found))
+    if out: _say(f'kept in {found.save(out)}')
+
+@bench.command('views')
+def cli_benchmark_views(
+    data: Data,
+    model: Annotated[str, Option(help='A model of the zoo, with first weights.')] = 'videomae_small',
+    views: Annotated[str, Option(help='A protocol: videomae-kinetics, timesformer, mvit, swin, slowfast, …')] = 'videomae-kinetics',
+    videos: Annotated[int, Option(help='How many of them.', min=1)] = 8,
+    rounds: Annotated[int, Option(help='Measurements.', min=1)] = 3,
+    out: Annotated[Optional[Path], Option(help='A .json file for the result.')] = None,
+    label: Label = 'label', group: Group = None,
+):
+    "Judging with many views, beside decoding and forward passes alone."
+    from vidcls.benchmark_models import benchmark_views
+    from vidcls.data.loaders import loader
+    from vidcls.models.zoo import create_model
+    table = read_table(data, label, group)
+    table = table.filter(table.df.index < videos)
+    net = create_model(model, n_classes=max(2, table.n_classes))
+    found = benchmark_views(net, loader(table, net.spec), views, rounds=rounds)
+    _say(repr(found))
+    if out: _say(f'kept in {found.save(out)}')
+
 @bench.command('models')
 def cli_benchmark_models(
     out: Annotated[Path, Option(help='Folder for the records; what is there is not run again.')] = Path('runs/models'),
@@ -436,6 +472,45 @@ def cli_benchmark_imbalance(
     from vidcls.imbalance import compare_imbalance, imbalance_table
     runs = compare_imbalance(out, range(first, first+seeds), groups, epochs=epochs)
     _say(imbalance_table(runs).round(3).to_string(index=False))
+
+@bench.command('noise')
+def cli_benchmark_noise(
+    out: Annotated[Path, Option(help='Folder for the runs; what is there is not run again.')] = Path('runs/noise'),
+    seeds: Annotated[int, Option(help='Repetitions.', min=1)] = 5,
+    share: Annotated[float, Option(help='Of the training labels that are wrong.', min=0, max=.9)] = .1,
+):
+    "Remedies for wrong labels, side by side on a made data set: minutes for each seed."
+    from vidcls.distill import gains_table
+    from vidcls.imbalance import NOISE_ARMS, compare_noise
+    _say(gains_table(compare_noise(out, range(seeds), share=share), NOISE_ARMS).round(3).to_string(index=False))
+
+@bench.command('distill')
+def cli_benchmark_distill(
+    out: Annotated[Path, Option(help='Folder for the runs; what is there is not run again.')] = Path('runs/distill'),
+    seeds: Annotated[int, Option(help='Repetitions.', min=1)] = 3,
+):
+    "Students with and without a teacher: minutes for each seed."
+    from vidcls.distill import TEACHING, compare_distillation, gains_table
+    _say(gains_table(compare_distillation(out, range(seeds)), TEACHING).round(3).to_string(index=False))
+
+@bench.command('curriculum')
+def cli_benchmark_curriculum(
+    out: Annotated[Path, Option(help='Folder for the runs; what is there is not run again.')] = Path('runs/curriculum'),
+    seeds: Annotated[int, Option(help='Repetitions.', min=1)] = 3,
+):
+    "Orders of learning, with their controls: minutes for each seed."
+    from vidcls.curriculum import compare_curriculum, curriculum_table
+    _say(curriculum_table(compare_curriculum(out, range(seeds))).round(3).to_string(index=False))
+
+@bench.command('real')
+def cli_benchmark_real(
+    data: Annotated[Path, Argument(help="Folder of the sets that the page 'Real clips' describes.")],
+    out: Annotated[Path, Option(help='Folder for the records; what is there is not run again.')] = Path('runs/real'),
+    folds: Annotated[int, Option(help='Each judged by a model that has never seen its groups.', min=2)] = 3,
+):
+    "Real clips, from scratch and from ImageNet, judged on people never seen: an hour without a GPU."
+    from vidcls.benchmark_real import benchmark_real, real_table
+    _say(real_table(benchmark_real(data, out, k=folds)).round(3).to_string(index=False))
 
 # %% ../nbs/54_cli.ipynb #cli-doctor
 @app.command('doctor')

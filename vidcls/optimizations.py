@@ -57,7 +57,7 @@ class _Stopwatch(Callback):
 
     def before_fit(self, run):
         self.last = time.perf_counter()
-        if run.acc.device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats() if run.acc.device.type == 'cuda' else _forget_peak()
 
     def after_batch(self, run):
         if run.acc.device.type == 'cuda': torch.cuda.synchronize()
@@ -66,10 +66,15 @@ class _Stopwatch(Callback):
         self.waiting, self.device = run.timer.share, run.acc.device
         if len(self.times) >= self.n: run.stop('timed')
 
-def _process_gb():
-    "Memory of this process; None where /proc doesn't tell."
-    try: return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/1e9
-    except (OSError, ValueError, IndexError): return None
+def _process_gb(what='VmHWM'):
+    "Memory of this process, at most since the mark was put back, or now (VmRSS); None where /proc doesn't tell."
+    try: return int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith(what)).split()[1])*1024/1e9
+    except (OSError, StopIteration): return None
+
+def _forget_peak():
+    "Put the high-water mark of this process back to what it has now (Linux)."
+    try: Path('/proc/self/clear_refs').write_text('5')
+    except OSError: pass
 
 def estimate(
     model, # As for fit
@@ -139,7 +144,7 @@ def _room_gb(device):
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[1]/1e9
     try:
         free = next(l for l in Path('/proc/meminfo').read_text().splitlines() if l.startswith('MemAvailable'))
-        return .7*int(free.split()[1])/1e6 + (_process_gb() or 0)
+        return .7*int(free.split()[1])/1e6 + (_process_gb('VmRSS') or 0)
     except (OSError, StopIteration): return 4.
 
 # %% ../nbs/33_optimizations.ipynb #try-size
@@ -149,16 +154,15 @@ def _try_size(model, bs, device, precision):
     s, opt = model.spec, adamw(model, lr=0.)
     try:
         if device.type == 'cuda': torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
+        else: _forget_peak()
         x = torch.randn(bs, 3, s.n_frames, s.size, s.size, device=device)
-        peak = 0.
         for _ in range(2):                                               # the second one with the optimiser's memory in place
             start = time.perf_counter()
             with torch.autocast(device.type, half, enabled=half is not None): loss = model(x).float().square().mean()
-            if device.type != 'cuda': peak = max(peak, _process_gb() or 0)
             loss.backward(); opt.step(); opt.zero_grad(set_to_none=True)
             if device.type == 'cuda': torch.cuda.synchronize()
         took = time.perf_counter()-start
-        return (torch.cuda.max_memory_allocated()/1e9 if device.type == 'cuda' else peak), bs/took
+        return (torch.cuda.max_memory_allocated()/1e9 if device.type == 'cuda' else _process_gb() or 0.), bs/took
     except Exception as e:
         if not is_out_of_memory(e): raise
         return None, None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .calibrate import NONE, UNSURE, Calibration, calibrate
 from .core import ArgumentError, CheckpointError, ClipSpec, LabelError, check_whole, patch, progress
 from .data.loaders import clip_from_frames, load_clip
 from .models.ensemble import average_scores, check_weights
@@ -24,8 +25,9 @@ class Classifier:
     def __init__(self,
         model, # From create_model; carries its spec
         labels, # Class names, in the order of the model's outputs
+        calibration:Calibration|None=None, # How sure to be, and when to keep silent; see calibrate
     ):
-        self.model, self.labels, self.spec = model.eval(), list(labels), model.spec
+        self.model, self.labels, self.spec, self.calibration = model.eval(), list(labels), model.spec, calibration or Calibration()
         if len(self.labels) != model.n_classes:
             raise LabelError(f"labels has {len(self.labels)} names, the model tells {model.n_classes} classes.")
         if len(set(self.labels)) < len(self.labels):
@@ -43,14 +45,22 @@ def _clip(x, spec):
                         "or a list of either.")
 
 @patch
+def logits(
+    self:Classifier,
+    video, # Path of a video file, or uint8 frames (N,H,W,C)
+)->np.ndarray: # float64 (K,)
+    "Scores before the softmax."
+    clip = torch.from_numpy(np.ascontiguousarray(_clip(video, self.spec)))[None]
+    clip = clip.to(next(self.model.parameters()).device)
+    with torch.no_grad(): return self.model(self.spec.to_model(clip)).cpu().double()[0].numpy()
+
+@patch
 def probs(
     self:Classifier,
     video, # Path of a video file, or uint8 frames (N,H,W,C)
 )->np.ndarray: # float64 (K,), adds up to 1
     "Probability of each class, in the order of `labels`."
-    clip = torch.from_numpy(np.ascontiguousarray(_clip(video, self.spec)))[None]
-    clip = clip.to(next(self.model.parameters()).device)
-    with torch.no_grad(): return self.model(self.spec.to_model(clip)).cpu().double().softmax(1)[0].numpy()
+    return self.calibration.probs(self.logits(video)[None])[0]
 
 # %% ../nbs/50_predict.ipynb #predict-2
 @patch
@@ -65,6 +75,32 @@ def predict(
         return [self.predict(v, top_k) for v in progress(video, desc='predicting', show=len(video) > 20)]
     p = self.probs(video)
     return [{'score': float(p[i]), 'label': self.labels[i]} for i in np.argsort(-p, kind='stable')[:top_k]]
+
+# %% ../nbs/50_predict.ipynb #calibrate
+_calibrate = calibrate
+
+@patch
+def calibrate(
+    self:Classifier,
+    dl, # A loader of clips that were not trained on, such as dls.valid
+    error:float|None=None, # Withhold answers so that at most this share is wrong, in (0,1); None answers always
+    keep:float|None=.95, # Share of known clips that are not taken for foreign ones; None never says "none of these"
+    show:bool=True, # Show a progress bar?
+)->Calibration: # It is kept, and saved with the classifier
+    "Learn how sure to be."
+    if dl is not None and dl.dataset.table.labels != self.labels: raise LabelError(f"the clips have labels {dl.dataset.table.labels}, the classifier {self.labels}.")
+    self.calibration = _calibrate(self.model, dl, error, keep, show=show)
+    return self.calibration
+
+@patch
+def decide(
+    self:Classifier,
+    video, # Path of a video file, or uint8 frames (N,H,W,C)
+)->dict: # label (None where there is no answer), score of the likeliest class, reason: None, 'unsure' or 'none of these'
+    "Answer, or keep silent."
+    z = self.logits(video)[None]
+    p, said = self.calibration.probs(z)[0], int(self.calibration.decide(z)[0])
+    return dict(label=self.labels[said] if said >= 0 else None, score=float(p.max()), reason={UNSURE: 'unsure', NONE: 'none of these'}.get(said))
 
 # %% ../nbs/50_predict.ipynb #check-target
 def check_target(
@@ -81,7 +117,7 @@ def check_target(
     return folder
 
 # %% ../nbs/50_predict.ipynb #save
-FORMAT = 1        # of the saved folder; raised when an older vidcls could not read a newer one
+FORMAT = 2        # of the saved folder; raised when an older vidcls could not read a newer one. 2: calibration
 
 @patch
 def save(
@@ -110,9 +146,10 @@ def config(
 )->dict: # JSON-ready
     "Everything but the weights."
     import vidcls
-    return {'format': FORMAT, 'vidcls': vidcls.__version__,
+    told = {} if self.calibration == Calibration() else {'calibration': self.calibration.to_dict()}
+    return {'format': 1+bool(told), 'vidcls': vidcls.__version__,
             'model': self.model.name, 'arguments': self.model.arguments,
-            'spec': self.spec.to_dict(), 'labels': self.labels, 'sha256': sha256}
+            'spec': self.spec.to_dict(), 'labels': self.labels, 'sha256': sha256} | told
 
 def _sha256(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
@@ -139,7 +176,7 @@ def _load(
     spec = ClipSpec.from_dict(cfg['spec'])
     model = create_model(cfg['model'], n_classes=len(cfg['labels']), spec=spec, **cfg['arguments'])
     model.load_state_dict(_weights(folder/'model.safetensors', cfg['sha256'], model))
-    return cls(model.to(device or 'cpu'), cfg['labels'])
+    return cls(model.to(device or 'cpu'), cfg['labels'], _calibration(cfg, folder))
 
 Classifier.load = classmethod(_load)
 
@@ -151,6 +188,10 @@ def _check_config(cfg, folder):
     if cfg['format'] > FORMAT:
         raise CheckpointError(f"{folder} was saved by a newer vidcls ({cfg.get('vidcls')}); "
                               f"this one reads format {FORMAT}: upgrade vidcls.")
+
+def _calibration(cfg, folder):
+    try: return Calibration(**cfg.get('calibration', {}))
+    except TypeError as e: raise CheckpointError(f"{folder}/config.json: calibration is not one ({e}).") from e
 
 def _weights(path, sha256, model):
     if not path.is_file():
@@ -175,6 +216,7 @@ class EnsembleClassifier(Classifier):
             raise LabelError(f"the members have different labels, or another order: {[m.labels for m in members]}.")
         check_weights(weights, len(members))
         self.members, self.labels, self.weights, self.of = list(members), members[0].labels, weights, of
+        self.calibration = Calibration()                                 # each member has its own
 
     def __repr__(self): return f"EnsembleClassifier({', '.join(m.model.name for m in self.members)})"
 
@@ -183,6 +225,12 @@ class EnsembleClassifier(Classifier):
     )->np.ndarray: # float64 (K,), adds up to 1
         "Probability of each class, in the order of `labels`."
         return average_scores([m.probs(video)[None] for m in self.members], self.weights, self.of, given='probs')[0]
+
+    def logits(self,
+        video, # Path of a video file, or uint8 frames (N,H,W,C)
+    )->np.ndarray: # float64 (K,): log-probabilities, since members may have scores of different scales
+        "Scores whose softmax are the probabilities."
+        return np.log(np.maximum(self.probs(video), 1e-12))
 
     def save(self,
         folder, # Where a classifier would be saved

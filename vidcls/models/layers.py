@@ -34,7 +34,7 @@ class TubeletEmbed(nn.Module):
 
     def forward(self, x):
         x = self.proj(x)                         # (B,C,T,H,W) -> (B,D,T/tubelet,H/patch,W/patch)
-        return x.flatten(2).transpose(1,2)       # -> (B,N,D), numbered left to right, down, forward
+        return x.flatten(2).transpose(1,2).contiguous()      # -> (B,N,D), numbered left to right, down, forward
 
 # %% ../../nbs/20_models.layers.ipynb #sine-table
 def sine_table(
