@@ -181,3 +181,9 @@ def test_benchmark(tmp_path):
     assert len(rows) == 8 and all(x['clips_per_s'] > 0 for x in rows)
     r = vidcls('benchmark', 'loader', '--kind', 'hmdb')
     assert r.returncode == 2 and "kind='hmdb'" in r.stderr
+
+
+def test_as_a_module():
+    "Launchers start it so: accelerate launch -m vidcls.cli train CLIPS."
+    r = subprocess.run([sys.executable, '-m', 'vidcls.cli', 'train', 'nowhere'], capture_output=True, text=True, timeout=120)
+    assert r.returncode == 2 and r.stderr.startswith('vidcls: ') and 'nowhere' in r.stderr

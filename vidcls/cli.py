@@ -542,3 +542,5 @@ def main():
         if not isinstance(e, VidclsError): raise
         typer.echo(f'vidcls: {e}', err=True)
         sys.exit(2)
+
+if __name__ == '__main__' and __spec__ is not None: main()              # python -m vidcls.cli, as launchers start it; never in a notebook
