@@ -234,7 +234,8 @@ def _processes():
     "(rank, number) of this process; (0,1) where there is one."
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return 0, 1
     from accelerate import PartialState
-    return PartialState().process_index, PartialState().num_processes
+    state = PartialState(cpu=not torch.cuda.is_available())              # says gloo where there is no GPU; without it each would be alone
+    return state.process_index, state.num_processes
 
 def _ahead(ds, rows, spec, views):
     "(row, views or None, reason) in order, made by threads a little ahead."

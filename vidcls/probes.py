@@ -49,7 +49,8 @@ class TimeReport:
         falls = lambda name: name in t.index and t.d_high[name] < 0
         best = t.accuracy['as it is']
         if t.low['as it is'] <= self.chance: return 'knows nothing of these clips: not above chance'
-        if falls('reversed') or falls('shuffled'): return 'uses the order of frames'
+        if falls('reversed'): return 'uses the order of frames'
+        if falls('shuffled'): return 'uses how frames follow each other, but not in which direction'
         if falls('frozen'): return 'uses several frames, but not their order'
         return f'one frame is enough, as far as {self.n} clips can tell'
 
