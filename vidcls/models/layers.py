@@ -88,9 +88,8 @@ class Attention(nn.Module):
         x, # (B,N,D)
         n_queries:int|None=None, # Only the first Q tokens ask; None: all N
     ): # (B,Q,D)
-        w, b, D = self.qkv.weight, self.bias(), x.shape[-1]
-        if n_queries is None: q,k,v = F.linear(x, w, b).chunk(3, -1)                            # each (B,N,D)
-        else: q,(k,v) = F.linear(x[:,:n_queries], w[:D], b[:D]), F.linear(x, w[D:], b[D:]).chunk(2, -1)
+        w, b = self.qkv.weight.chunk(3), self.bias().chunk(3)                                   # three products: each result lies by itself
+        q,k,v = (F.linear(t, wi, bi) for t,wi,bi in zip((x[:,:n_queries], x, x), w, b))         # (B,Q,D), (B,N,D), (B,N,D)
         q,k,v = (t.unflatten(-1, (self.heads,-1)).transpose(1,2) for t in (q,k,v))              # (B,N,D) -> (B,h,N,d)
         x = F.scaled_dot_product_attention(q, k, v)                                             # (B,h,Q,d)
         return self.proj(x.transpose(1,2).flatten(2))                                           # heads side by side again
