@@ -104,8 +104,7 @@ def _tables(model, modules, x):
 
 def _attention(m, x):
     "Who looks at whom, mean over heads: (B,N,D) -> (B,N,N)."
-    q, k, _ = F.linear(x, m.qkv.weight, m.bias()).chunk(3, -1)
-    q, k = (t.unflatten(-1, (m.heads,-1)).transpose(1,2) for t in (q,k))         # (B,h,N,d)
+    q, k, _ = m.heads_of(x)                                                      # (B,h,N,d)
     return (q @ k.transpose(-1,-2) / q.shape[-1]**.5).softmax(-1).mean(1)
 
 def _through(tables):

@@ -79,20 +79,21 @@ class Attention(nn.Module):
         if not key_bias: self.q_bias,self.v_bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
 
-    def bias(self):
-        "Of `qkv`: (3D,)."
-        if self.qkv.bias is not None: return self.qkv.bias
-        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+    def heads_of(self,
+        x, # (B,N,D)
+        n_queries:int|None=None, # Only the first Q tokens ask; None: all N
+    ): # (B,h,Q,d), (B,h,N,d), (B,h,N,d)
+        "Queries, keys and values, by three products: so each lies by itself in memory."
+        b = (self.q_bias, None, self.v_bias) if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        qkv = (F.linear(*t) for t in zip((x[:,:n_queries], x, x), self.qkv.weight.chunk(3), b))   # (B,Q,D), (B,N,D), (B,N,D)
+        return [t.unflatten(-1, (self.heads,-1)).transpose(1,2) for t in qkv]
 
     def forward(self,
         x, # (B,N,D)
-        n_queries:int|None=None, # Only the first Q tokens ask; None: all N
+        n_queries:int|None=None, # As in heads_of
     ): # (B,Q,D)
-        w, b = self.qkv.weight.chunk(3), self.bias().chunk(3)                                   # three products: each result lies by itself
-        q,k,v = (F.linear(t, wi, bi) for t,wi,bi in zip((x[:,:n_queries], x, x), w, b))         # (B,Q,D), (B,N,D), (B,N,D)
-        q,k,v = (t.unflatten(-1, (self.heads,-1)).transpose(1,2) for t in (q,k,v))              # (B,N,D) -> (B,h,N,d)
-        x = F.scaled_dot_product_attention(q, k, v)                                             # (B,h,Q,d)
-        return self.proj(x.transpose(1,2).flatten(2))                                           # heads side by side again
+        x = F.scaled_dot_product_attention(*self.heads_of(x, n_queries))     # (B,h,Q,d)
+        return self.proj(x.transpose(1,2).flatten(2))                        # heads side by side again
 
 # %% ../../nbs/20_models.layers.ipynb #mlp
 class Mlp(nn.Module):
