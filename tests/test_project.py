@@ -59,13 +59,15 @@ def test_one_name_one_module():
 # Documentation
 
 def public(mod):
-    "Public functions, classes and methods of a module; a method that overrides one keeps that one's docs."
+    "Public functions, classes and methods of a module; a method that overrides one keeps that one's docs, and events have theirs."
+    from vidcls.train import EVENTS, Callback
     for name in mod.__all__:
         o = getattr(mod, name)
         if not (inspect.isfunction(o) or inspect.isclass(o)) or o.__module__ != mod.__name__: continue
         yield name, o
         if not inspect.isclass(o): continue
         for n,m in vars(o).items():
+            if issubclass(o, Callback) and n in EVENTS: continue
             m = getattr(m, '__func__', m)
             if n.startswith('_') or not inspect.isfunction(m) or any(hasattr(b, n) for b in o.__mro__[1:]): continue
             yield f'{name}.{n}', m

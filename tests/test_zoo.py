@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vidcls.core import CheckpointError, ClipSpec, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, ClipSpec, VidclsError, seed_everything
 from vidcls.models.i3d import _LAYERS, Inflated, i3d_tiny, inflate
 from vidcls.models.layers import resize_table, sine_table
 from vidcls.models.mvit import MViT, mvit_v2_s, mvit_v2_tiny
@@ -126,6 +126,60 @@ def test_folders_go_both_ways(hf, tmp_path, name):
     again = create_model(name, tmp_path/'theirs').eval()
     assert torch.equal(again(x), ours(x)) and again.labels == ['a', 'b', 'c']
     assert again.spec == ours.spec or again.spec.with_(mean=ours.spec.mean, std=ours.spec.std) == ours.spec
+
+@pytest.mark.parametrize('kind', ['videomae', 'timesformer'])
+def test_folders_that_transformers_made_itself(hf, tmp_path, kind):
+    "Its files name the biases of VideoMAE otherwise than its modules do; heads are in no shape, only in the config."
+    small = dict(image_size=32, patch_size=8, num_frames=8, hidden_size=96, num_hidden_layers=2, num_attention_heads=8, intermediate_size=384)
+    config = hf.AutoConfig.for_model(kind, num_labels=5, layer_norm_eps=1e-6, **small)
+    theirs = shaken(hf.AutoModelForVideoClassification.from_config(config)).eval()
+    theirs.save_pretrained(tmp_path/'theirs')
+    if kind == 'videomae': theirs.fc_norm.eps = 1e-6
+    ours = create_model(f'{kind}_tiny', tmp_path/'theirs', depth=2).eval()
+    x = clip(ours)
+    with torch.no_grad(): assert_equal(ours(x), theirs(x.transpose(1,2)).logits, 1e-5)
+    save_transformers(ours, tmp_path/'ours')
+    from safetensors.torch import load_file
+    assert set(load_file(tmp_path/'ours/model.safetensors')) == set(load_file(tmp_path/'theirs/model.safetensors'))
+    config.hidden_act = 'relu'
+    hf.AutoModelForVideoClassification.from_config(config).save_pretrained(tmp_path/'relu')
+    with pytest.raises(CheckpointError, match="hidden_act='relu'"): create_model(f'{kind}_tiny', tmp_path/'relu', depth=2)
+
+def test_pretraining_of_transformers_becomes_a_classifier(hf, tmp_path):
+    config = hf.VideoMAEConfig(image_size=32, patch_size=8, num_frames=8, hidden_size=96, num_hidden_layers=2, num_attention_heads=4, intermediate_size=384,
+                               decoder_num_hidden_layers=1, decoder_hidden_size=48, decoder_num_attention_heads=4, decoder_intermediate_size=96)
+    theirs = shaken(hf.VideoMAEForPreTraining(config))
+    theirs.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match='tensors of the decoder were left out'): ours = create_model('videomae_tiny', tmp_path, n_classes=5, depth=2)
+    assert torch.equal(ours.blocks[1].attn.q_bias, theirs.videomae.encoder.layer[1].attention.attention.query.bias)
+
+def test_resized_positions_are_said(hf, tmp_path):
+    torch.save(videomae_tiny(5, n_frames=16).state_dict(), tmp_path/'long.pt')
+    with pytest.warns(UserWarning, match=r"give pos_of=\(16, 32\)"): resized = create_model('videomae_tiny', tmp_path/'long.pt', n_frames=16)
+    with pytest.raises(VidclsError, match='positions of this model were resized'): save_transformers(resized, tmp_path/'hf')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        save_transformers(create_model('videomae_tiny', tmp_path/'long.pt', n_frames=16, pos_of=(16,32)), tmp_path/'hf')
+
+def test_what_a_processor_does_to_bytes():
+    from vidcls.models.zoo import spec_of
+    v = torch.tensor([0., 100., 255.])
+    for how in (dict(image_mean=[.4]*3, image_std=[.2]*3), dict(do_normalize=False), dict(rescale_factor=1/127.5, offset=True, image_mean=[.5]*3, image_std=[.5]*3),
+                dict(do_rescale=False, image_mean=[100.]*3, image_std=[50.]*3)):
+        want = v*how.get('rescale_factor', 1/255) if how.get('do_rescale', True) else v
+        if how.get('offset'): want = want-1
+        if how.get('do_normalize', True): want = (want-how['image_mean'][0])/how['image_std'][0]
+        found = spec_of({}, {'do_resize': True, **how})
+        torch.testing.assert_close((v/255-found['mean'][0])/found['std'][0], want)
+    assert spec_of({'image_size': [48,48], 'num_frames': 4}, {}) == dict(size=48, n_frames=4)
+
+def test_the_adapter_takes_the_clips_of_its_config(hf):
+    config = dict(model_type='timesformer', image_size=32, patch_size=8, num_frames=4, hidden_size=48, num_hidden_layers=1, num_attention_heads=4,
+                  intermediate_size=96, attention_type='space_only')
+    with pytest.raises(ArgumentError, match='n_frames=8, made for 4'): create_model('transformers', n_classes=5, config=config, n_frames=8)
+    m = create_model('transformers', n_classes=5, config=config)
+    assert m(clip(m)).shape == (2,5)
+
 
 @pytest.mark.parametrize('config', [
     dict(model_type='vivit', image_size=32, num_frames=8, tubelet_size=[2,8,8], hidden_size=24, num_hidden_layers=2,
@@ -333,6 +387,37 @@ def test_checkpointing_changes_memory_only(name):
     assert kept[1] < kept[0]/2
     assert (grads[0]-grads[1]).abs().max() <= 1e-6*grads[0].abs().max()
 
+@pytest.mark.parametrize('make', [lambda: i3d_tiny(5), lambda: _little_inflated()])
+def test_checkpointing_counts_a_batch_once(make):
+    seed_everything(0)
+    a = make(); b = make(); b.load_state_dict(a.state_dict()); b.set_grad_checkpointing()
+    x = clip(a, 4)
+    for m in (a, b): torch.manual_seed(0); m(x).square().sum().backward()
+    for (k,p),q in zip(a.state_dict().items(), b.state_dict().values()): assert torch.equal(p, q), k
+    for (k,p),q in zip(a.named_parameters(), b.parameters()): assert torch.equal(p.grad, q.grad), k
+    assert all('forward' not in vars(m) for m in b.modules())
+
+def _little_inflated():
+    from torch import nn
+    block = lambda: nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.blocks = nn.Conv2d(3, 8, 3, padding=1), nn.Sequential(*[block() for _ in range(8)])
+            self.pool, self.out = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 4)
+        def forward(self, x): return self.out(self.pool(self.blocks(self.stem(x))).flatten(1))
+    return Inflated(ClipSpec(n_frames=4, size=16), 5, Net())
+
+def test_checkpointing_an_inflated_network_saves_memory():
+    m = _little_inflated()
+    def kept():
+        seen = {}
+        def note(t): seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes(); return t
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t): loss = m(clip(m, 4)).sum()
+        total = sum(seen.values()); loss.backward(); return total
+    usual = kept(); m.set_grad_checkpointing()
+    assert kept() < .7*usual                     # a block keeps two tensors or one
+
 @pytest.mark.parametrize('name', TINY)
 def test_compiles_into_one_graph(name):
     "fullgraph=True raises at the first break; the backend runs the traced graph as it is."
@@ -395,3 +480,14 @@ def test_a_hopeless_config_is_refused_before_memory_is_taken(tmp_path):
     (tmp_path/'config.json').write_text(json.dumps({'model_type': 'vivit', 'hidden_size': 'large'}))
     torch.save({'a': torch.zeros(1)}, tmp_path/'pytorch_model.bin')
     with pytest.raises(CheckpointError, match='read it as a video classifier'): create_model('transformers', tmp_path)
+
+def test_inflating_keeps_frozen_parts_and_precision():
+    from torch import nn
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).double().train()
+    net[1].eval(); net[0].weight.requires_grad_(False)
+    deep = inflate(net)
+    assert [m.training for m in net] == [m.training for m in deep] == [True, False, True, True, True]
+    assert not deep[0].conv.weight.requires_grad and deep[0].conv.weight.dtype == torch.float64
+    for wrong in (None, nn.Sequential(nn.Conv2d(3, 4, 3))):
+        with pytest.raises(ArgumentError, match='ends in a linear layer'): Inflated(ClipSpec(n_frames=4, size=16), 5, wrong)
+    with pytest.raises(ArgumentError, match='n_classes=0'): create_model('videomae_tiny', n_classes=0)

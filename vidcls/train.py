@@ -332,7 +332,16 @@ class Trackers(Callback):
 # %% ../nbs/32_train.ipynb #better
 class Run:
     "What a training has in hand; callbacks see it and may change it."
-    def __init__(self, model, dls, cfg, callbacks, augment, mix, loss, metrics):
+    def __init__(self,
+        model, # Trained in place
+        dls, # Loaders
+        cfg:dict, # What fit was asked for, by name
+        callbacks, # List of Callback
+        augment, # As in fit
+        mix, # As in fit
+        loss, # As in fit
+        metrics, # As in fit
+    ):
         self.cfg, self.show, self.spec, self.dls = cfg, cfg['show'], dls.spec, dls
         self.epochs, self.accum, self.clip, self.monitor = cfg['epochs'], cfg['accum'], cfg['clip'], cfg['monitor']
         self.acc, self.net = self._engine(), model
@@ -441,7 +450,10 @@ def note(self:Run,
     self.group_rows = [*(self.group_rows if self.done % self.accum != 1 and self.accum > 1 else []), *batch.rows.tolist()]
 
 @patch
-def loss_on_cpu(self:Run, logits, labels):
+def loss_on_cpu(self:Run,
+    logits, # (N,K), of all validation clips
+    labels, # (N,)
+)->float:
     "The loss of all validation clips."
     f = self.loss_func
     device = self.acc.device if isinstance(f, torch.nn.Module) else logits.device

@@ -26,6 +26,8 @@ def average_scores(
         raise ArgumentError(f"scores have shapes {sorted(shapes)}; expected one (N,K) for all models.")
     if bad := [m for m,s in enumerate(scores) if not np.isfinite(s).all()]:
         raise ArgumentError(f"scores of model {bad[0]} hold NaN or infinity; leave it out, or find out why.")
+    if given == 'probs' and (bad := [m for m,s in enumerate(scores) if (s < 0).any() or (np.abs(s.sum(1)-1) > 1e-3).any()]):
+        raise ArgumentError(f"scores of model {bad[0]} are no probabilities: some are negative, or rows don't add up to 1; given='logits'?")
     logits = [np.log(np.maximum(s, 1e-300)) for s in scores] if given == 'probs' else scores
     w = check_weights(weights, len(scores))
     if of == 'logits': return _softmax(np.tensordot(w, logits, 1))
@@ -68,6 +70,7 @@ def greedy_soup(
 )->tuple: # (state_dict, positions of its members in `states`, its score)
     "Average as many models as help (Wortsman et al. 2022, recipe 1)."
     states = [s.state_dict() if hasattr(s, 'state_dict') else s for s in states]
+    if not states: raise ArgumentError("states is empty; give at least one model.")
     alone = [judge(s) for s in states]
     order = sorted(range(len(states)), key=lambda i: -alone[i])
     chosen, best, score = [order[0]], states[order[0]], alone[order[0]]

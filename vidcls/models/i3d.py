@@ -9,13 +9,15 @@ __all__ = ['InflatedConv', 'stretch', 'inflate', 'logits_of', 'same_padding', 'C
 # %% ../../nbs/21_models.i3d.ipynb #import-copy-re-from-collections
 import copy, re
 from collections import OrderedDict
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, VidclsError, check_at_least, patch
-from .layers import Naming, VideoModel, build_model, check_chance, new_head, start_weights
+from .layers import Naming, VideoModel, build_model, check_chance, new_head, start_weights, without_insides
 
 # %% ../../nbs/21_models.i3d.ipynb #inflatedconv
 class InflatedConv(nn.Module):
@@ -97,14 +99,15 @@ def inflate(
         if kind is None: continue
         new = _DEEP[kind](m, check_at_least(f'depth of {name}', depth(name, m), 1) if kind is nn.Conv2d else 1)
         if not name: deep = new
-        else: deep.set_submodule(name, new.to(next(net.parameters()).device))
-    deep.train(net.training)
+        else: deep.set_submodule(name, new)
+        new.to(next(net.parameters())).train(m.training)                 # device and precision; frozen norms stay frozen
+        for old,p in zip(m.parameters(), new.parameters()): p.requires_grad_(old.requires_grad)
     if check is not None: _compare(net, deep, check)
     return deep
 
 def _compare(net, deep, size):
     "Raise unless both say the same of a frame and of the frame repeated."
-    mode, p = net.training, next(net.parameters())
+    modes, p = [(m, m.training) for n in (net, deep) for m in n.modules()], next(net.parameters())
     frame = torch.rand(1,3,size,size, generator=torch.Generator().manual_seed(0)).to(p)
     try:
         with torch.no_grad(): want, got = logits_of(net.eval()(frame)), logits_of(deep.eval()(frame[:,:,None].repeat(1,1,3,1,1)))
@@ -112,7 +115,8 @@ def _compare(net, deep, size):
         apart = (want-got).abs().max() if want.shape == got.shape else torch.tensor(float('inf'))
         wrong = '' if apart <= 1e-4*(1+want.abs().max()) else f'they differ by {apart:.2g}'
     except (RuntimeError, ValueError, IndexError, TypeError) as e: wrong = str(e).splitlines()[0]
-    finally: net.train(mode); deep.train(mode)
+    finally:
+        for m,mode in modes: m.training = mode
     if wrong: raise ArgumentError(
         f"net={type(net).__name__} can't be inflated: on a clip of equal frames it doesn't say what it says of the frame "
         f"({wrong}). It probably calls functions for images (F.avg_pool2d, permute, mean over fixed axes) in its forward; "
@@ -304,8 +308,9 @@ class Inflated(VideoModel):
         check:int|None=64, # As in inflate
     ):
         super().__init__(spec)
-        self.net = inflate(net, depth, check)
-        self.last = [n for n,m in self.net.named_modules() if isinstance(m, nn.Linear)][-1]
+        linear = [n for n,m in net.named_modules() if isinstance(m, nn.Linear)] if isinstance(net, nn.Module) else []
+        if not linear: raise ArgumentError(f"net={net!r:.80}; accepted: a network of images that ends in a linear layer.")
+        self.net, self.last = inflate(net, depth, check), linear[-1]
         dim = self.net.get_submodule(self.last).in_features
         self.net.set_submodule(self.last, nn.Identity())
         self.dropout, self.head = nn.Dropout(check_chance('dropout', dropout)), new_head(dim, n_classes)
@@ -315,7 +320,18 @@ class Inflated(VideoModel):
     )->torch.Tensor: # (B,D)
         "What the network of images hands to its last layer, over all frames."
         self.check_clips(x)
-        return logits_of(self.run(self.net, x.contiguous(memory_format=torch.channels_last_3d)))
+        with self._by_blocks(): return logits_of(self.net(x.contiguous(memory_format=torch.channels_last_3d)))
+
+    @contextmanager
+    def _by_blocks(self):
+        "Meanwhile, each block of the net keeps only what goes into it, if that is asked for; a net without blocks is one."
+        if not (self.grad_checkpointing and torch.is_grad_enabled()): yield; return
+        names = dict.fromkeys(k for n,_ in self.named_parameters() if (k := self.layer_key(n)) and k.startswith('net.'))
+        blocks = [self.get_submodule(n) for n in names] or [self.net]
+        for b in blocks: b.forward = partial(without_insides, b.forward, norms=b)
+        try: yield
+        finally:
+            for b in blocks: del b.forward
 
     def forward_head(self,
         x:torch.Tensor, # (B,D)
@@ -328,7 +344,7 @@ class Inflated(VideoModel):
     )->dict: # Tensors of this model
         "Stretch the filters of a network of images; its last layer becomes the head."
         own = self.state_dict()
-        if any(k in own for k in state): return dict(state)
+        if any(k.startswith('net.') for k in state): return dict(state)
         out = {}
         for k,v in state.items():
             layer,_,leaf = k.rpartition('.')

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['TubeletEmbed', 'sine_table', 'resize_table', 'Attention', 'Mlp', 'check_chance', 'DropPath', 'Block',
-           'drop_path_rates', 'start_weights', 'new_head', 'VideoModel', 'check_spec', 'build_model', 'Naming']
+           'drop_path_rates', 'without_insides', 'start_weights', 'new_head', 'VideoModel', 'check_spec', 'build_model',
+           'Naming']
 
 # %% ../../nbs/20_models.layers.ipynb #import-numpy-as-np
 import re
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from inspect import signature
 
@@ -164,6 +166,26 @@ def drop_path_rates(
     return [check_chance('drop_path', last) * i/max(1, depth-1) for i in range(depth)]
 
 # %% ../../nbs/20_models.layers.ipynb #start-weights
+def without_insides(
+    f, # A function of tensors, or a module
+    *args, # What it takes
+    norms=None, # The module whose batch norms take part; None: f
+    **kwargs, # What it takes
+): # What it gives
+    "Keep only what goes in, and compute the rest again for the gradient; batch norms count a batch once."
+    norms = [m for m in (f if norms is None else norms).modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    again = dict(context_fn=lambda: (nullcontext(), _at_rest(norms))) if norms else {}
+    return checkpoint(f, *args, use_reentrant=False, **again, **kwargs)
+
+@contextmanager
+def _at_rest(norms):
+    "Batch norms that normalise as ever, and whose running means stay."
+    was = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms if m.track_running_stats]
+    for m,*_ in was: m.momentum = 0.
+    try: yield
+    finally:
+        for m,momentum,n in was: m.momentum = momentum; m.num_batches_tracked.copy_(n)
+
 def start_weights(
     module:nn.Module, # Changed in place if it is a linear layer
 ):
@@ -211,7 +233,8 @@ class VideoModel(nn.Module):
     def reset_classifier(self,
         n_classes:int, # K, >= 2
     ):
-        "Replace the head by a fresh one; the rest keeps its weights."
+        "Replace the head by a fresh one; the rest keeps its weights, and the names of the classes are forgotten."
+        self.__dict__.pop('labels', None)
         self.head = new_head(self.head.in_features, n_classes, self.head_init_scale).to(self.head.weight)
 
     def get_classifier(self)->nn.Linear:
@@ -230,7 +253,7 @@ class VideoModel(nn.Module):
     ): # What it gives
         "Call a block, and keep its insides for the gradient or not."
         if not (self.grad_checkpointing and torch.is_grad_enabled()): return block(*args)
-        return checkpoint(block, *args, use_reentrant=False)
+        return without_insides(block, *args)
 
 # %% ../../nbs/20_models.layers.ipynb #check-spec
 def check_spec(

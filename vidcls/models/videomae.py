@@ -6,7 +6,7 @@
 __all__ = ['VideoMAE', 'videomae_tiny', 'videomae_small', 'videomae_base', 'videomae_large', 'videomae_huge']
 
 # %% ../../nbs/23_models.videomae.ipynb #from-dataclasses-import-fields
-import warnings
+import re, warnings
 
 import torch
 from torch import nn
@@ -74,6 +74,8 @@ def adapt(self:VideoMAE,
     state:dict, # Tensors by the authors' or transformers' names, of a classifier or of the pre-training
 )->dict: # Tensors by our names
     "Translate names; of a pre-training checkpoint take the encoder, and say what is left."
+    state = {re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', k) if k.startswith('videomae.') else k: v
+             for k,v in state.items()}                       # transformers' files say q_bias, its modules query.bias
     state = {k.removeprefix('encoder.'): v for k,v in _THEIRS.to_ours(state).items()}
     if 'encoder_to_decoder.weight' not in state: return state
     left = ('decoder.', 'mask_token', 'encoder_to_decoder.', 'norm.', 'videomae.layernorm.')
@@ -84,7 +86,7 @@ def adapt(self:VideoMAE,
 
 @patch
 def to_transformers(self:VideoMAE)->tuple: # (config as a dictionary, tensors by transformers' names)
-    "This model as transformers' VideoMAEForVideoClassification."
+    "This model as transformers' VideoMAEForVideoClassification, whose table of positions is always the one of the clips at hand."
     block, embed = self.blocks[0], self.patch_embed.proj
     config = dict(architectures=['VideoMAEForVideoClassification'], model_type='videomae', use_mean_pooling=True,
                   patch_size=embed.kernel_size[1], tubelet_size=embed.kernel_size[0], hidden_size=embed.out_channels,

@@ -15,8 +15,9 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from ..core import ArgumentError, CheckpointError, atomic_path
-from .layers import VideoModel
+from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path
+from .layers import VideoModel, sine_table
+from .videomae import VideoMAE
 
 # %% ../../nbs/26_models.weights.ipynb #weight-suffixes-safetensors-pt-pth-bin
 WEIGHT_SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin')
@@ -145,13 +146,16 @@ def load_weights(
 # %% ../../nbs/26_models.weights.ipynb #in-folder
 def _in_folder(folder):
     "What a folder in transformers' format holds."
-    config, processor = _json(folder/'config.json'), _json(folder/'preprocessor_config.json', needed=False)
+    config, processor = _json(folder/'config.json'), _processor(folder)
     for name in ('model.safetensors', 'pytorch_model.bin'):
         index = _json(folder/f'{name}.index.json', needed=False).get('weight_map')
         if (folder/name).is_file(): return FoundWeights([_checked(folder/name)], config, processor)
         if isinstance(index, dict) and all(Path(n).name == n for n in map(str, index.values())):   # no way out of the folder
             return FoundWeights([_checked(folder/n) for n in sorted(set(index.values()))], config, processor)
     raise CheckpointError(f"{folder}: holds no model.safetensors and no pytorch_model.bin.")
+
+def _processor(folder):
+    return _json(folder/'preprocessor_config.json', needed=False) or _json(folder/'video_preprocessor_config.json', needed=False)
 
 def _json(path, needed=True):
     if not path.is_file():
@@ -167,7 +171,7 @@ def _from_hub(name):
     "The folder of a hub id in the hub's own cache; fetched if it is not there."
     from huggingface_hub import snapshot_download
     repo, _, revision = name.partition('@')
-    wanted = ['config.json', 'preprocessor_config.json', 'model*.safetensors', '*.index.json']
+    wanted = ['config.json', 'preprocessor_config.json', 'video_preprocessor_config.json', 'model*.safetensors', '*.index.json']
     get = lambda patterns: Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
     try:
         folder = get(wanted)
@@ -187,7 +191,11 @@ def save_transformers(
     "Write `config.json`, `model.safetensors` and `preprocessor_config.json` as transformers does."
     from safetensors.torch import save_file
     config, state = model.to_transformers()
-    labels = [str(l) for l in labels or getattr(model, 'labels', None) or [f'LABEL_{i}' for i in range(model.n_classes)]]
+    if isinstance(model, VideoMAE) and not torch.equal(model.pos, sine_table(*model.pos.shape[1:]).to(model.pos)): raise VidclsError(
+        "the positions of this model were resized from other clips; transformers makes them for the clips at hand, so the model would be another "
+        "one there. Fine-tune with pos_of=(n_frames, size) of its own spec, then save.")
+    labels = getattr(model, 'labels', None) if labels is None else labels
+    labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
     if len(labels) != model.n_classes:
         raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give one for each.")
     folder = Path(folder)
@@ -199,7 +207,11 @@ def save_transformers(
                      do_center_crop=True, crop_size=size, do_rescale=True, rescale_factor=1/255, do_normalize=True,
                      image_mean=list(spec.mean), image_std=list(spec.std))
     with atomic_path(folder/'model.safetensors') as part:
-        save_file({k: v.detach().cpu().contiguous().clone() for k,v in state.items()}, part, metadata={'format': 'pt'})
+        save_file({_in_files(k): v.detach().cpu().contiguous().clone() for k,v in state.items()}, part, metadata={'format': 'pt'})
     for name,content in (('preprocessor_config.json', processor), ('config.json', config)):
         with atomic_path(folder/name) as part: part.write_text(json.dumps(content, indent=2))
     return folder
+
+def _in_files(name):
+    "transformers' modules say query.bias where its files, old and new, say q_bias."
+    return re.sub(r'\.(query|value)\.bias$', lambda m: f'.{m[1][0]}_bias', name)

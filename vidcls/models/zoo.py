@@ -7,6 +7,7 @@ __all__ = ['MODELS', 'list_models', 'TransformersModel', 'transformers_model', '
            'model_table']
 
 # %% ../../nbs/27_models.zoo.ipynb #import-os-warnings
+import re, warnings
 from dataclasses import fields
 from fnmatch import fnmatchcase
 from functools import cache
@@ -49,6 +50,10 @@ class TransformersModel(VideoModel):
         if not isinstance(config, dict) or 'model_type' not in config:
             raise ArgumentError("config is missing, or has no 'model_type'; give pretrained= a folder or a hub id, or "
                                 "config={'model_type': 'vivit', …}.")
+        made = spec_of({k: v for k,v in config.items() if k in ('num_frames', 'image_size')}, {})
+        if differ := [f"{k}={getattr(spec, k)}, made for {v}" for k,v in made.items() if getattr(spec, k) != v]: raise ArgumentError(
+            f"{'; '.join(differ)}: transformers' {config['model_type']!r} takes the clips of its config only. Of VideoMAE and TimeSformer, the "
+            "models here take others: create_model('timesformer_base', pretrained, n_frames=16).")
         self.net = _from_config(config)
         layer = getattr(self.net, 'classifier', None)
         if not isinstance(layer, nn.Linear):
@@ -60,7 +65,8 @@ class TransformersModel(VideoModel):
     )->torch.Tensor: # (B,D), what the last layer sees
         "What the network knows of a clip."
         self.check_clips(x)
-        return self.net(**{self.net.main_input_name: x.transpose(1,2)}).logits    # transformers takes (B,T,C,H,W)
+        z = self.net(**{self.net.main_input_name: x.transpose(1,2)}).logits      # transformers takes (B,T,C,H,W)
+        return z if len(z) == len(x) else z.unflatten(0, (len(x),-1)).mean(1)    # its space-only TimeSformer answers for each frame
 
     def forward_head(self,
         x:torch.Tensor, # (B,D)
@@ -86,7 +92,7 @@ def _from_config(config):
     try: from transformers import AutoConfig, AutoModelForVideoClassification
     except ImportError as e: raise VidclsError("this model needs transformers: pip install transformers") from e
     try:
-        given = {k: v for k,v in config.items() if k not in ('model_type', 'id2label', 'label2id')}
+        given = {k: v for k,v in config.items() if k not in ('model_type', 'id2label', 'label2id', 'dtype', 'torch_dtype')}
         return AutoModelForVideoClassification.from_config(AutoConfig.for_model(config['model_type'], **given))
     except Exception as e:
         said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
@@ -108,10 +114,18 @@ def spec_of(
     "What a folder in transformers' format says about clips."
     out = {}
     for field, names in dict(n_frames=('num_frames', 'frames_per_clip'), size=('crop_size', 'image_size')).items():
-        if found := [config[n] for n in names if isinstance(config.get(n), int)]: out[field] = found[0]
-    for field, name in dict(mean='image_mean', std='image_std').items():
-        if processor.get(name) and processor.get('do_normalize', True): out[field] = processor[name]
-    return out
+        values = [v[0] if isinstance(v := config.get(n), (list, tuple)) and len(set(v)) == 1 else v for n in names]
+        if found := [v for v in values if isinstance(v, int)]: out[field] = found[0]
+    return out | _normalisation(processor)
+
+def _normalisation(processor):
+    "What a processor does to bytes, as mean and standard deviation of values in [0,1]: it may scale, shift and normalise."
+    if not processor: return {}
+    scale = 255*processor.get('rescale_factor', 1/255) if processor.get('do_rescale', True) else 255.
+    shift = 1. if processor.get('offset') and processor.get('do_rescale', True) else 0.        # ViViT: scaled to [-1,1] first
+    mean, std = ((0.,)*3, (1.,)*3) if not processor.get('do_normalize', True) else (processor.get('image_mean'), processor.get('image_std'))
+    if not mean or not std: return {}
+    return dict(mean=tuple((m+shift)/scale for m in mean), std=tuple(s/scale for s in std))
 
 MODELS['transformers'] = transformers_model
 
@@ -124,13 +138,15 @@ def create_model(
 )->nn.Module: # With .spec and .n_classes, in training mode
     "A model by its name, fresh or with weights."
     check_choice('name', name, list_models())
-    if pretrained is None: return _named(MODELS[name](n_classes or 400, **overrides), name, overrides)
+    if pretrained is None: return _named(MODELS[name](400 if n_classes is None else n_classes, **overrides), name, overrides)
     found = find_weights(_imagenet(name) if pretrained == 'imagenet' else pretrained, 'pretrained')
     asked = _said_by(name, found) | overrides
     if name.startswith('videomae'): asked |= _grid_of(name, asked, found)
     state = found.read() if name != 'transformers' else _read_by_transformers(found)
-    model = MODELS[name](n_classes or 400, **asked)
-    if n_classes is None and (k := len(model.adapt(state).get('head.weight', ()))) >= 2: model.reset_classifier(k)
+    model = MODELS[name](400 if n_classes is None else n_classes, **asked)
+    if n_classes is None:
+        state = model.adapt(state)
+        if (k := len(state.get('head.weight', ()))) >= 2: model.reset_classifier(k)
     fit_in(model, state, pretrained)
     if len(found.labels) == model.n_classes: model.labels = found.labels
     return _named(model, name, asked)
@@ -152,7 +168,10 @@ def _said_by(name, found):
         raise CheckpointError(f"pretrained holds a {kind!r} and name is {name!r}; name='transformers' takes any video "
                               "classifier of transformers.")
     ways = dict(divided_space_time='divided', joint_space_time='joint', space_only='space')
+    if c.get('hidden_act', 'gelu') != 'gelu' and family in ('videomae', 'timesformer'):
+        raise CheckpointError(f"pretrained has hidden_act={c['hidden_act']!r}; the models here have 'gelu'. name='transformers' takes it.")
     extra = {'attention': ways[c['attention_type']]} if c.get('attention_type') in ways else {}
+    if family in ('videomae', 'timesformer') and 'num_attention_heads' in c: extra['heads'] = c['num_attention_heads']
     return spec_of(c, found.processor) | extra
 
 def _imagenet(name):
@@ -166,7 +185,11 @@ def _grid_of(name, asked, found):
     base = _default_spec(name).with_(**{k: v for k,v in spec_of(found.config, found.processor).items() if k in ('n_frames', 'size')})
     spec = asked.get('spec') or _default_spec(name)
     wanted = tuple(asked.get(n, getattr(spec, n)) for n in ('n_frames', 'size'))
-    return {} if 'pos_of' in asked or wanted == (base.n_frames, base.size) else {'pos_of': (base.n_frames, base.size)}
+    if 'pos_of' in asked or wanted == (base.n_frames, base.size): return {}
+    if not found.config: warnings.warn(
+        f"a file doesn't say for which clips its VideoMAE was made; positions of {base.n_frames} frames of {base.size}² are taken and resized to "
+        f"{wanted[0]} of {wanted[1]}². If the weights were made for those, give pos_of={wanted}.", stacklevel=3)
+    return {'pos_of': (base.n_frames, base.size)}
 
 @cache
 def _default_spec(name):
@@ -222,7 +245,11 @@ def citation(
     name:str, # One of list_models()
 )->str:
     "Whom to cite for a model."
-    return _FAMILIES[check_choice('name', name, list_models()).split('_')[0]][1]
+    return _family(check_choice('name', name, list_models()))[1]
+
+_IN_PACKAGES = ('efficientnet_lite0_inflated',)                          # weights that a package brings
+def _family(name): return _FAMILIES.get(name.split('_')[0], ('', ''))
+def _short(cited): return m[0] if (m := re.search(r'arXiv [\d.]+\d|CVPR \d+', cited)) else ''
 
 # %% ../../nbs/27_models.zoo.ipynb #counts-2
 @cache
@@ -248,5 +275,5 @@ def model_table(
         top1,protocol,source = _PUBLISHED.get(name, (None, '', ''))
         rows.append(dict(model=name, weights_M=round(weights, 1), madds_G=round(madds, 2), n_frames=spec.n_frames,
                          size=spec.size, top1=top1, protocol=protocol, source=source,
-                         licence=_FAMILIES[name.split('_')[0]][0] if top1 else ''))
+                         licence=_family(name)[0] if top1 or name in _IN_PACKAGES else '', cite=_short(citation(name))))
     return pd.DataFrame(rows).set_index('model').sort_values('weights_M') if rows else pd.DataFrame()
