@@ -133,6 +133,34 @@ def test_coverage_with_clips_in_families(p, groups, size, alike):
     naive = coverage(draw, lambda right, _: wilson(int(right.sum()), len(right)), p, 500)
     assert naive < .9                                                    # as if clips were independent: the promise is broken
 
+@pytest.mark.parametrize('sizes', [[20, 15, 13] + [6]*25 + [3]*7, [60] + [3]*30], ids=['as real sets have them', 'one large'])
+@pytest.mark.parametrize('alike', [.3, 1.])
+def test_coverage_with_families_of_different_size(sizes, alike):
+    groups, p = np.repeat(np.arange(len(sizes)), sizes), .8
+    def draw(rng):
+        own = (rng.random(len(sizes)) < p).astype(float) if alike == 1 else rng.beta(p*(1/alike-1), (1-p)*(1/alike-1), len(sizes))
+        return rng.random(len(groups)) < own[groups], groups
+    assert .93 <= coverage(draw, cluster_wilson, p, 1000) <= .98
+
+def test_an_interval_holds_its_own_accuracy():
+    for G in range(2, 40):
+        for m in (2, 3, 4, 8):
+            for right in (0, 1):
+                low, high = cluster_wilson(np.full(G*m, right), np.repeat(np.arange(G), m))
+                assert low <= right <= high
+    with pytest.raises(ArgumentError, match='NaN'): cluster_wilson([1, np.nan], [0, 1])
+
+@pytest.mark.parametrize('G', [3, 5, 9])
+def test_equal_models_are_seldom_told_apart_by_few_groups(G):
+    rng, wrong = np.random.default_rng(0), 0
+    groups = np.repeat(np.arange(G), 10)
+    for _ in range(500):
+        lean = rng.normal(0, .2, G)[groups]                              # one model is better on some actors, the other on others
+        _, low, high = paired_difference(rng.random(10*G) < .6+lean, rng.random(10*G) < .6-lean, groups, n_boot=200)
+        wrong += not low <= 0 <= high
+    assert wrong/500 <= .09
+    assert np.isnan(paired_difference([1,1,0,1], [0,1,0,0], [0]*4)[1:]).all()      # one group: nothing is known
+
 def test_coverage_of_the_paired_difference():
     "Two models on the same clips, in families; the true difference is .1."
     def draw(rng):

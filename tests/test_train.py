@@ -322,3 +322,21 @@ def test_lr_find_puts_everything_back_also_after_an_error(clips):
 def test_overhead(clips):
     from vidcls.benchmark_fit import benchmark_fit
     assert benchmark_fit(rounds=5).df.set_index('way').ratio['vidcls fit'] > .97
+
+def test_a_training_that_was_over_stays_over(clips, tmp_path):
+    lengths = []
+    for _ in range(3):
+        m = small(2)
+        hist = fit(m, loaders(from_folder(clips).only(['left','right']), m.spec, bs=8), 20, lr=1e-9, patience=1, out=tmp_path, resume='auto', show=False)
+        lengths.append((len(hist), hist.stopped))
+    assert lengths[0][0] < 20 and lengths == lengths[:1]*3
+
+def test_a_refused_training_leaves_nothing_behind(clips, tmp_path):
+    m = small(2); dls = loaders(from_folder(clips).only(['left','right']), m.spec, bs=8)
+    fit(m, dls, 1, lr=1e-4, precision='bf16', out=tmp_path, show=False)
+    x = torch.randn(2,3,8,32,32)
+    before = m.eval()(x)
+    with pytest.raises(CheckpointError, match='another training'): fit(m, dls, 2, lr=1e-4, precision='bf16', out=tmp_path, resume='auto', show=False)
+    with pytest.raises(TypeError): fit(m, dls, 1, lr=1e-4, precision='bf16', opt_args=dict(nonsense=1), show=False)
+    assert torch.equal(m.eval()(x), before)                              # in full precision, and no better and no worse
+    fit(m, dls, 1, lr=1e-4, precision='no', show=False)

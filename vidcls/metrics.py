@@ -171,14 +171,18 @@ def cluster_wilson(
     groups = np.unique(np.asarray(groups), return_inverse=True)[1]
     if right.ndim != 1 or not len(right) or len(groups) != len(right):
         raise ArgumentError(f"right has shape {right.shape} and groups {groups.shape}; expected (N,) of each, N >= 1.")
+    if not np.isfinite(right).all(): raise ArgumentError("right holds NaN; each clip is right (1) or wrong (0).")
     if not 0 < level < 1: raise ArgumentError(f"level={level}; accepted: between 0 and 1.")
     N, G, p = len(right), groups.max()+1, right.mean()
     if G == N: return wilson(int(right.sum()), N, level)
     sizes, sums = np.bincount(groups), np.bincount(groups, right)
-    var = ((sums - p*sizes)**2).sum() * G/max(1, G-1) / N**2             # of the mean, between groups
+    worst = (sizes**2).sum()/N                                           # effect if groups were right or wrong as a whole
+    G = N/worst                                                          # groups of one size that tell as much; a large one counts alone
+    var = ((sums - p*sizes)**2).sum() * (G/(G-1) if G > 1 else 1) / N**2     # of the mean, between groups
     alone = p*(1-p)/N                                                    # if clips were independent
-    effect = np.clip(var/alone, 1, N/G) if alone > 0 else N/G            # nothing varies: as bad as it could be
-    return _wilson(p, N/effect, _t_quantile(1-(1-level)/2, max(1, G-1)))
+    effect = np.clip(var/alone, 1, worst) if alone > 0 and G > 1 else worst      # nothing varies: as bad as it could be
+    low, high = _wilson(p, N/effect, _t_quantile(1-(1-level)/2, max(1, round(G-1))))
+    return min(low, p), max(high, p)                                     # rounding puts neither on the wrong side
 
 def _wilson(p, n, z):
     centre, half = (p + z*z/2/n)/(1+z*z/n), z/(1+z*z/n)*math.sqrt(max(0., p*(1-p)/n + z*z/4/n/n))
@@ -232,8 +236,15 @@ def paired_difference(
     sums, n = np.bincount(groups, d), np.bincount(groups)                    # (G,)
     G, rng = len(sums), np.random.default_rng(seed)
     drawn = rng.multinomial(G, np.full(G, 1/G), check_at_least('n_boot', n_boot, 100))      # (n_boot,G): how often
-    low, high = np.quantile(drawn @ sums / (drawn @ n), [(1-level)/2, (1+level)/2])
-    return float(d.mean()), float(low), float(high)
+    low, high = np.quantile(drawn @ sums / (drawn @ n), [(1-level)/2, (1+level)/2]) - d.mean()
+    few = _few(G, level)
+    return float(d.mean()), float(d.mean() + few*low), float(d.mean() + few*high)
+
+def _few(G, level):
+    "How much wider an interval has to be because few groups tell little about their own spread; of one group nothing is known."
+    if G == 1: return float('nan')
+    q = 1-(1-level)/2
+    return math.sqrt(G/(G-1)) * _t_quantile(q, G-1)/NormalDist().inv_cdf(q)
 
 # %% ../nbs/40_metrics.ipynb #check-probs
 def check_probs(

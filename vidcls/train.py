@@ -128,8 +128,8 @@ def take_step(
         if not run.acc.optimizer_step_was_skipped: run.sched.step()      # half precision skips steps that overflow
         run.train_loss += run.step_loss
         run.step += 1; run('after_step')
-    run.opt.zero_grad(set_to_none=True)
-    run.n_steps += 1; run.step_loss = torch.zeros((), device=run.acc.device)
+    elif run.scaled: run.acc.scaler.update()                             # else the next step finds it half done
+    run.opt.zero_grad(set_to_none=True); run.n_steps += 1; run.step_loss = torch.zeros((), device=run.acc.device)
 
 # %% ../nbs/32_train.ipynb #validate-2
 @torch.no_grad()
@@ -191,9 +191,14 @@ class EarlyStopping(Callback):
         patience:int=15, # Epochs to wait for something better, >= 1
     ): self.patience = check_whole('patience', patience)
 
-    def after_epoch(self, run):
+    def before_fit(self, run):
+        if len(run.hist): self._judge(run, run.epoch)                    # resumed: it may have been over already
+
+    def after_epoch(self, run): self._judge(run, run.epoch+1)
+
+    def _judge(self, run, done):
         waited = len(run.hist)-1 - run.hist.best
-        if waited >= self.patience and run.epoch+1 < run.epochs: run.stop(f'nothing better for {waited} epochs')
+        if waited >= self.patience and done < run.epochs: run.stop(f'nothing better for {waited} epochs')
 
 class EMA(Callback):
     "Keep a moving average of the weights; it is judged, and kept, instead of the weights."
@@ -356,14 +361,14 @@ class Run:
         steps = -(-self.n_batches//self.accum)
         self.sched = make_schedule(self.opt.optimizer, cfg['schedule'], self.epochs*steps,
                                    0 if cfg['schedule'] == 'onecycle' else round(min(cfg['warmup'], self.epochs)*steps))
-        self.scaled = cfg['precision'] == 'fp16'
+        self.scaled = self.acc.scaler is not None                        # fp16 on a GPU
         self.loss_func = loss or LabelSmoothingCrossEntropy(cfg['smoothing'])
         if isinstance(self.loss_func, torch.nn.Module): self.loss_func.to(self.acc.device)      # class weights move along
         self.augment, self.mix, self.metrics = augment, mix, metrics or {}
         self.gen = torch.Generator().manual_seed(cfg['seed'] + self.acc.process_index)
         self.paths = {s: getattr(dls, s).dataset.paths for s in ('train','valid') if getattr(dls, s) is not None}
         self.hist, self.best, self.callbacks = History(), None, callbacks
-        self.epoch = self.step = self.n_steps = self.done = self.rows_done = self.last_count = 0
+        self.epoch = self.epoch_steps = self.step = self.n_steps = self.done = self.rows_done = self.last_count = 0
         self.row, self.stopping, self.timer, self.elapsed = {}, None, WaitTimer(()), 0.
         self.step_loss = self.train_loss = torch.zeros((), device=self.acc.device)
 
@@ -460,7 +465,7 @@ def loss_on_cpu(self:Run,
     return f(logits.to(device), labels.to(device)).item()
 
 @property
-def _n_good(self): return max(1, self.n_steps - sum(b['epoch'] == self.epoch+1 for b in self.hist.bad_steps))
+def _n_good(self): return max(1, self.n_steps - self.epoch_steps - sum(b['epoch'] == self.epoch+1 for b in self.hist.bad_steps))
 Run.n_good = _n_good
 
 # %% ../nbs/32_train.ipynb #finite
@@ -683,8 +688,11 @@ def fit(
     cfg['about'] = _about(model, dls, cfg)
     if (resume or every is not None) and out is None: raise ArgumentError("resume and every need out=, the folder for checkpoints.")
     torch.manual_seed(seed)
-    run = Run(model, dls, cfg, _callbacks(cfg, callbacks), augment, mix, loss, metrics)
-    return _train(run, _resumed(run, resume, out))
+    try:
+        run = Run(model, dls, cfg, _callbacks(cfg, callbacks), augment, mix, loss, metrics)
+        resumed = _resumed(run, resume, out)
+    except BaseException: _release(model); raise
+    return _train(run, resumed)
 
 def _precision(asked):
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
@@ -774,11 +782,15 @@ def _better(new, old, monitor='accuracy'):
     sign = -1 if 'loss' in monitor else 1
     return (sign*new[monitor], -new['valid_loss']) > (sign*old[monitor], -old['valid_loss'])
 
+def _release(model):
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import extract_model_from_parallel
+    extract_model_from_parallel(model, keep_fp32_wrapper=False)
+    AcceleratorState._reset_state()                                      # or a second fit could not choose its precision
+
 def _unwrap(run):
     "Best weights into the model; accelerate's wrapping off, so that it computes in full precision again."
-    from accelerate.state import AcceleratorState
-    run.acc.unwrap_model(run.model, keep_fp32_wrapper=False)
-    AcceleratorState._reset_state()                                      # or a second fit could not choose its precision
+    _release(run.model)
     if run.best is not None: run.net.load_state_dict(run.best)
     run.net.eval()
 
