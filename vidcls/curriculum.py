@@ -84,7 +84,7 @@ def fit_stages(
 )->tuple: # (model of the last stage, list of histories)
     "Train one network on clips that grow from stage to stage."
     if not stages: raise ArgumentError("stages is empty; give at least one, as in [dict(n_frames=8, size=112, bs=32, epochs=10)].")
-    of_spec, model, hists = ('n_frames', 'size'), None, []
+    of_spec, model, first, hists = ('n_frames', 'size'), None, None, []
     for stage in stages:
         changes = {k: stage[k] for k in of_spec if k in stage}
         before, own = model, {k: v for k,v in stage.items() if k not in (*of_spec, 'bs')}
