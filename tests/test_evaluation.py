@@ -123,12 +123,17 @@ def test_coverage_of_wilson(p, n):
     inside = [sum(binom.pmf(k, n, q) for k,(lo,hi) in enumerate(bounds) if lo <= q <= hi) for q in np.linspace(p-.03, p+.03, 61)]
     assert .93 <= np.mean(inside) <= .97
 
+def in_families(sizes, p, alike):
+    "Each group has its own accuracy, beta-distributed with intraclass correlation `alike`; 1 means that a group is right or wrong as a whole."
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    def draw(rng):
+        own = (rng.random(len(sizes)) < p).astype(float) if alike == 1 else rng.beta(p*(1/alike-1), (1-p)*(1/alike-1), len(sizes))
+        return rng.random(len(groups)) < own[groups], groups
+    return draw
+
 @pytest.mark.parametrize('p,groups,size,alike', [(.8, 40, 5, .3), (.7, 25, 8, .6), (.85, 60, 4, 1.)])
 def test_coverage_with_clips_in_families(p, groups, size, alike):
-    "Each group has its own accuracy, beta-distributed with intraclass correlation `alike`; 1 means that a group is right or wrong as a whole."
-    def draw(rng):
-        own = (rng.random(groups) < p).astype(float) if alike == 1 else rng.beta(p*(1/alike-1), (1-p)*(1/alike-1), groups)
-        return rng.random((groups,size)).ravel() < np.repeat(own, size), np.repeat(np.arange(groups), size)
+    draw = in_families([size]*groups, p, alike)
     assert .93 <= coverage(draw, cluster_wilson, p) <= .97
     naive = coverage(draw, lambda right, _: wilson(int(right.sum()), len(right)), p, 500)
     assert naive < .9                                                    # as if clips were independent: the promise is broken
@@ -136,11 +141,7 @@ def test_coverage_with_clips_in_families(p, groups, size, alike):
 @pytest.mark.parametrize('sizes', [[20, 15, 13] + [6]*25 + [3]*7, [60] + [3]*30], ids=['as real sets have them', 'one large'])
 @pytest.mark.parametrize('alike', [.3, 1.])
 def test_coverage_with_families_of_different_size(sizes, alike):
-    groups, p = np.repeat(np.arange(len(sizes)), sizes), .8
-    def draw(rng):
-        own = (rng.random(len(sizes)) < p).astype(float) if alike == 1 else rng.beta(p*(1/alike-1), (1-p)*(1/alike-1), len(sizes))
-        return rng.random(len(groups)) < own[groups], groups
-    assert .93 <= coverage(draw, cluster_wilson, p, 1000) <= .98
+    assert .93 <= coverage(in_families(sizes, .8, alike), cluster_wilson, .8, 1000) <= .98
 
 def test_an_interval_holds_its_own_accuracy():
     for G in range(2, 40):

@@ -465,7 +465,7 @@ def loss_on_cpu(self:Run,
     return f(logits.to(device), labels.to(device)).item()
 
 @property
-def _n_good(self): return max(1, self.n_steps - self.epoch_steps - sum(b['epoch'] == self.epoch+1 for b in self.hist.bad_steps))
+def _n_good(self): return self.n_steps - self.epoch_steps - sum(b['epoch'] == self.epoch+1 for b in self.hist.bad_steps)
 Run.n_good = _n_good
 
 # %% ../nbs/32_train.ipynb #finite
@@ -756,9 +756,8 @@ def _one_epoch(run):
     train_epoch(run, run.timer)
     if run.stopping: return
     run('after_train')
-    good = run.n_steps - run.epoch_steps - sum(b['epoch'] == run.epoch+1 for b in run.hist.bad_steps)
-    if not good: raise VidclsError("no training clip could be read, or no step was finite, in this epoch; see on_error in the loaders.")
-    mean = run.acc.reduce(run.train_loss.clone()).item()/good
+    if not run.n_good: raise VidclsError("no training clip could be read, or no step was finite, in this epoch; see on_error in the loaders.")
+    mean = run.acc.reduce(run.train_loss.clone()).item()/run.n_good
     run.row |= dict(train_loss=mean, valid_loss=None, accuracy=None)
     if run.valid_loader is not None: validate(run, run.batches(run.valid_loader))
     if run.stopping: return

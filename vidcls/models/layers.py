@@ -252,8 +252,10 @@ class VideoModel(nn.Module):
         *args, # What it takes
     ): # What it gives
         "Call a block, and keep its insides for the gradient or not."
-        if not (self.grad_checkpointing and torch.is_grad_enabled()): return block(*args)
-        return without_insides(block, *args)
+        return without_insides(block, *args) if self._frugal else block(*args)
+
+    @property
+    def _frugal(self): return self.grad_checkpointing and torch.is_grad_enabled()
 
 # %% ../../nbs/20_models.layers.ipynb #check-spec
 def check_spec(
