@@ -123,7 +123,10 @@ def _ways(name, device, overrides, compiled):
     theirs, ours = _pair(name, **overrides)
     ways = {PEERS[name]: theirs, 'ours': ours}
     if compiled: ways |= {f'{PEERS[name]}, compiled': torch.compile(theirs), 'ours, compiled': torch.compile(ours)}
+    if device.type == 'cuda': ways['ours, float32'] = ours
     return {k: m.to(device).train() for k,m in ways.items()}
+
+def _half(way, device): return device.type == 'cuda' and 'float32' not in way
 
 def _batch(ours, bs, device):
     g, s = torch.Generator().manual_seed(0), ours.spec
@@ -131,13 +134,14 @@ def _batch(ours, bs, device):
             torch.randint(ours.n_classes, (bs,), generator=g).to(device))
 
 # %% ../nbs/47_benchmark_models.ipynb #peak-mb
-def _peak_mb(name, way, bs, device, overrides, half):
-    "Megabytes above weights, gradients and clips at the highest point of three steps, in a process of its own."
+def _peak_mb(name, way, bs, device, overrides):
+    "Megabytes above weights, gradients and clips at the highest point of three steps; on a CPU in a process of its own."
     import multiprocessing as mp
     from vidcls.benchmark_models import _measure_peak                    # a notebook's function can't be sent to a process
-    with mp.get_context('spawn').Pool(1) as pool: return pool.apply(_measure_peak, (name, way, bs, str(device), overrides, half))
+    if device.type == 'cuda': return _measure_peak(name, way, bs, device, overrides)
+    with mp.get_context('spawn').Pool(1) as pool: return pool.apply(_measure_peak, (name, way, bs, device, overrides))
 
-def _measure_peak(name, way, bs, device, overrides, half):
+def _measure_peak(name, way, bs, device, overrides):
     model = _ways(name, device, overrides, False)['ours' if way.startswith('ours') else PEERS[name]]
     if way == 'ours, checkpointed': model.set_grad_checkpointing()
     ours = create_model(name, n_classes=2, **overrides) if not way.startswith('ours') else model
@@ -148,7 +152,7 @@ def _measure_peak(name, way, bs, device, overrides, half):
         base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
     else: base = 1e3*_process_gb('VmRSS')
     for _ in range(3):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=half): loss = F.cross_entropy(model(x).float(), y)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=_half(way, device)): loss = F.cross_entropy(model(x).float(), y)
         loss.backward()
     if x.is_cuda: return (torch.cuda.max_memory_allocated()-base)/1e6
     return 1e3*_process_gb() - base                                  # not ru_maxrss: a spawned process inherits its parent's
@@ -167,28 +171,27 @@ def benchmark_step(
     "A training step by our model and by another implementation of it, with the same weights and clips."
     check_choice('name', name, PEERS); check_whole('bs', bs); check_whole('rounds', rounds)
     device = pick_device(device)
-    half = compiled_by_default = device.type == 'cuda'
-    ways = _ways(name, device, overrides, compiled_by_default if compiled is None else compiled)
+    ways = _ways(name, device, overrides, device.type == 'cuda' if compiled is None else compiled)
     x, y = _batch(ways['ours'], bs, device)
     _check_equal(ways, x)
     times, order = {w: [] for w in ways}, np.random.default_rng(0)
     for r in progress(range(rounds+2), desc=f'{name}: steps', show=show):
         for w in order.permutation(list(ways)):
-            t = _step(ways[w], x, y, half)
+            t = _step(ways[w], x, y, _half(w, device))
             if r > 1: times[w].append(t)
     facts = _flops(ways['ours'], bs)
     ways = list(ways); torch._dynamo.reset()
     peaks = {}
     for w in progress([*(w for w in ways if 'compiled' not in w), 'ours, checkpointed'] if memory else [], desc=f'{name}: memory', show=show):
-        peaks[w] = _peak_mb(name, w, bs, device, overrides, half)
+        peaks[w] = _peak_mb(name, w, bs, device, overrides)
     rows = [_step_row(w, times.get(w), times[ways[0]], peaks.get(w), bs) for w in dict.fromkeys([*ways, *peaks])]
     about = dict(clips=f"{name}, {bs} clips of {x.shape[2]} x {x.shape[3]}²", peer=PEERS[name], rounds=rounds, bs=bs,
-                 precision='bfloat16 autocast' if half else 'float32', **facts)
+                 precision='bfloat16 autocast' if _half('', device) else 'float32', **facts)
     return Benchmark(rows, {**machine_facts(device), **about})
 
 def _check_equal(ways, x):
     "The same logits, or there is nothing to compare."
-    with torch.no_grad():
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):   # or a GPU's convolutions keep three digits
         for m in ways.values(): m.eval()
         a, b = (m(x[:1]).float() for m in list(ways.values())[:2])
         for m in ways.values(): m.train()
@@ -226,22 +229,21 @@ def benchmark_inference(
     "A forward pass by our model and by another implementation of it, with the same weights and clips."
     check_choice('name', name, PEERS); check_whole('bs', bs); check_whole('rounds', rounds)
     device = pick_device(device)
-    half = device.type == 'cuda'
-    ways = {k: m.eval() for k,m in _ways(name, device, overrides, half if compiled is None else compiled).items()}
+    ways = {k: m.eval() for k,m in _ways(name, device, overrides, device.type == 'cuda' if compiled is None else compiled).items()}
     x, _ = _batch(ways['ours'], bs, device)
     _check_equal(ways, x)
     for m in ways.values(): m.eval()
-    sync, times, order = torch.cuda.synchronize if half else lambda: None, {w: [] for w in ways}, np.random.default_rng(0)
+    sync, times, order = torch.cuda.synchronize if device.type == 'cuda' else lambda: None, {w: [] for w in ways}, np.random.default_rng(0)
     for r in progress(range(rounds+2), desc=f'{name}: answers', show=show):
         for w in order.permutation(list(ways)):
             sync(); start = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=half): ways[w](x)
+            with torch.autocast(device.type, torch.bfloat16, enabled=_half(w, device)): ways[w](x)
             sync()
             if r > 1: times[w].append(time.perf_counter()-start)
     base = np.array(times[next(iter(ways))])
     rows = [dict(way=w, ms=1e3*float(np.median(t)), ratio=float(np.median(base/np.array(t))), clips_per_s=bs/float(np.median(t))) for w,t in times.items()]
     about = dict(clips=f"{name}, {bs} clips of {x.shape[2]} x {x.shape[3]}²", peer=PEERS[name], rounds=rounds, bs=bs,
-                 precision='bfloat16 autocast' if half else 'float32')
+                 precision='bfloat16 autocast' if _half('', device) else 'float32')
     return Benchmark(rows, {**machine_facts(device), **about})
 
 # %% ../nbs/47_benchmark_models.ipynb #benchmark-views
