@@ -16,7 +16,7 @@ from torch import nn
 from .core import ArgumentError, check_at_least, check_choice, check_whole
 
 # %% ../nbs/31_optim.ipynb #param-groups
-NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed')  # searched in a parameter's full name
+NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_table$')  # searched in a parameter's full name
 
 def param_groups(
     model:nn.Module, # Its frozen parameters (requires_grad False) are left out
