@@ -36,7 +36,7 @@ def _bare(model, dls, device):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
         opt.step(); opt.zero_grad(set_to_none=True); sched.step()
 
-def _ours(model, dls, device): fit(model, dls, epochs=1, lr=1e-4, patience=None)
+def _ours(model, dls, device): fit(model, dls, epochs=1, lr=1e-4, patience=None, precision='no')
 
 class _AsTrainerWants(torch.nn.Module):
     "The same model, called as transformers' Trainer calls it."
@@ -65,14 +65,17 @@ def benchmark_fit(
     n_groups:int=120, # Scenes of the data set; each gives eight clips
     bs:int=32, # Clips a batch
     rounds:int=7, # Epochs of each loop; two more warm
-    device:str|None=None, # As pick_device takes it
+    device:str|None=None, # As pick_device takes it: the one that fit takes by itself, or the CPU where there is no other
     loops=None, # Some keys of LOOPS, the first one is compared with; None takes all
     show:bool=True, # Show a progress bar?
     **overrides, # As create_model takes them
 )->Benchmark: # A line for each loop: s_epoch, ratio
     "The same epoch by three loops, in turn."
     loops = list(LOOPS) if loops is None else [check_choice('loops', l, LOOPS) for l in loops]
-    check_whole('rounds', rounds); device = pick_device(device)
+    check_whole('rounds', rounds)
+    if (device := pick_device(device)).type != pick_device().type:
+        raise ArgumentError(f"device={str(device)!r}, but fit and the Trainer take {str(pick_device())!r} here; hide that one "
+                            "(CUDA_VISIBLE_DEVICES='') to measure without it.")
     with tempfile.TemporaryDirectory() as tmp:
         table = from_folder(make_motion_clips(tmp, n_groups=check_whole('n_groups', n_groups)))
         seed_everything(0)
@@ -95,8 +98,12 @@ def benchmark_fit(
     return Benchmark(rows, {**machine_facts(device), **about})
 
 # %% ../nbs/48_benchmark_fit.ipynb #base-dict-n-frames-16-size
-_BASE = dict(n_frames=16, size=64, dim=192, depth=6, heads=6)
-TECHNIQUES = {  # name: what changes: of the model, of the loaders, of fit; and whether checkpointing is on
+_NETS = {       # where: model, rate, what is changed of it
+    'cpu': dict(videomae=('videomae_tiny', 1e-3, dict(n_frames=16, size=64, dim=192, depth=6, heads=6)),
+                i3d=('i3d_tiny', 1e-3, dict(n_frames=16, size=64))),
+    'cuda': dict(videomae=('videomae_base', 1e-4, {}), i3d=('i3d', 1e-3, dict(n_frames=16)))}
+_PLAIN = dict(precision='no', opt_args={'fused': False})
+TECHNIQUES = {  # name: what changes: which model; of the model, of the loaders, of fit; whether checkpointing is on; only on a GPU?
     'nothing': {},
     'bfloat16': dict(fit=dict(precision='bf16')),
     'accumulation, 4 × 4': dict(fit=dict(accum=4), loaders=dict(bs=4)),
@@ -107,7 +114,15 @@ TECHNIQUES = {  # name: what changes: of the model, of the loaders, of fit; and 
     'no cache: decode each epoch': dict(loaders=dict(ram_gb=0)),
     'frames as float32 to the device': dict(floats=True),
     'checkpointing, accumulation, half the frames': dict(checkpointing=True, fit=dict(accum=4), loaders=dict(bs=4), model=dict(n_frames=8)),
+    'compile, bfloat16, fused AdamW': dict(fit=dict(compile=True, precision='bf16', opt_args={'fused': True}), gpu=True),
+    'I3D, channels first': dict(net='i3d', channels_first=True),
+    'I3D, channels last': dict(net='i3d'),
 }
+
+def _channels_first(model):
+    "Give each convolution its clips in PyTorch's own order."
+    for m in model.modules():
+        if isinstance(m, torch.nn.Conv3d): m.register_forward_pre_hook(lambda m, args: (args[0].contiguous(),))
 
 class _Floats:
     "A loader whose clips are normalised before they are handed over, as they are elsewhere."
@@ -116,44 +131,48 @@ class _Floats:
     def __iter__(self):
         for b in self.dl: yield b._replace(clips=self.dataset.spec.to_model(b.clips))
 
-def _measure_technique(name, clips, epochs):
+def _measure_technique(name, clips, epochs, where):
     "Step time, memory, accuracy of one technique; in a process of its own."
-    from vidcls.optimizations import _Stopwatch, _process_gb
+    from vidcls.optimizations import _Stopwatch
     how = TECHNIQUES[name]
+    net, lr, size = _NETS[where][how.get('net', 'videomae')]
     table = from_folder(clips).only(['left', 'right'])
     seed_everything(0)
-    model = create_model('videomae_tiny', n_classes=2, **_BASE | how.get('model', {}))
+    model = create_model(net, n_classes=2, **size | how.get('model', {}))
     if how.get('checkpointing'): model.set_grad_checkpointing()
+    if how.get('channels_first'): _channels_first(model)
     dls = loaders(table, model.spec, **dict(bs=16) | how.get('loaders', {}))
     if how.get('floats'):
         dls.train, dls.valid = _Floats(dls.train), _Floats(dls.valid)
         object.__setattr__(model.spec, 'to_model', lambda x, out=None: x)
-    watch, start_gb = _Stopwatch(10**9), _process_gb('VmRSS') or 0
-    hist = fit(model, dls, epochs=epochs, lr=1e-3, augment=None if how.get('floats') else roll_clips, patience=None, callbacks=[watch],
-               show=False, **how.get('fit', {}))
+    watch = _Stopwatch(10**9)
+    hist = fit(model, dls, epochs=epochs, lr=lr, augment=None if how.get('floats') else roll_clips, patience=None, callbacks=[watch],
+               show=False, **_PLAIN | how.get('fit', {}))
     per_epoch = len(watch.times)//epochs
-    return dict(way=name, ms_step=1e3*float(np.median(watch.times[per_epoch//2:])), peak_mb=1e3*(watch.gb-start_gb),
-                first_step_s=watch.times[0], accuracy=max(hist['accuracy']))
+    return dict(way=name, model=net, ms_step=1e3*float(np.median(watch.times[per_epoch//2:])),
+                peak_mb=None if watch.gb is None else 1e3*(watch.gb-watch.start_gb), first_step_s=watch.times[0], accuracy=max(hist['accuracy']))
 
 # %% ../nbs/48_benchmark_fit.ipynb #benchmark-techniques
 def benchmark_techniques(
     epochs:int=4, # Of each training
     n_groups:int=60, # Scenes; each gives two clips
-    techniques=None, # Some keys of TECHNIQUES; None takes all
+    techniques=None, # Some keys of TECHNIQUES, the first one of each model is compared with; None takes all
     show:bool=True, # Show a progress bar?
 )->Benchmark: # A line for each: ms_step, ratio, peak_mb, accuracy
-    "Each technique alone and some together: time of a step, memory, accuracy."
+    "Each technique alone and some together, on the device that `fit` takes: time of a step, memory, accuracy."
     import multiprocessing as mp
     from vidcls.benchmark_fit import _measure_technique                  # a notebook's function can't be sent to a process
-    names = list(TECHNIQUES) if techniques is None else [check_choice('techniques', t, TECHNIQUES) for t in techniques]
+    device = pick_device(); where = 'cuda' if device.type == 'cuda' else 'cpu'
+    if techniques is None: names = [t for t,how in TECHNIQUES.items() if where == 'cuda' or not how.get('gpu')]
+    else: names = [check_choice('techniques', t, TECHNIQUES) for t in techniques]
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
         make_motion_clips(tmp, n_groups=check_whole('n_groups', n_groups))
         for name in progress(names, desc='techniques', show=show):
             with mp.get_context('spawn').Pool(1) as pool:
-                try: rows.append(pool.apply(_measure_technique, (name, tmp, check_whole('epochs', epochs))))
+                try: rows.append(pool.apply(_measure_technique, (name, tmp, check_whole('epochs', epochs), where)))
                 except Exception as e: rows.append(dict(way=name, note=f'{type(e).__name__}: {e}'.splitlines()[0][:80]))
-    base = rows[0].get('ms_step')
-    for r in rows: r['ratio'] = base/r['ms_step'] if base and 'ms_step' in r else None
-    about = dict(clips='videomae, dim 192, depth 6, 16 clips of 16 x 64²; left or right', peer=names[0], rounds=epochs)
-    return Benchmark(rows, {**machine_facts(), **about})
+    base = {}
+    for r in rows: r['ratio'] = base.setdefault(r['model'], r['ms_step'])/r['ms_step'] if 'ms_step' in r else None
+    nets = '; '.join(' '.join([n, *(f'{k} {v}' for k,v in size.items())]) for n,_,size in _NETS[where].values())
+    return Benchmark(rows, {**machine_facts(device), **dict(clips=f'{nets}; 16 clips a step; left or right', peer=names[0], rounds=epochs)})

@@ -7,7 +7,7 @@ __all__ = ['NO_DECAY', 'OPTIMIZERS', 'SCHEDULES', 'param_groups', 'freeze_layers
            'warmup_cosine_factor', 'one_cycle_factor', 'step_factor', 'constant_factor', 'make_schedule', 'scale_lr']
 
 # %% ../nbs/31_optim.ipynb #import-math-re
-import math, re
+import inspect, math, re
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from .core import ArgumentError, check_at_least, check_choice, check_whole
 
 # %% ../nbs/31_optim.ipynb #param-groups
-NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed')  # searched in a parameter's full name
+NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_table$')  # searched in a parameter's full name
 
 def param_groups(
     model:nn.Module, # Its frozen parameters (requires_grad False) are left out
@@ -75,18 +75,26 @@ def adamw(
     lr:float=1e-3, # Peak learning rate, >= 0
     weight_decay:float=0.05, # For the matrices, >= 0; see param_groups
     betas:tuple=(.9,.999), # Memory of the gradient and of its square, each in [0,1)
-    **rates, # layer_decay, backbone: see param_groups
-)->torch.optim.AdamW: # Fused where all parameters are on a GPU
+    fused:bool|None=None, # All weights in a few kernels? None: where all of them are on a GPU
+    **kwargs, # layer_decay, backbone: see param_groups; and what torch's AdamW takes: eps, amsgrad, …
+)->torch.optim.AdamW:
     "AdamW over `param_groups`."
     if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
         raise ArgumentError(f"betas={betas}; accepted: two numbers in [0,1).")
+    rates, more = _sort_out(kwargs, torch.optim.AdamW)
     groups = _with_rates(param_groups(model, weight_decay, **rates), lr)
-    on_gpu = all(p.is_cuda for g in groups for p in g['params'])
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True if on_gpu else None)
+    if fused is None and all(p.is_cuda for g in groups for p in g['params']): fused = True
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, **more)
 
 def _with_rates(groups, lr):
     check_at_least('lr', lr, 0)
     return [{**g, 'lr': lr*g['lr_scale']} for g in groups]
+
+def _sort_out(kwargs, optimizer):
+    "What param_groups takes, and what torch's optimiser takes."
+    rates = {k: kwargs[k] for k in ('layer_decay', 'backbone') if k in kwargs}
+    known = [n for n in inspect.signature(optimizer).parameters if n not in ('params', 'lr', 'weight_decay')]
+    return rates, {k: v for k,v in kwargs.items() if k not in rates and check_choice(f'argument of {optimizer.__name__} (opt_args of fit)', k, known)}
 
 # %% ../nbs/31_optim.ipynb #sgd
 def sgd(
@@ -95,12 +103,13 @@ def sgd(
     weight_decay:float=1e-4, # For the matrices, >= 0; added to the gradient
     momentum:float=.9, # Memory of the gradient, in [0,1)
     nesterov:bool=False, # Look ahead by one step of the memory
-    **rates, # layer_decay, backbone: see param_groups
+    **kwargs, # layer_decay, backbone: see param_groups; and what torch's SGD takes: dampening, fused, …
 )->torch.optim.SGD:
     "SGD with momentum over `param_groups`."
     if not 0 <= momentum < 1: raise ArgumentError(f"momentum={momentum}; accepted: a number in [0,1). Usual is 0.9.")
+    rates, more = _sort_out(kwargs, torch.optim.SGD)
     groups = _with_rates(param_groups(model, weight_decay, **rates), lr)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, **more)
 
 OPTIMIZERS = {'adamw': adamw, 'sgd': sgd}
 

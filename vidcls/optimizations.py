@@ -56,23 +56,29 @@ class _Stopwatch(Callback):
     def __init__(self, steps): self.n, self.times, self.gb = steps, [], None
 
     def before_fit(self, run):
-        self.last = time.perf_counter()
-        torch.cuda.reset_peak_memory_stats() if run.acc.device.type == 'cuda' else _forget_peak()
+        self.device = run.acc.device
+        _forget_peak(self.device)
+        self.start_gb, self.last = _gb(self.device, peak=False), time.perf_counter()
 
     def after_batch(self, run):
-        if run.acc.device.type == 'cuda': torch.cuda.synchronize()
+        if self.device.type == 'cuda': torch.cuda.synchronize()
         now = time.perf_counter(); self.times.append(now-self.last); self.last = now
-        self.gb = max(self.gb or 0, torch.cuda.max_memory_allocated()/1e9) if run.acc.device.type == 'cuda' else _process_gb()
-        self.waiting, self.device = run.timer.share, run.acc.device
+        self.gb, self.waiting = _gb(self.device), run.timer.share
         if len(self.times) >= self.n: run.stop('timed')
+
+def _gb(device, peak=True):
+    "Memory, at most since the mark was put back, or now: of a GPU what PyTorch has allocated, else the process's."
+    if device.type != 'cuda': return _process_gb('VmHWM' if peak else 'VmRSS')
+    return (torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated)(device)/1e9
 
 def _process_gb(what='VmHWM'):
     "Memory of this process, at most since the mark was put back, or now (VmRSS); None where /proc doesn't tell."
     try: return int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith(what)).split()[1])*1024/1e9
     except (OSError, StopIteration): return None
 
-def _forget_peak():
-    "Put the high-water mark of this process back to what it has now (Linux)."
+def _forget_peak(device):
+    "Put the high-water mark back to what there is now (a GPU's; on Linux the process's)."
+    if device.type == 'cuda': return torch.cuda.reset_peak_memory_stats(device)
     try: Path('/proc/self/clear_refs').write_text('5')
     except OSError: pass
 
@@ -153,8 +159,8 @@ def _try_size(model, bs, device, precision):
     half = {'bf16': torch.bfloat16, 'fp16': torch.float16}.get(precision or ('bf16' if device.type == 'cuda' and torch.cuda.is_bf16_supported() else 'no'))
     s, opt = model.spec, adamw(model, lr=0.)
     try:
-        if device.type == 'cuda': torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
-        else: _forget_peak()
+        if device.type == 'cuda': torch.cuda.empty_cache()
+        _forget_peak(device)
         x = torch.randn(bs, 3, s.n_frames, s.size, s.size, device=device)
         for _ in range(2):                                               # the second one with the optimiser's memory in place
             start = time.perf_counter()
@@ -162,7 +168,7 @@ def _try_size(model, bs, device, precision):
             loss.backward(); opt.step(); opt.zero_grad(set_to_none=True)
             if device.type == 'cuda': torch.cuda.synchronize()
         took = time.perf_counter()-start
-        return (torch.cuda.max_memory_allocated()/1e9 if device.type == 'cuda' else _process_gb() or 0.), bs/took
+        return _gb(device) or 0., bs/took
     except Exception as e:
         if not is_out_of_memory(e): raise
         return None, None

@@ -1,0 +1,88 @@
+"What notebooks can't show of losses, optimisers, estimates and recipes: devices that are not here, all models, interruptions."
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vidcls.models.zoo import create_model, list_models
+from vidcls.optim import param_groups
+from vidcls.optimizations import _Stopwatch
+
+
+# --- every model of the zoo: how fast each parameter learns, and whether it decays
+
+BLOCKS = {                                                                   # what its paper counts as a layer
+    'videomae': r'blocks\.\d+', 'timesformer': r'blocks\.\d+', 'mvit': r'blocks\.\d+', 'swin3d': r'stages\.\d+\.\d+',
+    'i3d': r'(Conv3d|Mixed)_\d\w+', 'resnet50': r'net\.resnet\.encoder\.stages\.\d+\.layers\.\d+', 'efficientnet': r'net\._blocks\.\d+',
+    'vivit': r'net\.vivit\.layers\.\d+', 'hf_videomae': r'net\.videomae\.encoder\.layer\.\d+',
+    'hf_timesformer': r'net\.timesformer\.encoder\.layer\.\d+'}
+DEPTHS = {                                                                   # how many of them
+    'videomae_tiny': 4, 'videomae_small': 12, 'videomae_base': 12, 'videomae_large': 24, 'videomae_huge': 32,
+    'timesformer_tiny': 4, 'timesformer_base': 12, 'timesformer_hr': 12, 'timesformer_l': 12, 'mvit_v2_tiny': 4, 'mvit_v2_s': 16,
+    'mvit_v2_b': 24, 'swin3d_tiny': 4, 'swin3d_t': 12, 'swin3d_s': 24, 'swin3d_b': 24, 'i3d': 12, 'i3d_tiny': 12,
+    'resnet50_inflated': 16, 'efficientnet_lite0_inflated': 16, 'vivit': 2, 'hf_videomae': 2, 'hf_timesformer': 2}
+TABLES = {                                                                   # parameters of two axes and more that must not decay
+    'timesformer': {'cls_token', 'pos_embed', 'time_embed'}, 'mvit': {'cls_token', 'rel_pos_t', 'rel_pos_h', 'rel_pos_w'}, 'swin3d': {'bias_table'},
+    'vivit': {'cls_token', 'position_embeddings'}, 'hf_timesformer': {'cls_token', 'position_embeddings', 'time_embeddings'}}
+
+def made(name):
+    "A model without numbers, and what its clips are."
+    small = dict(image_size=32, num_frames=8, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=48)
+    hf = dict(vivit=dict(model_type='vivit', tubelet_size=[2,8,8]), hf_videomae=dict(model_type='videomae', patch_size=8),
+              hf_timesformer=dict(model_type='timesformer', patch_size=8))
+    with torch.device('meta'):
+        if name in hf: pytest.importorskip('transformers')
+        model = create_model('transformers', n_classes=5, config=small | hf[name]) if name in hf else create_model(name, n_classes=5)
+        return model.eval(), torch.empty(1, 3, model.spec.n_frames, model.spec.size, model.spec.size)
+
+def family(name, table): return next((v for k,v in sorted(table.items(), key=lambda kv: -len(kv[0])) if name.startswith(k)), set())
+
+def used(model, x):
+    "Names of the modules in the order in which a clip reaches them."
+    order, hooks = [], [m.register_forward_pre_hook(lambda m, args, n=n: order.append(n)) for n,m in model.named_modules()]
+    with torch.device('meta'), torch.no_grad(): model(x)
+    for h in hooks: h.remove()
+    return list(dict.fromkeys(order))
+
+def depth_of(name, order, blocks):
+    "0 for what a clip meets before the first block, 1 for that block, … ; what lies between two blocks counts with the later one."
+    owner = name.rpartition('.')[0]
+    if inside := [i for i,b in enumerate(blocks) if owner == b or owner.startswith(b + '.')]: return inside[0]+1
+    while owner and owner not in order: owner = owner.rpartition('.')[0]       # a parameter's module may be read, not called
+    if not owner: return 0                                                   # tokens and tables that the model itself holds
+    return sum(order.index(b) < order.index(owner) for b in blocks) + bool(order.index(owner) > order.index(blocks[0]))
+
+@pytest.mark.parametrize('name', [n for n in list_models() if n != 'transformers'] + ['vivit', 'hf_videomae', 'hf_timesformer'])
+def test_every_parameter_learns_at_the_rate_of_its_depth(name):
+    "Depth as a clip meets the layers; each parameter in one group; what is no matrix doesn't decay."
+    model, x = made(name)
+    order = used(model, x)
+    blocks = [n for n in order if re.fullmatch(family(name, BLOCKS), n)]
+    assert len(blocks) == DEPTHS[name]
+    last = len(blocks)+1
+    groups = param_groups(model, weight_decay=.05, layer_decay=.75)
+    names = {id(p): n for n,p in model.named_parameters()}
+    found = [(names[id(p)], g['lr_scale'], g['weight_decay']) for g in groups for p in g['params']]
+    assert sorted(n for n,*_ in found) == sorted(names.values())             # each once
+    for n,rate,_ in found: assert rate == pytest.approx(.75**(last - depth_of(n, order, blocks)), rel=1e-12), n
+    for n,_,decay in found:
+        table = model.get_parameter(n).ndim > 1 and n.rpartition('.')[2] in family(name, TABLES)
+        assert decay == (0 if table or model.get_parameter(n).ndim < 2 else .05), n
+    assert {n.rpartition('.')[2] for n,*_ in found if model.get_parameter(n).ndim > 1 and not n.endswith('weight')} == family(name, TABLES)
+    slow = {names[id(p)]: g['lr_scale'] for g in param_groups(model, backbone=.1) for p in g['params']}
+    assert {n for n,r in slow.items() if r == 1} == {'head.weight', 'head.bias'} and set(slow.values()) == {.1, 1.}
+
+
+# --- estimates
+
+def test_memory_is_that_of_the_device(monkeypatch):
+    "On a GPU the memory is what PyTorch allocated there, above what it had when training began."
+    put_back = []
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda *a: None)
+    monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', put_back.append)
+    monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda d: 3*10**9)
+    monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda d: 7*10**9)
+    run = SimpleNamespace(acc=SimpleNamespace(device=torch.device('cuda:1')), timer=SimpleNamespace(share=0.), stop=lambda why: None)
+    watch = _Stopwatch(10); watch.before_fit(run); watch.after_batch(run)
+    assert (watch.start_gb, watch.gb) == (3., 7.) and put_back == [torch.device('cuda:1')]
