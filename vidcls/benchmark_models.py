@@ -174,6 +174,7 @@ def benchmark_step(
     ways = _ways(name, device, overrides, device.type == 'cuda' if compiled is None else compiled)
     x, y = _batch(ways['ours'], bs, device)
     _check_equal(ways, x)
+    notes = _drop_uncompilable(ways, lambda w: _step(ways[w], x, y, _half(w, device)))
     times, order = {w: [] for w in ways}, np.random.default_rng(0)
     for r in progress(range(rounds+2), desc=f'{name}: steps', show=show):
         for w in order.permutation(list(ways)):
@@ -184,7 +185,7 @@ def benchmark_step(
     peaks = {}
     for w in progress([*(w for w in ways if 'compiled' not in w), 'ours, checkpointed'] if memory else [], desc=f'{name}: memory', show=show):
         peaks[w] = _peak_mb(name, w, bs, device, overrides)
-    rows = [_step_row(w, times.get(w), times[ways[0]], peaks.get(w), bs) for w in dict.fromkeys([*ways, *peaks])]
+    rows = [_step_row(w, times.get(w), times[ways[0]], peaks.get(w), bs) | notes.get(w, {}) for w in dict.fromkeys([*ways, *notes, *peaks])]
     about = dict(clips=f"{name}, {bs} clips of {x.shape[2]} x {x.shape[3]}²", peer=PEERS[name], rounds=rounds, bs=bs,
                  precision='bfloat16 autocast' if _half('', device) else 'float32', **facts)
     return Benchmark(rows, {**machine_facts(device), **about})
@@ -197,6 +198,15 @@ def _check_equal(ways, x):
         for m in ways.values(): m.train()
     if (a-b).abs().max() > 1e-3*a.abs().max():
         raise VidclsError(f"the two implementations differ by {(a-b).abs().max():.2g}; their times can't be compared.")
+
+def _drop_uncompilable(ways, call):
+    "Compile where asked for; what torch.compile can't take goes, and a note for its line stays."
+    notes = {}
+    for w in [w for w in ways if 'compiled' in w]:
+        try: call(w)
+        except torch._dynamo.exc.TorchDynamoException as e:
+            del ways[w]; notes[w] = dict(note=f"torch.compile fails: {type(e).__name__}: {str(e).splitlines()[0]}"[:120])
+    return notes
 
 def _step_row(way, times, base, peak, bs):
     row = dict(way=way, ms_forward=None, ms_step=None, clips_per_s=None, ratio=None, spread=None, peak_mb=peak)
@@ -233,6 +243,7 @@ def benchmark_inference(
     x, _ = _batch(ways['ours'], bs, device)
     _check_equal(ways, x)
     for m in ways.values(): m.eval()
+    notes = _drop_uncompilable(ways, lambda w: ways[w](x))
     sync, times, order = torch.cuda.synchronize if device.type == 'cuda' else lambda: None, {w: [] for w in ways}, np.random.default_rng(0)
     for r in progress(range(rounds+2), desc=f'{name}: answers', show=show):
         for w in order.permutation(list(ways)):
@@ -242,6 +253,7 @@ def benchmark_inference(
             if r > 1: times[w].append(time.perf_counter()-start)
     base = np.array(times[next(iter(ways))])
     rows = [dict(way=w, ms=1e3*float(np.median(t)), ratio=float(np.median(base/np.array(t))), clips_per_s=bs/float(np.median(t))) for w,t in times.items()]
+    rows += [dict(way=w, ms=None, ratio=None, clips_per_s=None) | note for w,note in notes.items()]
     about = dict(clips=f"{name}, {bs} clips of {x.shape[2]} x {x.shape[3]}²", peer=PEERS[name], rounds=rounds, bs=bs,
                  precision='bfloat16 autocast' if _half('', device) else 'float32')
     return Benchmark(rows, {**machine_facts(device), **about})
@@ -329,7 +341,7 @@ def compare_models(
             seed_everything(seed)
             model = create_model(name, n_classes=table.n_classes, **arguments)
             dls = loaders(table, model.spec, bs=32, seed=seed)
-            fit(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed, show=show)
+            fit(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed, patience=None, show=show)
             save_record(evaluate(model, dls.test, seed=seed, show=show), path(run, seed))
     return {(run,seed): load_record(path(run, seed)) for seed in seeds for run in runs}
 
