@@ -5,9 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vidcls.core import seed_everything
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.synthetic import make_motion_clips
 from vidcls.models.zoo import create_model, list_models
 from vidcls.optim import param_groups
-from vidcls.optimizations import _Stopwatch
+from vidcls.optimizations import _Stopwatch, estimate
 
 
 # --- every model of the zoo: how fast each parameter learns, and whether it decays
@@ -86,3 +90,44 @@ def test_memory_is_that_of_the_device(monkeypatch):
     run = SimpleNamespace(acc=SimpleNamespace(device=torch.device('cuda:1')), timer=SimpleNamespace(share=0.), stop=lambda why: None)
     watch = _Stopwatch(10); watch.before_fit(run); watch.after_batch(run)
     assert (watch.start_gb, watch.gb) == (3., 7.) and put_back == [torch.device('cuda:1')]
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    "A model and what it trains on."
+    table = from_folder(make_motion_clips(tmp_path_factory.mktemp('motion'), n_groups=11, n_frames=8, size=32))
+    seed_everything(0)
+    model = create_model('videomae_tiny', n_classes=8, dim=24, depth=1, heads=2)
+    return model, loaders(table, model.spec, bs=16)
+
+class Stops:
+    "Ctrl-C at a certain call, or batch."
+    def __init__(self, at, batches=()): self.left, self.batches = at, batches
+    def __call__(self, clips, labels, gen):
+        self.left -= 1
+        if self.left < 0: raise KeyboardInterrupt
+        return clips, labels
+    def __iter__(self):
+        for b in self.batches: yield self(b, None, None)[0]
+
+@pytest.mark.parametrize('where', ['first step', 'third step', 'validation'])
+def test_an_estimate_that_is_stopped_puts_all_back(tiny, where):
+    model, dls = tiny
+    model.train()
+    kept, chance, valid = {k: v.clone() for k,v in model.state_dict().items()}, torch.get_rng_state(), dls.valid
+    augment = None if where == 'validation' else Stops(dict(first=0, third=2)[where.split()[0]])
+    try:
+        if where == 'validation': dls.valid = Stops(0, valid)
+        before = dls.valid
+        with pytest.raises(KeyboardInterrupt): estimate(model, dls, steps=3, augment=augment)
+        assert dls.valid is before
+    finally: dls.valid = valid
+    assert model.training and all(torch.equal(kept[k], v) for k,v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert estimate(model, dls, steps=1).s_per_step > 0                      # and again
+
+def test_an_estimate_takes_all_that_fit_takes(tiny, tmp_path):
+    model, dls = tiny
+    seen = []
+    args = dict(lr=1e-3, show=True, patience=3, callbacks=[SimpleNamespace(before_fit=seen.append)], out=tmp_path/'run', every=1, resume='auto', smoothing=.2)
+    e = estimate(model, dls, epochs=7, steps=2, **args)
+    assert e.epochs == 7 and not seen and not (tmp_path/'run').exists()
