@@ -1,17 +1,18 @@
 "What notebooks can't show of losses, optimisers, estimates and recipes: devices that are not here, all models, interruptions."
-import re
+import io, os, re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from vidcls.core import seed_everything
+from vidcls.core import ArgumentError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.models.zoo import create_model, list_models
 from vidcls.optim import param_groups
 from vidcls.optimizations import _Stopwatch, estimate
+from vidcls.recipes import RECIPES, list_recipes, recipe
 
 
 # --- every model of the zoo: how fast each parameter learns, and whether it decays
@@ -131,3 +132,32 @@ def test_an_estimate_takes_all_that_fit_takes(tiny, tmp_path):
     args = dict(lr=1e-3, show=True, patience=3, callbacks=[SimpleNamespace(before_fit=seen.append)], out=tmp_path/'run', every=1, resume='auto', smoothing=.2)
     e = estimate(model, dls, epochs=7, steps=2, **args)
     assert e.epochs == 7 and not seen and not (tmp_path/'run').exists()
+
+
+# --- recipes, and what is measured of fit
+
+def test_a_recipe_can_be_estimated(tiny):
+    model, dls = tiny
+    for name, dataset in [('videomae', 'ssv2'), ('timesformer', 'kinetics400'), ('mvit_v2_b', 'ssv2')]:
+        e = estimate(model, dls, steps=1, **recipe(name, dataset, dls.table, bs=16, accum=2))
+        assert e.epochs == RECIPES[name.removesuffix('_b'), dataset]['fit']['epochs'] and e.s_per_epoch > 0
+
+def test_every_recipe_is_of_a_model_that_can_be_made_so():
+    "Each recipe's model takes its settings; the sizes that have none are refused with what there is."
+    for name, dataset in list_recipes():
+        r = recipe(name, dataset)
+        if name == 'any': continue
+        with torch.device('meta'): create_model(name, n_classes=5, **r.spec, **r.model)
+    for m in set(list_models()) - {n for n,_ in list_recipes()}:
+        with pytest.raises(ArgumentError, match='accepted: .*videomae_base on kinetics400'): recipe(m, 'kinetics400')
+
+def test_fit_is_measured_with_its_bars(monkeypatch):
+    from vidcls import benchmark_fit as bf
+    shown = []
+    class Terminal(io.StringIO):
+        def isatty(self): return True
+        def __exit__(self, *a): shown.append(self.getvalue()); return super().__exit__(*a)
+    monkeypatch.setattr(bf, '_Terminal', Terminal); monkeypatch.setenv('VIDCLS_PROGRESS', '0')
+    found = bf.benchmark_fit(n_groups=10, bs=16, rounds=1, show=False, loops=['bare PyTorch', 'vidcls fit', 'vidcls fit, no bars'], dim=24, depth=1, heads=2)
+    assert len(shown) == 3 and all(s.count('epoch   1  train') == 1 for s in shown)      # two warm, one counts; nothing of the others
+    assert os.environ['VIDCLS_PROGRESS'] == '0' and found.df.way.nunique() == 3
