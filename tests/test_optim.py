@@ -161,3 +161,24 @@ def test_fit_is_measured_with_its_bars(monkeypatch):
     found = bf.benchmark_fit(n_groups=10, bs=16, rounds=1, show=False, loops=['bare PyTorch', 'vidcls fit', 'vidcls fit, no bars'], dim=24, depth=1, heads=2)
     assert len(shown) == 3 and all(s.count('epoch   1  train') == 1 for s in shown)      # two warm, one counts; nothing of the others
     assert os.environ['VIDCLS_PROGRESS'] == '0' and found.df.way.nunique() == 3
+
+def test_every_technique_can_be_measured(tmp_path, monkeypatch):
+    "Each trains, in the way that it says; those that compile are left to the benchmark itself."
+    from vidcls import benchmark_fit as bf
+    tiny = dict(n_frames=16, size=32, dim=24, depth=1, heads=2)
+    monkeypatch.setitem(bf._NETS, 'cpu', dict(videomae=('videomae_tiny', 1e-3, tiny), i3d=('i3d_tiny', 1e-3, dict(n_frames=16, size=64))))
+    make_motion_clips(tmp_path, n_groups=10)
+    for name, how in bf.TECHNIQUES.items():
+        if how.get('fit', {}).get('compile'): continue
+        row = bf._measure_technique(name, tmp_path, 1, 'cpu')
+        assert row['way'] == name and row['ms_step'] > 0 and 0 <= row['accuracy'] <= 1, row
+
+def test_channels_first_is_what_it_says():
+    from vidcls import benchmark_fit as bf
+    seen, model = [], create_model('i3d_tiny', n_classes=2, n_frames=16, size=64).eval()
+    x, units = torch.randn(2, 3, 16, 64, 64), [model.Conv3d_1a_7x7.bn, model.Mixed_3b.b1b.bn, model.Mixed_4f.into.bn]
+    for u in units: u.register_forward_pre_hook(lambda m, args: seen.append((args[0].is_contiguous(), args[0].is_contiguous(memory_format=torch.channels_last_3d))))
+    last = model(x)
+    bf._channels_first(model)
+    torch.testing.assert_close(model(x), last)
+    assert seen == 3*[(False, True)] + 3*[(True, False)]                     # what comes out of the convolutions

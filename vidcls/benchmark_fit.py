@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from .augment import augmentation
 from .benchmark import Benchmark, machine_facts
-from .core import ArgumentError, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything
+from .core import ArgumentError, ClipSpec, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything
 from .data.datasets import ClipTable, from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
@@ -138,16 +138,15 @@ TECHNIQUES = {  # name: what changes: which model; of the model, of the loaders,
 }
 
 def _channels_first(model):
-    "Give each convolution its clips in PyTorch's own order."
-    for m in model.modules():
-        if isinstance(m, torch.nn.Conv3d): m.register_forward_pre_hook(lambda m, args: (args[0].contiguous(),))
+    "Give the layers of I3D their clips in PyTorch's own order, which convolutions then keep."
+    for m in model.children(): m.register_forward_pre_hook(lambda m, args: (args[0].contiguous(),))
 
 class _Floats:
     "A loader whose clips are normalised before they are handed over, as they are elsewhere."
     def __init__(self, dl): self.dl, self.dataset, self.batch_size, self.sampler = dl, dl.dataset, dl.batch_size, dl.sampler
     def __len__(self): return len(self.dl)
     def __iter__(self):
-        for b in self.dl: yield b._replace(clips=self.dataset.spec.to_model(b.clips))
+        for b in self.dl: yield b._replace(clips=ClipSpec.to_model(self.dataset.spec, b.clips))
 
 def _measure_technique(name, clips, epochs, where):
     "Step time, memory, accuracy of one technique; in a process of its own."
