@@ -13,6 +13,7 @@ from vidcls.models.zoo import create_model, list_models
 from vidcls.optim import param_groups
 from vidcls.optimizations import _Stopwatch, estimate
 from vidcls.recipes import RECIPES, list_recipes, recipe
+from vidcls.train import fit
 
 
 # --- every model of the zoo: how fast each parameter learns, and whether it decays
@@ -182,3 +183,13 @@ def test_channels_first_is_what_it_says():
     bf._channels_first(model)
     torch.testing.assert_close(model(x), last)
     assert seen[0] == (False, True) and seen[3:] == 3*[(True, False)]        # what convolutions give; with one thread some of torch's forget the order
+
+@pytest.mark.parametrize('optimizer,args', [('adamw', dict(fused=True)), ('adamw', dict(betas=(.9,.95), eps=1e-6)), ('sgd', dict(nesterov=True, fused=True))])
+def test_fit_hands_its_opt_args_on(tiny, optimizer, args):
+    model, dls = tiny
+    seen = []
+    fit(model, dls, epochs=1, lr=1e-4, optimizer=optimizer, opt_args=args, show=False, callbacks=[SimpleNamespace(before_fit=lambda run: seen.append(run.opt.defaults))])
+    assert args.items() <= seen[0].items()
+    with pytest.raises(ArgumentError, match="opt_args for .*='fusde'; accepted: .*Did you mean 'fused'"):
+        fit(model, dls, epochs=1, optimizer=optimizer, opt_args={'fusde': True}, show=False)
+    assert fit(model, dls, epochs=1, show=False).best == 0                   # a refusal leaves nothing behind
