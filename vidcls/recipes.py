@@ -20,7 +20,7 @@ from .optim import scale_lr
 _TWICE = ('repeats: there, step and epoch count videos, and each gives two clips; here both count clips, so they have half as many videos, '
           'and the rate for the same clips is twice theirs.')
 _VIDEOMAE = [_TWICE, "RandAugment: (9, 0.5) in the paper, rand-m7-n4-mstd0.5-inc1 in the code; the code's is taken here.",
-             'schedule: the code ends its cosine at 1e-6 · batch/256, here at a hundredth of the rate.']
+             'schedule: the code rises from, and ends its cosine at, 1e-6 · batch/256; here from the first notch, and at a hundredth of the rate.']
 _TIMESFORMER = ['batch 16 in the paper, 8 in the config, both with this rate.', 'the rate falls after 11 and 14 of 15 epochs, at once, without warm-up.']
 _BGR = 'the config for this data set also reverses the colours (BGR).'
 _MVIT = ['decay: of everything with two axes in the config; here class token and position tables have none.']
