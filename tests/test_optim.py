@@ -1,13 +1,19 @@
 "What notebooks can't show of losses, optimisers, estimates and recipes: devices that are not here, all models, interruptions."
-import re
+import io, os, re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from vidcls.core import ArgumentError, seed_everything
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.synthetic import make_motion_clips
 from vidcls.models.zoo import create_model, list_models
 from vidcls.optim import param_groups
-from vidcls.optimizations import _Stopwatch
+from vidcls.optimizations import _Stopwatch, estimate
+from vidcls.recipes import RECIPES, list_recipes, recipe
+from vidcls.train import fit
 
 
 # --- every model of the zoo: how fast each parameter learns, and whether it decays
@@ -86,3 +92,104 @@ def test_memory_is_that_of_the_device(monkeypatch):
     run = SimpleNamespace(acc=SimpleNamespace(device=torch.device('cuda:1')), timer=SimpleNamespace(share=0.), stop=lambda why: None)
     watch = _Stopwatch(10); watch.before_fit(run); watch.after_batch(run)
     assert (watch.start_gb, watch.gb) == (3., 7.) and put_back == [torch.device('cuda:1')]
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    "A model and what it trains on."
+    table = from_folder(make_motion_clips(tmp_path_factory.mktemp('motion'), n_groups=11, n_frames=8, size=32))
+    seed_everything(0)
+    model = create_model('videomae_tiny', n_classes=8, dim=24, depth=1, heads=2)
+    return model, loaders(table, model.spec, bs=16)
+
+class Stops:
+    "Ctrl-C at a certain call, or batch."
+    def __init__(self, at, batches=()): self.left, self.batches = at, batches
+    def __call__(self, clips, labels, gen):
+        self.left -= 1
+        if self.left < 0: raise KeyboardInterrupt
+        return clips, labels
+    def __iter__(self):
+        for b in self.batches: yield self(b, None, None)[0]
+
+@pytest.mark.parametrize('where', ['first step', 'third step', 'validation'])
+def test_an_estimate_that_is_stopped_puts_all_back(tiny, where):
+    model, dls = tiny
+    model.train()
+    kept, chance, valid = {k: v.clone() for k,v in model.state_dict().items()}, torch.get_rng_state(), dls.valid
+    augment = None if where == 'validation' else Stops(dict(first=0, third=2)[where.split()[0]])
+    try:
+        if where == 'validation': dls.valid = Stops(0, valid)
+        before = dls.valid
+        with pytest.raises(KeyboardInterrupt): estimate(model, dls, steps=3, augment=augment)
+        assert dls.valid is before
+    finally: dls.valid = valid
+    assert model.training and all(torch.equal(kept[k], v) for k,v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert estimate(model, dls, steps=1).s_per_step > 0                      # and again
+
+def test_an_estimate_takes_all_that_fit_takes(tiny, tmp_path):
+    model, dls = tiny
+    seen = []
+    args = dict(lr=1e-3, show=True, patience=3, callbacks=[SimpleNamespace(before_fit=seen.append)], out=tmp_path/'run', every=1, resume='auto', smoothing=.2)
+    e = estimate(model, dls, epochs=7, steps=2, **args)
+    assert e.epochs == 7 and not seen and not (tmp_path/'run').exists()
+
+
+# --- recipes, and what is measured of fit
+
+def test_a_recipe_can_be_estimated(tiny):
+    model, dls = tiny
+    for name, dataset in [('videomae', 'ssv2'), ('timesformer', 'kinetics400'), ('mvit_v2_b', 'ssv2')]:
+        e = estimate(model, dls, steps=1, **recipe(name, dataset, dls.table, bs=16, accum=2))
+        assert e.epochs == RECIPES[name.removesuffix('_b'), dataset]['fit']['epochs'] and e.s_per_epoch > 0
+
+def test_every_recipe_is_of_a_model_that_can_be_made_so():
+    "Each recipe's model takes its settings; the sizes that have none are refused with what there is."
+    for name, dataset in list_recipes():
+        r = recipe(name, dataset)
+        if name == 'any': continue
+        with torch.device('meta'): create_model(name, n_classes=5, **r.spec, **r.model)
+    for m in set(list_models()) - {n for n,_ in list_recipes()}:
+        with pytest.raises(ArgumentError, match='accepted: .*videomae_base on kinetics400'): recipe(m, 'kinetics400')
+
+def test_fit_is_measured_with_its_bars(monkeypatch):
+    from vidcls import benchmark_fit as bf
+    shown = []
+    class Terminal(io.StringIO):
+        def isatty(self): return True
+        def __exit__(self, *a): shown.append(self.getvalue()); return super().__exit__(*a)
+    monkeypatch.setattr(bf, '_Terminal', Terminal); monkeypatch.setenv('VIDCLS_PROGRESS', '0')
+    found = bf.benchmark_fit(n_groups=10, bs=16, rounds=1, show=False, loops=['bare PyTorch', 'vidcls fit', 'vidcls fit, no bars'], dim=24, depth=1, heads=2)
+    assert len(shown) == 3 and all(s.count('epoch   1  train') == 1 for s in shown)      # two warm, one counts; nothing of the others
+    assert os.environ['VIDCLS_PROGRESS'] == '0' and found.df.way.nunique() == 3
+
+def test_every_technique_can_be_measured(tmp_path, monkeypatch):
+    "Each trains, in the way that it says; those that compile are left to the benchmark itself."
+    from vidcls import benchmark_fit as bf
+    tiny = dict(n_frames=16, size=32, dim=24, depth=1, heads=2)
+    monkeypatch.setitem(bf._NETS, 'cpu', dict(videomae=('videomae_tiny', 1e-3, tiny), i3d=('i3d_tiny', 1e-3, dict(n_frames=16, size=64))))
+    make_motion_clips(tmp_path, n_groups=10)
+    for name, how in bf.TECHNIQUES.items():
+        if how.get('fit', {}).get('compile'): continue
+        row = bf._measure_technique(name, tmp_path, 1, 'cpu')
+        assert row['way'] == name and row['ms_step'] > 0 and 0 <= row['accuracy'] <= 1, row
+
+def test_channels_first_is_what_it_says():
+    from vidcls import benchmark_fit as bf
+    seen, model = [], create_model('i3d_tiny', n_classes=2, n_frames=16, size=64).eval()
+    x, units = torch.randn(2, 3, 16, 64, 64), [model.Conv3d_1a_7x7.bn, model.Mixed_3b.into.bn, model.Mixed_4f.into.bn]
+    for u in units: u.register_forward_pre_hook(lambda m, args: seen.append((args[0].is_contiguous(), args[0].is_contiguous(memory_format=torch.channels_last_3d))))
+    last = model(x)
+    bf._channels_first(model)
+    torch.testing.assert_close(model(x), last)
+    assert seen[0] == (False, True) and seen[3:] == 3*[(True, False)]        # what convolutions give; with one thread some of torch's forget the order
+
+@pytest.mark.parametrize('optimizer,args', [('adamw', dict(fused=True)), ('adamw', dict(betas=(.9,.95), eps=1e-6)), ('sgd', dict(nesterov=True, fused=True))])
+def test_fit_hands_its_opt_args_on(tiny, optimizer, args):
+    model, dls = tiny
+    seen = []
+    fit(model, dls, epochs=1, lr=1e-4, optimizer=optimizer, opt_args=args, show=False, callbacks=[SimpleNamespace(before_fit=lambda run: seen.append(run.opt.defaults))])
+    assert args.items() <= seen[0].items()
+    with pytest.raises(ArgumentError, match="opt_args for .*='fusde'; accepted: .*Did you mean 'fused'"):
+        fit(model, dls, epochs=1, optimizer=optimizer, opt_args={'fusde': True}, show=False)
+    assert fit(model, dls, epochs=1, show=False).best == 0                   # a refusal leaves nothing behind

@@ -93,7 +93,7 @@ def run_arm(
     model = create_model('videomae_tiny', n_classes=table.n_classes)
     for_loaders, for_fit = ARMS[arm](train)
     dls = loaders(table, model.spec, bs=bs, seed=seed, **for_loaders)
-    fit(model, dls, epochs=epochs, lr=lr, seed=seed, show=False, **{'augment': roll_clips, 'smoothing': 0., **for_fit})
+    fit(model, dls, epochs=epochs, lr=lr, seed=seed, show=False, patience=None, **{'augment': roll_clips, 'smoothing': 0., **for_fit})
     rows, preds = _judge(model, dls.test)
     test, counts = table.part('test'), np.bincount(train.targets, minlength=table.n_classes)
     return dict(arm=arm, seed=seed, labels=table.labels, counts=counts.tolist(), scenes=test.df.group[rows].tolist(),

@@ -105,16 +105,18 @@ def class_weights(
 
 # %% ../nbs/30_losses.ipynb #focalloss
 class FocalLoss(nn.Module):
-    "Cross-entropy in which a clip counts less, the better it is known (Lin et al. 2017), for K classes."
+    "Cross-entropy in which a clip counts less, the better it is known (Lin et al. 2017). With weights, parts of a batch are not exactly the whole."
     def __init__(self,
         gamma:float=2., # How fast the known ones fade, >= 0; 0 is cross-entropy
-        weights=None, # float (K,) of class_weights; None counts all classes the same
+        weights=None, # float (K,) of class_weights, the mean is over the weights in a batch; None counts all classes the same
     ):
         super().__init__()
-        if not (isinstance(gamma, (int, float)) and gamma >= 0):
-            raise ArgumentError(f"gamma={gamma!r}; accepted: a number of 0 or more. Usual is 2.")
+        if not (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf):
+            raise ArgumentError(f"gamma={gamma!r}; accepted: a finite number of 0 or more. Usual is 2.")
         self.gamma = gamma
         self.register_buffer('weights', None if weights is None else torch.as_tensor(weights, dtype=torch.float32))
+        if weights is not None and not ((self.weights >= 0).all() and 0 < self.weights.sum() < math.inf):
+            raise ArgumentError(f"weights={self.weights.tolist()}; accepted: finite numbers of 0 or more, one of them above 0; see class_weights.")
 
     def forward(self,
         logits, # float tensor (B,K)
@@ -125,7 +127,8 @@ class FocalLoss(nn.Module):
             if len(self.weights) != logits.shape[1]:
                 raise ArgumentError(f"weights has {len(self.weights)} entries for {logits.shape[1]} classes.")
             shares = shares * self.weights
-        return (shares * (1-(-nll).exp())**self.gamma * nll).sum() / shares.sum()
+        tiny = torch.finfo(nll.dtype).tiny                                       # a known clip has a slope of 0, and a batch without weight a loss of 0
+        return (shares * (-torch.expm1(-nll)).clamp_min(tiny)**self.gamma * nll).sum() / shares.sum().clamp_min(tiny)
 
     def extra_repr(self): return f'gamma={self.gamma}'
 

@@ -94,7 +94,7 @@ def _sort_out(kwargs, optimizer):
     "What param_groups takes, and what torch's optimiser takes."
     rates = {k: kwargs[k] for k in ('layer_decay', 'backbone') if k in kwargs}
     known = [n for n in inspect.signature(optimizer).parameters if n not in ('params', 'lr', 'weight_decay')]
-    return rates, {k: v for k,v in kwargs.items() if k not in rates and check_choice(f'argument of {optimizer.__name__} (opt_args of fit)', k, known)}
+    return rates, {k: v for k,v in kwargs.items() if k not in rates and check_choice(f'opt_args for {optimizer.__name__}', k, known)}
 
 # %% ../nbs/31_optim.ipynb #sgd
 def sgd(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .checkpoint import random_state, set_random_state
 from .core import ArgumentError, VidclsError, check_at_least, check_whole, pick_device
 from .optim import adamw
 from .train import Callback, fit, is_out_of_memory, put_back
@@ -87,14 +88,15 @@ def estimate(
     dls, # As for fit
     epochs:int=10, # Of the training that is planned
     steps:int=8, # Steps that are measured; two more warm
-    **kwargs, # As for fit: augment, mix, accum, precision, compile, …
+    **kwargs, # As for fit: augment, mix, accum, precision, compile, …; or a whole recipe
 )->Estimate:
     "Hours and memory of a training before it starts."
     check_whole('epochs', epochs); check_whole('steps', steps)
     accum, watch = kwargs.get('accum', 1), _Stopwatch(steps+2)
     per_epoch = -(-len(dls.train)//accum)
-    with put_back(model, dls):
-        fit(model, dls, epochs=-(-(steps+2)//per_epoch), patience=None, callbacks=[watch], show=False, **{**kwargs, 'lr': 1e-9})
+    trial = dict(epochs=-(-(steps+2)//per_epoch), lr=1e-9, patience=None, callbacks=[watch], show=False, out=None, every=None, resume=False, trackers=None)
+    with put_back(model, dls): hist = fit(model, dls, **{**kwargs, **trial})
+    if hist.interrupted: raise KeyboardInterrupt                         # fit ends in peace; here nothing was found
     s_valid = _time_valid(model, dls, watch.device)
     s = float(np.median(watch.times[2:] or watch.times))
     device = torch.cuda.get_device_name(watch.device) if watch.device.type == 'cuda' else f'{os.cpu_count()} CPU cores'
@@ -104,15 +106,16 @@ def estimate(
 def _time_valid(model, dls, device, n=3):
     "Seconds of a whole validation, from a few batches."
     if dls.valid is None: return 0.
-    mode, home, taken = model.training, next(model.parameters()).device, []
-    model.to(device).eval()
-    start = time.perf_counter()
-    for b in dls.valid:
-        model(model.spec.to_model(b.clips.to(device)))
-        if device.type == 'cuda': torch.cuda.synchronize()
-        now = time.perf_counter(); taken.append(now-start); start = now
-        if len(taken) == n: break
-    model.to(home).train(mode)
+    mode, home, taken, chance = model.training, next(model.parameters()).device, [], random_state()
+    try:
+        model.to(device).eval()
+        start = time.perf_counter()
+        for b in dls.valid:
+            model(model.spec.to_model(b.clips.to(device)))
+            if device.type == 'cuda': torch.cuda.synchronize()
+            now = time.perf_counter(); taken.append(now-start); start = now
+            if len(taken) == n: break
+    finally: model.to(home).train(mode); set_random_state(chance)         # a loader draws a number whenever it is begun
     return float(np.median(taken))*len(dls.valid)
 
 # %% ../nbs/33_optimizations.ipynb #find-batch-size
@@ -124,11 +127,11 @@ def find_batch_size(
     precision:str|None=None, # 'no', 'fp16', 'bf16'; None as in fit
     show:bool=True, # Print what was tried?
 )->int: # Clips a batch; a power of two
-    "The largest batch for which a training step fits, found by trying."
+    "The largest batch for which a training step fits, gradients and AdamW's moments included, found by trying."
     check_whole('limit', limit); device = pick_device(device)
     if max_gb is not None: check_at_least('max_gb', max_gb, 1e-3)
     room, home, mode = max_gb or _room_gb(device), next(model.parameters()).device, model.training
-    tried, bs, kept = [], 1, {k: v.detach().clone() for k,v in model.state_dict().items()}
+    tried, bs, kept, chance = [], 1, {k: v.detach().clone() for k,v in model.state_dict().items()}, random_state()
     try:
         model.to(device).train()
         while bs <= limit:
@@ -139,7 +142,7 @@ def find_batch_size(
             bs *= 2
     finally:
         model.to(home).train(mode).load_state_dict(kept)                 # norms have counted
-        model.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True); set_random_state(chance)      # clips and dropout were drawn
     good = [n for n,gb,_ in tried if gb is not None and gb <= room]
     if not good:
         raise VidclsError(f"not even one clip of {model.spec.n_frames} x {model.spec.size} x {model.spec.size} fits into {room:.1f} GB; "
