@@ -1,7 +1,10 @@
 "Evaluation, held by other people's implementations, by simulation, and by models whose answer is known."
-import os, subprocess, sys
+import os, shutil, subprocess, sys, warnings
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.metrics as skm
 import torch
@@ -10,16 +13,18 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from vidcls.calibrate import auroc, fit_temperature, risk_coverage, tempered
-from vidcls.core import ArgumentError, DataError, LabelError, seed_everything
-from vidcls.data.datasets import from_folder
-from vidcls.data.loaders import loaders
+from vidcls.calibrate import auroc, calibrate, fit_temperature, risk_coverage, tempered
+from vidcls.core import ArgumentError, CheckpointError, ClipSpec, DataError, LabelError, seed_everything
+from vidcls.data.datasets import ClipTable, from_folder
+from vidcls.data.loaders import loader, loaders
 from vidcls.data.synthetic import make_motion_clips, motion_clip, motion_mask, roll_clips
-from vidcls.evaluate import Views, compare, evaluate, load_record
+from vidcls.evaluate import (Views, against_best, clip_names, combine, compare, evaluate, load_record, predict_views, record_of,
+                             save_record, show_predictions)
 from vidcls.interpret import explain, judge_maps
 from vidcls.metrics import brier, cluster_wilson, ece, mcnemar, nll, paired_difference, topk_accuracy, wilson
 from vidcls.models.zoo import create_model
 from vidcls.probes import probe_time
+from vidcls.show import write_video
 from vidcls.train import fit
 
 quick = settings(max_examples=30, deadline=None, derandomize=True)
@@ -203,7 +208,7 @@ SCRIPT = """
 import sys, torch
 from accelerate import PartialState
 from vidcls.data.datasets import from_folder
-from vidcls.data.loaders import loaders
+from vidcls.data.loaders import loader, loaders
 from vidcls.evaluate import Views, evaluate, save_record
 from vidcls.models.zoo import create_model
 root, out, how = sys.argv[1:]
@@ -230,7 +235,6 @@ def test_two_processes_make_the_record_of_one(judged_model, tmp_path, how):
 # --- bad inputs
 
 def test_missing_and_broken_videos_are_in_the_record(judged_model, tmp_path):
-    import shutil
     root, model = judged_model
     shutil.copytree(root/'clips', tmp_path/'clips')
     table = from_folder(tmp_path/'clips')
@@ -254,6 +258,102 @@ def test_bad_records_and_scores_end_in_one_sentence(judged_model, tmp_path):
     with pytest.raises(LabelError, match='classes'): evaluate(create_model('videomae_tiny', n_classes=7, dim=24, depth=1, heads=2), dls.test)
     with pytest.raises(ArgumentError): nll(np.array([[.5,np.nan]]), [0])
     with pytest.raises(ArgumentError): nll(np.array([[3.,1]]), [0])
+
+class Sides(torch.nn.Module):
+    "Knows left from right by where the light is: in the mirror it says the contrary, exactly."
+    spec, n_classes, name = ClipSpec(n_frames=2, size=16), 2, 'sides'
+    def __init__(self): super().__init__(); self.ramp = torch.nn.Parameter(torch.linspace(-1, 1, 16))
+    def forward(self, x): return (x*self.ramp).mean((1,2,3,4))[:,None]*torch.tensor([-9., 9.])
+
+def lit(path, side, rng, n=12):
+    frames = rng.integers(0, 90, (n,16,16,3), dtype=np.uint8)
+    frames[:,:,:8] += np.uint8(60 if side == 'left' else 0); frames[:,:,8:] += np.uint8(0 if side == 'left' else 60)
+    return write_video(path, frames, gop=1)
+
+@pytest.fixture(scope='module')
+def two_sides(tmp_path_factory):
+    "Clips of two classes that mirror into each other, five windows of two seconds in each file, and a model that knows them."
+    root, rng = tmp_path_factory.mktemp('sides'), np.random.default_rng(0)
+    df = [dict(path=f'{side}{g}.mp4', label=side, group=f'{side}{g}', split='test', start=.4*w, end=.4*(w+1))
+          for side in ('left','right') for g in range(6) for w in range(3)]
+    df = pd.DataFrame(df)
+    for p,side in zip(df.path, df.label):
+        if not (root/p).exists(): lit(root/p, side, rng, 36)
+    return ClipTable(df, root, name='sides'), Sides()
+
+def test_mirrored_views_say_what_the_video_says(two_sides):
+    "The scores of a mirrored view are exchanged, so a model that sees sides exactly says the same twice; in evaluate and in calibrate."
+    table, model = two_sides
+    dl = loader(table, model.spec)
+    logits, rows, _ = predict_views(model, dl, Views(flip=True), show=False)
+    assert np.allclose(logits[:,0], logits[:,1], atol=1e-6) and np.abs(logits[:,0]).max() > .1
+    plain, mirrored = (evaluate(model, dl, views=v, show=False) for v in (Views(), Views(flip=True)))
+    assert plain.video_top1 == mirrored.video_top1 == mirrored.clip_top1 == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                                      # every clip is right: the temperature stays 1
+        a, b = (calibrate(model, dl, views=v, show=False) for v in (None, Views(flip=True)))
+    assert a.none_below == pytest.approx(b.none_below, rel=1e-4) and b.none_below > .1
+    other = ClipTable(table.df.replace('right', 'up'), table.root)
+    for judge in (evaluate, calibrate):
+        with pytest.raises(LabelError, match="'left' has no mirror image"): judge(model, loader(other, model.spec), views=Views(flip=True), show=False)
+
+@pytest.mark.filterwarnings('ignore:all 33 clips are right')
+def test_calibrate_names_what_it_could_not_read(two_sides, tmp_path):
+    table, model = two_sides
+    shutil.copytree(table.root, tmp_path/'clips')
+    (tmp_path/'clips'/'left0.mp4').write_bytes(b'no video')
+    lame = ClipTable(table.df, tmp_path/'clips')
+    with pytest.warns(UserWarning, match=r'3 of 36 clips could not be read and are left out: left0.mp4#t=0.0,0.4: '):
+        assert calibrate(model, loader(lame, model.spec, on_error='skip'), show=False).n == 33
+
+def test_windows_of_one_file_are_different_clips(two_sides, tmp_path):
+    "Records of a table with several windows a file: kept, read back, compared, combined and shown window by window."
+    table, model = two_sides
+    dl = loader(table, model.spec)
+    rec = evaluate(model, dl, show=False)
+    assert rec.clips.columns[:6].tolist() == ['path','start','end','label','group','predicted'] and rec.n_groups == 12
+    back = load_record(save_record(rec, tmp_path/'rec.json'))
+    assert back == rec and clip_names(back.clips) == clip_names(table.df) and len(set(clip_names(back.clips))) == 36
+    mixed = record_of(rec.clips[rec.clips.columns[:5]].iloc[::-1].reset_index(drop=True), np.tile([.6,.4], (36,1)), rec.labels, dataset=rec.dataset,
+                      split=rec.split, model='left', spec=rec.spec, views=rec.views, n_expected=36, failures={}, seed=None)
+    t = compare([back, mixed])
+    assert t.difference.iloc[1] == -.5 and t.n.tolist() == [36, 36]
+    both = combine([rec, mixed], weights=[1,0])
+    assert np.allclose(both.clips.p_left, rec.clips.p_left) and both.clips.start.tolist() == rec.clips.start.tolist()
+    assert against_best(both, [rec, mixed]).startswith('+0.000')
+    show_predictions(rec, dl, n=4)
+    shutil.copytree(table.root, tmp_path/'clips'); (tmp_path/'clips'/'left0.mp4').write_bytes(b'no video')
+    for v in (None, Views(2)):
+        lame = evaluate(model, loader(ClipTable(table.df, tmp_path/'clips'), model.spec, on_error='skip'), views=v, show=False)
+        assert len(lame.failures) == lame.n_expected-lame.n_evaluated == 3 and 'left0.mp4#t=0.4,0.8' in lame.failures
+
+@pytest.mark.parametrize('change, words', [
+    (lambda c: c.assign(label=c.label.where(c.index != 4, 'right')), "the label of 1 clips; 'left1.mp4#t=0.4,0.8' has 'right' and 'left'"),
+    (lambda c: c.assign(group=['all']*len(c)), "the group of 36 clips"),
+    (lambda c: c.assign(start=c.start.where(c.index != 4, c.start[3]), end=c.end.where(c.index != 4, c.end[3])), "'left1.mp4#t=0.0,0.4' is there twice"),
+    (lambda c: c.iloc[1:], "not of the same clips"), (lambda c: c.drop(columns=['start','end']), 'is there twice')])
+def test_records_that_contradict_each_other_are_not_put_together(two_sides, change, words):
+    table, model = two_sides
+    rec = evaluate(model, loader(table, model.spec), show=False)
+    other = replace(rec, clips=change(rec.clips))
+    for put in (compare, combine, lambda rs: against_best(rs[0], rs[1:])):
+        with pytest.raises(DataError) as e: put([rec, other])
+        assert words in str(e.value)
+
+@pytest.mark.parametrize('damage, words', [
+    (lambda s: ''.join(s.splitlines(True)[:-2]), 'n_evaluated=36, but the .csv has 34 rows'),
+    (lambda s: s[:-40], 'lacks a probability'), (lambda s: s.replace('p_left', 'p_links'), "no column 'p_left'"),
+    (lambda s: s.replace(',left,left0,left,', ',left,left0,right,'), 'video_top1=1.0')])
+def test_a_record_whose_clips_are_damaged_is_refused(two_sides, tmp_path, damage, words):
+    table, model = two_sides
+    path = save_record(evaluate(model, loader(table, model.spec), show=False), tmp_path/'r.json')
+    csv = path.with_suffix('.csv'); csv.write_text(damage(csv.read_text()))
+    with pytest.raises(CheckpointError, match=words): load_record(path)
+
+def test_kept_records_still_load():
+    "Those of this repository, old ones too."
+    found = [p for p in (Path(__file__).parents[1]/'benchmarks').rglob('*.json') if p.with_suffix('.csv').exists()]
+    assert len(found) > 10 and all(load_record(p).n_evaluated for p in found)
 
 def test_one_class_only_is_a_record_with_a_mark(judged_model):
     "All test clips of one class: an accuracy, and the majority of 1 beside it."
