@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['RULES', 'PROTOCOLS', 'EvalRecord', 'clip_names', 'code_commit', 'predict_probs', 'Views', 'as_views', 'view_frames',
            'load_views', 'predict_views', 'average_views', 'evaluate', 'record_of', 'save_record', 'read_clips',
-           'load_record', 'confusion_figure', 'show_predictions', 'combine', 'against_best', 'compare', 'compare_views']
+           'load_record', 'confusion_figure', 'show_predictions', 'combine', 'against_best', 'compare', 'compare_views',
+           'record_intervals']
 
 # %% ../nbs/41_evaluate.ipynb #import-json-platform-subprocess
 import json, os, platform, subprocess, time
@@ -23,8 +24,8 @@ from .core import check_whole, progress
 from .data.datasets import flip_classes
 from .data.decode import Video, crop_frame
 from .data.sampling import i3d_idxs, sample_idxs, slowfast_idxs, ssv2_test_idxs, videomae_test_idxs, view_idxs
-from .metrics import (brier, cluster_wilson, confusion, ece, mean_class_accuracy, mcnemar, nll, paired_difference, plot_confusion,
-                            topk_accuracy)
+from .metrics import (bootstrap_interval, brier, cluster_wilson, confusion, ece, interval_note, macro_f1, mcnemar, mean_class_accuracy, nll,
+                            paired_difference, plot_confusion, topk_accuracy)
 from .models.ensemble import average_scores
 from .show import contact_sheet, new_figure
 
@@ -46,16 +47,17 @@ class EvalRecord:
     video_top1:float # Share of right videos, probabilities averaged over views
     video_top5:float|None # The class is among the five likeliest; None below six classes
     mean_class:float # Mean over classes of their accuracy
-    interval:list # 95 % interval of video_top1: Wilson, on the number of clips that groups are worth
+    interval:list # 95 % interval of video_top1: Wilson's, on the number of clips that groups are worth (cluster_wilson)
     chance:float # 1 / number of classes
     majority:float # Share of the most frequent class
     confusion:list # Rows true, columns predicted
     seed:int|None # Of the training, if it is known
     versions:dict # Of vidcls, torch and python
     commit:str|None # Of the code, '+' where files were changed
-    nll:float|None = None # Mean surprise at the truth, in nats
+    nll:float|None = None # Mean surprise at the truth, in nats; a probability below 1e-12 counts as that
     brier:float|None = None # Squared distance from the truth, in [0,2]
     ece:float|None = None # Calibration error over 15 bins
+    note:str = '' # Why the interval is wider than it would be with more groups or mistakes; see interval_note
     dropped:dict = field(default_factory=dict) # Reason and number of clips that the data set lists and the table lacks
     clips:pd.DataFrame = field(default=None, repr=False, compare=False) # path, perhaps start and end, label, group, predicted, class probs
 
@@ -69,6 +71,7 @@ class EvalRecord:
                 f"[{lo:.3f}, {hi:.3f}]{top5}, mean class {self.mean_class:.3f}\n"
                 f"{self.n_evaluated} of {self.n_expected} videos{lost}; {self.n_groups} groups; "
                 f"{_said(self.views)}; "
+                f"{f'interval {self.note}; ' if self.note else ''}"
                 f"chance {self.chance:.3f}, majority {self.majority:.3f}")
 
 # %% ../nbs/41_evaluate.ipynb #said
@@ -344,7 +347,8 @@ def record_of(
         clip_top1=topk_accuracy(probs, y) if clip_top1 is None else clip_top1, video_top1=topk_accuracy(probs, y),
         video_top5=topk_accuracy(probs, y, 5) if K > 5 else None,
         mean_class=mean_class_accuracy(pred, y, K), interval=list(cluster_wilson(pred == y, clips.group)),
-        nll=round(nll(np.maximum(probs, 1e-12)/np.maximum(probs, 1e-12).sum(1, keepdims=True), y), 6), brier=round(brier(probs, y), 6), ece=round(ece(probs, y), 6),
+        note=interval_note(pred == y, clips.group),
+        nll=round(nll(probs, y, floor=1e-12), 6), brier=round(brier(probs, y), 6), ece=round(ece(probs, y), 6),
         chance=1/K, majority=float(np.bincount(y).max()/len(y)), confusion=confusion(pred, y, K).tolist(),
         versions=_versions(), commit=code_commit(), clips=clips, **about)
 
@@ -479,7 +483,7 @@ def _verdict(low, high, n): return 'better' if low > 0 else 'worse' if high < 0 
 # %% ../nbs/41_evaluate.ipynb #compare
 def compare(
     records, # EvalRecords of the same clips; a dictionary gives them names; the first is what the others are compared with
-)->pd.DataFrame: # A row for each: top1, low, high, mean_class, nll, ece, views, difference, d_low, d_high, p (McNemar), verdict
+)->pd.DataFrame: # A row for each: top1, low, high, mean_class, nll, ece, views, n, difference, d_low, d_high, p (McNemar), verdict, note
     "Records in a table, with the differences that can be told apart."
     named = _named(records)
     clips, rows, base = _side_by_side(named), [], None
@@ -487,12 +491,13 @@ def compare(
         own = _right(clips[name])
         row = dict(name=name, top1=r.video_top1, low=r.interval[0], high=r.interval[1], mean_class=r.mean_class, nll=r.nll, ece=r.ece,
                    views=_said(r.views), n=r.n_evaluated)
-        if base is None: base = own
+        if base is None: base, row['note'] = own, ''
         else:
             d, low, high = paired_difference(own, base, clips[name].group)
-            row |= dict(difference=d, d_low=low, d_high=high, p=mcnemar(own, base)[2], verdict=_verdict(low, high, r.n_evaluated))
+            row |= dict(difference=d, d_low=low, d_high=high, p=mcnemar(own, base)[2], verdict=_verdict(low, high, r.n_evaluated),
+                        note=interval_note(own, clips[name].group, base))
         rows.append(row)
-    return pd.DataFrame(rows).set_index('name')
+    return pd.DataFrame(rows).set_index('name').pipe(lambda t: t[[c for c in t if c != 'note'] + ['note']])
 
 def compare_views(
     model, # Has .spec
@@ -507,3 +512,17 @@ def compare_views(
         records[name] = evaluate(model, dl, views=v, chunk=chunk, show=False)
         cost[name] = (len(as_views(v)), time.perf_counter()-start)
     return compare(records).assign(n_views=[c[0] for c in cost.values()], seconds=[c[1] for c in cost.values()])
+
+# %% ../nbs/41_evaluate.ipynb #record-intervals
+def record_intervals(
+    rec:EvalRecord, # With its clips
+    n_boot:int=1000, # Draws of groups, >= 100
+)->pd.DataFrame: # A row for each of top1, mean_class, macro_f1, nll, brier: value, low, high; NaN where all clips are of one group
+    "The numbers of a record, each with its 95 % interval over groups."
+    K, c = len(rec.labels), rec.clips
+    index = {l: i for i,l in enumerate(rec.labels)}
+    y, pred, probs = c.label.map(index).to_numpy(), c.predicted.map(index).to_numpy(), c[_columns(rec)].to_numpy(float)
+    asked = dict(mean_class=(lambda p,t: mean_class_accuracy(p, t, K), pred, (0,1)), macro_f1=(lambda p,t: macro_f1(p, t, K), pred, (0,1)),
+                 nll=(lambda p,t: nll(p, t, floor=1e-12), probs, (0,np.inf)), brier=(brier, probs, (0,2)))
+    rows = {'top1': (rec.video_top1, *rec.interval)} | {k: bootstrap_interval(f, x, y, c.group, n_boot=n_boot, within=w) for k,(f,x,w) in asked.items()}
+    return pd.DataFrame.from_dict(rows, orient='index', columns=['value','low','high'])
