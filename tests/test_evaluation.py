@@ -1,5 +1,5 @@
 "Evaluation, held by other people's implementations, by simulation, and by models whose answer is known."
-import os, shutil, subprocess, sys, warnings
+import os, shutil, subprocess, sys, time, warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def test_each_clip_its_own_group_is_wilson_but_for_students_t(n_right, n):
 
 def test_a_million_predictions_take_less_than_five_seconds():
     "All metrics and intervals together; and no interval holds draws times clips in memory."
-    import time, tracemalloc
+    import tracemalloc
     rng = np.random.default_rng(0)
     probs, y = softmax(rng.normal(size=(1_000_000, 10)).astype(np.float32), 1).astype(float), rng.integers(0, 10, 1_000_000)
     groups = np.arange(len(y))//10
@@ -308,6 +308,47 @@ def test_batch_and_chunk_don_t_matter(judged_model, views):
     base = evaluate(model, loaders(table, model.spec, bs=8).test, views=views, show=False)
     for bs,chunk in ((1,1), (5,7), (64,64)):
         same(base, evaluate(model, loaders(table, model.spec, bs=bs).test, views=views, chunk=chunk, show=False))
+
+class Small(torch.nn.Module):
+    "A model on a card that holds few clips."
+    def __init__(self, model, fits, error): super().__init__(); self.model, self.fits, self.error, self.sizes = model, fits, error, []
+    spec, n_classes = property(lambda self: self.model.spec), 8
+    def forward(self, x):
+        self.sizes.append(len(x))
+        if len(x) > self.fits: raise self.error
+        return self.model(x)
+
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory.'), RuntimeError("DefaultCPUAllocator: can't allocate memory")], ids=['GPU', 'CPU'])
+def test_a_chunk_that_does_not_fit_is_halved_until_it_does(judged_model, error):
+    root, model = judged_model
+    dl, views = loaders(from_folder(root/'clips'), model.spec, bs=8).test, Views(clips=3, crops=3, sampling='windows')
+    small, base = Small(model, 3, error), predict_views(model, dl, views, 16, show=False)
+    with pytest.warns(UserWarning, match='going on with chunk=2'): logits, rows, failures = predict_views(small, dl, views, 16, show=False)
+    assert small.sizes[:4] == [16, 8, 4, 2] and set(small.sizes[3:]) <= {2, 1} and small.sizes.count(1) <= 1
+    assert np.allclose(logits, base[0], atol=1e-6) and (rows == base[1]).all() and not failures
+    with pytest.raises(type(error)), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        predict_views(Small(model, 0, error), dl, views, 4, show=False)         # not even one: there is nothing to halve
+    with pytest.raises(ValueError): predict_views(Small(model, 3, ValueError('odd')), dl, views, 16, show=False)
+
+def test_no_more_is_decoded_ahead_than_memory_is_meant_for(judged_model, monkeypatch):
+    import vidcls.evaluate as ev
+    root, model = judged_model
+    ds, views, made = loaders(from_folder(root/'clips'), model.spec, bs=8).test.dataset, Views(clips=4), []
+    load = ev.load_views
+    monkeypatch.setattr(ev, 'load_views', lambda *a: (made.append(1), load(*a))[1])
+    for budget, most in ((1, 2), (3*ev.clip_bytes(model.spec, 4), 4)):
+        monkeypatch.setattr(ev, 'AHEAD_BYTES', budget); made.clear()
+        for taken, (row, clips, reason) in enumerate(ev._ahead(ds, range(12), model.spec, views)):
+            time.sleep(.02)
+            assert len(made)-taken <= most and clips is not None
+
+def test_on_a_cpu_a_chunk_is_what_is_free(monkeypatch):
+    import vidcls.evaluate as ev
+    spec, cpu = ClipSpec(n_frames=16, size=224), torch.device('cpu')
+    monkeypatch.setattr(ev.Path, 'read_text', lambda self: 'MemTotal: 9000000 kB\nMemAvailable: 1000000 kB\n')
+    assert ev._fitting(64, spec, cpu) == 4 and ev._fitting(2, spec, cpu) == 2 and ev._fitting(64, ClipSpec(n_frames=256, size=448), cpu) == 1
+    assert ev._fitting(64, spec, torch.device('cuda')) == 64
 
 SCRIPT = """
 import sys, torch
