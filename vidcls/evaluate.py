@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['RULES', 'PROTOCOLS', 'AHEAD_BYTES', 'EvalRecord', 'clip_names', 'code_commit', 'predict_probs', 'Views', 'as_views',
            'view_frames', 'load_views', 'predict_views', 'average_views', 'evaluate', 'record_of', 'save_record',
-           'read_clips', 'load_record', 'confusion_figure', 'show_predictions', 'combine', 'against_best', 'compare',
-           'compare_views', 'record_intervals']
+           'read_clips', 'load_record', 'recompute_record', 'confusion_figure', 'show_predictions', 'combine',
+           'against_best', 'compare', 'compare_views', 'record_intervals']
 
 # %% ../nbs/41_evaluate.ipynb #import-json-platform-subprocess
 import json, os, platform, subprocess, time, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class EvalRecord:
     majority:float # Share of the most frequent class
     confusion:list # Rows true, columns predicted
     seed:int|None # Of the training, if it is known
-    versions:dict # Of vidcls, torch and python
+    versions:dict # Of vidcls, torch and python; and, where numbers were computed again later, by which
     commit:str|None # Of the code, '+' where files were changed
     nll:float|None = None # Mean surprise at the truth, in nats; a probability below 1e-12 counts as that
     brier:float|None = None # Squared distance from the truth, in [0,2]
@@ -433,6 +433,21 @@ def _odds(rec):
     if abs(top1 - rec.video_top1) > 1e-9: return f"video_top1={rec.video_top1}, but of the clips {top1} are right"
 
 def _columns(rec): return [f'p_{l}' for l in rec.labels]
+
+# %% ../nbs/41_evaluate.ipynb #recompute-record
+def recompute_record(
+    rec:EvalRecord, # With its clips
+)->EvalRecord: # The same answers; every number that follows from them by this version's formulas
+    "A record of an older vidcls, brought up to date."
+    kept = dict(dataset=rec.dataset, split=rec.split, model=rec.model, spec=rec.spec, views=rec.views, n_expected=rec.n_expected, seed=rec.seed,
+                failures=rec.failures, dropped=rec.dropped, clip_top1=rec.clip_top1)
+    columns = _columns(rec)
+    new = record_of(rec.clips.drop(columns=['predicted', *columns]), rec.clips[columns].to_numpy(float), rec.labels, **kept)
+    if (differ := new.clips.predicted != rec.clips.predicted).any():
+        raise DataError(f"clip {clip_names(new.clips)[differ.idxmax()]!r} was called {rec.clips.predicted[differ.idxmax()]!r}, but its probabilities say "
+                        f"{new.clips.predicted[differ.idxmax()]!r}; these clips are not as they were written.")
+    by = f"vidcls {new.versions['vidcls']}" + (f", {new.commit}" if new.commit else '')
+    return replace(new, versions=rec.versions | {'numbers recomputed by': by}, commit=rec.commit)
 
 # %% ../nbs/41_evaluate.ipynb #confusion-figure
 def confusion_figure(
