@@ -261,11 +261,13 @@ def interval_note(
     rare = right != _right('other', other) if other is not None else right == (right.mean() < .5)
     worth, of_rare = group_worth(groups), group_worth(groups, rare)
     if other is None and len(np.unique(groups)) == len(right): return ''         # Wilson's own, good for any n
-    if worth < ENOUGH_GROUPS: said.append(f'the clips are worth {worth:.1f} groups')
+    if worth < ENOUGH_GROUPS: said.append(f'the clips are worth {_counted(worth)}')
     if of_rare < (ENOUGH_RARE if other is None else 2*ENOUGH_RARE):
         what = 'the models differ' if other is not None else 'there are mistakes' if right.mean() >= .5 else 'there are right answers'
-        said.append(f'{what} in {of_rare:.1f} groups' if rare.any() else f'{what} in no group')
+        said.append(f'{what} in {_counted(of_rare)}')
     return f"{'a rough guess' if other is not None else 'wide on purpose'}: {' and '.join(said)}" if said else ''
+
+def _counted(groups): return 'no group' if groups == 0 else 'one group' if groups < 1.05 else f"{groups:.1f}".removesuffix('.0') + ' groups'
 
 # %% ../nbs/40_metrics.ipynb #mcnemar
 def mcnemar(
