@@ -18,8 +18,8 @@ from vidcls.core import ArgumentError, CheckpointError, ClipSpec, DataError, Lab
 from vidcls.data.datasets import ClipTable, from_folder
 from vidcls.data.loaders import loader, loaders
 from vidcls.data.synthetic import make_motion_clips, motion_clip, motion_mask, roll_clips
-from vidcls.evaluate import (Views, against_best, clip_names, combine, compare, evaluate, load_record, predict_views, record_of,
-                             save_record, show_predictions)
+from vidcls.evaluate import (Views, against_best, clip_names, combine, compare, evaluate, load_record, predict_views, record_intervals,
+                             record_of, recompute_record, save_record, show_predictions)
 from vidcls.interpret import explain, judge_maps
 from vidcls.metrics import (_few, _kish, bootstrap_interval, brier, cluster_wilson, ece, group_worth, interval_note, macro_f1, mcnemar,
                             mean_class_accuracy, nll, paired_difference, topk_accuracy, wilson)
@@ -499,7 +499,20 @@ def test_a_record_whose_clips_are_damaged_is_refused(two_sides, tmp_path, damage
 def test_kept_records_still_load():
     "Those of this repository, old ones too."
     found = [p for p in (Path(__file__).parents[1]/'benchmarks').rglob('*.json') if p.with_suffix('.csv').exists()]
-    assert len(found) > 10 and all(load_record(p).n_evaluated for p in found)
+    assert len(found) > 10
+    for p in found:
+        rec = load_record(p)
+        assert np.allclose(rec.interval, recompute_record(rec).interval), p             # of today's formula
+
+def test_intervals_of_a_record_hold_its_numbers(judged_model):
+    root, model = judged_model
+    rec = evaluate(model, loaders(from_folder(root/'clips'), model.spec, bs=8).test, show=False)
+    t = record_intervals(rec, n_boot=100)
+    assert list(t.index) == ['top1','mean_class','macro_f1','nll','brier'] and ((t.low <= t.value) & (t.value <= t.high)).all()
+    assert np.allclose(t.value.drop('macro_f1'), [rec.video_top1, rec.mean_class, rec.nll, rec.brier], atol=1e-6)
+    assert t.low['mean_class'] >= 0 and t.high['macro_f1'] <= 1
+    one = record_intervals(replace(rec, clips=rec.clips.assign(group='all')), n_boot=100)
+    assert one.loc['mean_class':,'low':].isna().all(None)
 
 def test_one_class_only_is_a_record_with_a_mark(judged_model):
     "All test clips of one class: an accuracy, and the majority of 1 beside it."
