@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .core import ArgumentError, DataError, LabelError
-from .evaluate import Views, predict_views
+from .evaluate import as_views, clip_names, predict_views
 from .metrics import cluster_wilson, ece, nll
 from .show import new_figure
 
@@ -157,17 +157,22 @@ def calibrate(
     dl, # A loader of clips that were not trained on, such as dls.valid; needs a few hundred clips to say much
     error:float|None=None, # Withhold answers so that at most this share is wrong, in (0,1); None answers always
     keep:float|None=.95, # Say "none of these" to clips that score lower than all but this share of known ones; None never says so
-    views:Views|None=None, # How each video is looked at, as in evaluate; logits are averaged
+    views=None, # How each video is looked at, as in evaluate: Views, a name or None; logits are averaged, because "none of these" needs them
     show:bool=True, # Show a progress bar?
 )->Calibration:
     "Fit temperature, threshold and the limit of what is known."
     if dl is None: raise DataError("there is no such split to calibrate on; see table.splits.")
     if keep is not None and not 0 < keep < 1: raise ArgumentError(f"keep={keep!r}; accepted: above 0 and below 1, or None.")
     table = dl.dataset.table
-    logits, rows, _ = predict_views(model, dl, views or Views(), show=show)
+    logits, rows, failures = predict_views(model, dl, as_views(views), show=show)
+    if failures: warnings.warn(_left_out(clip_names(table.df), failures), stacklevel=2)
     logits, y = logits.mean(1), table.targets[rows]
     T = fit_temperature(logits, y)
     p = tempered(logits, T)
     limit = 0. if error is None else pick_threshold(p.max(1), p.argmax(1) == y, error, table.df.group.to_numpy()[rows])['threshold']
     none = None if keep is None else float(np.quantile(logits.max(1), 1-keep))
     return Calibration(T, limit, none, error, keep, len(y), f"{table.name}/{'+'.join(table.splits)}")
+
+def _left_out(names, failures):
+    some = '; '.join(f'{names[i]}: {why}' for i,why in sorted(failures.items())[:5])
+    return f"{len(failures)} of {len(names)} clips could not be read and are left out: {some}{'; …' if len(failures) > 5 else ''}"
