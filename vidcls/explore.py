@@ -7,40 +7,64 @@ __all__ = ['top_losses', 'show_clips', 'class_table', 'show_confused', 'Explorer
 
 # %% ../nbs/45_explore.ipynb #import-html-import-numpy-as-np
 import html
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import torch
 
-from .core import ArgumentError, DataError, check_choice, check_whole
-from .interpret import METHODS, explain
+from .core import DataError, VideoReadError, check_choice, check_whole
+from .interpret import explain, methods_of
 from .metrics import most_confused, per_class, wilson
+from .probes import check_asked, finite_scores
 from .show import contact_sheet, show_clip
 
 # %% ../nbs/45_explore.ipynb #top-losses
 def top_losses(
     rec, # An EvalRecord
     n:int|None=20, # Rows; None: all
-)->pd.DataFrame: # path, label, predicted, p_true, p_predicted, loss in nats; the worst first
+)->pd.DataFrame: # path (and start and end, or part), label, predicted, p_true, p_predicted, loss in nats; the worst first
     "The clips whose label surprised the model most."
-    c = rec.clips
+    c = _with_part(rec.clips, rec.failures)
     p = c[[f'p_{l}' for l in rec.labels]].to_numpy(float)
     true = p[np.arange(len(c)), [rec.labels.index(l) for l in c.label]]
-    out = c[['path','label','predicted']].assign(p_true=true, p_predicted=p.max(1), loss=-np.log(np.maximum(true, 1e-12)))
+    out = c[[k for k in ('path','start','end','part','label','predicted') if k in c]].assign(p_true=true, p_predicted=p.max(1), loss=-np.log(np.maximum(true, 1e-12)))
     return out.sort_values('loss', ascending=False, kind='stable').head(len(c) if n is None else check_whole('n', n)).reset_index(drop=True)
 
+def _with_part(c, failures=()):
+    "A record's clips with `part` where a path is not enough to tell them apart."
+    if 'start' in c or not (c.path.duplicated().any() or set(c.path) & set(failures)): return c
+    torn = sorted(set(c.path) & set(failures))
+    if torn: raise DataError(f"{torn[0]!r}: some of its parts could not be read, and the record does not say which. Evaluate without them.")
+    return c.assign(part=c.groupby('path').cumcount())
+
+def _rows_of(clips, df):
+    "The row in a table of each clip."
+    by, df = [k for k in ('path','start','end','part') if k in clips], df.assign(part=df.groupby('path').cumcount())
+    if {'start','end'} & set(by) and 'start' not in df: by = ['path']
+    keys = lambda t: list(zip(*(t[k] if k == 'path' else t[k].astype(float).round(6).fillna(-1) for k in by)))        # NaN equals nothing
+    own, wanted = keys(df), keys(clips)
+    at, n = {k: i for i,k in enumerate(own)}, Counter(own)
+    lost, twice = [k for k in wanted if k not in n], [k for k in wanted if n[k] > 1]
+    if lost: raise DataError(f"{lost[0][0]!r} and {len(lost)-1} more are not among the loader's clips. Is it the split that the record was made from?")
+    if twice: raise DataError(f"{twice[0][0]!r} has several clips; give rows with start and end, or part, as top_losses does.")
+    return [at[k] for k in wanted]
+
+def _clip_at(dl, row):
+    "uint8 (T,H,W,C), or the reason why there is none as an error."
+    clip, *_, reason = dl.dataset[row]
+    if clip is None: raise VideoReadError(dl.dataset.paths[row], reason)
+    return np.asarray(clip)
+
 def show_clips(
-    rows:pd.DataFrame, # With path, label and predicted, as top_losses gives it
+    rows:pd.DataFrame, # With path, label and predicted, and more where files have several clips, as top_losses gives it
     dl, # The loader that the record was made from
     n:int=8, # Clips shown at most
     cols:int=2, # Beside each other
 ): # matplotlib Figure
     "Clips as film strips, with what was said of them."
-    at = {p: i for i,p in enumerate(dl.dataset.table.df.path)}
-    lost = [p for p in rows.path if p not in at]
-    if lost: raise DataError(f"{lost[0]!r} and {len(lost)-1} more are not among the loader's clips. Is it the split that the record was made from?")
     rows = rows.head(check_whole('n', n))
-    clips = [np.asarray(dl.dataset[at[p]][0]) for p in rows.path]
+    clips = [_clip_at(dl, i) for i in _rows_of(rows, dl.dataset.table.df)]
     titles = [r.predicted + (f' {r.p_predicted:.0%}' if hasattr(r, 'p_predicted') else '') + ('' if r.label == r.predicted else f', is {r.label}')
               for r in rows.itertuples()]
     return contact_sheet(clips, titles, (rows.label == rows.predicted).tolist(), n=dl.dataset.spec.n_frames, cols=cols)
@@ -72,6 +96,7 @@ def show_confused(
     true, said = (check_choice('pair', l, rec.labels) for l in pair)
     rows = top_losses(rec, None)
     wrong, right = rows[(rows.label == true) & (rows.predicted == said)], rows[(rows.label == said) & (rows.predicted == said)]
+    if wrong.empty: raise DataError(f"pair={(true, said)!r}: no clip of {true!r} was taken for {said!r}; see most_confused for those that were.")
     return show_clips(pd.concat([wrong.head(n), right.head(max(1, n//3))]), dl, n=n+max(1, n//3))
 
 # %% ../nbs/45_explore.ipynb #explorer
@@ -83,33 +108,34 @@ class Explorer:
         rec=None, # An EvalRecord of it: puts the worst clips first
         augment=None, # As fit takes it: (xb, yb, gen) -> (xb, yb)
     ):
+        check_asked(model, dl)
         self.model, self.dl, self.augment, self.table = model.eval(), dl, augment, dl.dataset.table
-        model.spec.check_same(dl.dataset.spec)
-        paths = list(self.table.df.path)
-        if not paths: raise DataError("the loader has no clips to explore.")
-        self.paths = paths if rec is None else [p for p in top_losses(rec, None).path if p in set(paths)]
-        self.rows = {p: i for i,p in enumerate(paths)}
+        names = _names(self.table.df)
+        if not names: raise DataError("the loader has no clips to explore.")
+        worst = [] if rec is None else _rows_of(top_losses(rec, None), self.table.df)
+        self.rows = {n: i for i,n in enumerate(names)}
+        self.paths = [names[i] for i in dict.fromkeys([*worst, *range(len(names))])]         # the worst, then those that no record has
 
     def clip(self,
-        path:str, # As the table has it
+        path:str, # One of .paths: as the table has it, and which one where a file has several clips
         seed:int|None=None, # Of the augmentation's draw; None: as it is
     )->np.ndarray: # uint8 (T,H,W,C)
         "A clip as the model sees it."
-        item = self.dl.dataset[self.rows[check_choice('path', path, self.rows)]]
-        x = torch.as_tensor(item[0])[None]
+        x = torch.as_tensor(_clip_at(self.dl, self.rows[check_choice('path', path, self.rows)]))[None]
         if seed is not None and self.augment is not None:
             x, _ = self.augment(x, torch.tensor([int(self.table.targets[self.rows[path]])]), torch.Generator().manual_seed(seed))
         return x[0].numpy()
 
     def view(self,
-        path:str, # As the table has it
+        path:str, # One of .paths
         method:str|None=None, # A map on the clip: one of METHODS; None: none
         seed:int|None=None, # Of the augmentation's draw; None: as it is
     )->str: # HTML
-        "A player with the clip, its map, and what the model says."
-        clip, true = self.clip(path, seed), self.table.df.label[self.rows[path]]
-        x = torch.from_numpy(np.ascontiguousarray(clip))[None].to(next(self.model.parameters()).device)
-        with torch.no_grad(): p = self.model(self.model.spec.to_model(x)).softmax(1)[0].cpu().numpy()
+        "A player with the clip, its map, and what the model says; the reason, where the clip cannot be read."
+        try: clip = self.clip(path, seed)
+        except VideoReadError as e: return f'<p>{html.escape(path)} cannot be read: {html.escape(e.reason)}</p>'
+        true = self.table.df.label[self.rows[path]]
+        p = finite_scores(self.model, torch.from_numpy(np.ascontiguousarray(clip))[None]).softmax(1)[0].numpy()
         shown = clip if method is None else np.concatenate([clip, explain(self.model, clip, method).overlay()], 2)
         k = max(1, 160//clip.shape[1])
         player = show_clip(np.kron(shown, np.ones((1,k,k,1), np.uint8)), 6, k*shown.shape[2], path)._repr_html_()
@@ -128,7 +154,7 @@ class Explorer:
         "The controls."
         try: import ipywidgets as w
         except ImportError: return None
-        maps = ['none', *(m for m in METHODS if _has_map(self.model, m))]
+        maps = ['none', *methods_of(self.model)]
         path = w.Dropdown(options=self.paths, description='clip', layout={'width': '30em'})
         method, draw = w.Dropdown(options=maps, description='map'), w.IntSlider(0, 0, 50, description='augmented', disabled=self.augment is None)
         out = w.HTML()
@@ -147,12 +173,10 @@ def _has_kernel():
     except ImportError: return False
     return getattr(get_ipython(), 'kernel', None) is not None
 
-def _has_map(model, method):
-    "Is this method to be had for this model?"
-    if method == 'saliency': return True
-    s = model.spec
-    try: explain(model, np.zeros((s.n_frames, s.size, s.size, 3), np.uint8), method); return True
-    except ArgumentError: return False
+def _names(df):
+    "A name for each clip: its path, and which one of the file's clips where there are several."
+    part, n = df.groupby('path').cumcount()+1, df.groupby('path').path.transform('size')
+    return [p if k == 1 else f'{p}, {i} of {k}' for p,i,k in zip(df.path, part, n)]
 
 def explore(
     model, # Has .spec

@@ -1,0 +1,98 @@
+"Damaged time: nothing that is no answer may become a report, and a report says what it rests on."
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from vidcls.core import ArgumentError, DataError, LabelError, SpecMismatchError, seed_everything
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.synthetic import make_motion_clips
+from vidcls.models.zoo import create_model
+from vidcls.probes import DAMAGES, ask_damaged, probe_time, report_of, sweep_time
+
+tiny = dict(dim=24, depth=1, heads=2)
+
+@pytest.fixture
+def asked(tmp_path):
+    "(model, loaders) of 12 clips that nobody has learned from."
+    seed_everything(0)
+    table = from_folder(make_motion_clips(tmp_path/'clips', n_groups=20, n_frames=8, size=32)).only(['left','right'])
+    model = create_model('videomae_tiny', n_classes=2, **tiny)
+    return model, loaders(table, model.spec, bs=4, on_error='skip')
+
+@pytest.mark.parametrize('ask', [probe_time, sweep_time])
+def test_what_is_no_answer_gets_no_report(asked, ask):
+    model, dls = asked
+    with pytest.raises(DataError, match='table.splits'): ask(model, None)
+    with pytest.raises(LabelError, match='the data have 2 classes, the model tells 3'): ask(create_model('videomae_tiny', n_classes=3, **tiny), dls.test)
+    with pytest.raises(SpecMismatchError, match='n_frames'): ask(create_model('videomae_tiny', n_classes=2, n_frames=4, **tiny), dls.test)
+    for broken in (float('nan'), float('inf')):
+        with torch.no_grad(): model.head.bias[0] = broken
+        with pytest.raises(DataError, match='not finite'): ask(model, dls.test)
+
+def test_one_frame_has_no_time(tmp_path):
+    model = create_model('i3d_tiny', n_classes=8, n_frames=1)
+    table = from_folder(make_motion_clips(tmp_path, n_groups=10, n_frames=8, size=32))
+    with pytest.raises(ArgumentError, match='n_frames=1'): probe_time(model, loaders(table, model.spec, bs=4).test)
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_a_model_is_asked_in_its_own_precision(asked, dtype):
+    model, dls = asked
+    want = ask_damaged(model, dls.test, DAMAGES)
+    got = ask_damaged(model.to(dtype), dls.test, DAMAGES)
+    assert got.path.tolist() == want.path.tolist()
+    if dtype == torch.float64: assert got.equals(want)
+
+def test_a_clip_that_cannot_be_read_is_named(asked):
+    model, dls = asked
+    table = dls.test.dataset.table
+    whole = probe_time(model, dls.test)
+    (table.root/table.df.path[0]).write_bytes(b'no video')
+    dls = loaders(from_folder(table.root).only(['left','right']), model.spec, bs=4, on_error='skip')
+    answers = ask_damaged(model, dls.test, DAMAGES)
+    assert len(answers) == len(table) and (answers.loc[answers.failed != '', list(DAMAGES)] == -1).all(axis=None)
+    report = probe_time(model, dls.test)
+    assert report.n == whole.n-1 and list(report.failures) == [table.df.path[0]] and '(1 more could not be read)' in repr(report)
+    assert report.failures == probe_time(model, loaders(from_folder(table.root).only(['left','right']), model.spec, bs=1, on_error='skip').test).failures
+    assert (sweep_time(model, dls.test).n == report.n).all()
+    for p in table.df.path: (table.root/p).write_bytes(b'no video')
+    dls = loaders(from_folder(table.root).only(['left','right']), model.spec, bs=4, on_error='skip', ram_gb=0, max_bad=1.)
+    with pytest.raises(DataError, match='none of the .* nothing to probe'): probe_time(model, dls.test)
+
+def test_answers_survive_a_file(asked, tmp_path):
+    "Kept as CSV and read again, they say the same; so do those of before, which had no column of failures."
+    model, dls = asked
+    answers = ask_damaged(model, dls.test, DAMAGES)
+    answers.to_csv(tmp_path/'a.csv', index=False)
+    report, again = report_of(answers, 'm', 2), report_of(pd.read_csv(tmp_path/'a.csv'), 'm', 2)
+    assert report.table.equals(again.table) and report.failures == again.failures == {}
+    assert report_of(answers.drop(columns='failed'), 'm', 2).table.equals(report.table)
+    answers.loc[0, ['failed', *DAMAGES]] = ['no video', *[-1]*len(DAMAGES)]
+    answers.to_csv(tmp_path/'a.csv', index=False)
+    assert report_of(pd.read_csv(tmp_path/'a.csv'), 'm', 2).failures == {answers.path[0]: 'no video'}
+
+def told(target, **said):
+    "The verdict on answers (N,) under each damage, a clip a group."
+    said = {k.replace('_', ' '): v for k,v in said.items()}
+    return report_of(pd.DataFrame(dict(path='x', group=range(len(target)), target=target) | said), 'm', 2).verdict
+
+def test_a_verdict_says_what_it_rests_on():
+    y = np.arange(200) % 2
+    no = 1-y
+    assert told(y, as_it_is=y, reversed=no, shuffled=y, frozen=y) == told(y, as_it_is=y, reversed=no) == 'uses the order of frames'
+    assert told(y, as_it_is=y, reversed=y, shuffled=no, frozen=no) == 'uses how frames follow each other, but not in which direction'
+    assert told(y, as_it_is=y, shuffled=no) == 'uses how frames follow each other (not asked: reversed, frozen)'
+    assert told(y, as_it_is=y, reversed=y, shuffled=y, frozen=no) == 'uses several frames, but not their order'
+    assert told(y, as_it_is=y, shuffled=y, frozen=no) == 'uses several frames (not asked: reversed)'
+    assert told(y, as_it_is=y, reversed=y, shuffled=y, frozen=y) == 'one frame is enough, as far as 200 clips can tell'
+    assert told(y, as_it_is=y, frozen=y).endswith('(not asked: reversed, shuffled)')
+    assert told(y, as_it_is=y, reversed=y) == 'what was asked does no harm (not asked: shuffled, frozen)'
+
+def test_always_the_most_frequent_class_is_no_knowledge():
+    "Nine clips of ten of one class: to say that class is right nine times of ten, on any clip, damaged or not."
+    y = (np.arange(200) % 10 == 0).astype(int)
+    assert told(y, as_it_is=0*y, frozen=0*y) == 'knows nothing of these clips: not above its most frequent class'
+    assert told(y, as_it_is=y, reversed=y, shuffled=y, frozen=0*y) == 'uses several frames, but not their order'
+    one = report_of(pd.DataFrame(dict(path='x', group=range(50), target=0, **{'as it is': 0})), 'm', 2)
+    assert one.majority == 1 and one.verdict.startswith('knows nothing')             # one class only: right, and nothing known
