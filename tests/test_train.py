@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from vidcls.core import CheckpointError, LabelError, VidclsError, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
+from vidcls.losses import FocalLoss
+from vidcls.mix import Mixup
 from vidcls.models.zoo import create_model
 from vidcls.train import Callback, EMA, fit, lr_find
 
@@ -86,6 +88,66 @@ def test_two_processes_with_an_uneven_end(tmp_path, clips):
     "57 clips in batches of 8: nobody waits for ever, and validation counts each clip once."
     one, two = (run_processes(tmp_path, clips, n, 16//n, 'uneven') for n in (1,2))
     assert two['n'] == 4 and (one['valid'] - two['valid']).abs().max() < .05
+
+
+PAIR = """
+import os, signal, sys, torch
+from vidcls.core import seed_everything
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.synthetic import roll_clips
+from vidcls.models.zoo import create_model
+from vidcls.train import Callback, fit
+folder, out, mode = sys.argv[1:]
+rank = int(os.environ['RANK'])
+class One(Callback):
+    "What happens to the second process alone."
+    def __init__(self, what): self.what = what
+    def after_batch(self, run):
+        if run.n_steps == 1: torch.save(torch.get_rng_state(), f'{out}/chance{rank}.pt')
+        if rank == 1 and run.n_steps == 6:
+            if self.what == 'stop': run.stop('enough')
+            if self.what in ('SIGTERM', 'SIGINT', 'SIGKILL'): os.kill(os.getpid(), getattr(signal, self.what))
+    def before_validate(self, run):
+        if rank == 1 and run.epoch == 1 and self.what == 'judging': os.kill(os.getpid(), signal.SIGINT)
+def train(where, what=None, every=None):
+    seed_everything(0)
+    model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, dropout=.1, drop_path=.2)
+    try: hist = fit(model, loaders(from_folder(folder), model.spec, bs=8), epochs=3, lr=1e-3, augment=roll_clips, ema=.9, patience=None,
+                    out=f'{out}/{where}', every=every, resume='auto', callbacks=[One(what)], show=False)
+    except SystemExit as e: return str(e.code)
+    if hist.stopped: return hist.stopped
+    rows = [{k: v for k,v in r.items() if k not in ('seconds', 'waiting', 'clips_per_s')} for r in hist.rows]
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), repr(rows)
+def is_same(a, b): return torch.equal(a[0], b[0]) and a[1] == b[1]
+if mode == 'kill': train('killed', 'SIGKILL', every=1)
+whole = train('whole', every='0.001min')                                 # 60 ms: each by its own clock, they would never meet again
+said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'SIGINT', 'judging', 'stop')} if mode == 'ends' else {}
+if mode == 'gone on': said = {'killed': is_same(train('killed', every=1), whole)}
+torch.save(said, f'{out}/said{rank}.pt')
+"""
+
+def run_pair(tmp_path, clips, mode):
+    (tmp_path/'pair.py').write_text(PAIR)
+    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', tmp_path/'pair.py', clips, tmp_path, mode],
+                          env={**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=200)
+
+@linux
+def test_processes_end_together_and_go_on(tmp_path, clips):
+    "A clock, a signal, a stop that only one of two processes has: both end at the same step, and what goes on ends as if nothing had been."
+    done = run_pair(tmp_path, clips, 'ends')
+    assert done.returncode == 0, done.stderr[:3000]
+    said, other = (torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1))
+    assert said == other == {'SIGTERM': ('143', True), 'SIGINT': ('interrupted', True), 'judging': ('interrupted', True), 'stop': ('enough', True)}
+    assert not torch.equal(*(torch.load(tmp_path/f'chance{r}.pt', weights_only=True) for r in (0,1)))     # other dropout for other clips
+
+@linux
+def test_two_processes_killed_and_gone_on(tmp_path, clips):
+    assert run_pair(tmp_path, clips, 'kill').returncode != 0
+    assert list((tmp_path/'killed'/'checkpoints').glob('step_*')) and not (tmp_path/'said0.pt').exists()
+    done = run_pair(tmp_path, clips, 'gone on')
+    assert done.returncode == 0, done.stderr[:3000]
+    assert all(torch.load(tmp_path/f'said{r}.pt', weights_only=True) == {'killed': True} for r in (0,1))
 
 
 # --- accumulation
@@ -174,7 +236,17 @@ def test_twenty_kills_end_bit_identical(tmp_path, clips):
 def test_going_on_with_something_else_is_refused(tmp_path, clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)
     fit(small(), dls, epochs=2, out=tmp_path, show=False)
+    other = loaders(from_folder(clips), small().spec, bs=16, seed=5)
+    swapped = loaders(from_folder(clips), small().spec, bs=16)
+    swapped.train.dataset.targets = swapped.train.dataset.targets[::-1].copy()
     for what, call in {'lr: 0.001 there, 0.01 here': lambda: fit(small(), dls, epochs=2, lr=.01, out=tmp_path, resume='auto'),
+                       'augment: None there, .<function roll_clips>. here': lambda: fit(small(), dls, epochs=2, augment=roll_clips, out=tmp_path, resume='auto'),
+                       'mix: None there, .Mixup.n_classes=8, alpha=0.5': lambda: fit(small(), dls, epochs=2, mix=Mixup(8, .5), out=tmp_path, resume='auto'),
+                       'loss: None there, .FocalLoss.gamma=2.0. ': lambda: fit(small(), dls, epochs=2, loss=FocalLoss(2., torch.ones(8)), out=tmp_path, resume='auto'),
+                       "monitor: 'accuracy' there, 'valid_loss'": lambda: fit(small(), dls, epochs=2, monitor='valid_loss', out=tmp_path, resume='auto'),
+                       'patience: 15 there, 3 here': lambda: fit(small(), dls, epochs=2, patience=3, out=tmp_path, resume='auto'),
+                       "loading: .*'seed': 0.* there, .*'seed': 5": lambda: fit(small(), other, epochs=2, out=tmp_path, resume='auto'),
+                       r"\(clips: '64 \(\w+\)' there, '64 \(\w+\)' here\)": lambda: fit(small(), swapped, epochs=2, out=tmp_path, resume='auto'),
                        'epochs: 2 there, 3 here': lambda: fit(small(), dls, epochs=3, out=tmp_path, resume='auto'),
                        'n_weights': lambda: fit(create_model('videomae_tiny', n_classes=8), dls, epochs=2, out=tmp_path, resume='auto'),
                        r"clips: '64 \(": lambda: fit(small(), loaders(from_folder(clips, seed=1).filter(lambda d: d.group != 'g0000'), small().spec, bs=16),
@@ -216,6 +288,41 @@ def test_signals_keep_a_checkpoint(tmp_path, clips, number, code):
     if number == signal.SIGINT: assert 'returned True interrupted False' in out
 
 
+class At(Callback):
+    "Does something at an event, once."
+    def __init__(self, event, do, when=lambda run: True):
+        def once(run):
+            if when(run) and not self.done: self.done = True; do(run)
+        self.done = False; setattr(self, event, once)
+
+def drawing(clips, where, *callbacks, **kw):
+    "Three epochs of a model that draws, in a loader that draws when it begins; weights and rows."
+    m = small(drop_path=.2, dropout=.1)
+    hist = fit(m, loaders(from_folder(clips), m.spec, bs=16), epochs=3, augment=roll_clips, ema=.9, out=where, resume='auto', show=False, callbacks=callbacks, **kw)
+    return flat(m), strip(hist), hist
+
+@linux
+@pytest.mark.parametrize('event', ['after_batch', 'after_train', 'before_validate', 'after_validate', 'after_epoch'])
+def test_a_signal_anywhere_keeps_a_checkpoint(tmp_path, clips, event):
+    "Between two steps, at the end of an epoch, while it is judged; also where a model draws, and clips that are stored."
+    weights, rows, _ = drawing(clips, tmp_path/'whole', At('after_fit', lambda run: None))
+    second = lambda run: run.epoch == 1
+    _, cut, hist = drawing(clips, tmp_path/'cut', At(event, lambda run: os.kill(os.getpid(), signal.SIGINT), second))
+    assert hist.interrupted and len(cut) == (2 if event in ('after_validate', 'after_epoch') else 1)
+    again, rows2, _ = drawing(clips, tmp_path/'cut', At('after_fit', lambda run: None))
+    assert torch.equal(weights, again) and rows == rows2
+    with pytest.raises(SystemExit, match='143'): drawing(clips, tmp_path/'left', At(event, lambda run: os.kill(os.getpid(), signal.SIGTERM), second))
+    again, rows2, _ = drawing(clips, tmp_path/'left', At('after_fit', lambda run: None))
+    assert torch.equal(weights, again) and rows == rows2
+
+@pytest.mark.parametrize('event', ['after_step', 'after_train', 'before_validate', 'after_validate'])
+def test_a_stop_does_not_drop_the_epoch(clips, event):
+    "All its steps are done: it is judged, written down, and may be the best."
+    last = lambda run: event != 'after_step' or run.n_steps == run.n_batches-1            # after_step comes before the count
+    hist = fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=3, show=False, callbacks=[At(event, lambda run: run.stop('enough'), last)])
+    assert (len(hist), hist.best, hist.stopped) == (1, 0, 'enough') and hist['accuracy'][0] is not None
+
+
 # --- a disk, a logbook, a label, a callback that fail
 
 def test_a_full_disk_does_not_end_the_training(tmp_path, clips, monkeypatch):
@@ -240,6 +347,14 @@ def test_tensorboard_gets_the_history_and_a_broken_tracker_is_left_behind(tmp_pa
         def log(self, values, step=None, **kw): raise ConnectionError('no route to host')
     with pytest.warns(UserWarning, match='ConnectionError: no route to host. Training goes on'):
         assert len(fit(small(), dls, epochs=2, trackers=[Broken()], show=False)) == 2
+
+def test_a_tracker_that_cannot_start_is_refused_before_the_first_step(clips, monkeypatch):
+    import accelerate.tracking as tracking
+    dls = loaders(from_folder(clips), small().spec, bs=32)
+    monkeypatch.setattr(tracking, 'get_available_trackers', lambda: [tracking.LoggerType.TENSORBOARD])
+    for trackers, said in {'tensorbord': "trackers='tensorbord'; .*Did you mean 'tensorboard'", 'tensorboard': "trackers='tensorboard' needs out=",
+                           ('wandb',): "trackers='wandb': it is not installed; pip install wandb"}.items():
+        with pytest.raises(ArgumentError, match=said): fit(small(), dls, epochs=1, trackers=trackers)
 
 def test_a_label_out_of_range_is_named_on_the_host(clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)
