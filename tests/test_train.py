@@ -1,5 +1,5 @@
 "What a notebook cannot hold: several processes, kills, signals, a broken logbook, other people's loops."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError,
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
+from vidcls.distill import Distill, SeededAugment
 from vidcls.losses import FocalLoss
 from vidcls.mix import Mixup
 from vidcls.models.zoo import create_model
@@ -38,6 +39,7 @@ from accelerate import PartialState
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
+from vidcls.distill import Distill
 from vidcls.models.zoo import create_model
 from vidcls.train import Callback, fit
 folder, bs, out, how = sys.argv[1:]
@@ -50,7 +52,8 @@ table = from_folder(folder)
 if how == 'uneven': table = table.filter(table.df.index < len(table)-7)
 dls = loaders(table, model.spec, bs=int(bs))
 extra = dict(optimizer='sgd', lr=.05, wd=0) if how != 'adamw' else {}
-hist = fit(model, dls, epochs=4, patience=None, show=False, callbacks=[Ten()] if how == 'ten' else [], **extra)
+cbs = {'ten': lambda: [Ten()], 'features': lambda: [Ten(), Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), features=1.)]}.get(how, list)()
+hist = fit(model, dls, epochs=4, patience=None, show=False, callbacks=cbs, **extra)
 state = PartialState()
 if state.is_main_process:
     weights = torch.cat([p.detach().cpu().flatten() for p in model.parameters()])
@@ -71,8 +74,10 @@ def run_processes(tmp_path, clips, n, bs, how):
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tried on Linux')
 
 @linux
-def test_two_processes_equal_one_after_ten_steps(tmp_path, clips):
-    one, two = (run_processes(tmp_path, clips, n, 16//n, 'ten') for n in (1,2))
+@pytest.mark.parametrize('how', ['ten', 'features'])
+def test_two_processes_equal_one_after_ten_steps(tmp_path, clips, how):
+    "Also with a teacher, where the bridge to its features learns beside the model."
+    one, two = (run_processes(tmp_path, clips, n, 16//n, how) for n in (1,2))
     # best weights are put back at the end of an epoch; ten steps are two epochs and a half, so the second epoch's
     assert (one['weights'] - two['weights']).abs().max() < 1e-6
     assert (one['train'] - two['train']).abs().max() < 1e-5 and one['n'] == two['n'] == 2
@@ -321,6 +326,40 @@ def test_a_stop_does_not_drop_the_epoch(clips, event):
     last = lambda run: event != 'after_step' or run.n_steps == run.n_batches-1            # after_step comes before the count
     hist = fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=3, show=False, callbacks=[At(event, lambda run: run.stop('enough'), last)])
     assert (len(hist), hist.best, hist.stopped) == (1, 0, 'enough') and hist['accuracy'][0] is not None
+
+
+class Snapshot(Callback):
+    "Copies of everything that lies on the disk, as a power cut would leave it: the step before is kept, the one that runs is not."
+    def __init__(self, folder, steps): self.folder, self.steps = folder, steps
+    def after_batch(self, run):
+        if run.n_steps in self.steps: shutil.copytree(self.folder, self.folder.with_name(f'cut{run.n_steps}'))
+
+@pytest.mark.parametrize('how', [dict(features=1.), dict(alpha=.7), dict(features=1., alpha=.3)], ids=['features, thawing', 'cached answers', 'both, layer decay'])
+def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
+    "With its bridge and what the optimiser knows of it, with frozen stages, and with a teacher's answers that are on the disk."
+    teacher, table = small(), from_folder(clips)
+    cached, extra = 'features' not in how, {'features': 1., 'alpha': .3} == how
+    def train(folder, cut=()):
+        seed_everything(1)
+        student = create_model('videomae_tiny', n_classes=8, dim=24, depth=2, heads=2, dropout=.1)
+        distil, seen = Distill(teacher, **how, cache=folder/'answers' if cached else None), []
+        class Rates(Callback):
+            def after_epoch(self, run): seen.append(([g['lr'] for g in run.opt.param_groups], distil.bridge and flat(distil.bridge).clone()))
+        hist = fit(student, loaders(table, student.spec, bs=16), epochs=4, lr=1e-3, augment=SeededAugment(roll_clips, 2), out=folder, every=1, resume='auto',
+                   layer_decay=.5 if extra else 1., freeze=None if cached else {0: -1, 2: 1, 3: 0}, callbacks=[distil, Rates(), Snapshot(folder, cut)], show=False)
+        return flat(student), strip(hist), seen
+    weights, rows, seen = train(tmp_path/'whole', (3, 6, 9, 14))
+    for cut in (3, 6, 9, 14):
+        again, rows2, seen2 = train(tmp_path/f'cut{cut}')
+        assert torch.equal(weights, again) and rows == rows2, cut
+        if not cached: assert torch.equal(seen[-1][1], seen2[-1][1])
+    if extra: assert all(lrs[-2:] == [max(lrs[:-2])]*2 and min(lrs) < .2*max(lrs) for lrs,_ in seen)     # the bridge as the head, at the full rate
+    if not cached: assert not torch.equal(seen[0][1], seen[1][1])
+    distil = Distill(teacher, **how | dict(alpha=.9), cache=tmp_path/'cut3'/'answers' if cached else None)
+    with pytest.raises(CheckpointError, match='taught otherwise: .*alpha=.* there, .*alpha=0.9'):
+        fit(create_model('videomae_tiny', n_classes=8, dim=24, depth=2, heads=2, dropout=.1), loaders(table, teacher.spec, bs=16), epochs=4, lr=1e-3,
+            augment=SeededAugment(roll_clips, 2), out=tmp_path/'cut3', resume='auto', layer_decay=.5 if extra else 1., freeze=None if cached else {0: -1, 2: 1, 3: 0},
+            callbacks=[distil, Callback(), Callback()])
 
 
 # --- a disk, a logbook, a label, a callback that fail

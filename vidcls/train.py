@@ -177,6 +177,11 @@ class Callback:
     "Something that hangs into a training: methods named like EVENTS, each called with the run."
     keeps = () # Names of attributes that belong into a checkpoint
 
+    def brings(self,
+        run, # A Run that has no optimiser yet
+    ): # nn.Module; None where there is none
+        "A module of the callback's own that learns beside the model; fit hands it back as `self.learner`."
+
     def state_dict(self)->dict:
         "What has to be kept to go on: the attributes that `keeps` names."
         return {k: getattr(self, k) for k in self.keeps}
