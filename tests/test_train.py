@@ -100,6 +100,7 @@ import os, signal, sys, torch
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
+from vidcls.data.shards import shard_loaders
 from vidcls.data.synthetic import roll_clips
 from vidcls.models.zoo import create_model
 from vidcls.train import Callback, fit
@@ -118,7 +119,8 @@ class One(Callback):
 def train(where, what=None, every=None):
     seed_everything(0)
     model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, dropout=.1, drop_path=.2)
-    try: hist = fit(model, loaders(from_folder(folder), model.spec, bs=8), epochs=3, lr=1e-3, augment=roll_clips, ema=.9, patience=None,
+    dls = shard_loaders(folder, model.spec, bs=8) if mode == 'shards' else loaders(from_folder(folder), model.spec, bs=8)
+    try: hist = fit(model, dls, epochs=3, lr=1e-3, augment=roll_clips, ema=.9, patience=None,
                     out=f'{out}/{where}', every=every, resume='auto', callbacks=[One(what)], show=False)
     except SystemExit as e: return str(e.code)
     if hist.stopped: return hist.stopped
@@ -128,6 +130,7 @@ def is_same(a, b): return torch.equal(a[0], b[0]) and a[1] == b[1]
 if mode == 'kill': train('killed', 'SIGKILL', every=1)
 whole = train('whole', every='0.001min')                                 # 60 ms: each by its own clock, they would never meet again
 said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'SIGINT', 'judging', 'stop')} if mode == 'ends' else {}
+if mode == 'shards': said = {what: (train(what, what), is_same(train(what), whole)) for what in ['stop']}
 if mode == 'gone on': said = {'killed': is_same(train('killed', every=1), whole)}
 torch.save(said, f'{out}/said{rank}.pt')
 """
@@ -145,6 +148,15 @@ def test_processes_end_together_and_go_on(tmp_path, clips):
     said, other = (torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1))
     assert said == other == {'SIGTERM': ('143', True), 'SIGINT': ('interrupted', True), 'judging': ('interrupted', True), 'stop': ('enough', True)}
     assert not torch.equal(*(torch.load(tmp_path/f'chance{r}.pt', weights_only=True) for r in (0,1)))     # other dropout for other clips
+
+@linux
+def test_processes_that_stream_shards_go_on(tmp_path, clips):
+    pytest.importorskip('webdataset')
+    from vidcls.data.shards import write_shards
+    write_shards(from_folder(clips), tmp_path/'tars', shard_mb=.02)
+    done = run_pair(tmp_path, tmp_path/'tars', 'shards')
+    assert done.returncode == 0, done.stderr[:3000]
+    assert torch.load(tmp_path/'said0.pt', weights_only=True) == {'stop': ('enough', True)}
 
 @linux
 def test_two_processes_killed_and_gone_on(tmp_path, clips):
@@ -367,9 +379,9 @@ def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
 def test_a_full_disk_does_not_end_the_training(tmp_path, clips, monkeypatch):
     import vidcls.checkpoint as c
     dls = loaders(from_folder(clips), small().spec, bs=32)
-    fit(small(), dls, epochs=1, out=tmp_path, show=False)
-    monkeypatch.setattr(c, '_sync', lambda p: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
-    with pytest.warns(UserWarning, match='no space.*Training goes on'): h = fit(small(), dls, epochs=2, out=tmp_path, show=False)
+    def full(path): raise OSError(28, 'No space left on device')
+    second = At('after_validate', lambda run: monkeypatch.setattr(c, '_sync', full), lambda run: run.epoch == 1)
+    with pytest.warns(UserWarning, match='no space.*Training goes on'): h = fit(small(), dls, epochs=2, out=tmp_path, show=False, callbacks=[second])
     assert len(h) == 2 and [p.name for p in (tmp_path/'checkpoints').iterdir()] == ['step_000000002']
 
 def test_tensorboard_gets_the_history_and_a_broken_tracker_is_left_behind(tmp_path, clips):

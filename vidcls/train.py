@@ -432,8 +432,8 @@ def batches(self:Run,
     skip:int=0, # Batches that were handed out before
 ): # Yields Batches on the device
     "The batches of a loader on the device; of an epoch that was stopped, those that are left."
-    if skip and hasattr(getattr(loader, 'base_dataloader', loader), 'load_state_dict'):      # accelerate's wrapping always claims to have it
-        loader.load_state_dict(dict(epoch=self.epoch, start=self.rows_done))
+    source = getattr(loader, 'base_dataloader', loader)                  # accelerate's wrapping would go back to where the epoch began
+    if skip and hasattr(source, 'load_state_dict'): loader = source; source.load_state_dict(dict(epoch=self.epoch, start=self.rows_done))
     elif skip: loader = _without(loader, skip)
     for b in _as_begun(loader, self.chance) if skip else loader: yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
 
@@ -807,6 +807,8 @@ def fit(
     _check(model, dls, cfg, metrics)
     cfg['about'] = _about(model, dls, cfg, augment, mix, loss, metrics)
     if (resume or every is not None) and out is None: raise ArgumentError("resume and every need out=, the folder for checkpoints.")
+    if not resume and out is not None and list(Path(out).glob('checkpoints/step_*')):
+        raise ArgumentError(f"out={str(out)!r} holds checkpoints of a training; resume='auto' (--resume) goes on with it, another folder, or this one emptied, begins anew.")
     torch.manual_seed(seed)
     try:
         run = Run(model, dls, cfg, _callbacks(cfg, callbacks), augment, mix, loss, metrics)
