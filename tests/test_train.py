@@ -96,8 +96,8 @@ def test_two_processes_with_an_uneven_end(tmp_path, clips):
 
 
 PAIR = """
-import os, signal, sys, torch
-from vidcls.core import seed_everything
+import os, shutil, signal, sys, torch
+from vidcls.core import CheckpointError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.shards import shard_loaders
@@ -131,7 +131,11 @@ if mode == 'kill': train('killed', 'SIGKILL', every=1)
 whole = train('whole', every='0.001min')                                 # 60 ms: each by its own clock, they would never meet again
 said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'SIGINT', 'judging', 'stop')} if mode == 'ends' else {}
 if mode == 'shards': said = {what: (train(what, what), is_same(train(what), whole)) for what in ['stop']}
-if mode == 'gone on': said = {'killed': is_same(train('killed', every=1), whole)}
+if mode == 'gone on':
+    said = {'killed': is_same(train('killed', every=1), whole)}
+    if rank == 0: shutil.copytree(f'{out}/whole', f'{out}/disk0')
+    try: train(f'disk{rank}')                                            # a disk of its own for each, as on machines that share none
+    except CheckpointError as e: said['own disks'] = 'processes find different checkpoints' in str(e)
 torch.save(said, f'{out}/said{rank}.pt')
 """
 
@@ -164,7 +168,7 @@ def test_two_processes_killed_and_gone_on(tmp_path, clips):
     assert list((tmp_path/'killed'/'checkpoints').glob('step_*')) and not (tmp_path/'said0.pt').exists()
     done = run_pair(tmp_path, clips, 'gone on')
     assert done.returncode == 0, done.stderr[:3000]
-    assert all(torch.load(tmp_path/f'said{r}.pt', weights_only=True) == {'killed': True} for r in (0,1))
+    assert all(torch.load(tmp_path/f'said{r}.pt', weights_only=True) == {'killed': True, 'own disks': True} for r in (0,1))
 
 
 # --- accumulation
@@ -261,6 +265,8 @@ def test_going_on_with_something_else_is_refused(tmp_path, clips):
                        'mix: None there, .Mixup.n_classes=8, alpha=0.5': lambda: fit(small(), dls, epochs=2, mix=Mixup(8, .5), out=tmp_path, resume='auto'),
                        'loss: None there, .FocalLoss.gamma=2.0. ': lambda: fit(small(), dls, epochs=2, loss=FocalLoss(2., torch.ones(8)), out=tmp_path, resume='auto'),
                        "monitor: 'accuracy' there, 'valid_loss'": lambda: fit(small(), dls, epochs=2, monitor='valid_loss', out=tmp_path, resume='auto'),
+                       "arguments: {'dim': 48, 'depth': 2} there, {.*'drop_path': 0.1}":
+                           lambda: fit(small(drop_path=.1), dls, epochs=2, out=tmp_path, resume='auto'),
                        'patience: 15 there, 3 here': lambda: fit(small(), dls, epochs=2, patience=3, out=tmp_path, resume='auto'),
                        "loading: .*'seed': 0.* there, .*'seed': 5": lambda: fit(small(), other, epochs=2, out=tmp_path, resume='auto'),
                        r"\(clips: '64 \(\w+\)' there, '64 \(\w+\)' here\)": lambda: fit(small(), swapped, epochs=2, out=tmp_path, resume='auto'),

@@ -62,7 +62,8 @@ class Distill(Callback):
         cache=None, # Folder in which answers are kept; needs a SeededAugment, and clips that are loaded the same each time
     ):
         if not 0 <= check_at_least('alpha', alpha, 0) <= 1: raise ArgumentError(f"alpha={alpha}; accepted: from 0 to 1.")
-        if features and cache is not None: raise ArgumentError(f"cache keeps answers, and features={features} needs the teacher itself each time; leave one out.")
+        if features and cache is not None:
+            raise ArgumentError(f"cache keeps answers, and features={features} needs the teacher itself each time; leave one out.")
         self.teacher, self.alpha, self.features = teacher, alpha, check_at_least('features', features, 0)
         self.loss, self.cache, self.known, self.asked, self.file, self.bridge = DistillationLoss(temperature), cache, {}, 0, None, None
 
@@ -132,7 +133,8 @@ def _open_cache(self:Distill, run):
     if not isinstance(run.augment, SeededAugment): raise ArgumentError("cache needs augment=SeededAugment(…), whose views come back.")
     if ds.drawn: raise ArgumentError("cache needs clips that are loaded the same each time: no drawn frames, crop='center', no flip in the loaders.")
     bytes_of = {k: v for k,v in run.spec.to_dict().items() if k not in ('mean', 'std', 'channels')}
-    self.about = json.dumps([run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(), _digest(*self.teacher.state_dict().values())])
+    self.about = json.dumps([run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(),
+                             _digest(*self.teacher.state_dict().values())])
     self.file, self.kept, self.writes = Path(self.cache)/'teacher.safetensors', True, run.acc.is_main_process
     if not self.file.exists(): return
     from safetensors import safe_open

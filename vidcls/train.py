@@ -435,7 +435,8 @@ def batches(self:Run,
     source = getattr(loader, 'base_dataloader', loader)                  # accelerate's wrapping would go back to where the epoch began
     if skip and hasattr(source, 'load_state_dict'): loader = source; source.load_state_dict(dict(epoch=self.epoch, start=self.rows_done))
     elif skip: loader = _without(loader, skip)
-    for b in _as_begun(loader, self.chance) if skip else loader: yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
+    if skip: loader = _as_begun(loader, self.chance)
+    for b in loader: yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
 
 def _as_begun(loader, chance):
     "A loader draws when it begins, an order or a seed: the same again. Then the generators go on where they were."
@@ -586,7 +587,8 @@ def _check_folder(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder): pass
     except OSError as e:
-        raise ArgumentError(f"out={str(folder.parent)!r}: no checkpoint can be written there ({type(e).__name__}: {e.strerror}); take another folder.") from None
+        raise ArgumentError(f"out={str(folder.parent)!r}: no checkpoint can be written there ({type(e).__name__}: {e.strerror}); "
+                            "take another folder.") from None
 
 def _every(every):
     "(minutes, steps)"
@@ -613,6 +615,8 @@ def run_state(
                 elapsed=0. if ended else run.elapsed + time.perf_counter()-run.started,
                 callbacks=[[type(c).__name__, c.state_dict()] for c in run.callbacks])
 
+def _short(x, n=200): return repr(x) if len(repr(x)) <= n else repr(x)[:n] + '…'
+
 @patch
 def restore(self:Run,
     state:dict, # As run_state gave it
@@ -620,8 +624,8 @@ def restore(self:Run,
 ):
     "Go back to a checkpoint."
     here, there = self.cfg['about'], state['about']
-    if differ := [f"{k}: {there.get(k)!r} there, {here.get(k)!r} here" for k in {**here, **there} if here.get(k) != there.get(k)]:
-        raise CheckpointError(f"{path} belongs to another training ({'; '.join(differ)[:600]}). Take another folder, or resume=False.")
+    if differ := [f"{k}: {_short(there.get(k))} there, {_short(here.get(k))} here" for k in {**here, **there} if here.get(k) != there.get(k)]:
+        raise CheckpointError(f"{path} belongs to another training ({'; '.join(differ)}). Take another folder, or empty this one.")
     self.net.load_state_dict(state['model']); self.opt.load_state_dict(state['opt']); self.sched.load_state_dict(state['sched'])
     if state['scaler'] is not None and self.acc.scaler is not None: self.acc.scaler.load_state_dict(state['scaler'])
     self.hist, self.best = History(**state['hist']), state['best']
@@ -703,17 +707,20 @@ def _check_trackers(trackers, out):
     there = [getattr(t, 'value', t) for t in get_available_trackers()]
     for t in [trackers] if isinstance(trackers, str) else trackers or ():
         if not isinstance(t, str) or t == 'all': continue                # one of your own; all that are there
-        if check_choice('trackers', t, LOGGER_TYPE_TO_CLASS) not in there: raise ArgumentError(f"trackers={t!r}: it is not installed; pip install {t}.")
-        if LOGGER_TYPE_TO_CLASS[t].requires_logging_directory and out is None: raise ArgumentError(f"trackers={t!r} needs out=, the folder for its files.")
+        kind = LOGGER_TYPE_TO_CLASS[check_choice('trackers', t, LOGGER_TYPE_TO_CLASS)]
+        if t not in there: raise ArgumentError(f"trackers={t!r}: it is not installed; pip install {t}.")
+        if kind.requires_logging_directory and out is None: raise ArgumentError(f"trackers={t!r} needs out=, the folder for its files.")
 
 def _check_freeze(model, freeze):
     "Does each stage of the plan exist? Else that would be found when its epoch comes."
     if freeze is None: return
-    if not hasattr(model, 'layer_groups'): raise ArgumentError(f"freeze={freeze!r} needs to know the layers of {type(model).__name__}; models of create_model can say them.")
+    if not hasattr(model, 'layer_groups'):
+        raise ArgumentError(f"freeze={freeze!r} needs to know the layers of {type(model).__name__}; models of create_model can say them.")
     most = len(model.layer_groups())-1
     for epoch,n in (freeze if isinstance(freeze, dict) else {0: freeze}).items():
         if not -most <= check_whole('freeze', n, -math.inf) <= most:
-            raise ArgumentError(f"freeze={freeze!r}: {n} layers from epoch {epoch} on; accepted: from {-most} to {most}, as the model has {most+1} layers.")
+            raise ArgumentError(f"freeze={freeze!r}: {n} layers from epoch {epoch} on; accepted: from {-most} to {most}, "
+                                f"as the model has {most+1} layers.")
 
 def _check_labels(dls):
     "Every label of the tables is one that the model knows."
@@ -736,7 +743,7 @@ def _digest(*parts):
 
 def _said(x):
     "What an object says of itself, the same in every process: not where it lies in memory."
-    if x is None: return None
+    if isinstance(x, (int, float, str, type(None))): return x
     weights = list(x.state_dict().values()) if isinstance(x, torch.nn.Module) else []
     return re.sub(r' at 0x[0-9a-f]+', '', repr(x)) + (f' ({_digest(*weights)})' if weights else '')
 
@@ -752,13 +759,14 @@ def _loading(loader):
     ds, sampler = loader.dataset, getattr(loader, 'sampler', None)
     names = ('seed', 'crop', 'flip', 'shuffle', 'balance', 'repeats', 'weights')
     found = {k: v for o in (ds, sampler) for k,v in getattr(o, '__dict__', {}).items() if k in names}
-    return {k: v if isinstance(v, (int, float, str, type(None))) else _digest(v) for k,v in found.items()}
+    return {k: _digest(v) if isinstance(v, (np.ndarray, torch.Tensor)) else _said(v) for k,v in found.items()}
 
 def _about(model, dls, cfg, augment, mix, loss, metrics):
     "What a checkpoint belongs to."
     own = ('epochs', 'lr', 'wd', 'warmup', 'smoothing', 'clip', 'accum', 'precision', 'seed', 'optimizer', 'opt_args', 'schedule',
            'layer_decay', 'backbone', 'freeze', 'ema', 'monitor', 'patience')
     return dict(model=getattr(model, 'name', type(model).__name__), n_weights=sum(p.numel() for p in model.parameters()),
+                arguments={k: _said(v) for k,v in (getattr(model, 'arguments', None) or {}).items()},
                 spec=model.spec.to_dict(), labels=[str(l) for l in dls.labels], clips=_clips(dls.train), valid=_clips(dls.valid),
                 bs=dls.train.batch_size, loading=_loading(dls.train), augment=_said(augment), mix=_said(mix), loss=_said(loss),
                 metrics=list(metrics or {})) | {k: cfg[k] for k in own}
@@ -808,7 +816,8 @@ def fit(
     cfg['about'] = _about(model, dls, cfg, augment, mix, loss, metrics)
     if (resume or every is not None) and out is None: raise ArgumentError("resume and every need out=, the folder for checkpoints.")
     if not resume and out is not None and list(Path(out).glob('checkpoints/step_*')):
-        raise ArgumentError(f"out={str(out)!r} holds checkpoints of a training; resume='auto' (--resume) goes on with it, another folder, or this one emptied, begins anew.")
+        raise ArgumentError(f"out={str(out)!r} holds checkpoints of a training; resume='auto' (--resume) goes on with it; "
+                            "another folder, or this one emptied, begins anew.")
     torch.manual_seed(seed)
     try:
         run = Run(model, dls, cfg, _callbacks(cfg, callbacks), augment, mix, loss, metrics)
@@ -835,6 +844,10 @@ def _resumed(run, resume, out):
     "Go back to the newest checkpoint, if that is wanted and there is one."
     if not resume: return False
     path, state = latest_checkpoint(Path(out)/'checkpoints')
+    if run.acc.num_processes > 1:
+        from accelerate.utils import gather_object
+        if len(names := set(gather_object([path and path.name]))) > 1:
+            raise CheckpointError(f"out={str(out)!r}: processes find different checkpoints there ({names}); it has to lie where all can read it.")
     if state is None and resume != 'auto': raise CheckpointError(f"out={str(out)!r} holds no checkpoint to go on from; resume='auto' starts anew then.")
     if state is not None: run.restore(state, path)
     return state is not None
