@@ -1,15 +1,18 @@
 "What a notebook cannot hold: several processes, kills, signals, a broken logbook, other people's loops."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from vidcls.core import CheckpointError, LabelError, VidclsError, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
+from vidcls.distill import Distill, SeededAugment
+from vidcls.losses import FocalLoss
+from vidcls.mix import Mixup
 from vidcls.models.zoo import create_model
 from vidcls.train import Callback, EMA, fit, lr_find
 
@@ -36,6 +39,7 @@ from accelerate import PartialState
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
+from vidcls.distill import Distill
 from vidcls.models.zoo import create_model
 from vidcls.train import Callback, fit
 folder, bs, out, how = sys.argv[1:]
@@ -48,7 +52,8 @@ table = from_folder(folder)
 if how == 'uneven': table = table.filter(table.df.index < len(table)-7)
 dls = loaders(table, model.spec, bs=int(bs))
 extra = dict(optimizer='sgd', lr=.05, wd=0) if how != 'adamw' else {}
-hist = fit(model, dls, epochs=4, patience=None, show=False, callbacks=[Ten()] if how == 'ten' else [], **extra)
+cbs = {'ten': lambda: [Ten()], 'features': lambda: [Ten(), Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), features=1.)]}.get(how, list)()
+hist = fit(model, dls, epochs=4, patience=None, show=False, callbacks=cbs, **extra)
 state = PartialState()
 if state.is_main_process:
     weights = torch.cat([p.detach().cpu().flatten() for p in model.parameters()])
@@ -69,8 +74,10 @@ def run_processes(tmp_path, clips, n, bs, how):
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tried on Linux')
 
 @linux
-def test_two_processes_equal_one_after_ten_steps(tmp_path, clips):
-    one, two = (run_processes(tmp_path, clips, n, 16//n, 'ten') for n in (1,2))
+@pytest.mark.parametrize('how', ['ten', 'features'])
+def test_two_processes_equal_one_after_ten_steps(tmp_path, clips, how):
+    "Also with a teacher, where the bridge to its features learns beside the model."
+    one, two = (run_processes(tmp_path, clips, n, 16//n, how) for n in (1,2))
     # best weights are put back at the end of an epoch; ten steps are two epochs and a half, so the second epoch's
     assert (one['weights'] - two['weights']).abs().max() < 1e-6
     assert (one['train'] - two['train']).abs().max() < 1e-5 and one['n'] == two['n'] == 2
@@ -86,6 +93,82 @@ def test_two_processes_with_an_uneven_end(tmp_path, clips):
     "57 clips in batches of 8: nobody waits for ever, and validation counts each clip once."
     one, two = (run_processes(tmp_path, clips, n, 16//n, 'uneven') for n in (1,2))
     assert two['n'] == 4 and (one['valid'] - two['valid']).abs().max() < .05
+
+
+PAIR = """
+import os, shutil, signal, sys, torch
+from vidcls.core import CheckpointError, seed_everything
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.shards import shard_loaders
+from vidcls.data.synthetic import roll_clips
+from vidcls.models.zoo import create_model
+from vidcls.train import Callback, fit
+folder, out, mode = sys.argv[1:]
+rank = int(os.environ['RANK'])
+class One(Callback):
+    "What happens to the second process alone."
+    def __init__(self, what): self.what = what
+    def after_batch(self, run):
+        if run.n_steps == 1: torch.save(torch.get_rng_state(), f'{out}/chance{rank}.pt')
+        if rank == 1 and run.n_steps == 6:
+            if self.what == 'stop': run.stop('enough')
+            if self.what in ('SIGTERM', 'SIGINT', 'SIGKILL'): os.kill(os.getpid(), getattr(signal, self.what))
+    def before_validate(self, run):
+        if rank == 1 and run.epoch == 1 and self.what == 'judging': os.kill(os.getpid(), signal.SIGINT)
+def train(where, what=None, every=None):
+    seed_everything(0)
+    model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, dropout=.1, drop_path=.2)
+    dls = shard_loaders(folder, model.spec, bs=8) if mode == 'shards' else loaders(from_folder(folder), model.spec, bs=8)
+    try: hist = fit(model, dls, epochs=3, lr=1e-3, augment=roll_clips, ema=.9, patience=None,
+                    out=f'{out}/{where}', every=every, resume='auto', callbacks=[One(what)], show=False)
+    except SystemExit as e: return str(e.code)
+    if hist.stopped: return hist.stopped
+    rows = [{k: v for k,v in r.items() if k not in ('seconds', 'waiting', 'clips_per_s')} for r in hist.rows]
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), repr(rows)
+def is_same(a, b): return torch.equal(a[0], b[0]) and a[1] == b[1]
+if mode == 'kill': train('killed', 'SIGKILL', every=1)
+whole = train('whole', every='0.001min')                                 # 60 ms: each by its own clock, they would never meet again
+said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'SIGINT', 'judging', 'stop')} if mode == 'ends' else {}
+if mode == 'shards': said = {what: (train(what, what), is_same(train(what), whole)) for what in ['stop']}
+if mode == 'gone on':
+    said = {'killed': is_same(train('killed', every=1), whole)}
+    if rank == 0: shutil.copytree(f'{out}/whole', f'{out}/disk0')
+    try: train(f'disk{rank}')                                            # a disk of its own for each, as on machines that share none
+    except CheckpointError as e: said['own disks'] = 'processes find different checkpoints' in str(e)
+torch.save(said, f'{out}/said{rank}.pt')
+"""
+
+def run_pair(tmp_path, clips, mode):
+    (tmp_path/'pair.py').write_text(PAIR)
+    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', tmp_path/'pair.py', clips, tmp_path, mode],
+                          env={**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=200)
+
+@linux
+def test_processes_end_together_and_go_on(tmp_path, clips):
+    "A clock, a signal, a stop that only one of two processes has: both end at the same step, and what goes on ends as if nothing had been."
+    done = run_pair(tmp_path, clips, 'ends')
+    assert done.returncode == 0, done.stderr[:3000]
+    said, other = (torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1))
+    assert said == other == {'SIGTERM': ('143', True), 'SIGINT': ('interrupted', True), 'judging': ('interrupted', True), 'stop': ('enough', True)}
+    assert not torch.equal(*(torch.load(tmp_path/f'chance{r}.pt', weights_only=True) for r in (0,1)))     # other dropout for other clips
+
+@linux
+def test_processes_that_stream_shards_go_on(tmp_path, clips):
+    pytest.importorskip('webdataset')
+    from vidcls.data.shards import write_shards
+    write_shards(from_folder(clips), tmp_path/'tars', shard_mb=.02)
+    done = run_pair(tmp_path, tmp_path/'tars', 'shards')
+    assert done.returncode == 0, done.stderr[:3000]
+    assert torch.load(tmp_path/'said0.pt', weights_only=True) == {'stop': ('enough', True)}
+
+@linux
+def test_two_processes_killed_and_gone_on(tmp_path, clips):
+    assert run_pair(tmp_path, clips, 'kill').returncode != 0
+    assert list((tmp_path/'killed'/'checkpoints').glob('step_*')) and not (tmp_path/'said0.pt').exists()
+    done = run_pair(tmp_path, clips, 'gone on')
+    assert done.returncode == 0, done.stderr[:3000]
+    assert all(torch.load(tmp_path/f'said{r}.pt', weights_only=True) == {'killed': True, 'own disks': True} for r in (0,1))
 
 
 # --- accumulation
@@ -174,7 +257,19 @@ def test_twenty_kills_end_bit_identical(tmp_path, clips):
 def test_going_on_with_something_else_is_refused(tmp_path, clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)
     fit(small(), dls, epochs=2, out=tmp_path, show=False)
+    other = loaders(from_folder(clips), small().spec, bs=16, seed=5)
+    swapped = loaders(from_folder(clips), small().spec, bs=16)
+    swapped.train.dataset.targets = swapped.train.dataset.targets[::-1].copy()
     for what, call in {'lr: 0.001 there, 0.01 here': lambda: fit(small(), dls, epochs=2, lr=.01, out=tmp_path, resume='auto'),
+                       'augment: None there, .<function roll_clips>. here': lambda: fit(small(), dls, epochs=2, augment=roll_clips, out=tmp_path, resume='auto'),
+                       'mix: None there, .Mixup.n_classes=8, alpha=0.5': lambda: fit(small(), dls, epochs=2, mix=Mixup(8, .5), out=tmp_path, resume='auto'),
+                       'loss: None there, .FocalLoss.gamma=2.0. ': lambda: fit(small(), dls, epochs=2, loss=FocalLoss(2., torch.ones(8)), out=tmp_path, resume='auto'),
+                       "monitor: 'accuracy' there, 'valid_loss'": lambda: fit(small(), dls, epochs=2, monitor='valid_loss', out=tmp_path, resume='auto'),
+                       "arguments: {'dim': 48, 'depth': 2} there, {.*'drop_path': 0.1}":
+                           lambda: fit(small(drop_path=.1), dls, epochs=2, out=tmp_path, resume='auto'),
+                       'patience: 15 there, 3 here': lambda: fit(small(), dls, epochs=2, patience=3, out=tmp_path, resume='auto'),
+                       "loading: .*'seed': 0.* there, .*'seed': 5": lambda: fit(small(), other, epochs=2, out=tmp_path, resume='auto'),
+                       r"\(clips: '64 \(\w+\)' there, '64 \(\w+\)' here\)": lambda: fit(small(), swapped, epochs=2, out=tmp_path, resume='auto'),
                        'epochs: 2 there, 3 here': lambda: fit(small(), dls, epochs=3, out=tmp_path, resume='auto'),
                        'n_weights': lambda: fit(create_model('videomae_tiny', n_classes=8), dls, epochs=2, out=tmp_path, resume='auto'),
                        r"clips: '64 \(": lambda: fit(small(), loaders(from_folder(clips, seed=1).filter(lambda d: d.group != 'g0000'), small().spec, bs=16),
@@ -216,14 +311,83 @@ def test_signals_keep_a_checkpoint(tmp_path, clips, number, code):
     if number == signal.SIGINT: assert 'returned True interrupted False' in out
 
 
+class At(Callback):
+    "Does something at an event, once."
+    def __init__(self, event, do, when=lambda run: True):
+        def once(run):
+            if when(run) and not self.done: self.done = True; do(run)
+        self.done = False; setattr(self, event, once)
+
+def drawing(clips, where, *callbacks, **kw):
+    "Three epochs of a model that draws, in a loader that draws when it begins; weights and rows."
+    m = small(drop_path=.2, dropout=.1)
+    hist = fit(m, loaders(from_folder(clips), m.spec, bs=16), epochs=3, augment=roll_clips, ema=.9, out=where, resume='auto', show=False, callbacks=callbacks, **kw)
+    return flat(m), strip(hist), hist
+
+@linux
+@pytest.mark.parametrize('event', ['after_batch', 'after_train', 'before_validate', 'after_validate', 'after_epoch'])
+def test_a_signal_anywhere_keeps_a_checkpoint(tmp_path, clips, event):
+    "Between two steps, at the end of an epoch, while it is judged; also where a model draws, and clips that are stored."
+    weights, rows, _ = drawing(clips, tmp_path/'whole', At('after_fit', lambda run: None))
+    second = lambda run: run.epoch == 1
+    _, cut, hist = drawing(clips, tmp_path/'cut', At(event, lambda run: os.kill(os.getpid(), signal.SIGINT), second))
+    assert hist.interrupted and len(cut) == (2 if event in ('after_validate', 'after_epoch') else 1)
+    again, rows2, _ = drawing(clips, tmp_path/'cut', At('after_fit', lambda run: None))
+    assert torch.equal(weights, again) and rows == rows2
+    with pytest.raises(SystemExit, match='143'): drawing(clips, tmp_path/'left', At(event, lambda run: os.kill(os.getpid(), signal.SIGTERM), second))
+    again, rows2, _ = drawing(clips, tmp_path/'left', At('after_fit', lambda run: None))
+    assert torch.equal(weights, again) and rows == rows2
+
+@pytest.mark.parametrize('event', ['after_step', 'after_train', 'before_validate', 'after_validate'])
+def test_a_stop_does_not_drop_the_epoch(clips, event):
+    "All its steps are done: it is judged, written down, and may be the best."
+    last = lambda run: event != 'after_step' or run.n_steps == run.n_batches-1            # after_step comes before the count
+    hist = fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=3, show=False, callbacks=[At(event, lambda run: run.stop('enough'), last)])
+    assert (len(hist), hist.best, hist.stopped) == (1, 0, 'enough') and hist['accuracy'][0] is not None
+
+
+class Snapshot(Callback):
+    "Copies of everything that lies on the disk, as a power cut would leave it: the step before is kept, the one that runs is not."
+    def __init__(self, folder, steps): self.folder, self.steps = folder, steps
+    def after_batch(self, run):
+        if run.n_steps in self.steps: shutil.copytree(self.folder, self.folder.with_name(f'cut{run.n_steps}'))
+
+@pytest.mark.parametrize('how', [dict(features=1.), dict(alpha=.7), dict(features=1., alpha=.3)], ids=['features, thawing', 'cached answers', 'both, layer decay'])
+def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
+    "With its bridge and what the optimiser knows of it, with frozen stages, and with a teacher's answers that are on the disk."
+    teacher, table = small(), from_folder(clips)
+    cached, extra = 'features' not in how, {'features': 1., 'alpha': .3} == how
+    def train(folder, cut=()):
+        seed_everything(1)
+        student = create_model('videomae_tiny', n_classes=8, dim=24, depth=2, heads=2, dropout=.1)
+        distil, seen = Distill(teacher, **how, cache=folder/'answers' if cached else None), []
+        class Rates(Callback):
+            def after_epoch(self, run): seen.append(([g['lr'] for g in run.opt.param_groups], distil.bridge and flat(distil.bridge).clone()))
+        hist = fit(student, loaders(table, student.spec, bs=16), epochs=4, lr=1e-3, augment=SeededAugment(roll_clips, 2), out=folder, every=1, resume='auto',
+                   layer_decay=.5 if extra else 1., freeze=None if cached else {0: -1, 2: 1, 3: 0}, callbacks=[distil, Rates(), Snapshot(folder, cut)], show=False)
+        return flat(student), strip(hist), seen
+    weights, rows, seen = train(tmp_path/'whole', (3, 6, 9, 14))
+    for cut in (3, 6, 9, 14):
+        again, rows2, seen2 = train(tmp_path/f'cut{cut}')
+        assert torch.equal(weights, again) and rows == rows2, cut
+        if not cached: assert torch.equal(seen[-1][1], seen2[-1][1])
+    if extra: assert all(lrs[-2:] == [max(lrs[:-2])]*2 and min(lrs) < .2*max(lrs) for lrs,_ in seen)     # the bridge as the head, at the full rate
+    if not cached: assert not torch.equal(seen[0][1], seen[1][1])
+    distil = Distill(teacher, **how | dict(alpha=.9), cache=tmp_path/'cut3'/'answers' if cached else None)
+    with pytest.raises(CheckpointError, match='taught otherwise: .*alpha=.* there, .*alpha=0.9'):
+        fit(create_model('videomae_tiny', n_classes=8, dim=24, depth=2, heads=2, dropout=.1), loaders(table, teacher.spec, bs=16), epochs=4, lr=1e-3,
+            augment=SeededAugment(roll_clips, 2), out=tmp_path/'cut3', resume='auto', layer_decay=.5 if extra else 1., freeze=None if cached else {0: -1, 2: 1, 3: 0},
+            callbacks=[distil, Callback(), Callback()])
+
+
 # --- a disk, a logbook, a label, a callback that fail
 
 def test_a_full_disk_does_not_end_the_training(tmp_path, clips, monkeypatch):
     import vidcls.checkpoint as c
     dls = loaders(from_folder(clips), small().spec, bs=32)
-    fit(small(), dls, epochs=1, out=tmp_path, show=False)
-    monkeypatch.setattr(c, '_sync', lambda p: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
-    with pytest.warns(UserWarning, match='no space.*Training goes on'): h = fit(small(), dls, epochs=2, out=tmp_path, show=False)
+    def full(path): raise OSError(28, 'No space left on device')
+    second = At('after_validate', lambda run: monkeypatch.setattr(c, '_sync', full), lambda run: run.epoch == 1)
+    with pytest.warns(UserWarning, match='no space.*Training goes on'): h = fit(small(), dls, epochs=2, out=tmp_path, show=False, callbacks=[second])
     assert len(h) == 2 and [p.name for p in (tmp_path/'checkpoints').iterdir()] == ['step_000000002']
 
 def test_tensorboard_gets_the_history_and_a_broken_tracker_is_left_behind(tmp_path, clips):
@@ -240,6 +404,14 @@ def test_tensorboard_gets_the_history_and_a_broken_tracker_is_left_behind(tmp_pa
         def log(self, values, step=None, **kw): raise ConnectionError('no route to host')
     with pytest.warns(UserWarning, match='ConnectionError: no route to host. Training goes on'):
         assert len(fit(small(), dls, epochs=2, trackers=[Broken()], show=False)) == 2
+
+def test_a_tracker_that_cannot_start_is_refused_before_the_first_step(clips, monkeypatch):
+    import accelerate.tracking as tracking
+    dls = loaders(from_folder(clips), small().spec, bs=32)
+    monkeypatch.setattr(tracking, 'get_available_trackers', lambda: [tracking.LoggerType.TENSORBOARD])
+    for trackers, said in {'tensorbord': "trackers='tensorbord'; .*Did you mean 'tensorboard'", 'tensorboard': "trackers='tensorboard' needs out=",
+                           ('wandb',): "trackers='wandb': it is not installed; pip install wandb"}.items():
+        with pytest.raises(ArgumentError, match=said): fit(small(), dls, epochs=1, trackers=trackers)
 
 def test_a_label_out_of_range_is_named_on_the_host(clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)

@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .core import ArgumentError, SpecMismatchError, atomic_path, check_at_least, check_whole, patch, seed_everything
+from .core import ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_whole, patch, seed_everything
 from .losses import DistillationLoss, feature_distance
-from .train import Callback, fit
+from .train import Callback, _digest, _said, fit
 
 # %% ../nbs/35_distill.ipynb #seededaugment
 class SeededAugment:
@@ -49,6 +49,8 @@ class SeededAugment:
             out.append(self.augment(xb[i:i+1], yb[i:i+1], own))
         return torch.cat([x for x,_ in out]), torch.cat([y for _,y in out])
 
+    def __repr__(self): return f'SeededAugment({_said(self.augment)}, variants={self.variants}, seed={self.seed})'
+
 # %% ../nbs/35_distill.ipynb #distill
 class Distill(Callback):
     "Let `fit` learn from a teacher as well as from labels."
@@ -60,8 +62,16 @@ class Distill(Callback):
         cache=None, # Folder in which answers are kept; needs a SeededAugment, and clips that are loaded the same each time
     ):
         if not 0 <= check_at_least('alpha', alpha, 0) <= 1: raise ArgumentError(f"alpha={alpha}; accepted: from 0 to 1.")
+        if features and cache is not None:
+            raise ArgumentError(f"cache keeps answers, and features={features} needs the teacher itself each time; leave one out.")
         self.teacher, self.alpha, self.features = teacher, alpha, check_at_least('features', features, 0)
-        self.loss, self.cache, self.known, self.asked = DistillationLoss(temperature), cache, {}, 0
+        self.loss, self.cache, self.known, self.asked, self.file, self.bridge = DistillationLoss(temperature), cache, {}, 0, None, None
+
+    def brings(self, run):
+        "The bridge, for the optimiser: a matrix from the student's features to the teacher's."
+        self.teaching = f'{self}, teacher {_digest(*self.teacher.state_dict().values())}'
+        self.bridge = nn.Linear(run.net.head.in_features, self.teacher.head.in_features) if self.features else None
+        return self.bridge
 
     def before_fit(self, run):
         t, s = self.teacher.spec, run.spec
@@ -70,40 +80,46 @@ class Distill(Callback):
                                     f"{s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; both must see and tell the same.")
         if run.mix and self.cache is not None: raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
         self.teacher = self.teacher.to(run.acc.device).eval().requires_grad_(False)
-        if self.features: self._make_bridge(run)
         if self.cache is not None: self._open_cache(run)
-
-    def _make_bridge(self, run):
-        "A matrix from the student's features to the teacher's, trained with the rest and thrown away at the end."
-        wide = [m.head.in_features for m in (run.net, self.teacher)]
-        self.bridge = nn.Linear(*wide).to(run.acc.device)
-        run.opt.add_param_group({**run.opt.param_groups[0], 'params': list(self.bridge.parameters()), 'name': 'bridge'})
-        run.sched.base_lrs.append(run.sched.base_lrs[0]); run.sched.lr_lambdas.append(run.sched.lr_lambdas[0])
         self.seen = {}
         self.hooks = [m.head.register_forward_pre_hook(lambda mod, x, who=who: self.seen.__setitem__(who, x[0]))
-                      for who,m in (('student', run.net), ('teacher', self.teacher))]
+                      for who,m in (('student', run.net), ('teacher', self.teacher)) if self.features]
 
     def after_loss(self, run):
         logits = self._ask(run)
         run.loss = (1-self.alpha)*run.loss + self.alpha*self.loss(run.logits, logits)
         if self.features:
             flat = lambda x: x.flatten(1) if x.ndim == 2 else x.mean(1)
-            run.loss = run.loss + self.features*feature_distance(self.bridge(flat(self.seen['student']).float()), flat(self.seen['teacher']))
+            run.loss = run.loss + self.features*feature_distance(self.learner(flat(self.seen['student']).float()), flat(self.seen['teacher']))
 
     @torch.no_grad()
     def _ask(self, run):
         "The teacher's logits for the clips of this batch."
-        keys = [(r, run.augment.variant()) for r in run.rows] if self.cache is not None else []
-        if keys and not self.features and all(k in self.known for k in keys): return torch.stack([self.known[k] for k in keys]).to(run.xb)
-        self.asked += len(run.xb)
-        x = self.teacher.spec.to_model(run.bytes) if not run.mix else _renormalised(run.xb, run.spec, self.teacher.spec)
-        logits = self.teacher(x).float()
-        self.known |= {k: l.cpu() for k,l in zip(keys, logits)}
-        return logits
+        if self.cache is None: return self._answer(run)
+        keys = [(r, run.augment.variant()) for r in run.rows]
+        if new := [i for i,k in enumerate(keys) if k not in self.known]:
+            self.known |= {keys[i]: logits.cpu() for i,logits in zip(new, self._answer(run, new))}; self.kept = False
+        return torch.stack([self.known[k] for k in keys]).to(run.xb)
+
+    def _answer(self, run, which=slice(None)):
+        x = self.teacher.spec.to_model(run.bytes[which]) if not run.mix else _renormalised(run.xb, run.spec, self.teacher.spec)
+        self.asked += len(x)
+        return self.teacher(x).float()
+
+    def state_dict(self):
+        if self.file is not None: self._keep()                           # before the checkpoint that counts on these answers
+        return dict(teaching=self.teaching, bridge=None if self.bridge is None else self.bridge.state_dict())
+
+    def load_state_dict(self, state):
+        if state['teaching'] != self.teaching:
+            raise CheckpointError(f"the training to go on with was taught otherwise: {state['teaching']} there, {self.teaching} here. Take another folder.")
+        if self.bridge is not None: self.bridge.load_state_dict(state['bridge'])
 
     def after_fit(self, run):
         for h in getattr(self, 'hooks', []): h.remove()
-        if self.cache is not None and self.known and run.acc.is_main_process: self._keep()
+        if self.file is not None: self._keep()
+
+    def __repr__(self): return f'Distill(alpha={self.alpha}, {self.loss}, features={self.features})'
 
 # %% ../nbs/35_distill.ipynb #renormalised
 def _renormalised(xb, own, other):
@@ -116,9 +132,10 @@ def _open_cache(self:Distill, run):
     ds = run.dls.train.dataset
     if not isinstance(run.augment, SeededAugment): raise ArgumentError("cache needs augment=SeededAugment(…), whose views come back.")
     if ds.drawn: raise ArgumentError("cache needs clips that are loaded the same each time: no drawn frames, crop='center', no flip in the loaders.")
-    self.file = Path(self.cache)/'teacher.safetensors'
-    self.about = json.dumps([run.cfg['about']['clips'], self.teacher.spec.to_dict(), run.augment.variants, run.augment.seed,
-                             float(sum(p.double().sum() for p in self.teacher.parameters()))])
+    bytes_of = {k: v for k,v in run.spec.to_dict().items() if k not in ('mean', 'std', 'channels')}
+    self.about = json.dumps([run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(),
+                             _digest(*self.teacher.state_dict().values())])
+    self.file, self.kept, self.writes = Path(self.cache)/'teacher.safetensors', True, run.acc.is_main_process
     if not self.file.exists(): return
     from safetensors import safe_open
     with safe_open(self.file, 'pt') as f:
@@ -129,8 +146,9 @@ def _open_cache(self:Distill, run):
 
 @patch
 def _keep(self:Distill):
+    if self.kept or not self.writes: return
     from safetensors.torch import save_file
-    keys = sorted(self.known)
+    keys, self.kept = sorted(self.known), True
     with atomic_path(self.file) as part:
         save_file({'keys': torch.tensor(keys), 'logits': torch.stack([self.known[k] for k in keys])}, part, metadata={'about': self.about})
 
