@@ -73,8 +73,8 @@ class EvalRecord:
                 f"[{lo:.3f}, {hi:.3f}]{top5}, mean class {self.mean_class:.3f}\n"
                 f"{self.n_evaluated} of {self.n_expected} videos{lost}; {self.n_groups} groups; "
                 f"{_said(self.views)}; "
-                f"{f'interval {self.note}; ' if self.note else ''}"
-                f"chance {self.chance:.3f}, majority {self.majority:.3f}")
+                f"chance {self.chance:.3f}, majority {self.majority:.3f}"
+                f"{f'{chr(10)}the interval is {self.note}' if self.note else ''}")
 
 # %% ../nbs/41_evaluate.ipynb #said
 def _said(v):
@@ -529,7 +529,9 @@ def against_best(
     best = max(records, key=lambda r: r.video_top1)
     a, b = _side_by_side({'the ensemble': together, best.model: best}).values()
     d, low, high = paired_difference(_right(a), _right(b), a.group)
-    return f"{d:+.3f} [{low:+.3f}, {high:+.3f}] against {best.model}: {_verdict(low, high, together.n_evaluated)}"
+    note = interval_note(_right(a), a.group, _right(b))
+    return (f"{d:+.3f} [{low:+.3f}, {high:+.3f}] against {best.model}: {_verdict(low, high, together.n_evaluated)}"
+            f"{f' ({note})' if note else ''}")
 
 def _verdict(low, high, n): return 'better' if low > 0 else 'worse' if high < 0 else f'not distinguishable at n={n}'
 
