@@ -686,6 +686,8 @@ def _check(model, dls, cfg, metrics):
     if not (isinstance(cfg['lr'], (int, float)) and 0 < cfg['lr'] < 10):
         raise ArgumentError(f"lr={cfg['lr']!r}; accepted: above 0 and below 10, 1e-3 is a common start.")
     check_choice('optimizer', cfg['optimizer'], OPTIMIZERS); check_choice('schedule', cfg['schedule'], SCHEDULES)
+    if own := {'lr', 'weight_decay', 'layer_decay', 'backbone'} & set(cfg['opt_args']):
+        raise ArgumentError(f"opt_args holds {sorted(own)}, which fit takes itself: lr=, wd=, layer_decay=, backbone=.")
     if taken := sorted(set(metrics or {}) & set(COLUMNS)):
         raise ArgumentError(f"metrics has {taken[0]!r}, which the history keeps for itself, as {', '.join(COLUMNS)}; take another name.")
     check_choice('monitor', cfg['monitor'], ('accuracy', 'valid_loss', 'train_loss', *(metrics or {})))
@@ -943,9 +945,11 @@ def _unwrap(run):
 class LRFound:
     "What a range test saw."
     def __init__(self,
-        lrs:list, # Rates that were tried
+        lrs:list, # Rates that were tried, one at least
         losses:list, # Smoothed loss at each
-    ): self.lrs, self.losses = lrs, losses
+    ):
+        if not lrs: raise ArgumentError("lrs is empty: the range test took no step. Begin with a smaller start=, or look at the loss of one batch.")
+        self.lrs, self.losses = lrs, losses
 
     @property
     def edge(self)->float:
@@ -991,9 +995,10 @@ def lr_find(
 )->LRFound: # Has .valley and .plot()
     "Train for a moment with a growing rate, and put everything back."
     test = _RangeTest(start, end, n)
-    with put_back(model, dls):
-        fit(model, dls, epochs=-(-n//max(1, len(dls.train))) + 1, lr=min(end, 9.), schedule='constant', warmup=0, patience=None, show=show,
-            callbacks=[test], on_nan='skip', **kwargs)
+    trial = dict(epochs=-(-n//max(1, len(dls.train))) + 1, lr=min(end, 9.), schedule='constant', warmup=0, patience=None, show=show, callbacks=[test],
+                 on_nan='skip', out=None, every=None, resume=False, trackers=None)
+    with put_back(model, dls): hist = fit(model, dls, **{**kwargs, **trial})
+    if hist.interrupted and not test.lrs: raise KeyboardInterrupt
     return LRFound(test.lrs, test.losses)
 
 @contextmanager

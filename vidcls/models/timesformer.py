@@ -55,14 +55,16 @@ class DividedBlock(nn.Module):
         T:int, # Frames
         n_queries:int|None=None, # 1: work out the class token only; None: all
     ): # (B,1+n·T,D), or (B,1,D)
-        cls,x = z[:,:1], z[:,1:].unflatten(1, (-1,T))                              # (B,1,D), (B,n,T,D)
+        cls,x = z.split([1, z.shape[1]-1], 1)                                      # not slices: their gradients would each be padded with zeros
+        x = x.unflatten(1, (-1,T))                                                 # (B,1,D), (B,n,T,D)
         found = self.temporal_attn(self.temporal_norm1(x).flatten(0,1))            # (B·n,T,D)
         x = x + self.temporal_fc(self.drop_path(found.view_as(x)))
         y = torch.cat([cls[:,None].expand(-1,T,-1,-1), x.transpose(1,2)], 2)       # (B,T,1+n,D)
         found = self.attn(self.norm1(y).flatten(0,1), n_queries)                   # (B·T,1+n,D)
         found = self.drop_path(found.unflatten(0, (-1,T)))
-        z = cls + found[:,:,0].mean(1, keepdim=True)
-        if n_queries is None: z = torch.cat([z, (x + found[:,:,1:].transpose(1,2)).flatten(1,2)], 1)
+        first,rest = found.split([1, found.shape[2]-1], 2)                         # (B,T,1,D), (B,T,n,D)
+        z = cls + first.mean(1)
+        if n_queries is None: z = torch.cat([z, (x + rest.transpose(1,2)).flatten(1,2)], 1)
         return z + self.drop_path(self.mlp(self.norm2(z)))
 
 # %% ../../nbs/22_models.timesformer.ipynb #attentions-divided-joint-space-class

@@ -75,7 +75,7 @@ def adapt(self:VideoMAE,
 )->dict: # Tensors by our names
     "Translate names; of a pre-training checkpoint take the encoder, and say what is left."
     state = {re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', k) if k.startswith('videomae.') else k: v
-             for k,v in state.items()}                       # transformers' files say q_bias, its modules query.bias
+             for k,v in state.items() if not k.endswith('attention.key.bias')}   # transformers' files say q_bias, its modules query.bias
     state = {k.removeprefix('encoder.'): v for k,v in _THEIRS.to_ours(state).items()}
     if 'encoder_to_decoder.weight' not in state: return state
     left = ('decoder.', 'mask_token', 'encoder_to_decoder.', 'norm.', 'videomae.layernorm.')
