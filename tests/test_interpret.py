@@ -1,4 +1,6 @@
 "Maps and mistakes: nothing that is no answer becomes a picture, and a clip is never taken for another one of its file."
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,6 +86,17 @@ def test_a_method_of_ones_own_is_judged():
     bright = lambda model, x, target: x[0].sum(0) - x[0].sum(0).min()
     t = judge_maps(small(), [clip, clip[::-1]], [ones > 0]*2, {'bright': bright}, groups=[0,1], show=False).set_index('method')
     assert t.destroyed['bright'] == pytest.approx(1) and not t.sane['bright'] and t.on_shape['bright'] == pytest.approx(1)
+
+
+def test_each_family_was_judged_on_motion():
+    "The records that page 44 reads: seven models, two trainings each, right on nearly all clips, and each map's share on the shape with its interval."
+    found = pd.concat([pd.read_csv(f) for f in sorted((Path(__file__).parents[1]/'benchmarks'/'maps').glob('*.csv'))])
+    runs = found.groupby('model').seed.unique().map(sorted)
+    assert len(runs) == 7 and (runs.map(list) == [[0,1]]*7).all() and (found.top1 > .9).all()
+    assert set(found.model[found.told != 'motion']) == {'TimeSformer, space only'}   # which is blind for motion, and judged on form
+    assert ((found.low <= found.gain) & (found.gain <= found.high)).all() and (found.n == 24).all() and not found.commit.str.endswith('+').any()
+    best = found[found.method != 'grad_cam, mean'].groupby(['model','seed']).low.max()
+    assert (best > .05).all(), best                                              # each has a method whose map lies on the shape
 
 
 # --- several clips of one file
