@@ -179,7 +179,7 @@ class Explanation:
 
     def show(self,
         fps:float=6, # Frames per second
-        width:int=256, # On the page, in pixels
+        width:int=384, # On the page, in pixels
     ): # ClipPlayer
         "Play it."
         both = np.concatenate([self.clip, self.overlay()], 2)

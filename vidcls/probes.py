@@ -92,8 +92,8 @@ class TimeReport:
     def __repr__(self):
         shown = self.table[['accuracy', 'low', 'high', 'difference', 'd_low', 'd_high', 'changed']].round(3)
         lost = f' ({len(self.failures)} more could not be read)' if self.failures else ''
-        return (f'{self.model}, {self.n} clips{lost}, chance {self.chance:.3f}, most frequent class {self.majority:.3f}: '
-                f'{self.verdict}\n{shown.to_string()}')
+        return (f'{self.model}: {self.verdict}\n{self.n} clips{lost}, chance {self.chance:.3f}, most frequent class {self.majority:.3f}\n'
+                f'{shown.to_string()}')
 
     def plot(self): # matplotlib Figure
         "Accuracy under each damage."
