@@ -509,6 +509,6 @@ def test_a_refused_training_leaves_nothing_behind(clips, tmp_path):
     x = torch.randn(2,3,8,32,32)
     before = m.eval()(x)
     with pytest.raises(CheckpointError, match='another training'): fit(m, dls, 2, lr=1e-4, precision='bf16', out=tmp_path, resume='auto', show=False)
-    with pytest.raises(TypeError): fit(m, dls, 1, lr=1e-4, precision='bf16', opt_args=dict(nonsense=1), show=False)
+    with pytest.raises(ArgumentError, match='nonsense'): fit(m, dls, 1, lr=1e-4, precision='bf16', opt_args=dict(nonsense=1), show=False)
     assert torch.equal(m.eval()(x), before)                              # in full precision, and no better and no worse
     fit(m, dls, 1, lr=1e-4, precision='no', show=False)
