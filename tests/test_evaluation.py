@@ -354,7 +354,7 @@ SCRIPT = """
 import sys, torch
 from accelerate import PartialState
 from vidcls.data.datasets import from_folder
-from vidcls.data.loaders import loader, loaders
+from vidcls.data.loaders import loaders
 from vidcls.evaluate import Views, evaluate, save_record
 from vidcls.models.zoo import create_model
 root, out, how = sys.argv[1:]

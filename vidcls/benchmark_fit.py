@@ -26,7 +26,7 @@ from .models.zoo import create_model
 from .optim import adamw, make_schedule
 from .optimizations import estimate
 from .recipes import training_time
-from .train import fit
+from .train import _precision, fit
 
 # %% ../nbs/48_benchmark_fit.ipynb #bare
 def _bare(model, dls, device):
@@ -216,5 +216,5 @@ def benchmark_time(
             s_epoch = n_clips/e.clips_per_s
             rows.append(dict(way=name, bs=bs, ms_step=1e3*e.s_per_step, clips_per_s=e.clips_per_s, min_epoch=s_epoch/60, hours=epochs*s_epoch/3600,
                              peak_gb=e.peak_gb, waiting=e.waiting, tflops=e.clips_per_s*training_time(name, 1, 1., share=1.)))
-    half = 'bfloat16' if device.type == 'cuda' and torch.cuda.is_bf16_supported() else 'float32'
+    half = dict(bf16='bfloat16', no='float32')[_precision(None)]
     return Benchmark(rows, {**machine_facts(device), **dict(clips=f'{n_clips} clips an epoch, {epochs} epochs, {half}', peer='no validation', rounds=steps)})

@@ -25,7 +25,7 @@ from .evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_view
 from .metrics import wilson
 from .models.i3d import _LAYERS, same_padding
 from .models.zoo import create_model
-from .optimizations import _process_gb
+from .optimizations import _forget_peak, _gb
 from .show import new_figure
 from .train import fit
 
@@ -148,14 +148,11 @@ def _measure_peak(name, way, bs, device, overrides):
     x, _ = _batch(ours, bs, device)
     y = torch.zeros(bs, dtype=torch.long, device=device)
     for p in model.parameters(): p.grad = torch.zeros_like(p)            # they are there from the second step on
-    if x.is_cuda:
-        base = torch.cuda.memory_allocated(); torch.cuda.reset_peak_memory_stats()
-    else: base = 1e3*_process_gb('VmRSS')
+    _forget_peak(device); base = _gb(device, peak=False)
     for _ in range(3):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=_half(way, device)): loss = F.cross_entropy(model(x).float(), y)
         loss.backward()
-    if x.is_cuda: return (torch.cuda.max_memory_allocated()-base)/1e6
-    return 1e3*_process_gb() - base                                  # not ru_maxrss: a spawned process inherits its parent's
+    return 1e3*(_gb(device)-base)
 
 # %% ../nbs/47_benchmark_models.ipynb #benchmark-step
 def benchmark_step(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .core import ArgumentError, DataError, LabelError
-from .evaluate import as_views, clip_names, predict_views
+from .evaluate import as_views, check_asked, clip_names, predict_views
 from .metrics import cluster_wilson, ece, nll
 from .show import new_figure
 
@@ -161,7 +161,7 @@ def calibrate(
     show:bool=True, # Show a progress bar?
 )->Calibration:
     "Fit temperature, threshold and the limit of what is known."
-    if dl is None: raise DataError("there is no such split to calibrate on; see table.splits.")
+    check_asked(model, dl)
     if keep is not None and not 0 < keep < 1: raise ArgumentError(f"keep={keep!r}; accepted: above 0 and below 1, or None.")
     table = dl.dataset.table
     logits, rows, failures = predict_views(model, dl, as_views(views), show=show)

@@ -69,7 +69,8 @@ class Distill(Callback):
 
     def brings(self, run):
         "The bridge, for the optimiser: a matrix from the student's features to the teacher's."
-        self.teaching = f'{self}, teacher {_digest(*self.teacher.state_dict().values())}'
+        self.who = _digest(*self.teacher.state_dict().values())
+        self.teaching = f'{self}, teacher {self.who}'
         self.bridge = nn.Linear(run.net.head.in_features, self.teacher.head.in_features) if self.features else None
         return self.bridge
 
@@ -133,8 +134,7 @@ def _open_cache(self:Distill, run):
     if not isinstance(run.augment, SeededAugment): raise ArgumentError("cache needs augment=SeededAugment(…), whose views come back.")
     if ds.drawn: raise ArgumentError("cache needs clips that are loaded the same each time: no drawn frames, crop='center', no flip in the loaders.")
     bytes_of = {k: v for k,v in run.spec.to_dict().items() if k not in ('mean', 'std', 'channels')}
-    self.about = json.dumps([run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(),
-                             _digest(*self.teacher.state_dict().values())])
+    self.about = json.dumps([run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(), self.who])
     self.file, self.kept, self.writes = Path(self.cache)/'teacher.safetensors', True, run.acc.is_main_process
     if not self.file.exists(): return
     from safetensors import safe_open

@@ -7,48 +7,28 @@ __all__ = ['top_losses', 'show_clips', 'class_table', 'show_confused', 'Explorer
 
 # %% ../nbs/45_explore.ipynb #import-html-import-numpy-as-np
 import html
-from collections import Counter
 
 import numpy as np
 import pandas as pd
 import torch
 
 from .core import DataError, VideoReadError, check_choice, check_whole
+from .evaluate import check_asked, finite_scores, rows_of
 from .interpret import explain, methods_of
 from .metrics import most_confused, per_class, wilson
-from .probes import check_asked, finite_scores
 from .show import contact_sheet, show_clip
 
 # %% ../nbs/45_explore.ipynb #top-losses
 def top_losses(
     rec, # An EvalRecord
     n:int|None=20, # Rows; None: all
-)->pd.DataFrame: # path (and start and end, or part), label, predicted, p_true, p_predicted, loss in nats; the worst first
+)->pd.DataFrame: # path (and start and end), label, predicted, p_true, p_predicted, loss in nats; the worst first
     "The clips whose label surprised the model most."
-    c = _with_part(rec.clips, rec.failures)
+    c = rec.clips
     p = c[[f'p_{l}' for l in rec.labels]].to_numpy(float)
     true = p[np.arange(len(c)), [rec.labels.index(l) for l in c.label]]
-    out = c[[k for k in ('path','start','end','part','label','predicted') if k in c]].assign(p_true=true, p_predicted=p.max(1), loss=-np.log(np.maximum(true, 1e-12)))
+    out = c[[k for k in ('path','start','end','label','predicted') if k in c]].assign(p_true=true, p_predicted=p.max(1), loss=-np.log(np.maximum(true, 1e-12)))
     return out.sort_values('loss', ascending=False, kind='stable').head(len(c) if n is None else check_whole('n', n)).reset_index(drop=True)
-
-def _with_part(c, failures=()):
-    "A record's clips with `part` where a path is not enough to tell them apart."
-    if 'start' in c or not (c.path.duplicated().any() or set(c.path) & set(failures)): return c
-    torn = sorted(set(c.path) & set(failures))
-    if torn: raise DataError(f"{torn[0]!r}: some of its parts could not be read, and the record does not say which. Evaluate without them.")
-    return c.assign(part=c.groupby('path').cumcount())
-
-def _rows_of(clips, df):
-    "The row in a table of each clip."
-    by, df = [k for k in ('path','start','end','part') if k in clips], df.assign(part=df.groupby('path').cumcount())
-    if {'start','end'} & set(by) and 'start' not in df: by = ['path']
-    keys = lambda t: list(zip(*(t[k] if k == 'path' else t[k].astype(float).round(6).fillna(-1) for k in by)))        # NaN equals nothing
-    own, wanted = keys(df), keys(clips)
-    at, n = {k: i for i,k in enumerate(own)}, Counter(own)
-    lost, twice = [k for k in wanted if k not in n], [k for k in wanted if n[k] > 1]
-    if lost: raise DataError(f"{lost[0][0]!r} and {len(lost)-1} more are not among the loader's clips. Is it the split that the record was made from?")
-    if twice: raise DataError(f"{twice[0][0]!r} has several clips; give rows with start and end, or part, as top_losses does.")
-    return [at[k] for k in wanted]
 
 def _clip_at(dl, row):
     "uint8 (T,H,W,C), or the reason why there is none as an error."
@@ -64,7 +44,7 @@ def show_clips(
 ): # matplotlib Figure
     "Clips as film strips, with what was said of them."
     rows = rows.head(check_whole('n', n))
-    clips = [_clip_at(dl, i) for i in _rows_of(rows, dl.dataset.table.df)]
+    clips = [_clip_at(dl, i) for i in rows_of(rows, dl.dataset.table.df)]
     titles = [r.predicted + (f' {r.p_predicted:.0%}' if hasattr(r, 'p_predicted') else '') + ('' if r.label == r.predicted else f', is {r.label}')
               for r in rows.itertuples()]
     return contact_sheet(clips, titles, (rows.label == rows.predicted).tolist(), n=dl.dataset.spec.n_frames, cols=cols)
@@ -112,7 +92,7 @@ class Explorer:
         self.model, self.dl, self.augment, self.table = model.eval(), dl, augment, dl.dataset.table
         names = _names(self.table.df)
         if not names: raise DataError("the loader has no clips to explore.")
-        worst = [] if rec is None else _rows_of(top_losses(rec, None), self.table.df)
+        worst = [] if rec is None else rows_of(top_losses(rec, None), self.table.df)
         self.rows = {n: i for i,n in enumerate(names)}
         self.paths = [names[i] for i in dict.fromkeys([*worst, *range(len(names))])]         # the worst, then those that no record has
 

@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from .core import ArgumentError, DataError, LabelError, check_choice, check_whole, progress
+from .evaluate import finite_scores
 from .metrics import paired_difference
 from .models.i3d import I3D, Inflated
 from .models.mvit import MViT
 from .models.swin3d import Swin3d
 from .models.timesformer import TimeSformer
 from .models.videomae import VideoMAE
-from .probes import finite_scores
 from .show import check_clip, contact_sheet, new_figure, show_clip
 
 # %% ../nbs/44_interpret.ipynb #layers

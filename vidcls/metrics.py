@@ -167,11 +167,12 @@ def wilson(
     check_at_least('n', n, 1)
     if check_at_least('n_right', n_right, 0) > n: raise ArgumentError(f"n_right={n_right!r}; accepted: 0 to n={n}.")
     _check_level(level)
-    z2n = NormalDist().inv_cdf((1+level)/2)**2 / n
-    p = n_right/n
-    mid,half = p + z2n/2, math.sqrt(z2n*(p*(1-p) + z2n/4))
-    lo,hi = (mid-half)/(1+z2n), (mid+half)/(1+z2n)
+    lo,hi = _wilson(n_right/n, n, NormalDist().inv_cdf((1+level)/2))
     return (0. if n_right == 0 else float(lo)), (1. if n_right == n else float(hi))
+
+def _wilson(p, n, z):
+    centre, half = (p + z*z/2/n)/(1+z*z/n), z/(1+z*z/n)*math.sqrt(max(0., p*(1-p)/n + z*z/4/n/n))
+    return max(0., centre-half), min(1., centre+half)
 
 def _check_level(level):
     if not 0 < level < 1: raise ArgumentError(f"level={level!r}; accepted: above 0 and below 1. 0.95 is usual.")
@@ -225,10 +226,6 @@ def _design_effect(sums, sizes):
     effect = np.clip(max(between, 1+alike*(worst-1)), 1, worst)
     rare = _kish(sums if p < .5 else sizes-sums)          # in how many groups the rarer of right and wrong is seen
     return effect + (worst-effect)*math.exp(-rare/2)
-
-def _wilson(p, n, z):
-    centre, half = (p + z*z/2/n)/(1+z*z/n), z/(1+z*z/n)*math.sqrt(max(0., p*(1-p)/n + z*z/4/n/n))
-    return max(0., centre-half), min(1., centre+half)
 
 @lru_cache
 def _t_quantile(q, df):

@@ -16,7 +16,7 @@ import torch
 from .checkpoint import random_state, set_random_state
 from .core import ArgumentError, VidclsError, check_at_least, check_whole, pick_device
 from .optim import adamw
-from .train import Callback, fit, is_out_of_memory, put_back
+from .train import Callback, _try_out, is_out_of_memory
 
 # %% ../nbs/33_optimizations.ipynb #estimate
 @dataclass
@@ -74,7 +74,14 @@ def _gb(device, peak=True):
 
 def _process_gb(what='VmHWM'):
     "Memory of this process, at most since the mark was put back, or now (VmRSS); None where /proc doesn't tell."
-    try: return int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith(what)).split()[1])*1024/1e9
+    return _proc_gb('/proc/self/status', what)
+
+def _free_gb():
+    "Memory that the system could give without swapping; None where /proc doesn't tell."
+    return _proc_gb('/proc/meminfo', 'MemAvailable')
+
+def _proc_gb(path, what):
+    try: return int(next(l for l in Path(path).read_text().splitlines() if l.startswith(what)).split()[1])*1024/1e9
     except (OSError, StopIteration): return None
 
 def _forget_peak(device):
@@ -94,8 +101,7 @@ def estimate(
     check_whole('epochs', epochs); check_whole('steps', steps)
     accum, watch = kwargs.get('accum', 1), _Stopwatch(steps+2)
     per_epoch = -(-len(dls.train)//accum)
-    trial = dict(epochs=-(-(steps+2)//per_epoch), lr=1e-9, patience=None, callbacks=[watch], show=False, out=None, every=None, resume=False, trackers=None)
-    with put_back(model, dls): hist = fit(model, dls, **{**kwargs, **trial})
+    hist = _try_out(model, dls, watch, **kwargs | dict(epochs=-(-(steps+2)//per_epoch), lr=1e-9, show=False))
     if hist.interrupted: raise KeyboardInterrupt                         # fit ends in peace; here nothing was found
     s_valid = _time_valid(model, dls, watch.device)
     s = float(np.median(watch.times[2:] or watch.times))
@@ -151,10 +157,8 @@ def find_batch_size(
 
 def _room_gb(device):
     if device.type == 'cuda': return torch.cuda.mem_get_info(device)[1]/1e9
-    try:
-        free = next(l for l in Path('/proc/meminfo').read_text().splitlines() if l.startswith('MemAvailable'))
-        return .7*int(free.split()[1])/1e6 + (_process_gb('VmRSS') or 0)
-    except (OSError, StopIteration): return 4.
+    free = _free_gb()
+    return 4. if free is None else .7*free + (_process_gb('VmRSS') or 0)
 
 # %% ../nbs/33_optimizations.ipynb #try-size
 def _try_size(model, bs, device, precision):

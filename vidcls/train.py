@@ -995,11 +995,15 @@ def lr_find(
 )->LRFound: # Has .valley and .plot()
     "Train for a moment with a growing rate, and put everything back."
     test = _RangeTest(start, end, n)
-    trial = dict(epochs=-(-n//max(1, len(dls.train))) + 1, lr=min(end, 9.), schedule='constant', warmup=0, patience=None, show=show, callbacks=[test],
-                 on_nan='skip', out=None, every=None, resume=False, trackers=None)
-    with put_back(model, dls): hist = fit(model, dls, **{**kwargs, **trial})
+    own = dict(epochs=-(-n//max(1, len(dls.train))) + 1, lr=min(end, 9.), schedule='constant', warmup=0, show=show, on_nan='skip')
+    hist = _try_out(model, dls, test, **kwargs | own)
     if hist.interrupted and not test.lrs: raise KeyboardInterrupt
     return LRFound(test.lrs, test.losses)
+
+def _try_out(model, dls, callback, **kwargs):
+    "A fit that leaves nothing behind, whatever else it was given: for what `callback` sees."
+    own = dict(callbacks=[callback], patience=None, out=None, every=None, resume=False, trackers=None)
+    with put_back(model, dls): return fit(model, dls, **kwargs | own)
 
 @contextmanager
 def put_back(
