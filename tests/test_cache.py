@@ -12,11 +12,13 @@ from vidcls.data.synthetic import make_motion_clips
 
 SPEC = ClipSpec(n_frames=16, size=160, sampling='random')           # all frames: entries of 2 MB, so that kills hit their middle
 SCRIPT = """
-import sys
+import resource, signal, sys
 from vidcls.core import ClipSpec
 from vidcls.data.cache import FrameCache
 from vidcls.data.datasets import from_folder
 print('ready', flush=True)
+if len(sys.argv) > 3:                                                # the kernel kills it where a file reaches this size
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL); resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),)*2)
 cache = FrameCache(sys.argv[2], ClipSpec(n_frames=16, size=160, sampling='random'), 'raw')
 cache.build(from_folder(sys.argv[1]), threads=2, show=False)
 print('done', flush=True)
@@ -36,8 +38,9 @@ def truth(table):
     return found
 
 
-def start(table, folder):
-    p = subprocess.Popen([sys.executable, '-c', SCRIPT, str(table.paths[0].parents[1]), str(folder)], stdout=subprocess.PIPE, text=True)
+def start(table, folder, *limit):
+    p = subprocess.Popen([sys.executable, '-c', SCRIPT, str(table.paths[0].parents[1]), str(folder), *map(str, limit)],
+                         stdout=subprocess.PIPE, text=True)
     assert p.stdout.readline() == 'ready\n'
     return p
 
@@ -53,15 +56,18 @@ def served(cache, table, truth):
 
 
 def test_ten_kills(tmp_path, table, truth):
-    rng, counts, torn = random.Random(0), [], 0
-    for _ in range(10):
-        p = start(table, tmp_path)
-        time.sleep(rng.uniform(.02, .25)); os.kill(p.pid, signal.SIGKILL); p.wait()
+    "Five kills at a random byte of an entry, then five at a random time."
+    rng, counts, torn = random.Random(0), [], []
+    for i in range(10):
+        if i < 5: assert start(table, tmp_path, rng.randrange(10_000, 5_000_000)).wait(60) == -signal.SIGXFSZ
+        else:
+            p = start(table, tmp_path)
+            time.sleep(rng.uniform(.02, .25)); os.kill(p.pid, signal.SIGKILL); p.wait()
         cache = FrameCache(tmp_path, SPEC, 'raw')
         counts.append(served(cache, table, truth))
-        written = sum(int(r['size'].sum()) for r,_ in cache._known.values()); torn += cache.nbytes > written
+        torn.append(cache.nbytes - sum(int(r['size'].sum()) for r,_ in cache._known.values()))    # bytes of entries half written
     assert counts == sorted(counts) and counts[-1] > counts[0]                     # nothing that was stored is lost again
-    assert torn, "no kill met an entry half written: the test shows nothing"
+    assert 0 < torn[0] < torn[1] < torn[2] < torn[3] < torn[4]                     # each of the five met one
     FrameCache(tmp_path, SPEC, 'raw').build(table, show=False)
     assert served(FrameCache(tmp_path, SPEC, 'raw'), table, truth) == len(table)
 

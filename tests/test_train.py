@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidcls.checkpoint import latest_checkpoint
 from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
@@ -43,8 +44,13 @@ from vidcls.distill import Distill
 from vidcls.models.zoo import create_model
 from vidcls.train import Callback, fit
 folder, bs, out, how = sys.argv[1:]
+SHARD
+if how == 'sharded': shard()
 class Ten(Callback):
     def after_step(self, run):
+        if run.sharded:                                                  # each holds a half, and blocks are fetched one by one
+            w = run.net.blocks[0].mlp.fc1.weight
+            assert 2*w.to_local().numel() == w.numel() and type(run.net.blocks[0]).__name__ == 'FSDPBlock'
         if run.step == 10: run.stop('ten steps')
 seed_everything(0)
 model = create_model('videomae_tiny', n_classes=8, head_init_scale=1.)
@@ -52,7 +58,7 @@ table = from_folder(folder)
 if how == 'uneven': table = table.filter(table.df.index < len(table)-7)
 dls = loaders(table, model.spec, bs=int(bs))
 extra = dict(optimizer='sgd', lr=.05, wd=0) if how != 'adamw' else {}
-cbs = {'ten': lambda: [Ten()], 'features': lambda: [Ten(), Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), features=1.)]}.get(how, list)()
+cbs = {'ten': lambda: [Ten()], 'sharded': lambda: [Ten()], 'features': lambda: [Ten(), Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), features=1.)]}.get(how, list)()
 hist = fit(model, dls, epochs=4, patience=None, show=False, callbacks=cbs, **extra)
 state = PartialState()
 if state.is_main_process:
@@ -61,8 +67,22 @@ if state.is_main_process:
                 'train': torch.tensor([r['train_loss'] for r in hist.rows]), 'n': len(hist)}, out)
 """
 
+SHARD = """
+def shard():
+    "accelerate shards on cards only; told otherwise, PyTorch does the same on CPUs, over gloo."
+    import accelerate
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+    class Sharding(accelerate.Accelerator):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            if self.num_processes == 1: return
+            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy='transformer_based_wrap')
+            self.state.distributed_type, self.state.fsdp_plugin = DistributedType.FSDP, plugin
+    accelerate.Accelerator = Sharding
+"""
+
 def run_processes(tmp_path, clips, n, bs, how):
-    (tmp_path/'train.py').write_text(SCRIPT)
+    (tmp_path/'train.py').write_text(SCRIPT.replace('SHARD', SHARD))
     out = tmp_path/f'{how}{n}.pt'
     env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
     launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}'] if n > 1 else []
@@ -74,9 +94,9 @@ def run_processes(tmp_path, clips, n, bs, how):
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tried on Linux')
 
 @linux
-@pytest.mark.parametrize('how', ['ten', 'features'])
+@pytest.mark.parametrize('how', ['ten', 'features', 'sharded'])
 def test_two_processes_equal_one_after_ten_steps(tmp_path, clips, how):
-    "Also with a teacher, where the bridge to its features learns beside the model."
+    "Also with a teacher, where the bridge to its features learns beside the model, and where each process holds a half of the weights."
     one, two = (run_processes(tmp_path, clips, n, 16//n, how) for n in (1,2))
     # best weights are put back at the end of an epoch; ten steps are two epochs and a half, so the second epoch's
     assert (one['weights'] - two['weights']).abs().max() < 1e-6
@@ -97,7 +117,7 @@ def test_two_processes_with_an_uneven_end(tmp_path, clips):
 
 PAIR = """
 import os, shutil, signal, sys, torch
-from vidcls.core import CheckpointError, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.shards import shard_loaders
@@ -106,6 +126,9 @@ from vidcls.models.zoo import create_model
 from vidcls.train import Callback, fit
 folder, out, mode = sys.argv[1:]
 rank = int(os.environ['RANK'])
+SHARD
+sharded = mode == 'sharded'
+if sharded: shard()
 class One(Callback):
     "What happens to the second process alone."
     def __init__(self, what): self.what = what
@@ -120,7 +143,7 @@ def train(where, what=None, every=None):
     seed_everything(0)
     model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, dropout=.1, drop_path=.2)
     dls = shard_loaders(folder, model.spec, bs=8) if mode == 'shards' else loaders(from_folder(folder), model.spec, bs=8)
-    try: hist = fit(model, dls, epochs=3, lr=1e-3, augment=roll_clips, ema=.9, patience=None,
+    try: hist = fit(model, dls, epochs=3, lr=1e-3, augment=roll_clips, ema=None if sharded else .9, patience=None,
                     out=f'{out}/{where}', every=every, resume='auto', callbacks=[One(what)], show=False)
     except SystemExit as e: return str(e.code)
     if hist.stopped: return hist.stopped
@@ -130,6 +153,10 @@ def is_same(a, b): return torch.equal(a[0], b[0]) and a[1] == b[1]
 if mode == 'kill': train('killed', 'SIGKILL', every=1)
 whole = train('whole', every='0.001min')                                 # 60 ms: each by its own clock, they would never meet again
 said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'SIGINT', 'judging', 'stop')} if mode == 'ends' else {}
+if sharded:
+    said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'stop')}
+    try: fit(create_model('videomae_tiny', n_classes=8), loaders(from_folder(folder), create_model('videomae_tiny').spec, bs=8), epochs=1, ema=.9)
+    except ArgumentError as e: said['ema'] = str(e)
 if mode == 'shards': said = {what: (train(what, what), is_same(train(what), whole)) for what in ['stop']}
 if mode == 'gone on':
     said = {'killed': is_same(train('killed', every=1), whole)}
@@ -140,7 +167,7 @@ torch.save(said, f'{out}/said{rank}.pt')
 """
 
 def run_pair(tmp_path, clips, mode):
-    (tmp_path/'pair.py').write_text(PAIR)
+    (tmp_path/'pair.py').write_text(PAIR.replace('SHARD', SHARD))
     return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', tmp_path/'pair.py', clips, tmp_path, mode],
                           env={**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=200)
 
@@ -152,6 +179,17 @@ def test_processes_end_together_and_go_on(tmp_path, clips):
     said, other = (torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1))
     assert said == other == {'SIGTERM': ('143', True), 'SIGINT': ('interrupted', True), 'judging': ('interrupted', True), 'stop': ('enough', True)}
     assert not torch.equal(*(torch.load(tmp_path/f'chance{r}.pt', weights_only=True) for r in (0,1)))     # other dropout for other clips
+
+@linux
+def test_sharded_processes_go_on(tmp_path, clips):
+    "Each holds a half of the weights; what they keep is whole, and what goes on ends as if nothing had been."
+    done = run_pair(tmp_path, clips, 'sharded')
+    assert done.returncode == 0, done.stderr[:3000]
+    said = torch.load(tmp_path/'said0.pt', weights_only=True)
+    assert 'EMA: needs whole weights' in said.pop('ema')
+    assert said == {'SIGTERM': ('143', True), 'stop': ('enough', True)}
+    state = latest_checkpoint(tmp_path/'whole'/'checkpoints')[1]
+    create_model('videomae_tiny', n_classes=8, dim=48, depth=2).load_state_dict(state['model'])
 
 @linux
 def test_processes_that_stream_shards_go_on(tmp_path, clips):

@@ -185,7 +185,9 @@ def test_the_adapter_takes_the_clips_of_its_config(hf):
     dict(model_type='vivit', image_size=32, num_frames=8, tubelet_size=[2,8,8], hidden_size=24, num_hidden_layers=2,
          num_attention_heads=3, intermediate_size=48),
     dict(model_type='vjepa2', crop_size=32, frames_per_clip=8, patch_size=8, tubelet_size=2, hidden_size=24, num_hidden_layers=2,
-         num_attention_heads=3, pred_hidden_size=24, pred_num_attention_heads=3, pred_num_hidden_layers=1, num_pooler_layers=1)],
+         num_attention_heads=3, pred_hidden_size=24, pred_num_attention_heads=3, pred_num_hidden_layers=1, num_pooler_layers=1),
+    dict(model_type='videomae', image_size=32, num_frames=8, patch_size=8, tubelet_size=2, hidden_size=24, num_hidden_layers=2,
+         num_attention_heads=3, intermediate_size=48, use_mean_pooling=True)],
     ids=lambda c: c['model_type'])
 def test_other_models_of_transformers_through_the_adapter(hf, tmp_path, config):
     from vidcls.predict import Classifier
@@ -198,6 +200,12 @@ def test_other_models_of_transformers_through_the_adapter(hf, tmp_path, config):
     with pytest.warns(UserWarning, match='fresh head'): assert create_model('transformers', tmp_path/'theirs', n_classes=7).n_classes == 7
     Classifier(ours, ['a','b','c']).save(tmp_path/'saved')                     # and it can be kept like any other
     assert torch.equal(Classifier.load(tmp_path/'saved').model.eval()(x), ours(x))
+    ours.reset_classifier(5)                                                   # fine-tuned, and back to transformers
+    save_transformers(ours, tmp_path/'back', list('vwxyz'))
+    back = hf.AutoModelForVideoClassification.from_pretrained(tmp_path/'back').eval()
+    assert_equal(ours(x), back(**{back.main_input_name: x.transpose(1,2)}).logits, 1e-6)
+    again = create_model('transformers', tmp_path/'back').eval()
+    assert again.labels == list('vwxyz') and again.spec == ours.spec and torch.equal(again(x), ours(x))
 
 
 # --- torchvision, where it can be imported

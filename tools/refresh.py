@@ -8,7 +8,7 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
 ENV = dict(VIDCLS_PROGRESS='0', MPLBACKEND='module://matplotlib_inline.backend_inline', IN_TEST='1',
-           OMP_NUM_THREADS='1', PYTHONHASHSEED='0')
+           OMP_NUM_THREADS='1', PYTHONHASHSEED='0', HF_HUB_DISABLE_PROGRESS_BARS='1')
 
 
 def skipped(

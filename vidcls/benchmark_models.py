@@ -8,6 +8,7 @@ __all__ = ['PEERS', 'RUNS', 'PlainI3D', 'benchmark_step', 'benchmark_inference',
 
 # %% ../nbs/47_benchmark_models.ipynb #import-os-tempfile-time-from
 import os, tempfile, time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,17 @@ def _peak_mb(name, way, bs, device, overrides):
     import multiprocessing as mp
     from vidcls.benchmark_models import _measure_peak                    # a notebook's function can't be sent to a process
     if device.type == 'cuda': return _measure_peak(name, way, bs, device, overrides)
-    with mp.get_context('spawn').Pool(1) as pool: return pool.apply(_measure_peak, (name, way, bs, device, overrides))
+    with _returned_at_once(), mp.get_context('spawn').Pool(1) as pool: return pool.apply(_measure_peak, (name, way, bs, device, overrides))
+
+@contextmanager
+def _returned_at_once():
+    "Processes that start meanwhile give memory back to the system when it is freed; else the peak says how scattered it lay."
+    name = 'MALLOC_MMAP_THRESHOLD_'
+    kept, os.environ[name] = os.environ.get(name), str(1 << 16)
+    try: yield
+    finally:
+        del os.environ[name]
+        if kept is not None: os.environ[name] = kept
 
 def _measure_peak(name, way, bs, device, overrides):
     model = _ways(name, device, overrides, False)['ours' if way.startswith('ours') else PEERS[name]]

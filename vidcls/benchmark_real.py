@@ -16,7 +16,7 @@ import pandas as pd
 from .core import ArgumentError, DataError, atomic_path, check_choice, check_whole, seed_everything
 from .data.datasets import ClipTable, from_csv
 from .data.loaders import loaders
-from .evaluate import EvalRecord, load_record, predict_probs, record_of, save_record
+from .evaluate import EvalRecord, clip_names, load_record, predict_probs, record_of, save_record
 from .models.zoo import create_model
 from .probes import DAMAGES, TimeReport, ask_damaged, report_of
 from .recipes import recipe
@@ -45,9 +45,11 @@ def judge_by_folds(
         fit(net, dls, seed=seed, patience=None, show=show, **fit_args)
         p, rows, failed = predict_probs(net, dls.test, show=False)
         if also is not None: also(net, dls.test)
-        order, part = np.argsort(rows), fold.part('test')
-        parts.append(part.df.loc[rows[order], ['path','label','group']]); probs.append(p[order])
-        failures |= {part.df.path[r]: why for r,why in failed.items()}
+        order, df = np.argsort(rows), fold.part('test').df
+        kept = [c for c in ('path','start','end','label','group') if c in df]
+        parts.append(df.loc[rows[order], kept]); probs.append(p[order])
+        names = clip_names(df)
+        failures |= {names[r]: why for r,why in failed.items()}
     clips = pd.concat(parts, ignore_index=True)
     return record_of(clips, np.concatenate(probs), table.labels, dataset=table.name, split=f'all, {k} folds by group', model=model,
                      spec=net.spec.to_dict(), views={'clips': 1, 'crops': 1}, n_expected=len(table), failures=failures, seed=seed,

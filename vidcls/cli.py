@@ -7,8 +7,8 @@ __all__ = ['app', 'Data', 'Label', 'Group', 'OnError', 'Folder', 'bench', 'demo_
            'keep_training', 'cli_demo', 'demo_summary', 'read_table', 'cli_train', 'cli_evaluate', 'cli_predict',
            'list_videos', 'cli_download', 'cli_shard', 'cli_benchmark_loader', 'cli_benchmark_step',
            'cli_benchmark_inference', 'cli_benchmark_views', 'cli_benchmark_models', 'cli_benchmark_fit',
-           'cli_benchmark_techniques', 'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_distill',
-           'cli_benchmark_curriculum', 'cli_benchmark_real', 'cli_doctor', 'main']
+           'cli_benchmark_techniques', 'cli_benchmark_time', 'cli_benchmark_imbalance', 'cli_benchmark_noise',
+           'cli_benchmark_distill', 'cli_benchmark_curriculum', 'cli_benchmark_real', 'cli_doctor', 'main']
 
 # %% ../nbs/54_cli.ipynb #import-sys
 import sys
@@ -457,6 +457,18 @@ def cli_benchmark_techniques(
     "Each optimization alone and some together: time of a step, memory, accuracy."
     from vidcls.benchmark_fit import benchmark_techniques
     found = benchmark_techniques(epochs)
+    _say(repr(found))
+    if out: _say(f'kept in {found.save(out)}')
+
+@bench.command('time')
+def cli_benchmark_time(
+    clips: Annotated[int, Option(help="Training clips of an epoch; default: those of UCF101's first split.", min=1)] = 9537,
+    epochs: Annotated[int, Option(help='Of the whole training.', min=1)] = 100,
+    out: Annotated[Optional[Path], Option(help='A .json file for the result.')] = None,
+):
+    "What a training of VideoMAE, TimeSformer and I3D would take on this machine, from measured steps."
+    from vidcls.benchmark_fit import benchmark_time
+    found = benchmark_time(n_clips=clips, epochs=epochs)
     _say(repr(found))
     if out: _say(f'kept in {found.save(out)}')
 

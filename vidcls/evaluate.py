@@ -25,7 +25,8 @@ from .core import check_whole, progress
 from .data.datasets import flip_classes
 from .data.decode import Video, crop_frame
 from .data.loaders import clip_bytes
-from .data.sampling import i3d_idxs, sample_idxs, slowfast_idxs, ssv2_test_idxs, videomae_test_idxs, view_idxs
+from .data.sampling import (i3d_idxs, mvit_test_idxs, sample_idxs, slowfast_idxs, ssv2_test_idxs, swin_test_idxs,
+                                  videomae_test_idxs, view_idxs)
 from .metrics import (bootstrap_interval, brier, cluster_wilson, confusion, ece, interval_note, macro_f1, mcnemar, mean_class_accuracy, nll,
                             paired_difference, plot_confusion, topk_accuracy)
 from .models.ensemble import average_scores
@@ -216,8 +217,8 @@ def view_frames(
     n, k, rule = spec.n_frames, views.clips, views.sampling
     if rule == 'videomae': return videomae_test_idxs(n_total, n, spec.stride, k)
     if rule == 'slowfast': return np.stack([slowfast_idxs(n_total, fps, n, spec.stride, view=v, n_views=k) for v in range(k)])
-    if rule == 'mvit': return _ends_idxs(n_total, n, n*spec.stride*fps/30, k)
-    if rule == 'swin': return _middles_idxs(n_total, n, spec.stride, k)
+    if rule == 'mvit': return mvit_test_idxs(n_total, fps, n, spec.stride, k)
+    if rule == 'swin': return swin_test_idxs(n_total, n, spec.stride, k)
     if rule == 'i3d' and k == 1: return i3d_idxs(n_total, n)[None]
     if rule == 'ssv2' and k == 2: return ssv2_test_idxs(n_total, n)
     if rule in ('i3d', 'ssv2'): raise ArgumentError(f"sampling={rule!r} is a rule for {dict(i3d=1, ssv2=2)[rule]} clips, not {k}.")
@@ -226,18 +227,6 @@ def view_frames(
     if spec.sampling not in ('uniform', 'segment'):
         raise ArgumentError(f"clips={k} with sampling={spec.sampling!r} in the spec: such a model sees one clip; choose another rule of {RULES}.")
     return ((np.arange(n) + (np.arange(k)[:,None]+.5)/k) * n_total/n).astype(int)        # each a part of a step further
-
-def _ends_idxs(n_total, n, window, k):
-    "MViTv2: windows as SlowFast has them, the first at the first frame, the last at the end; a single one in the middle."
-    free = max(n_total-window, 0)
-    starts = [free//2] if k == 1 else [v*(free//(k-1)) for v in range(k)]
-    return np.stack([np.linspace(s, s+window-1, n) for s in starts]).clip(0, n_total-1).astype(np.int64)
-
-def _middles_idxs(n_total, n, stride, k):
-    "Video Swin: windows at the middles of k equal parts; a short video is looped."
-    free = n_total - n*stride + 1
-    starts = ((np.arange(k)+.5)*free/k).astype(np.int64) if free > 0 else np.zeros(k, np.int64)
-    return (starts[:,None] + np.arange(n)*stride) % n_total
 
 # %% ../nbs/41_evaluate.ipynb #load-views
 def load_views(

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'EVENTS', 'SIGNALS', 'History', 'plot_history', 'train_epoch', 'accumulate', 'take_step', 'validate',
            'in_groups', 'Callback', 'EarlyStopping', 'EMA', 'Thaw', 'Bars', 'row_line', 'Trackers', 'Run', 'Finite',
-           'Checkpoints', 'run_state', 'listening', 'memory_advice', 'is_out_of_memory', 'fit', 'LRFound', 'lr_find',
-           'put_back']
+           'Checkpoints', 'run_state', 'unsharded', 'sharded_like', 'listening', 'memory_advice', 'is_out_of_memory',
+           'fit', 'LRFound', 'lr_find', 'put_back']
 
 # %% ../nbs/32_train.ipynb #import-copy-json-time
-import hashlib, json, math, os, re, signal, tempfile, threading, time, warnings
+import copy, hashlib, json, math, os, re, signal, tempfile, threading, time, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from .core import ArgumentError, CheckpointError, LabelError, VidclsError, atomi
 from .core import check_whole, in_notebook, patch, progress_on
 from .data.loaders import WaitTimer
 from .losses import LabelSmoothingCrossEntropy
+from .models.layers import VideoModel
 from .optim import OPTIMIZERS, SCHEDULES, freeze_layers, keep_frozen, make_schedule, param_groups
 from .show import new_figure
 
@@ -123,7 +124,7 @@ def take_step(
     run, # A Run
 ):
     "Clip, check, and move the weights."
-    norm = run.acc.clip_grad_norm_(run.net.parameters(), run.clip or math.inf)
+    norm = unsharded(run.acc.clip_grad_norm_(run.net.parameters(), run.clip or math.inf))
     run.finite, run.norm = bool(torch.isfinite(run.step_loss) & (torch.isfinite(norm) | run.scaled)), norm
     run('before_step')
     if run.finite:
@@ -219,7 +220,6 @@ class EMA(Callback):
         self.decay, self.shadow = decay, None
 
     def before_fit(self, run):
-        import copy
         self.model = copy.deepcopy(run.net).requires_grad_(False)
         if self.shadow is not None: self.model.load_state_dict(self.shadow)
         run.judged = self.model
@@ -356,18 +356,15 @@ class Run:
     ):
         self.cfg, self.show, self.spec, self.dls = cfg, cfg['show'], dls.spec, dls
         self.epochs, self.accum, self.clip, self.monitor = cfg['epochs'], cfg['accum'], cfg['clip'], cfg['monitor']
-        self.acc, self.net, self.callbacks = self._engine(), model, callbacks
+        self.acc, self.given, self.net, self.callbacks = self._engine(), model, model, callbacks
+        self.sharded = self.acc.distributed_type == 'FSDP'
         cfg['about']['processes'] = self.acc.num_processes
         self.valid_loader = None if dls.valid is None else self._share(dls.valid)
         self.train_loader = self._share(dls.train)
         self.n_batches = len(self.train_loader)
-        self.model = self.acc.prepare(model)                             # on the device before the optimiser is made
+        self.model, self.opt = self._sharded() if self.sharded else self._whole()
         self.net = self.judged = self.acc.unwrap_model(self.model)
         if cfg['compile']: self.model = torch.compile(self.model)
-        rates = {k: cfg[k] for k in ('layer_decay', 'backbone')}
-        opt = OPTIMIZERS[cfg['optimizer']](self.net, cfg['lr'], cfg['wd'], **cfg['opt_args'], **rates)
-        for group in self._brought(): opt.add_param_group(group)
-        self.opt = self.acc.prepare(opt)
         steps = -(-self.n_batches//self.accum)
         self.sched = make_schedule(self.opt.optimizer, cfg['schedule'], self.epochs*steps,
                                    0 if cfg['schedule'] == 'onecycle' else round(min(cfg['warmup'], self.epochs)*steps))
@@ -401,10 +398,32 @@ def _engine(self:Run):
     cfg = self.cfg
     acc = Accelerator(mixed_precision=cfg['precision'], log_with=cfg['trackers'], project_dir=cfg['out'])
     kind = str(acc.distributed_type).rpartition('.')[2]
-    if kind in ('FSDP', 'DEEPSPEED', 'MEGATRON_LM'):
-        raise VidclsError(f"fit keeps whole weights and was not made for sharded ones ({kind}); start it as data parallel, with "
-                          "model.set_grad_checkpointing() where memory is short.")
+    if kind in ('DEEPSPEED', 'MEGATRON_LM') or kind == 'FSDP' and not acc.is_fsdp2:
+        raise VidclsError(f"fit was not made for {kind}; it shards by FSDP in its second version: accelerate launch --use_fsdp --fsdp_version 2.")
     return acc
+
+@patch
+def _optimizer(self:Run, net):
+    rates = {k: self.cfg[k] for k in ('layer_decay', 'backbone')}
+    return OPTIMIZERS[self.cfg['optimizer']](net, self.cfg['lr'], self.cfg['wd'], **self.cfg['opt_args'], **rates)
+
+@patch
+def _whole(self:Run):
+    "Model and optimiser where each process has all weights."
+    model = self.acc.prepare(self.given)                                 # on the device before the optimiser is made
+    opt = self._optimizer(self.acc.unwrap_model(model))
+    for group in self._brought(): opt.add_param_group(group)
+    return model, self.acc.prepare(opt)
+
+@patch
+def _sharded(self:Run):
+    "A copy of the model, laid out over the processes block by block, and its optimiser; the model that was given gets the weights in the end."
+    asked = [type(cb).__name__ for cb in self.callbacks if isinstance(cb, EMA) or hasattr(cb, 'brings') and cb.brings(self) is not None]
+    if asked: raise ArgumentError(f"{', '.join(asked)}: needs whole weights, which no process has under FSDP; leave it out, or start as data parallel.")
+    net = copy.deepcopy(self.given)
+    keys = {net.layer_key(n) for n,_ in net.named_parameters()} - {None} if isinstance(net, VideoModel) else ()
+    net._no_split_modules = sorted({type(net.get_submodule(k)).__name__ for k in keys}) or None
+    return self.acc.prepare(net, self._optimizer(net))
 
 @patch
 def _brought(self:Run):
@@ -608,12 +627,29 @@ def run_state(
         from accelerate.utils import gather_object
         own = gather_object(own)                                         # one for each process
     scaler = run.acc.scaler.state_dict() if run.acc.scaler is not None else None
-    return dict(about=run.cfg['about'], model=run.net.state_dict(), opt=run.opt.state_dict(), sched=run.sched.state_dict(),
+    return dict(about=run.cfg['about'], model=unsharded(run.net.state_dict()), opt=unsharded(run.opt.state_dict()), sched=run.sched.state_dict(),
                 scaler=scaler, own=own, best=run.best, hist={k: v for k,v in vars(run.hist).items()},
                 epoch=run.epoch + ended, step=run.step, n_steps=run.n_steps, done=0 if ended else run.done,
                 rows_done=0 if ended else run.rows_done, epoch_steps=run.epoch_steps, rate=run.rate,
                 elapsed=0. if ended else run.elapsed + time.perf_counter()-run.started,
                 callbacks=[[type(c).__name__, c.state_dict()] for c in run.callbacks])
+
+def unsharded(
+    nest, # Of tensors, some laid out over the processes (FSDP)
+): # The same with whole tensors; all processes have to ask at the same point
+    "Put sharded tensors together."
+    if isinstance(nest, dict): return {k: unsharded(v) for k,v in nest.items()}
+    if isinstance(nest, (list, tuple)): return type(nest)(map(unsharded, nest))
+    return nest.full_tensor() if hasattr(nest, 'full_tensor') else nest
+
+def sharded_like(
+    x, # A whole tensor, or something else
+    like, # A tensor of the same meaning
+): # x, laid out over the processes as `like` is, if it is
+    "The opposite of `unsharded`."
+    if not hasattr(like, 'full_tensor') or getattr(x, 'shape', None) != like.shape: return x
+    from torch.distributed.tensor import distribute_tensor
+    return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
 
 def _short(x, n=200): return repr(x) if len(repr(x)) <= n else repr(x)[:n] + '…'
 
@@ -626,7 +662,10 @@ def restore(self:Run,
     here, there = self.cfg['about'], state['about']
     if differ := [f"{k}: {_short(there.get(k))} there, {_short(here.get(k))} here" for k in {**here, **there} if here.get(k) != there.get(k)]:
         raise CheckpointError(f"{path} belongs to another training ({'; '.join(differ)}). Take another folder, or empty this one.")
-    self.net.load_state_dict(state['model']); self.opt.load_state_dict(state['opt']); self.sched.load_state_dict(state['sched'])
+    mine, params = self.net.state_dict(), dict(enumerate(p for g in self.opt.param_groups for p in g['params']))
+    self.net.load_state_dict({k: sharded_like(v, mine[k]) for k,v in state['model'].items()})
+    moments = {i: {k: sharded_like(v, params[i]) for k,v in kept.items()} for i,kept in state['opt']['state'].items()}
+    self.opt.load_state_dict(state['opt'] | {'state': moments}); self.sched.load_state_dict(state['sched'])
     if state['scaler'] is not None and self.acc.scaler is not None: self.acc.scaler.load_state_dict(state['scaler'])
     self.hist, self.best = History(**state['hist']), state['best']
     for k in ('epoch', 'step', 'n_steps', 'done', 'rows_done', 'elapsed', 'epoch_steps', 'rate'): setattr(self, k, state[k])
@@ -905,7 +944,8 @@ def _one_epoch(run):
     run.row |= dict(lr=run.rate, seconds=seconds, waiting=run.timer.share, clips_per_s=run.rows_done/seconds)
     run.hist.rows.append(run.row)
     if run.hist.best is None or _better(run.row, run.hist.rows[run.hist.best], run.monitor):
-        run.hist.best, run.best = len(run.hist)-1, {k: v.detach().cpu().clone() for k,v in run.judged.state_dict().items()}
+        run.hist.best = len(run.hist)-1
+        run.best = {k: v.detach().cpu().clone() for k,v in unsharded(run.judged.state_dict()).items()}
     run('after_epoch')
     run.epoch, run.done, run.rows_done = run.epoch+1, 0, 0
 
@@ -937,9 +977,10 @@ def _release(model):
 
 def _unwrap(run):
     "Best weights into the model; accelerate's wrapping off, so that it computes in full precision again."
+    device = run.acc.device
     _release(run.model)
-    if run.best is not None: run.net.load_state_dict(run.best)
-    run.net.eval()
+    if run.best is not None: run.given.load_state_dict(run.best)
+    run.given.to(device).eval()
 
 # %% ../nbs/32_train.ipynb #lrfound
 class LRFound:
@@ -1011,7 +1052,6 @@ def put_back(
     dls, # ClipLoaders
 ):
     "Train for a trial, without validation; afterwards weights, generators and the order of the data are what they were."
-    import copy
     kept, chance, sampler = copy.deepcopy(model.state_dict()), random_state(), getattr(dls.train, 'sampler', None)
     where, mode, device = (getattr(sampler, 'epoch', 0), getattr(sampler, 'start', 0)), model.training, next(model.parameters()).device
     valid, dls.valid, dls.trial = dls.valid, None, True

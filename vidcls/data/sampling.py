@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CROPS', 'uniform_idxs', 'segment_idxs', 'center_idxs', 'random_idxs', 'dense_idxs', 'view_idxs', 'time_idxs',
            'still_idxs', 'tsn_train_idxs', 'ssv2_test_idxs', 'videomae_train_idxs', 'videomae_test_idxs',
-           'slowfast_idxs', 'i3d_idxs', 'center_box', 'view_boxes', 'random_box', 'multi_scale_box', 'crop_box',
-           'sample_idxs']
+           'slowfast_idxs', 'mvit_test_idxs', 'swin_test_idxs', 'i3d_idxs', 'center_box', 'view_boxes', 'random_box',
+           'multi_scale_box', 'crop_box', 'sample_idxs']
 
 # %% ../../nbs/04_data.sampling.ipynb #import-numpy-as-np
 import numpy as np
@@ -167,13 +167,41 @@ def slowfast_idxs(
     view:int=0, # Which test window, in [0, n_views)
     n_views:int=1, # Test windows along the video, >= 1
 )->np.ndarray: # int64 (n,), non-decreasing
-    "The frames of SlowFast's loader (Feichtenhofer et al. 2019; decoder.py), as used by TimeSformer and MViT."
+    "The frames of SlowFast's loader (Feichtenhofer et al. 2019; decoder.py), as used by TimeSformer and the first MViT."
     for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items(): check_whole(k, v)
     if not 0 <= view < n_views: raise ArgumentError(f"view={view}; accepted: 0 to n_views-1 = {n_views-1}.")
     window = n*stride*check_at_least('fps', fps, 1e-3)/30
     free = max(n_total - window, 0)
     start = free*view/n_views if rng is None else rng.uniform(0, free)
     return np.linspace(start, start+window-1, n).clip(0, n_total-1).astype(np.int64)
+
+# %% ../../nbs/04_data.sampling.ipynb #mvit-test-idxs
+def mvit_test_idxs(
+    n_total:int, # Frames in the video, >= 1
+    fps:float, # Its frames per second, > 0
+    n:int=16, # Frames of a view, >= 1
+    stride:int=4, # Frames from one to the next at 30 frames a second, >= 1
+    n_views:int=5, # Windows along the video, >= 1
+)->np.ndarray: # int64 (n_views,n), non-decreasing along n
+    "MViTv2's test views (Li et al. 2022; SlowFast's decoder.py with USE_OFFSET_SAMPLING)."
+    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items(): check_whole(k, v)
+    window = n*stride*check_at_least('fps', fps, 1e-3)/30
+    free = max(n_total-window, 0)
+    starts = [free//2] if n_views == 1 else [v*(free//(n_views-1)) for v in range(n_views)]
+    return np.stack([np.linspace(s, s+window-1, n) for s in starts]).clip(0, n_total-1).astype(np.int64)
+
+# %% ../../nbs/04_data.sampling.ipynb #swin-test-idxs
+def swin_test_idxs(
+    n_total:int, # Frames in the video, >= 1
+    n:int=32, # Frames of a view, >= 1
+    stride:int=2, # Frames from one to the next, >= 1
+    n_views:int=4, # Windows along the video, >= 1
+)->np.ndarray: # int64 (n_views,n)
+    "Video Swin's test views (Liu et al. 2021; SampleFrames of mmaction); a short video is looped."
+    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items(): check_whole(k, v)
+    free = n_total - n*stride + 1
+    starts = ((np.arange(n_views)+.5)*free/n_views).astype(np.int64) if free > 0 else np.zeros(n_views, np.int64)
+    return (starts[:,None] + np.arange(n)*stride) % n_total
 
 # %% ../../nbs/04_data.sampling.ipynb #i3d-idxs
 def i3d_idxs(

@@ -107,20 +107,27 @@ def inflate(
 
 def _compare(net, deep, size):
     "Raise unless both say the same of a frame and of the frame repeated."
-    modes, p = [(m, m.training) for n in (net, deep) for m in n.modules()], next(net.parameters())
-    frame = torch.rand(1,3,size,size, generator=torch.Generator().manual_seed(0)).to(p)
+    frame = torch.rand(1,3,size,size, generator=torch.Generator().manual_seed(0)).to(next(net.parameters()))
     try:
-        with torch.no_grad(): want, got = logits_of(net.eval()(frame)), logits_of(deep.eval()(frame[:,:,None].repeat(1,1,3,1,1)))
+        with _asked(net, deep): want, got = logits_of(net(frame)), logits_of(deep(frame[:,:,None].repeat(1,1,3,1,1)))
         if got.ndim == want.ndim+1: got = got.mean(2)                    # a map for each frame
         apart = (want-got).abs().max() if want.shape == got.shape else torch.tensor(float('inf'))
         wrong = '' if apart <= 1e-4*(1+want.abs().max()) else f'they differ by {apart:.2g}'
     except (RuntimeError, ValueError, IndexError, TypeError) as e: wrong = str(e).splitlines()[0]
-    finally:
-        for m,mode in modes: m.training = mode
     if wrong: raise ArgumentError(
         f"net={type(net).__name__} can't be inflated: on a clip of equal frames it doesn't say what it says of the frame "
         f"({wrong}). It probably calls functions for images (F.avg_pool2d, permute, mean over fixed axes) in its forward; "
         "use layers instead.")
+
+@contextmanager
+def _asked(*nets):
+    "Meanwhile, the networks only answer: eval mode, no gradients; afterwards, each layer is in the mode it was in."
+    modes = [(m, m.training) for n in nets for m in n.modules()]
+    try:
+        for n in nets: n.eval()
+        with torch.no_grad(): yield
+    finally:
+        for m,mode in modes: m.training = mode
 
 def logits_of(
     output, # What a network gave: a tensor, or an object or dictionary with .logits
@@ -214,10 +221,11 @@ class I3D(VideoModel):
     def __init__(self,
         spec:ClipSpec, # What a clip must be
         n_classes:int=400, # K, >= 2
-        width:float=1., # Factor on all numbers of channels
+        width:float=1., # Factor on all numbers of channels, >= 0.01
         dropout:float=.5, # Chance to zero an input of the head, in [0,1)
     ):
         super().__init__(spec)
+        check_at_least('width', width, .01)
         wide, c = lambda n: max(1, int(n*width)), 3
         for name,args in _LAYERS:
             if name.startswith('Max'): self.add_module(name, MaxPool(*args)); continue
@@ -297,20 +305,32 @@ def adapt(self:I3D,
     return state
 
 # %% ../../nbs/21_models.i3d.ipynb #inflated-2
+def _last_linear(net, size):
+    "The name of the linear layer whose answer is the network's; where it stands in the code says nothing."
+    gave = {}
+    hooks = [m.register_forward_hook(lambda m, x, y, name=n: gave.update({name: y})) for n,m in net.named_modules() if isinstance(m, nn.Linear)]
+    try:
+        with _asked(net): answer = logits_of(net(torch.zeros(1,3,size,size).to(next(net.parameters()))))
+    except (RuntimeError, ValueError, IndexError, TypeError) as e:
+        raise ArgumentError(f"net={type(net).__name__} fails on a frame of {size} × {size}: {str(e).splitlines()[0]}") from e
+    finally:
+        for h in hooks: h.remove()
+    return next((n for n,y in gave.items() if y is answer), None)
+
 class Inflated(VideoModel):
     "An inflated network of images with a fresh head."
     def __init__(self,
         spec:ClipSpec, # What a clip must be
         n_classes:int=400, # K, >= 2
-        net:nn.Module=None, # A network of images; its last linear layer is left out
+        net:nn.Module=None, # A network of images; the linear layer that it ends in is left out
         depth=None, # As in inflate
         dropout:float=.5, # Chance to zero an input of the head, in [0,1)
         check:int|None=64, # As in inflate
     ):
         super().__init__(spec)
-        linear = [n for n,m in net.named_modules() if isinstance(m, nn.Linear)] if isinstance(net, nn.Module) else []
-        if not linear: raise ArgumentError(f"net={net!r:.80}; accepted: a network of images that ends in a linear layer.")
-        self.net, self.last = inflate(net, depth, check), linear[-1]
+        self.last = _last_linear(net, spec.size) if isinstance(net, nn.Module) else None
+        if self.last is None: raise ArgumentError(f"net={net!r:.80}; accepted: a network of images that ends in a linear layer.")
+        self.net = inflate(net, depth, check)
         dim = self.net.get_submodule(self.last).in_features
         self.net.set_submodule(self.last, nn.Identity())
         self.dropout, self.head = nn.Dropout(check_chance('dropout', dropout)), new_head(dim, n_classes)
@@ -344,7 +364,7 @@ class Inflated(VideoModel):
     )->dict: # Tensors of this model
         "Stretch the filters of a network of images; its last layer becomes the head."
         own = self.state_dict()
-        if any(k.startswith('net.') for k in state): return dict(state)
+        if any(k.startswith('net.') and k in own for k in state): return dict(state)
         out = {}
         for k,v in state.items():
             layer,_,leaf = k.rpartition('.')

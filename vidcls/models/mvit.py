@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, check_whole, patch
-from .layers import (DropPath, Mlp, Naming, VideoModel, build_model, check_chance, drop_path_rates, new_head,
-                                  start_weights)
+from .layers import (DropPath, Mlp, Naming, VideoModel, build_model, check_chance, check_wholes,
+                                  drop_path_rates, new_head, start_weights)
 
 # %% ../../nbs/24_models.mvit.ipynb #pooltokens
 class PoolTokens(nn.Module):
@@ -155,7 +155,7 @@ class MViT(VideoModel):
     ):
         super().__init__(spec, 2, 4)
         for name,v in dict(dim=dim, depth=depth, stride_kv=stride_kv).items(): check_whole(name, v)
-        if not all(0 < s < depth for s in stages):
+        if not all(s < depth for s in check_wholes('stages', stages)):
             raise ArgumentError(f"stages={stages!r}; accepted: numbers of blocks, from 1 to {depth-1}.")
         self.patch_embed = nn.Conv3d(3, dim, (3,7,7), (2,4,4), (1,3,3))
         self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1,1,dim), std=.02))

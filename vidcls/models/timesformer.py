@@ -57,8 +57,8 @@ class DividedBlock(nn.Module):
     ): # (B,1+n·T,D), or (B,1,D)
         cls,x = z.split([1, z.shape[1]-1], 1)                                      # not slices: their gradients would each be padded with zeros
         x = x.unflatten(1, (-1,T))                                                 # (B,1,D), (B,n,T,D)
-        found = self.temporal_attn(self.temporal_norm1(x).flatten(0,1))            # (B·n,T,D)
-        x = x + self.temporal_fc(self.drop_path(found.view_as(x)))
+        found = self.temporal_attn(self.temporal_norm1(x).flatten(0,1), then=self.temporal_fc)     # (B·n,T,D)
+        x = x + self.drop_path(found.view_as(x)) + self.temporal_fc.bias
         y = torch.cat([cls[:,None].expand(-1,T,-1,-1), x.transpose(1,2)], 2)       # (B,T,1+n,D)
         found = self.attn(self.norm1(y).flatten(0,1), n_queries)                   # (B·T,1+n,D)
         found = self.drop_path(found.unflatten(0, (-1,T)))
@@ -179,7 +179,9 @@ def _with_time(self:TimeSformer, state):
     return new | state
 
 @patch
-def to_transformers(self:TimeSformer)->tuple: # (config as a dictionary, tensors by transformers' names)
+def to_transformers(self:TimeSformer,
+    files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
+)->tuple: # (config as a dictionary, tensors by transformers' names)
     "This model as transformers' TimesformerForVideoClassification."
     block = self.blocks[0]
     config = dict(architectures=['TimesformerForVideoClassification'], model_type='timesformer',

@@ -11,9 +11,9 @@ import re, warnings
 import torch
 from torch import nn
 
-from ..core import ClipSpec, check_whole, patch
-from .layers import (Block, Naming, TubeletEmbed, VideoModel, build_model, check_chance, drop_path_rates, new_head,
-                                  resize_table, sine_table, start_weights)
+from ..core import ClipSpec, VidclsError, check_whole, patch
+from .layers import (Block, Naming, TubeletEmbed, VideoModel, build_model, check_chance, check_wholes,
+                                  drop_path_rates, new_head, resize_table, sine_table, start_weights)
 
 # %% ../../nbs/23_models.videomae.ipynb #videomae-2
 class VideoMAE(VideoModel):
@@ -37,7 +37,8 @@ class VideoMAE(VideoModel):
         self.head_init_scale = head_init_scale
         self.patch_embed = TubeletEmbed(dim, patch, tubelet)
         grid = lambda n_frames, size: (n_frames//tubelet, size//patch, size//patch)
-        here, there = (grid(*c) for c in ((spec.n_frames, spec.size), pos_of or (spec.n_frames, spec.size)))
+        own = (spec.n_frames, spec.size)
+        here, there = grid(*own), grid(*(check_wholes('pos_of', pos_of, 2) if pos_of else own))
         pos = resize_table(sine_table(there[0]*there[1]*there[2], dim), there, here)
         self.register_buffer('pos', pos, persistent=False)                       # follows .to(device); in no file
         self.blocks = nn.ModuleList([Block(dim, heads, mlp_ratio, r) for r in drop_path_rates(drop_path, depth)])
@@ -74,8 +75,7 @@ def adapt(self:VideoMAE,
     state:dict, # Tensors by the authors' or transformers' names, of a classifier or of the pre-training
 )->dict: # Tensors by our names
     "Translate names; of a pre-training checkpoint take the encoder, and say what is left."
-    state = {re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', k) if k.startswith('videomae.') else k: v
-             for k,v in state.items() if not k.endswith('attention.key.bias')}   # transformers' files say q_bias, its modules query.bias
+    state = {_in_modules(k) if k.startswith('videomae.') else k: v for k,v in state.items() if not k.endswith('attention.key.bias')}
     state = {k.removeprefix('encoder.'): v for k,v in _THEIRS.to_ours(state).items()}
     if 'encoder_to_decoder.weight' not in state: return state
     left = ('decoder.', 'mask_token', 'encoder_to_decoder.', 'norm.', 'videomae.layernorm.')
@@ -85,14 +85,22 @@ def adapt(self:VideoMAE,
     return {k: v for k,v in self.state_dict().items() if k.startswith(('fc_norm.', 'head.'))} | kept
 
 @patch
-def to_transformers(self:VideoMAE)->tuple: # (config as a dictionary, tensors by transformers' names)
+def to_transformers(self:VideoMAE,
+    files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
+)->tuple: # (config as a dictionary, tensors by transformers' names)
     "This model as transformers' VideoMAEForVideoClassification, whose table of positions is always the one of the clips at hand."
+    if files and not torch.equal(self.pos, sine_table(*self.pos.shape[1:]).to(self.pos)): raise VidclsError(
+        "the positions of this model were resized from other clips; transformers makes them for the clips at hand, so the model would be another "
+        "one there. Fine-tune with pos_of=(n_frames, size) of its own spec, then save.")
     block, embed = self.blocks[0], self.patch_embed.proj
     config = dict(architectures=['VideoMAEForVideoClassification'], model_type='videomae', use_mean_pooling=True,
                   patch_size=embed.kernel_size[1], tubelet_size=embed.kernel_size[0], hidden_size=embed.out_channels,
                   num_hidden_layers=len(self.blocks), num_attention_heads=block.attn.heads,
                   intermediate_size=block.mlp.fc1.out_features, layer_norm_eps=block.norm1.eps)
-    return config, _THEIRS.to_theirs(self.state_dict())
+    return config, {_in_files(k) if files else k: v for k,v in _THEIRS.to_theirs(self.state_dict()).items()}
+
+def _in_files(name): return re.sub(r'\.(query|value)\.bias$', lambda m: f'.{m[1][0]}_bias', name)
+def _in_modules(name): return re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', name)
 
 # %% ../../nbs/23_models.videomae.ipynb #build
 def videomae_tiny(

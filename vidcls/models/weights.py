@@ -15,9 +15,8 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path
-from .layers import VideoModel, sine_table
-from .videomae import VideoMAE
+from ..core import ArgumentError, CheckpointError, atomic_path
+from .layers import VideoModel
 
 # %% ../../nbs/26_models.weights.ipynb #weight-suffixes-safetensors-pt-pth-bin
 WEIGHT_SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin')
@@ -70,7 +69,8 @@ def weight_differences(
     found = {'missing in the file': [k for k in own if k not in state],
              'unknown to the model': [k for k in state if k not in own],
              'of another kind': [f"{k} is {look(state[k])}, expected {look(own[k])}"
-                                 for k in own if k in state and not alike(state[k], own[k])]}
+                                 for k in own if k in state and not alike(state[k], own[k])],
+             'not finite': [k for k,t in state.items() if t.is_floating_point() and not t.isfinite().all()]}
     return '; '.join(f"{what}: {_some(names)}" for what,names in found.items() if names)
 
 # %% ../../nbs/26_models.weights.ipynb #fit-in
@@ -184,16 +184,13 @@ def _from_hub(name):
 
 # %% ../../nbs/26_models.weights.ipynb #save-transformers
 def save_transformers(
-    model:VideoModel, # A VideoMAE or a TimeSformer
+    model:VideoModel, # A VideoMAE, a TimeSformer, or one of transformers
     folder, # Made if it is not there
     labels=None, # Class names, in the order of the head
 )->Path: # The folder
     "Write `config.json`, `model.safetensors` and `preprocessor_config.json` as transformers does."
     from safetensors.torch import save_file
-    config, state = model.to_transformers()
-    if isinstance(model, VideoMAE) and not torch.equal(model.pos, sine_table(*model.pos.shape[1:]).to(model.pos)): raise VidclsError(
-        "the positions of this model were resized from other clips; transformers makes them for the clips at hand, so the model would be another "
-        "one there. Fine-tune with pos_of=(n_frames, size) of its own spec, then save.")
+    config, state = model.to_transformers(files=True)
     labels = getattr(model, 'labels', None) if labels is None else labels
     labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
     if len(labels) != model.n_classes:
@@ -201,17 +198,13 @@ def save_transformers(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     spec, size = model.spec, dict(height=model.spec.size, width=model.spec.size)
-    config |= dict(id2label={str(i): l for i,l in enumerate(labels)}, label2id={l: i for i,l in enumerate(labels)},
-                   image_size=spec.size, num_frames=spec.n_frames)
+    config = dict(image_size=spec.size, num_frames=spec.n_frames) | config       # a model of transformers says it in its own words
+    config |= dict(id2label={str(i): l for i,l in enumerate(labels)}, label2id={l: i for i,l in enumerate(labels)})
     processor = dict(image_processor_type='VideoMAEImageProcessor', do_resize=True, size=dict(shortest_edge=spec.size),
                      do_center_crop=True, crop_size=size, do_rescale=True, rescale_factor=1/255, do_normalize=True,
                      image_mean=list(spec.mean), image_std=list(spec.std))
     with atomic_path(folder/'model.safetensors') as part:
-        save_file({_in_files(k): v.detach().cpu().contiguous().clone() for k,v in state.items()}, part, metadata={'format': 'pt'})
+        save_file({k: v.detach().cpu().contiguous().clone() for k,v in state.items()}, part, metadata={'format': 'pt'})
     for name,content in (('preprocessor_config.json', processor), ('config.json', config)):
         with atomic_path(folder/name) as part: part.write_text(json.dumps(content, indent=2))
     return folder
-
-def _in_files(name):
-    "transformers' modules say query.bias where its files, old and new, say q_bias."
-    return re.sub(r'\.(query|value)\.bias$', lambda m: f'.{m[1][0]}_bias', name)

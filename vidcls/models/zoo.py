@@ -7,10 +7,12 @@ __all__ = ['MODELS', 'list_models', 'TransformersModel', 'transformers_model', '
            'model_table']
 
 # %% ../../nbs/27_models.zoo.ipynb #import-os-warnings
-import re, warnings
+import json, re, tempfile, warnings
+from copy import copy
 from dataclasses import fields
 from fnmatch import fnmatchcase
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,7 +24,7 @@ from .mvit import mvit_v2_b, mvit_v2_s, mvit_v2_tiny
 from .swin3d import swin3d_b, swin3d_s, swin3d_t, swin3d_tiny
 from .timesformer import timesformer_base, timesformer_hr, timesformer_l, timesformer_tiny
 from .videomae import videomae_base, videomae_huge, videomae_large, videomae_small, videomae_tiny
-from .weights import find_weights, fit_in
+from .weights import find_weights, fit_in, read_weights
 
 # %% ../../nbs/27_models.zoo.ipynb #models-f-name-f-for-f-in-videomae-tiny-v
 MODELS = {f.__name__: f for f in (
@@ -86,6 +88,17 @@ class TransformersModel(VideoModel):
         "Put 'net.' before each name; the classifier is the head."
         if all(k.startswith(('net.', 'head.')) for k in state): return dict(state)
         return {f'head.{k[11:]}' if k.startswith('classifier.') else f'net.{k}': v for k,v in state.items()}
+
+    def to_transformers(self,
+        files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
+    )->tuple: # (config as a dictionary, tensors by transformers' names)
+        "The network with its classifier back in place."
+        whole = copy(self.net)
+        whole._modules = {**self.net._modules, 'classifier': self.head}
+        if not files: return whole.config.to_dict(), whole.state_dict()
+        with tempfile.TemporaryDirectory() as d:
+            whole.save_pretrained(d, max_shard_size='1000GB')
+            return json.loads(Path(d, 'config.json').read_text()), read_weights(Path(d, 'model.safetensors'))
 
 # %% ../../nbs/27_models.zoo.ipynb #counts
 def _from_config(config):
