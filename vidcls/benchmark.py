@@ -386,7 +386,7 @@ def _row(way, times, wrong, base):
 def machine_facts(
     device='cpu', # Where it ran
 )->dict: # JSON-ready
-    "Machine, versions, commit, date and command of a measurement."
+    "Machine, versions, commit, date and command of a measurement; of a path from the root, its name."
     from importlib.metadata import PackageNotFoundError, version
     def known(name):
         try: return version(name)
@@ -396,7 +396,7 @@ def machine_facts(
     gpu = f'{torch.cuda.get_device_name(device)}, ' if torch.device(device).type == 'cuda' else ''
     return dict(machine=f'{gpu}{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}', load=load,
                 versions={n: known(n) for n in packages}, python=platform.python_version(), commit=code_commit(),
-                date=str(date.today()), command=' '.join(['vidcls', *sys.argv[1:]]))
+                date=str(date.today()), command=' '.join(['vidcls', *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])]))
 
 # %% ../nbs/46_benchmark.ipynb #plot-benchmark
 def plot_benchmark(

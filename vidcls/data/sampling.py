@@ -173,7 +173,9 @@ def slowfast_idxs(
     window = n*stride*check_at_least('fps', fps, 1e-3)/30
     free = max(n_total - window, 0)
     start = free*view/n_views if rng is None else rng.uniform(0, free)
-    return np.linspace(start, start+window-1, n).clip(0, n_total-1).astype(np.int64)
+    return _spread(start, window, n, n_total)
+
+def _spread(start, window, n, n_total): return np.linspace(start, start+window-1, n).clip(0, n_total-1).astype(np.int64)
 
 # %% ../../nbs/04_data.sampling.ipynb #mvit-test-idxs
 def mvit_test_idxs(
@@ -188,7 +190,7 @@ def mvit_test_idxs(
     window = n*stride*check_at_least('fps', fps, 1e-3)/30
     free = max(n_total-window, 0)
     starts = [free//2] if n_views == 1 else [v*(free//(n_views-1)) for v in range(n_views)]
-    return np.stack([np.linspace(s, s+window-1, n) for s in starts]).clip(0, n_total-1).astype(np.int64)
+    return np.stack([_spread(s, window, n, n_total) for s in starts])
 
 # %% ../../nbs/04_data.sampling.ipynb #swin-test-idxs
 def swin_test_idxs(
