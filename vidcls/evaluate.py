@@ -32,7 +32,7 @@ from .metrics import (bootstrap_interval, brier, cluster_wilson, confusion, ece,
 from .models.ensemble import average_scores
 from .optimizations import _free_gb
 from .show import contact_sheet, new_figure
-from .train import is_out_of_memory
+from .train import is_out_of_memory, leave_at_exit
 
 # %% ../nbs/41_evaluate.ipynb #evalrecord
 @dataclass
@@ -330,6 +330,7 @@ def _processes():
     "(rank, number) of this process; (0,1) where there is one."
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return 0, 1
     from accelerate import PartialState
+    leave_at_exit()
     state = PartialState(cpu=not torch.cuda.is_available())              # says gloo where there is no GPU; without it each would be alone
     return state.process_index, state.num_processes
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'EVENTS', 'SIGNALS', 'History', 'plot_history', 'train_epoch', 'accumulate', 'take_step', 'validate',
-           'in_groups', 'Callback', 'EarlyStopping', 'EMA', 'Thaw', 'Bars', 'row_line', 'Trackers', 'Run', 'Finite',
-           'Checkpoints', 'run_state', 'unsharded', 'sharded_like', 'listening', 'memory_advice', 'is_out_of_memory',
-           'fit', 'LRFound', 'lr_find', 'put_back']
+           'in_groups', 'Callback', 'EarlyStopping', 'EMA', 'Thaw', 'Bars', 'row_line', 'Trackers', 'Run',
+           'leave_group', 'leave_at_exit', 'Finite', 'Checkpoints', 'run_state', 'unsharded', 'sharded_like',
+           'listening', 'memory_advice', 'is_out_of_memory', 'fit', 'LRFound', 'lr_find', 'put_back']
 
 # %% ../nbs/32_train.ipynb #import-copy-json-time
-import copy, hashlib, json, math, os, re, signal, tempfile, threading, time, warnings
+import atexit, copy, hashlib, json, math, os, re, signal, sys, tempfile, threading, time, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -339,7 +339,8 @@ class Trackers(Callback):
     def before_fit(self, run): self._try(run.acc.init_trackers, 'vidcls', config=self.config)
     def after_epoch(self, run):
         self._try(run.acc.log, {k: v for k,v in run.row.items() if isinstance(v, (int, float))}, step=run.row['epoch'])
-    def after_fit(self, run): self._try(run.acc.end_training)
+    def after_fit(self, run):
+        for tracker in run.acc.trackers: self._try(tracker.finish)       # end_training would part the processes too
 
 # %% ../nbs/32_train.ipynb #better
 class Run:
@@ -392,11 +393,21 @@ class Run:
         if self.acc.num_processes == 1: self.stopping = self.wish        # several have to agree first
 
 # %% ../nbs/32_train.ipynb #engine
+def leave_group():
+    "Leave the group of processes, unless an error ends this one."
+    import torch.distributed as dist
+    if dist.is_available() and dist.is_initialized() and not hasattr(sys, 'last_value'): dist.destroy_process_group()
+
+def leave_at_exit():
+    "Let Python call leave_group, once, when it ends."
+    atexit.unregister(leave_group); atexit.register(leave_group)
+
 @patch
 def _engine(self:Run):
     from accelerate import Accelerator
     cfg = self.cfg
     acc = Accelerator(mixed_precision=cfg['precision'], log_with=cfg['trackers'], project_dir=cfg['out'])
+    leave_at_exit()
     kind = str(acc.distributed_type).rpartition('.')[2]
     if kind in ('DEEPSPEED', 'MEGATRON_LM') or kind == 'FSDP' and not acc.is_fsdp2:
         raise VidclsError(f"fit was not made for {kind}; it shards by FSDP in its second version: accelerate launch --use_fsdp --fsdp_version 2.")
