@@ -74,6 +74,22 @@ def test_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
     assert torch.equal(latest_checkpoint(tmp_path)[1]['x'], torch.ones(3))
 
 
+def test_a_step_that_is_kept_twice_is_there_at_each_moment(tmp_path, monkeypatch):
+    "Ended between any two calls that change the folder, one of the two is found."
+    import vidcls.checkpoint as c
+    save_checkpoint(tmp_path, {'x': torch.zeros(3)}, 7, keep=1)
+    rename, seen = os.rename, []
+    def watched(a, b):
+        for moment in range(2):
+            seen.append(float(latest_checkpoint(tmp_path)[1]['x'][0]))
+            if not moment: rename(a, b)
+    monkeypatch.setattr(c.os, 'rename', watched)
+    for k in (1,2): assert save_checkpoint(tmp_path, {'x': k*torch.ones(3)}, 7, keep=1).name == f'step_000000007_{k:03}'
+    assert seen == [0,1,1,1, 1,2,2,2] and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.undo()
+    assert save_checkpoint(tmp_path, {}, 8, keep=1).name == 'step_000000008' and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a real full device')
 def test_a_real_small_disk(tmp_path):
     "A file system of one megabyte, where it can be made."

@@ -54,7 +54,9 @@ def save_checkpoint(
     "Keep a state under `folder/step_…`, whole or not at all."
     from safetensors.torch import save_file
     folder, keep = Path(folder), check_whole('keep', keep)
-    final = folder/f"step_{check_whole('step', step, 0):09}"
+    name = f"step_{check_whole('step', step, 0):09}"
+    same = sorted(folder.glob(f'{name}*'))                               # this step, if it was kept before; it goes when the new one lies there
+    final = folder/(f'{name}_{int(same[-1].name[15:] or 0) + 1:03}' if same else name)
     new, tensors = folder/f'.{final.name}.{os.getpid()}', {}
     packed = json.dumps(_pack(state, tensors))
     try:
@@ -66,10 +68,10 @@ def save_checkpoint(
         sums = {f.name: _sha256(f) for f in (new/'state.safetensors', new/'state.json')}
         (new/'manifest.json').write_text(json.dumps({'format': 1, 'sha256': sums}))
         for f in (*new.iterdir(), new): _sync(f)
-        if final.exists(): _remove(final)
         os.rename(new, final); _sync(folder)
     except Exception as e: raise _explained(e, folder, tensors) from e
     finally: shutil.rmtree(new, ignore_errors=True)
+    for old in same: _remove(old)
     for old in _all(folder)[:-keep]: _remove(old)
     return final
 
