@@ -21,7 +21,7 @@ test: .venv/.dev ## Every check that CI makes: notebooks in step, tested, linted
 	@echo "== 2/5 every notebook runs (two at a time)"
 	@$(QUIET) $(LIMIT) nbdev_test --n_workers 2 --do_print --timing
 	@echo "== 3/5 no undefined or redefined names"
-	@.venv/bin/ruff check --select F821,F811,F63,F7 vidcls
+	@.venv/bin/ruff check --select F401,F821,F811,F63,F7 vidcls
 	@echo "== 4/5 the site builds and every link in it leads somewhere"
 	@$(QUIET) python tools/docs.py
 	@echo "== 5/5 what notebooks can't test"

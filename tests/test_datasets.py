@@ -251,8 +251,8 @@ def test_content_ids_are_equality_of_bytes(tmp_path, contents):
 
 def test_only_files_of_equal_size_are_read(tmp_path, monkeypatch):
     for name, data in (('a', b'1'), ('b', b'22'), ('c', b'33')): (tmp_path/name).write_bytes(data)
-    read, real = [], datasets._sha256
-    monkeypatch.setattr(datasets, '_sha256', lambda p: read.append(os.path.basename(p)) or real(p))
+    read, real = [], datasets.file_sha256
+    monkeypatch.setattr(datasets, 'file_sha256', lambda p: read.append(os.path.basename(p)) or real(p))
     content_ids([tmp_path/n for n in 'abcc'])
     assert sorted(read) == ['b', 'c']
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .core import ArgumentError, ClipSpec, DataError, VidclsError, atomic_path, check_choice, check_whole, progress
 from .data.cache import FrameCache
-from .data.datasets import ClipTable, from_csv
+from .data.datasets import ClipTable
 from .data.decode import Video, read_frames
 from .data.loaders import EpochSampler, load_clip, loader
 from .data.sampling import crop_box, sample_idxs

@@ -8,12 +8,9 @@ __all__ = ['LOOPS', 'TECHNIQUES', 'benchmark_fit', 'benchmark_techniques', 'benc
 # %% ../nbs/48_benchmark_fit.ipynb #import-os-tempfile-time-from
 import io, os, tempfile, time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from .augment import augmentation
 from .benchmark import Benchmark, machine_facts

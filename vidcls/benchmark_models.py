@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .benchmark import Benchmark, machine_facts
-from .core import ArgumentError, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything
+from .core import VidclsError, check_choice, check_whole, pick_device, progress, seed_everything
 from .data.datasets import from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips

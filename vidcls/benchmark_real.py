@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import ArgumentError, DataError, atomic_path, check_choice, check_whole, seed_everything
+from .core import DataError, atomic_path, check_choice, check_whole, seed_everything
 from .data.datasets import ClipTable, from_csv
 from .data.loaders import loaders
-from .evaluate import EvalRecord, clip_names, load_record, predict_probs, record_of, save_record
+from .evaluate import EvalRecord, clip_names, load_record, predict_probs, record_clips, record_of, save_record
 from .models.zoo import create_model
-from .probes import DAMAGES, TimeReport, ask_damaged, report_of
+from .probes import DAMAGES, ask_damaged, report_of
 from .recipes import recipe
 from .train import fit
 
@@ -46,8 +46,7 @@ def judge_by_folds(
         p, rows, failed = predict_probs(net, dls.test, show=False)
         if also is not None: also(net, dls.test)
         order, df = np.argsort(rows), fold.part('test').df
-        kept = [c for c in ('path','start','end','label','group') if c in df]
-        parts.append(df.loc[rows[order], kept]); probs.append(p[order])
+        parts.append(record_clips(df, rows[order])); probs.append(p[order])
         names = clip_names(df)
         failures |= {names[r]: why for r,why in failed.items()}
     clips = pd.concat(parts, ignore_index=True)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from .core import ArgumentError, DataError, LabelError
 from .evaluate import as_views, check_asked, clip_names, predict_views
-from .metrics import cluster_wilson, ece, nll
+from .metrics import cluster_wilson
 from .show import new_figure
 
 # %% ../nbs/43_calibrate.ipynb #tempered

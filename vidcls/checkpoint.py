@@ -6,13 +6,13 @@
 __all__ = ['save_checkpoint', 'load_checkpoint', 'latest_checkpoint', 'random_state', 'set_random_state']
 
 # %% ../nbs/29_checkpoint.ipynb #import-errno-hashlib-json-os
-import errno, hashlib, json, os, random, shutil, warnings
+import errno, json, os, random, shutil, warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .core import ArgumentError, CheckpointError, check_whole
+from .core import ArgumentError, CheckpointError, check_whole, file_sha256
 
 # %% ../nbs/29_checkpoint.ipynb #pack
 def _pack(x, tensors):
@@ -65,7 +65,7 @@ def save_checkpoint(
         new.mkdir()
         save_file(tensors or {'nothing': torch.zeros(0)}, new/'state.safetensors')
         (new/'state.json').write_text(packed)
-        sums = {f.name: _sha256(f) for f in (new/'state.safetensors', new/'state.json')}
+        sums = {f.name: file_sha256(f) for f in (new/'state.safetensors', new/'state.json')}
         (new/'manifest.json').write_text(json.dumps({'format': 1, 'sha256': sums}))
         for f in (*new.iterdir(), new): _sync(f)
         os.rename(new, final); _sync(folder)
@@ -74,9 +74,6 @@ def save_checkpoint(
     for old in same: _remove(old)
     for old in _all(folder)[:-keep]: _remove(old)
     return final
-
-def _sha256(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 def _sync(path):
     "Force a file, or the list of a folder, onto the disk."
@@ -122,7 +119,7 @@ def load_checkpoint(
         manifest = json.loads((path/'manifest.json').read_text())
         if manifest['format'] > 1: raise CheckpointError(f"{path} was written by a newer vidcls; upgrade it.")
         for name,sha in manifest['sha256'].items():
-            if Path(name).name != name or _sha256(path/name) != sha:
+            if Path(name).name != name or file_sha256(path/name) != sha:
                 raise CheckpointError(f"{path}/{name}: the checksum differs; the file is damaged.")
         return _unpack(json.loads((path/'state.json').read_text()), load_file(path/'state.safetensors'))
     except CheckpointError: raise

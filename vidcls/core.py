@@ -7,10 +7,10 @@ __all__ = ['SAMPLINGS', 'DRAWN', 'SHORT', 'VidclsError', 'ArgumentError', 'DataE
            'SpecMismatchError', 'WorkerError', 'CheckpointError', 'VideoReadError', 'VideoNotFoundError',
            'VideoFolderError', 'VideoPermissionError', 'DecodeTimeoutError', 'check_choice', 'check_at_least',
            'check_whole', 'patch', 'ClipSpec', 'seed_everything', 'pick_device', 'in_notebook', 'progress_on',
-           'progress', 'atomic_path']
+           'progress', 'atomic_path', 'file_sha256']
 
 # %% ../nbs/00_core.ipynb #import-os-random-sys
-import os, random, sys
+import hashlib, os, random, sys
 from contextlib import contextmanager
 from dataclasses import dataclass, asdict, replace, fields
 from pathlib import Path
@@ -292,3 +292,9 @@ def atomic_path(
         yield tmp
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
+
+def file_sha256(
+    path, # Of any file
+)->str: # 64 hexadecimal digits
+    "What tells whether a file is still the same."
+    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()

@@ -6,14 +6,14 @@
 __all__ = ['ORDERS', 'Curriculum', 'clip_losses', 'fit_stages', 'compare_curriculum', 'curriculum_table']
 
 # %% ../nbs/39_curriculum.ipynb #import-json-time-from-pathlib
-import json, time
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from .core import ArgumentError, atomic_path, check_choice, check_whole, seed_everything
+from .core import ArgumentError, atomic_path, seed_everything
 from .data.loaders import loader, loaders
 from .distill import gains_table
 from .models.weights import fit_in

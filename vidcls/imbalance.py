@@ -21,7 +21,6 @@ from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
 from .losses import FocalLoss, class_weights
 from .models.zoo import create_model
-from .distill import gains_table
 from .mix import Mixup
 from .train import fit
 

@@ -8,7 +8,6 @@ __all__ = ['published', 'look_up', 'interval_at', 'cost_table', 'plot_cost']
 # %% ../nbs/60_literature.ipynb #import-re-import-numpy-as-np-import
 import re
 
-import numpy as np
 import pandas as pd
 
 from .core import ArgumentError, check_whole

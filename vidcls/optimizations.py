@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .checkpoint import random_state, set_random_state
-from .core import ArgumentError, VidclsError, check_at_least, check_whole, pick_device
+from .core import VidclsError, check_at_least, check_whole, pick_device
 from .optim import adamw
 from .train import Callback, _try_out, is_out_of_memory
 

@@ -6,14 +6,14 @@
 __all__ = ['FORMAT', 'Classifier', 'check_target', 'EnsembleClassifier']
 
 # %% ../nbs/50_predict.ipynb #import-hashlib-json-os-shutil
-import hashlib, json, os, shutil
+import json, os, shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .calibrate import NONE, UNSURE, Calibration, calibrate
-from .core import ArgumentError, CheckpointError, ClipSpec, LabelError, check_whole, patch, progress
+from .core import ArgumentError, CheckpointError, ClipSpec, LabelError, check_whole, file_sha256, patch, progress
 from .data.loaders import clip_from_frames, load_clip
 from .models.ensemble import average_scores, check_weights
 from .models.weights import read_weights, weight_differences
@@ -133,7 +133,7 @@ def save(
     try:
         weights = {k: v.detach().cpu().contiguous() for k,v in self.model.state_dict().items()}
         save_file(weights, new/'model.safetensors')
-        (new/'config.json').write_text(json.dumps(self.config(_sha256(new/'model.safetensors')), indent=1))
+        (new/'config.json').write_text(json.dumps(self.config(file_sha256(new/'model.safetensors')), indent=1))
         _swap(new, folder)
     finally: shutil.rmtree(new, ignore_errors=True)
     return folder
@@ -150,9 +150,6 @@ def config(
     return {'format': 1+bool(told), 'vidcls': vidcls.__version__,
             'model': self.model.name, 'arguments': self.model.arguments,
             'spec': self.spec.to_dict(), 'labels': self.labels, 'sha256': sha256} | told
-
-def _sha256(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 def _swap(new, folder):
     "Put `new` where `folder` is."
@@ -196,7 +193,7 @@ def _calibration(cfg, folder):
 def _weights(path, sha256, model):
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; the classifier is incomplete, copy it again.")
-    if _sha256(path) != sha256:
+    if file_sha256(path) != sha256:
         raise CheckpointError(f"{path}: the checksum differs from config.json; the file is damaged, copy it again.")
     state = read_weights(path)
     if wrong := weight_differences(model.state_dict(), state):

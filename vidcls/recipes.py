@@ -11,7 +11,7 @@ from functools import cache
 import torch
 
 from .augment import augmentation
-from .core import ArgumentError, check_at_least, check_choice, check_whole
+from .core import ArgumentError, check_at_least, check_whole
 from .mix import MixupCutMix
 from .models.zoo import create_model
 from .optim import scale_lr

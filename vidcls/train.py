@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'EVENTS', 'SIGNALS', 'History', 'plot_history', 'train_epo
            'listening', 'memory_advice', 'is_out_of_memory', 'fit', 'LRFound', 'lr_find', 'put_back']
 
 # %% ../nbs/32_train.ipynb #import-copy-json-time
-import atexit, copy, hashlib, json, math, os, re, signal, sys, tempfile, threading, time, warnings
+import atexit, copy, hashlib, json, math, re, signal, sys, tempfile, threading, time, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -429,7 +429,7 @@ def _whole(self:Run):
 @patch
 def _sharded(self:Run):
     "A copy of the model, laid out over the processes block by block, and its optimiser; the model that was given gets the weights in the end."
-    asked = [type(cb).__name__ for cb in self.callbacks if isinstance(cb, EMA) or hasattr(cb, 'brings') and cb.brings(self) is not None]
+    asked = [type(cb).__name__ for cb in self.callbacks if isinstance(cb, EMA)] + [type(cb).__name__ for cb,_ in self._learners()]
     if asked: raise ArgumentError(f"{', '.join(asked)}: needs whole weights, which no process has under FSDP; leave it out, or start as data parallel.")
     net = copy.deepcopy(self.given)
     keys = {net.layer_key(n) for n,_ in net.named_parameters()} - {None} if isinstance(net, VideoModel) else ()
@@ -437,10 +437,14 @@ def _sharded(self:Run):
     return self.acc.prepare(net, self._optimizer(net))
 
 @patch
+def _learners(self:Run):
+    "Callbacks that bring something to learn, and what it is."
+    return [(cb, own) for cb in self.callbacks if hasattr(cb, 'brings') and (own := cb.brings(self)) is not None]
+
+@patch
 def _brought(self:Run):
     "Groups for the optimiser, of what callbacks bring to learn beside the model."
-    for cb in self.callbacks:
-        if not hasattr(cb, 'brings') or (own := cb.brings(self)) is None: continue
+    for cb,own in self._learners():
         cb.learner = self.acc.prepare(own)
         yield from ({**g, 'name': f"{type(cb).__name__}, {g['name']}", 'lr': self.cfg['lr']} for g in param_groups(own, self.cfg['wd']))
 

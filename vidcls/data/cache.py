@@ -167,7 +167,7 @@ class FrameCache:
         return sum(f.stat().st_size for f in self.folder.glob('*.data'))
 
 def _need_simplejpeg():
-    try: import simplejpeg
+    try: import simplejpeg                                                # noqa: F401
     except ImportError as e:
         raise ArgumentError("format='jpeg' needs the package simplejpeg: pip install simplejpeg, "
                             "or take format='raw' or 'mp4'.") from e

@@ -9,7 +9,7 @@ __all__ = ['SPLITS', 'SPLIT_NAMES', 'LEAKS', 'MISSING', 'VIDEO_SUFFIXES', 'MIRRO
            'DownloadError', 'DamagedArchiveError', 'fetch', 'unpack', 'Archive', 'Source', 'download']
 
 # %% ../../nbs/05_data.datasets.ipynb #import-errno-hashlib-json-os-re-shutil-s
-import errno, hashlib, json, os, re, shutil, subprocess, tarfile, time, warnings, zipfile, zlib
+import errno, json, lzma, os, re, shutil, subprocess, tarfile, time, warnings, zipfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import ArgumentError, DataError, LabelError, LeakageError, VidclsError
-from ..core import atomic_path, check_at_least, check_choice, check_whole, patch, progress
+from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, patch, progress
 from ..show import new_figure
 
 # %% ../../nbs/05_data.datasets.ipynb #cliptable
@@ -316,11 +316,8 @@ def content_ids(
     twice = pd.Series(size).duplicated(keep=False).to_numpy()
     rivals = sorted({p for p,t in zip(paths, twice) if t})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = dict(zip(rivals, progress(pool.map(_sha256, rivals), len(rivals), 'comparing files', show)))
+        hashes = dict(zip(rivals, progress(pool.map(file_sha256, rivals), len(rivals), 'comparing files', show)))
     return pd.factorize(pd.Series([hashes.get(p, i) for i,p in enumerate(paths)], dtype=object))[0].astype(np.int64)
-
-def _sha256(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../../nbs/05_data.datasets.ipynb #from-csv
 MISSING = ('error', 'drop', 'unchecked')
@@ -1012,7 +1009,7 @@ def unpack(
         else: _untar(archive, tmp, show)
         _no_way_out(archive, tmp)
         os.replace(tmp, folder)
-    except (zipfile.BadZipFile, tarfile.ReadError, EOFError, zlib.error, RuntimeError, NotImplementedError) as e:
+    except (zipfile.BadZipFile, tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError) as e:
         raise DamagedArchiveError(f"{archive}: a damaged archive ({e}); fetch it again.") from e
     except OSError as e: raise _full(folder, e)
     finally: shutil.rmtree(tmp, ignore_errors=True)
@@ -1146,7 +1143,7 @@ def _hashes(folder):
     return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
 
 def _note_hash(file):
-    new = f'sha256:{_sha256(file)}'
+    new = f'sha256:{file_sha256(file)}'
     with atomic_path(file.parent/'hashes.json') as tmp:
         tmp.write_text(json.dumps({**_hashes(file.parent), file.name: new}, indent=1), encoding='utf-8')
     warnings.warn(f"{file.name}: nobody has published a checksum, so this copy is taken on trust; "

@@ -10,14 +10,14 @@ __all__ = ['FORMATS', 'MAX_PIXELS', 'BACKENDS', 'JUMPABLE', 'PLANNED', 'VideoInf
 import os, time, warnings
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..core import ArgumentError, DecodeTimeoutError, VideoFolderError, VideoNotFoundError, VideoPermissionError
+from ..show import write_video  # noqa: F401, one looks for it here, beside read_frames
 from ..core import VideoReadError, check_at_least, check_choice, check_whole, patch
-from ..show import write_video          # one looks for it here, beside read_frames
 
 # %% ../../nbs/03_data.decode.ipynb #check-file
 def _check_file(path):

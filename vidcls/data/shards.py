@@ -6,7 +6,7 @@
 __all__ = ['write_shards', 'ShardDataset', 'ShardLoader', 'shard_loader', 'read_manifest', 'ShardLoaders', 'shard_loaders']
 
 # %% ../../nbs/09_data.shards.ipynb #import-hashlib-io-json-os-random-tarfile
-import hashlib, io, json, os, random, tarfile
+import io, json, os, random, tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..core import ArgumentError, ClipSpec, DataError, VideoReadError, atomic_path
-from ..core import check_at_least, check_choice, check_whole, progress
+from ..core import check_at_least, check_choice, check_whole, file_sha256, progress
 from .datasets import ClipTable
 from .decode import Video
 from .loaders import BatchBuffers, ClipDataset, ClipLoaders, ON_ERROR, check_bad, thread_batches
@@ -57,7 +57,7 @@ def _write_split(table, folder, split, size, seed, on_error, failed, bar):
         name = f'{split}-{len(shards):06}.tar'
         with atomic_path(folder/name) as part:
             n = _write_shard(part, table, rows, size, on_error, failed, bar)
-            digest, length = _sha256(part), part.stat().st_size
+            digest, length = file_sha256(part), part.stat().st_size
         if n: shards.append(dict(name=name, clips=n, bytes=length, sha256=digest))
         else: (folder/name).unlink()
     return shards
@@ -80,9 +80,6 @@ def _write_shard(path, table, rows, size, on_error, failed, bar):
             tar.write({'__key__': f'{row:09}', suffix: data, 'json': json.dumps(about).encode()})
             n, used = n+1, used+len(data)
     return n
-
-def _sha256(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../../nbs/09_data.shards.ipynb #sharddataset
 class ShardDataset(IterableDataset):
@@ -268,7 +265,7 @@ def _check_shards(source, shards, verify):
         if not path.exists(): raise DataError(f"{path} is missing; shards.json lists it.")
         if path.stat().st_size != s['bytes']:
             raise DataError(f"{path} has {path.stat().st_size} bytes, shards.json says {s['bytes']}; copy it again.")
-        if verify and _sha256(path) != s['sha256']:
+        if verify and file_sha256(path) != s['sha256']:
             raise DataError(f"{path}: wrong checksum; it is damaged, copy it again.")
 
 # %% ../../nbs/09_data.shards.ipynb #shardloaders

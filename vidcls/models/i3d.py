@@ -8,7 +8,6 @@ __all__ = ['InflatedConv', 'stretch', 'inflate', 'logits_of', 'same_padding', 'C
 
 # %% ../../nbs/21_models.i3d.ipynb #import-copy-re-from-collections
 import copy, re
-from collections import OrderedDict
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, VidclsError, check_at_least, patch
-from .layers import Naming, VideoModel, build_model, check_chance, new_head, start_weights, without_insides
+from .layers import Naming, VideoModel, build_model, check_chance, new_head, without_insides
 
 # %% ../../nbs/21_models.i3d.ipynb #inflatedconv
 class InflatedConv(nn.Module):
