@@ -1,5 +1,5 @@
 "Evaluation, held by other people's implementations, by simulation, and by models whose answer is known."
-import os, shutil, subprocess, sys, time, warnings
+import json, os, shutil, subprocess, sys, time, warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -334,12 +334,12 @@ def test_a_chunk_that_does_not_fit_is_halved_until_it_does(judged_model, error):
 def test_no_more_is_decoded_ahead_than_memory_is_meant_for(judged_model, monkeypatch):
     import vidcls.evaluate as ev
     root, model = judged_model
-    ds, views, made = loaders(from_folder(root/'clips'), model.spec, bs=8).test.dataset, Views(clips=4), []
+    dl, views, made = loaders(from_folder(root/'clips'), model.spec, bs=8).test, Views(clips=4), []
     load = ev.load_views
     monkeypatch.setattr(ev, 'load_views', lambda *a: (made.append(1), load(*a))[1])
     for budget, most in ((1, 2), (3*ev.clip_bytes(model.spec, 4), 4)):
         monkeypatch.setattr(ev, 'AHEAD_BYTES', budget); made.clear()
-        for taken, (row, clips, reason) in enumerate(ev._ahead(ds, range(12), model.spec, views)):
+        for taken, (row, clips, reason) in enumerate(ev._ahead(dl, 0, 1, model.spec, views)):
             time.sleep(.02)
             assert len(made)-taken <= most and clips is not None
 
@@ -390,6 +390,35 @@ def test_missing_and_broken_videos_are_in_the_record(judged_model, tmp_path):
         rec = evaluate(model, loaders(table, model.spec, bs=8, on_error='skip').test, views=views, show=False)
         assert set(rec.failures) == set(test[:2]) and rec.n_expected - rec.n_evaluated == 2 and '2 could not be read' in repr(rec)
 
+def test_too_many_broken_videos_are_an_error_however_they_are_looked_at(judged_model, tmp_path):
+    root, model = judged_model
+    shutil.copytree(root/'clips', tmp_path/'clips')
+    table = from_folder(tmp_path/'clips')
+    paths = table.part('test').paths
+    for p in paths[:len(paths)//2+1]: p.write_bytes(b'no video')
+    for views in (None, Views(clips=2)):
+        with pytest.raises(DataError, match='more than max_bad=0.5'):
+            evaluate(model, loaders(table, model.spec, bs=8, on_error='skip').test, views=views, show=False)
+
+def test_a_loader_that_hands_clips_out_twice_is_refused(judged_model):
+    root, model = judged_model
+    table = from_folder(root/'clips')
+    for drawn in (dict(balance='weighted'), dict(repeats=2), dict(weights=np.ones(len(table.part('train'))))):
+        with pytest.raises(ArgumentError, match='hands out each clip once'):
+            evaluate(model, loader(table.part('train'), model.spec, bs=8, shuffle=True, **drawn), show=False)
+    rec = evaluate(model, loader(table.part('train'), model.spec, bs=8, shuffle=True), show=False)
+    assert not rec.clips.path.duplicated().any() and rec.n_evaluated == rec.n_expected
+
+def test_a_verdict_needs_more_than_a_handful_of_clips():
+    "Four of a hundred clips differ, all in one direction: the bootstrap alone would call that better, an exact test has p = 1/8."
+    clips = pd.DataFrame(dict(path=[f'{i}.mp4' for i in range(100)], label='x', group=[str(i) for i in range(100)]))
+    def rec(wrong): return record_of(clips, np.stack([np.arange(100) >= wrong, np.arange(100) < wrong], 1).astype(float), ['x','y'], dataset='d', split='test',
+                                     model='m', spec={}, views=Views().to_dict(), n_expected=100, failures={}, seed=0)
+    t = compare([rec(4), rec(0)]).iloc[1]
+    assert t.d_low > 0 and t.p == .125 and t.verdict == 'not distinguishable at n=100'
+    assert compare([rec(12), rec(0)]).iloc[1].verdict == 'better' and compare([rec(0), rec(12)]).iloc[1].verdict == 'worse'
+    assert '+0.040' in against_best(rec(0), {'a': rec(4)}) and 'not distinguishable' in against_best(rec(0), [rec(4)])
+
 def test_bad_records_and_scores_end_in_one_sentence(judged_model, tmp_path):
     root, model = judged_model
     table = from_folder(root/'clips')
@@ -402,6 +431,16 @@ def test_bad_records_and_scores_end_in_one_sentence(judged_model, tmp_path):
     with torch.no_grad(): broken.head.bias.fill_(float('nan'))
     with pytest.raises(DataError, match='not finite'): evaluate(broken, dls.test, show=False)
     with pytest.raises(LabelError, match='classes'): evaluate(create_model('videomae_tiny', n_classes=7, dim=24, depth=1, heads=2), dls.test)
+    for no_loader in (dls, table):
+        with pytest.raises(ArgumentError, match='give one loader, such as dls.test'): evaluate(model, no_loader)
+    with pytest.raises(ArgumentError, match='without a spec'): evaluate(torch.nn.Linear(2, 2), dls.test)
+    for records in (rec, [], {}, ['a.json'], None):
+        with pytest.raises(ArgumentError, match='EvalRecord'): compare(records)
+    assert combine({'a': rec, 'b': rec}).video_top1 == rec.video_top1
+    for use in (lambda r: compare([r]), lambda r: save_record(r, tmp_path/'r.json'), record_intervals, recompute_record):
+        with pytest.raises(DataError, match='has no clips'): use(replace(rec, clips=None))
+    with pytest.raises(ArgumentError, match='flip'): Views(flip='no')
+    with pytest.raises(ArgumentError, match='scales=2'): Views(scales=2)
     with pytest.raises(ArgumentError): nll(np.array([[.5,np.nan]]), [0])
     with pytest.raises(ArgumentError): nll(np.array([[3.,1]]), [0])
 
@@ -488,13 +527,22 @@ def test_records_that_contradict_each_other_are_not_put_together(two_sides, chan
 
 @pytest.mark.parametrize('damage, words', [
     (lambda s: ''.join(s.splitlines(True)[:-2]), 'n_evaluated=36, but the .csv has 34 rows'),
-    (lambda s: s[:-40], 'lacks a probability'), (lambda s: s.replace('p_left', 'p_links'), "no column 'p_left'"),
-    (lambda s: s.replace(',left,left0,left,', ',left,left0,right,'), 'video_top1=1.0')])
+    (lambda s: s[:-40], 'row 35 of the .csv are not numbers'), (lambda s: s.replace('p_left', 'p_links'), "no column 'p_left'"),
+    (lambda s: s.replace(',left,left0,left,', ',left,left0,right,'), 'video_top1=1.0'),
+    (lambda s: s.replace(',left,left0,left,', ',links,left0,left,'), "'links' in the .csv is none of its classes")])
 def test_a_record_whose_clips_are_damaged_is_refused(two_sides, tmp_path, damage, words):
     table, model = two_sides
     path = save_record(evaluate(model, loader(table, model.spec), show=False), tmp_path/'r.json')
     csv = path.with_suffix('.csv'); csv.write_text(damage(csv.read_text()))
     with pytest.raises(CheckpointError, match=words): load_record(path)
+
+@pytest.mark.parametrize('change', [dict(labels=None), dict(video_top1='x'), dict(interval=None), dict(views=None), dict(confusion='x'),
+                                    dict(n_expected=None), dict(mean_class=None), dict(dropped=None), dict(n_groups=2.5)])
+def test_a_record_with_a_field_of_another_kind_is_refused(two_sides, tmp_path, change):
+    table, model = two_sides
+    path = save_record(evaluate(model, loader(table, model.spec), show=False), tmp_path/'r.json')
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=f'{next(iter(change))} is'): load_record(path)
 
 def test_kept_records_still_load():
     "Those of this repository, old ones too."

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from vidcls.core import ClipSpec, DataError
+from vidcls.core import ArgumentError, ClipSpec, DataError
 from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loader
 from vidcls.data.shards import shard_loader, shard_loaders, write_shards
 from vidcls.data.synthetic import make_motion_clips
-from vidcls.evaluate import evaluate
+from vidcls.evaluate import Views, evaluate, predict_views, show_predictions
 from vidcls.models.zoo import create_model
 from vidcls.train import fit
 
@@ -21,6 +22,7 @@ import sys, torch
 from accelerate import PartialState
 from vidcls.core import seed_everything
 from vidcls.data.shards import shard_loaders
+from vidcls.evaluate import evaluate
 from vidcls.models.zoo import create_model
 from vidcls.train import fit
 seed_everything(0)
@@ -32,8 +34,9 @@ class Spy:
 hist = fit(model, dls, epochs=2, augment=Spy())
 state = PartialState()
 rows = sorted(r for b in dls.train for r in b.rows.tolist())
+rec = evaluate(model, dls.test, show=False)
 weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-torch.save(dict(seen=seen, rows=rows, weights=weights, valid=hist['valid_loss'], steps=len(dls.train)), f'{sys.argv[2]}.{state.process_index}')
+torch.save(dict(seen=seen, rows=rows, weights=weights, valid=hist['valid_loss'], steps=len(dls.train), judged=rec.clips.path.tolist(), top1=rec.video_top1), f'{sys.argv[2]}.{state.process_index}')
 """
 
 
@@ -54,6 +57,16 @@ def test_fit_and_evaluate(made):
     assert sorted(rec.clips.path) == sorted(table.part('test').df.path) and np.isfinite(hist['train_loss']).all()
     assert len(dls.one_batch().clips) == 16
 
+def test_views_of_clips_in_shards_are_those_of_files(made):
+    table, place = made
+    model = create_model('videomae_tiny', n_classes=8, dim=24, depth=1, heads=2)
+    streamed = shard_loaders(place, model.spec, bs=16).test
+    a, b = (predict_views(model, dl, Views(clips=2), show=False) for dl in (streamed, loader(table.part('test'), model.spec)))
+    assert np.array_equal(a[1], b[1]) and np.allclose(a[0], b[0], atol=1e-5)
+    rec = evaluate(model, streamed, show=False)
+    with pytest.raises(ArgumentError, match='stream of shards'): show_predictions(rec, streamed)
+    with pytest.raises(ArgumentError, match='hands out each clip once'): evaluate(model, shard_loaders(place, model.spec, bs=16).train)
+
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
 def test_two_processes(tmp_path, made):
@@ -66,6 +79,7 @@ def test_two_processes(tmp_path, made):
     n = len(table.part('train'))
     assert a['steps'] == b['steps'] == n//16 and a['seen'] == b['seen'] == [8]*2*(n//16)        # the same number of steps: nobody waits for ever
     assert torch.equal(a['weights'], b['weights']) and a['valid'] == b['valid']                # gradients and validation were shared
+    assert a['top1'] == b['top1'] and a['judged'] == b['judged'] == table.part('test').df.path.tolist()     # each once, in the table's order
     mine, yours = set(a['rows']), set(b['rows'])
     assert not mine & yours and len(mine | yours) > .8*n                                       # no clip in both
 

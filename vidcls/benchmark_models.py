@@ -23,7 +23,7 @@ from .data.datasets import from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
 from .evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_views, save_record
-from .metrics import wilson
+from .metrics import cluster_wilson
 from .models.i3d import _LAYERS, same_padding
 from .models.zoo import create_model
 from .optimizations import _forget_peak, _gb
@@ -361,14 +361,15 @@ def file_of(
 
 def models_table(
     records:dict, # As compare_models gives it
-)->pd.DataFrame: # A row for each run: seeds, n, top1 (mean over seeds), low and high (Wilson, over all), worst seed
+)->pd.DataFrame: # A row for each run: seeds, n, top1 (mean over seeds), low and high (over scenes, see cluster_wilson), worst seed
     "The runs as a table."
     rows = []
     for run in dict.fromkeys(r for r,_ in records):
         rs = [r for (name,_),r in records.items() if name == run]
-        n, right = sum(r.n_evaluated for r in rs), sum(round(r.video_top1*r.n_evaluated) for r in rs)
-        low, high = wilson(right, n)
-        rows.append(dict(run=run, seeds=len(rs), n=n, top1=right/n, low=low, high=high, worst=min(r.video_top1 for r in rs)))
+        clips = pd.concat([r.clips for r in rs])
+        right = (clips.label == clips.predicted).to_numpy()
+        low, high = cluster_wilson(right, clips.group)                   # seeds share their test scenes
+        rows.append(dict(run=run, seeds=len(rs), n=len(clips), top1=right.mean(), low=low, high=high, worst=min(r.video_top1 for r in rs)))
     return pd.DataFrame(rows)
 
 # %% ../nbs/47_benchmark_models.ipynb #plot-models

@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 
 from .core import DataError, VideoReadError, check_choice, check_whole
-from .evaluate import check_asked, finite_scores, rows_of
+from .evaluate import check_asked, clip_at, clips_of, finite_scores, rows_of
 from .interpret import explain, methods_of
-from .metrics import most_confused, per_class, wilson
+from .metrics import cluster_wilson, most_confused, per_class
 from .show import contact_sheet, show_clip
 
 # %% ../nbs/45_explore.ipynb #top-losses
@@ -30,12 +30,6 @@ def top_losses(
     out = c[[k for k in ('path','start','end','label','predicted') if k in c]].assign(p_true=true, p_predicted=p.max(1), loss=-np.log(np.maximum(true, 1e-12)))
     return out.sort_values('loss', ascending=False, kind='stable').head(len(c) if n is None else check_whole('n', n)).reset_index(drop=True)
 
-def _clip_at(dl, row):
-    "uint8 (T,H,W,C), or the reason why there is none as an error."
-    clip, *_, reason = dl.dataset[row]
-    if clip is None: raise VideoReadError(dl.dataset.paths[row], reason)
-    return np.asarray(clip)
-
 def show_clips(
     rows:pd.DataFrame, # With path, label and predicted, and more where files have several clips, as top_losses gives it
     dl, # The loader that the record was made from
@@ -44,7 +38,7 @@ def show_clips(
 ): # matplotlib Figure
     "Clips as film strips, with what was said of them."
     rows = rows.head(check_whole('n', n))
-    clips = [_clip_at(dl, i) for i in rows_of(rows, dl.dataset.table.df)]
+    clips = clips_of(dl, rows)
     titles = [r.predicted + (f' {r.p_predicted:.0%}' if hasattr(r, 'p_predicted') else '') + ('' if r.label == r.predicted else f', is {r.label}')
               for r in rows.itertuples()]
     return contact_sheet(clips, titles, (rows.label == rows.predicted).tolist(), n=dl.dataset.spec.n_frames, cols=cols)
@@ -56,7 +50,8 @@ def class_table(
     "How each class fares."
     conf = np.array(rec.confusion)
     t = per_class(conf, rec.labels)[['n','recall','precision','f1']]
-    bounds = [wilson(int(r), int(n)) if n else (np.nan, np.nan) for r,n in zip(conf.diagonal(), conf.sum(1))]
+    own = lambda l: rec.clips[rec.clips.label == l]
+    bounds = [cluster_wilson((own(l).predicted == l).to_numpy(), own(l).group) if n else (np.nan, np.nan) for l,n in zip(t.index, t.n)]
     t.insert(2, 'low', [b[0] for b in bounds]); t.insert(3, 'high', [b[1] for b in bounds])
     mistaken = {}
     for true,said,n in most_confused(conf, rec.labels): mistaken.setdefault(true, f'{said} ({n})')
@@ -101,7 +96,7 @@ class Explorer:
         seed:int|None=None, # Of the augmentation's draw; None: as it is
     )->np.ndarray: # uint8 (T,H,W,C)
         "A clip as the model sees it."
-        x = torch.as_tensor(_clip_at(self.dl, self.rows[check_choice('path', path, self.rows)]))[None]
+        x = torch.as_tensor(clip_at(self.dl, self.rows[check_choice('path', path, self.rows)]))[None]
         if seed is not None and self.augment is not None:
             x, _ = self.augment(x, torch.tensor([int(self.table.targets[self.rows[path]])]), torch.Generator().manual_seed(seed))
         return x[0].numpy()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ON_ERROR', 'BALANCE', 'AHEAD', 'load_clip', 'center_crop', 'clip_from_frames', 'ClipDataset', 'PathList',
            'clip_bytes', 'decode_all', 'EpochSampler', 'Batch', 'collate', 'BatchBuffers', 'thread_batches',
-           'check_bad', 'ClipLoader', 'WaitTimer', 'loader', 'ClipLoaders', 'loaders']
+           'check_bad', 'check_failed', 'ClipLoader', 'WaitTimer', 'loader', 'ClipLoaders', 'loaders']
 
 # %% ../../nbs/08_data.loaders.ipynb #import-os-sys-time
 import os, sys, time
@@ -351,14 +351,21 @@ def check_bad(
     max_bad:float, # Share of them, in [0,1], that may be unreadable
 ): # The same batches
     "Hand batches on until too many clips of them could not be read."
-    bad = set()
+    bad = {}
     for batch in batches:
-        bad.update(row for row, _ in batch.failed)
-        if len(bad) > max_bad*len(paths):
-            row, reason = batch.failed[-1]
-            raise DataError(f"{len(bad)} of {len(paths)} clips cannot be read, more than max_bad={max_bad}; "
-                            f"the last: {paths[row]}: {reason}. `vidcls doctor` lists them all.")
+        bad.update(batch.failed); check_failed(bad, paths, max_bad)
         yield batch
+
+def check_failed(
+    bad:dict, # {row: reason} of clips that could not be read
+    paths, # Of all rows
+    max_bad:float, # Share of them, in [0,1], that may be unreadable
+):
+    "Raise where too many clips could not be read."
+    if len(bad) <= max_bad*len(paths): return
+    row, reason = list(bad.items())[-1]
+    raise DataError(f"{len(bad)} of {len(paths)} clips cannot be read, more than max_bad={max_bad}; "
+                    f"the last: {paths[row]}: {reason}. `vidcls doctor` lists them all.")
 
 # %% ../../nbs/08_data.loaders.ipynb #cliploader
 class ClipLoader(DataLoader):
