@@ -124,7 +124,18 @@ def test_damage_is_noticed(tmp_path, damage):
     if damage == 'list': m.write_text('[]')
     with pytest.raises(CheckpointError, match='step_000000001'): load_checkpoint(path)
     if damage != 'no manifest':
-        with pytest.warns(UserWarning, match='Going back'): assert latest_checkpoint(tmp_path) == (None, None)
+        with pytest.raises(CheckpointError, match='newer vidcls' if damage == 'newer' else 'No other can be read either'): latest_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, {'n': 4}, 0)
+    if damage == 'newer': return
+    if damage not in ('no manifest',): assert [p.name for p in tmp_path.iterdir()] == ['step_000000000']       # the damaged one is not one of those kept
+    assert latest_checkpoint(tmp_path)[1]['n'] == 4
+
+def test_what_a_process_of_the_same_number_left_is_swept_away(tmp_path):
+    "In a container each process is number 1."
+    for name in (f'.step_000000005.{os.getpid()}.0a0b0c0d', f'.step_000000005.{os.getpid()}.0a0b0c0d.old', f'.step_000000005.{os.getpid()}'):
+        (tmp_path/name).mkdir(); (tmp_path/name/'x').write_text('x')
+    for step in (5, 6, 7): save_checkpoint(tmp_path, {}, step, keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ['step_000000007']
 
 
 def test_every_kind_of_tensor(tmp_path):

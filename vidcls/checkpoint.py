@@ -6,7 +6,7 @@
 __all__ = ['save_checkpoint', 'load_checkpoint', 'latest_checkpoint', 'random_state', 'set_random_state']
 
 # %% ../nbs/29_checkpoint.ipynb #import-errno-hashlib-json-os
-import errno, json, os, random, shutil, warnings
+import errno, json, os, random, secrets, shutil, warnings
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def save_checkpoint(
     name = f"step_{check_whole('step', step, 0):09}"
     same = sorted(folder.glob(f'{name}*'))                               # this step, if it was kept before; it goes when the new one lies there
     final = folder/(f'{name}_{int(same[-1].name[15:] or 0) + 1:03}' if same else name)
-    new, tensors = folder/f'.{final.name}.{os.getpid()}', {}
+    new, tensors = folder/f'.{final.name}.{_who()}', {}
     packed = json.dumps(_pack(state, tensors))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,9 +71,13 @@ def save_checkpoint(
         os.rename(new, final); _sync(folder)
     except Exception as e: raise _explained(e, folder, tensors) from e
     finally: shutil.rmtree(new, ignore_errors=True)
-    for old in same: _remove(old)
-    for old in _all(folder)[:-keep]: _remove(old)
+    stay = [p for p in _all(folder) if p.name <= final.name and p not in same][-keep:]   # later ones are damaged, or it would have gone on from there
+    for old in {*same, *_all(folder)} - set(stay): _remove(old)
     return final
+
+_TOKEN = secrets.token_hex(4)                                             # in a container the number of a process comes again
+
+def _who(): return f'{os.getpid()}.{_TOKEN}'
 
 def _sync(path):
     "Force a file, or the list of a folder, onto the disk."
@@ -84,14 +88,16 @@ def _sync(path):
 
 def _remove(path):
     "Take the name away first, so that nobody reads half a folder."
-    gone = path.with_name(f'.{path.name}.{os.getpid()}.old')
-    os.rename(path, gone); shutil.rmtree(gone, ignore_errors=True)
+    gone = path.with_name(f'.{path.name}.{_who()}.old')
+    try: os.rename(path, gone)
+    except OSError: return                                               # somebody else was faster
+    shutil.rmtree(gone, ignore_errors=True)
 
 def _sweep(folder):
     "Remove what a killed process left behind."
     for p in folder.glob('.step_*'):
         pid = next((int(n) for n in p.name.split('.')[2:3] if n.isdigit()), None)
-        if pid != os.getpid() and not _alive(pid): shutil.rmtree(p, ignore_errors=True)
+        if _who() not in p.name and (pid == os.getpid() or not _alive(pid)): shutil.rmtree(p, ignore_errors=True)
 
 def _alive(pid):
     try: os.kill(pid, 0)
@@ -109,6 +115,8 @@ def _explained(e, folder, tensors):
     return e if isinstance(e, ArgumentError) else CheckpointError(f"{folder}: the checkpoint could not be written ({type(e).__name__}: {e}).")
 
 # %% ../nbs/29_checkpoint.ipynb #load-checkpoint
+class _NewerFormat(CheckpointError): "A checkpoint of a newer vidcls."
+
 def load_checkpoint(
     path, # As save_checkpoint gave it
 ): # The state; tensors on the CPU
@@ -117,7 +125,7 @@ def load_checkpoint(
     path = Path(path)
     try:
         manifest = json.loads((path/'manifest.json').read_text())
-        if manifest['format'] > 1: raise CheckpointError(f"{path} was written by a newer vidcls; upgrade it.")
+        if manifest['format'] > 1: raise _NewerFormat(f"{path} was written by a newer vidcls; upgrade it.")
         for name,sha in manifest['sha256'].items():
             if Path(name).name != name or file_sha256(path/name) != sha:
                 raise CheckpointError(f"{path}/{name}: the checksum differs; the file is damaged.")
@@ -128,10 +136,16 @@ def load_checkpoint(
 def latest_checkpoint(
     folder, # Where checkpoints lie
 ): # (path, state); (None, None) where there is none
-    "The newest checkpoint that is whole."
-    for path in reversed(_all(folder)):
+    "The newest checkpoint that is whole; an error where there are some and none is."
+    there, said = _all(folder), None
+    for path in reversed(there):
         try: return path, load_checkpoint(path)
-        except CheckpointError as e: warnings.warn(f"{e} Going back to the one before.", stacklevel=2)
+        except _NewerFormat: raise
+        except CheckpointError as e:
+            said = e
+            if path != there[0] and path.exists(): warnings.warn(f"{e} Going back to the one before.", stacklevel=2)
+    if _all(folder) != there: return latest_checkpoint(folder)           # somebody saves meanwhile
+    if said: raise CheckpointError(f"{said} No other can be read either. Take another folder, or empty this one, to begin anew.") from said
     return None, None
 
 # %% ../nbs/29_checkpoint.ipynb #random-state
