@@ -45,7 +45,11 @@ def test_maps_in_other_precisions(method, dtype):
 def test_clips_classes_and_maps_that_don_t_fit_are_named():
     m = small()
     with pytest.raises(SpecMismatchError, match='expects'): explain(m, clip[:,:16])
-    with pytest.raises(SpecMismatchError, match='uint8'): explain(m, clip.astype(float))
+    for no_clip in (clip.astype(float), None, 'a.mp4'):
+        with pytest.raises(ArgumentError, match='expected uint8'): explain(m, no_clip)
+    with pytest.raises(ArgumentError, match='noise=-1'): explain(m, clip, 'saliency', noise=-1)
+    for strength in (2, -.1, float('nan'), 'a'):
+        with pytest.raises(ArgumentError, match='strength='): explain(m, clip).overlay(strength)
     for target in (2, -1, 1.5, 'left'):
         with pytest.raises(LabelError, match='0 to 1'): explain(m, clip, target=target)
     with pytest.raises(LabelError, match='target=5'): deletion_insertion(m, clip, ones, 5)
@@ -79,13 +83,46 @@ def test_empty_places_don_t_agree():
     a, b = np.zeros(1000), np.zeros(1000)
     a[:200], b[500:700] = np.arange(200), np.arange(200)
     assert _rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic) and _rank_correlation(a, b) < 0
-    assert _rank_correlation(a, np.zeros(1000)) == 0
+    assert _rank_correlation(a, np.zeros(1000)) == 0 and _rank_correlation(np.ones(1000), np.zeros(1000)) == 1
 
 def test_a_method_of_ones_own_is_judged():
     "One that looks at the clip alone: the same map for the destroyed model, so it is no explanation."
     bright = lambda model, x, target: x[0].sum(0) - x[0].sum(0).min()
     t = judge_maps(small(), [clip, clip[::-1]], [ones > 0]*2, {'bright': bright}, groups=[0,1], show=False).set_index('method')
     assert t.destroyed['bright'] == pytest.approx(1) and not t.sane['bright'] and t.on_shape['bright'] == pytest.approx(1)
+
+def test_a_map_that_is_the_same_everywhere_is_no_explanation():
+    "It doesn't depend on the model; one that does, at random, is told from it."
+    noise = lambda model, x, target: torch.rand(8, 32, 32, generator=torch.Generator().manual_seed(int(model.head.weight[0,:5].sum()*1e6) % 2**31))
+    maps = {'const': lambda m, x, t: torch.ones(8,32,32), 'zero': lambda m, x, t: torch.zeros(8,32,32), 'coarse': lambda m, x, t: torch.full((2,3,5), .3), 'noise': noise}
+    t = judge_maps(small(), [clip, clip[::-1]], [ones > 0]*2, maps, groups=[0,1], show=False).set_index('method')
+    assert (t.destroyed.drop('noise') > .99).all() and not t.sane.drop('noise').any(), t.T
+    assert abs(t.destroyed['noise']) < .1 and t.sane['noise']
+
+@pytest.mark.parametrize('given, said', [(None, 'gives None'), (np.ones((8,32,32)), r'gives ndarray \(8, 32, 32\)'), (torch.ones(32,32), r'gives Tensor \(32, 32\)'),
+                                         (torch.ones(1,3,8,32,32), r'\(1, 3, 8, 32, 32\)'), (torch.ones(0,4,4), r'\(0, 4, 4\)'), (1., 'gives 1.0')])
+def test_what_is_no_map_is_named(given, said):
+    def own(model, x, target): return given
+    with pytest.raises(ArgumentError, match=f"method='own' .*{said}; expected a torch tensor"): explain(small(), clip, own)
+
+def test_arguments_that_a_method_does_not_take_are_named():
+    for method, more, word in (('grad_cam', dict(n=3), "'n'"), ('rollout', dict(noise=1), "'noise'"), (lambda model, x: x, {}, 'too many positional')):
+        with pytest.raises(ArgumentError, match=f'called as .model, x, target.*{word}'): explain(small(), clip, method, **more)
+    assert explain(small(), clip, 'saliency', n=1).heat.shape == clip.shape[:3]
+
+def test_a_map_that_wants_gradients_is_taken():
+    gain = torch.ones(8, 32, 32, requires_grad=True)
+    assert explain(small(), clip, lambda model, x, target: gain*2).heat.min() == 1
+
+def test_maps_in_inference_mode():
+    "Where others switch gradients off, the same maps; of clips made there, and of the destroyed model."
+    m, want = small(), {k: explain(small(), clip, k) for k in METHODS}
+    with torch.inference_mode():
+        for k in METHODS: assert (explain(m, clip, k).heat == want[k].heat).all()
+        x = m.spec.to_model(torch.from_numpy(clip)[None])
+        for f in (METHODS['saliency'], METHODS['grad_cam']): assert not f(m, x, 0).is_inference()
+        t = judge_maps(m, [clip, clip[::-1]], groups=[0,1], show=False)
+    assert t.equals(judge_maps(m, [clip, clip[::-1]], groups=[0,1], show=False)) and not x.requires_grad
 
 
 def test_each_family_was_judged_on_motion():

@@ -1,5 +1,6 @@
 "Properties of `vidcls.metrics`, on drawn inputs: against scikit-learn and scipy, and against what must hold for any input."
 import subprocess, sys
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import binomtest
 
-from vidcls.core import ArgumentError, LabelError
-from vidcls.metrics import confusion, mean_class_accuracy, most_confused, per_class, plot_confusion, topk_accuracy, wilson
+from vidcls.calibrate import Calibration, auroc, calibrate, fit_temperature, pick_threshold, risk_coverage, tempered
+from vidcls.core import ArgumentError, DataError, LabelError
+from vidcls.metrics import (bootstrap_interval, cluster_wilson, confusion, group_worth, interval_note, mcnemar, mean_class_accuracy, most_confused, nll,
+                            paired_difference, per_class, plot_confusion, topk_accuracy, wilson)
 
 matplotlib.use('Agg')
 pytestmark = pytest.mark.filterwarnings('ignore:A single label was found')   # by scikit-learn, of one-class draws
@@ -144,6 +147,26 @@ def test_wilson_narrows_with_n_and_widens_with_level(n, data):
     (lambda: wilson(-1, 2), ArgumentError, 'n_right=-1'),
     (lambda: wilson(0, 0), ArgumentError, 'n=0'),
     (lambda: wilson(1, 2, 95), ArgumentError, 'level=95'),
+    (lambda: wilson(1, 2, '95'), ArgumentError, "level='95'; accepted: above 0"),
+    (lambda: topk_accuracy([['a', 'b']], [0]), ArgumentError, 'scores is <U1; expected numbers'),
+    (lambda: topk_accuracy([[1, 2], [3]], [0, 1]), ArgumentError, 'scores is no array; expected rows of one length'),
+    (lambda: confusion([[0], [1, 2]], [0, 1], 3), ArgumentError, 'preds is no array'),
+    (lambda: nll([['high', 'low']], [0]), ArgumentError, 'probs is <U4; expected numbers'),
+    (lambda: mcnemar(['yes'], [1]), ArgumentError, 'right_a is <U3; expected numbers'),
+    (lambda: paired_difference(['yes'], [1]), ArgumentError, 'right_a is <U3; expected numbers'),
+    (lambda: per_class([[1, 0], [-1, 2]], 'ab'), ArgumentError, 'conf holds -1 (row 1); expected counts'),
+    (lambda: most_confused([[1, np.nan], [1, 2]], 'ab'), ArgumentError, 'conf holds nan (row 0); expected counts'),
+    (lambda: group_worth([1, 2], of=[1]), ArgumentError, 'of has 1 for 2 clips'),
+    (lambda: group_worth(5), ArgumentError, 'groups=5 has shape ()'),
+    (lambda: interval_note([1, 0], [1]), ArgumentError, 'groups has 1 for 2 clips'),
+    (lambda: interval_note([1, 0], [1, 2], other=[1, 0, 1]), ArgumentError, 'other has 3 for 2 clips'),
+    (lambda: cluster_wilson([1, 0, 1], ['x', None, None]), ArgumentError, 'groups has no value for 2 of 3 clips (first: clip 1)'),
+    (lambda: cluster_wilson([1, 0], np.array(['x', 1], object)), ArgumentError, 'groups mixes types'),
+    (lambda: paired_difference([1, 0], [1, 1], groups=[np.nan]*2), ArgumentError, 'groups has no value for 2 of 2 clips'),
+    (lambda: bootstrap_interval(nll, [[1., 0.]], [0], within=(1,)), ArgumentError, 'within=[1]; expected (smallest, largest)'),
+    (lambda: bootstrap_interval(nll, [[1., 0.]], [0], within=(1, 0)), ArgumentError, 'within=[1, 0]'),
+    (lambda: bootstrap_interval(lambda s, y: [0, 1], [1, 0], [1, 0]), ArgumentError, 'metric gives [0, 1]; an interval needs one number'),
+    (lambda: bootstrap_interval(nll, None, [0]), ArgumentError, 'scores=None'),
 ])
 def test_bad_input_ends_in_one_sentence(bad, error, words):
     with pytest.raises(error) as e: bad()
@@ -164,3 +187,67 @@ def test_plot_confusion_writes_every_count(K):
 def test_importing_metrics_brings_neither_torch_nor_pandas_nor_matplotlib():
     code = "import sys, vidcls.metrics; print([m for m in ('torch','pandas','matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+
+class TestCalibration:
+    "What turns scores into decisions takes what metrics take, and refuses what they refuse."
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(50,3))*2, rng.integers(0, 3, 50)
+    sure, right = np.linspace(.4, 1, 400), np.ones(400)
+
+    @pytest.mark.parametrize('bad, error, words', [
+        (lambda s: tempered([[np.nan, 1.]]), DataError, 'logits have NaN or infinity'),
+        (lambda s: tempered([[np.inf, 1.]]), DataError, 'logits have NaN or infinity'),
+        (lambda s: Calibration().decide([[0, 1.], [np.nan, 1.]]), DataError, 'logits have NaN'),
+        (lambda s: tempered([['a', 'b']]), ArgumentError, 'logits is <U1'),
+        (lambda s: tempered(np.zeros((2, 0))), ArgumentError, 'K >= 1'),
+        (lambda s: tempered(s.z, 'a'), ArgumentError, "temperature='a'"),
+        (lambda s: tempered(s.z, np.nan), ArgumentError, 'temperature=nan'),
+        (lambda s: fit_temperature(s.z[0], s.y), ArgumentError, 'logits has shape (3,)'),
+        (lambda s: fit_temperature(s.z, s.y.astype(float)), ArgumentError, 'targets is float64'),
+        (lambda s: fit_temperature(s.z, s.y*np.nan), ArgumentError, 'targets is float64'),
+        (lambda s: fit_temperature(s.z, np.eye(3, dtype=int)[s.y]), ArgumentError, 'targets has shape (50, 3)'),
+        (lambda s: fit_temperature(s.z, ['left']*50), ArgumentError, 'targets is <U4'),
+        (lambda s: fit_temperature(s.z, s.y[:9]), ArgumentError, '50 rows of logits, 9 targets'),
+        (lambda s: fit_temperature([[0, -np.inf]], [0]), DataError, 'finite scores'),
+        (lambda s: pick_threshold(s.sure, s.right*7), ArgumentError, 'right holds 7.0 (clip 0)'),
+        (lambda s: risk_coverage([.5, .6], [1, np.nan]), ArgumentError, 'right holds NaN (clip 1)'),
+        (lambda s: risk_coverage([.5, .6], [1]), ArgumentError, 'sure has shape (2,) and right (1,)'),
+        (lambda s: pick_threshold(s.sure, s.right, .1, groups=[1, 2]), ArgumentError, 'groups has 2 for 400 clips'),
+        (lambda s: pick_threshold(s.sure, s.right, '5 %'), ArgumentError, "error='5 %'"),
+        (lambda s: Calibration(temperature=-1), ArgumentError, 'temperature=-1'),
+        (lambda s: Calibration(temperature=np.nan), ArgumentError, 'temperature=nan'),
+        (lambda s: Calibration(temperature='a'), ArgumentError, "temperature='a'"),
+        (lambda s: Calibration(threshold=np.nan), ArgumentError, 'threshold=nan'),
+        (lambda s: Calibration(none_below=np.nan), ArgumentError, 'none_below=nan'),
+    ])
+    def test_bad_input_is_named(self, bad, error, words):
+        with pytest.raises(error) as e: bad(self)
+        assert words in str(e.value)
+
+    def test_tensors_of_any_kind(self):
+        "Half precision, gradients wanted: the same as the numbers in numpy."
+        for dtype in (torch.bfloat16, torch.float32):
+            t = torch.tensor(self.z, dtype=dtype, requires_grad=True)
+            same = t.detach().double().numpy()
+            assert (tempered(t, 2.) == tempered(same, 2.)).all() and fit_temperature(t, torch.tensor(self.y)) == fit_temperature(same, self.y)
+            assert (Calibration().decide(t) == Calibration().decide(same)).all() and auroc(t[:,0], t[:,1]) == auroc(same[:,0], same[:,1])
+        found = pick_threshold(torch.tensor(self.sure), torch.ones(400, dtype=torch.bool), .1)
+        assert found == pick_threshold(self.sure, self.right, .1)
+
+    def test_a_probability_of_zero_stays_one(self):
+        assert tempered([[0., -np.inf]]).tolist() == [[1., 0.]]
+
+    def test_a_temperature_that_cannot_be_told_is_said_so(self):
+        with pytest.warns(UserWarning, match='all 50 clips are right: '): assert fit_temperature(np.eye(3)[self.y], self.y) == 1
+        with pytest.warns(UserWarning, match='all 50 clips are right, or tied with another class: '): assert fit_temperature(np.zeros((50,3)), self.y) == 1
+        wrong = np.eye(3)[(self.y+1) % 3]*4 + self.rng.normal(size=(50,3))
+        with pytest.warns(UserWarning, match='scores no higher than the others'): T = fit_temperature(wrong, self.y)
+        assert T == 1e4 and np.ptp(tempered(wrong, T)) < .01
+
+    @pytest.mark.parametrize('asked', [dict(error=2), dict(keep=0), dict(error='a')])
+    def test_what_cannot_be_promised_is_refused_before_the_model_is_asked(self, asked, monkeypatch):
+        monkeypatch.setattr('vidcls.calibrate.check_asked', lambda model, dl: None)
+        monkeypatch.setattr('vidcls.calibrate.predict_views', lambda *a, **k: pytest.fail('the model was asked'))
+        name, value = next(iter(asked.items()))
+        with pytest.raises(ArgumentError, match=f'{name}={value!r}'): calibrate(None, SimpleNamespace(dataset=SimpleNamespace(table=None)), **asked)

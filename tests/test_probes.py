@@ -55,10 +55,12 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
     report = probe_time(model, dls.test)
     assert report.n == whole.n-1 and list(report.failures) == [table.df.path[0]] and '(1 more could not be read)' in repr(report)
     assert report.failures == probe_time(model, loaders(from_folder(table.root).only(['left','right']), model.spec, bs=1, on_error='skip').test).failures
-    assert (sweep_time(model, dls.test).n == report.n).all()
+    sweep = sweep_time(model, dls.test)
+    assert (sweep.n == report.n).all() and (sweep.n_expected == whole.n).all() and sweep.attrs['failures'] == report.failures
     for p in table.df.path: (table.root/p).write_bytes(b'no video')
     dls = loaders(from_folder(table.root).only(['left','right']), model.spec, bs=4, on_error='skip', ram_gb=0, max_bad=1.)
-    with pytest.raises(DataError, match='none of the .* nothing to probe'): probe_time(model, dls.test)
+    for ask in (probe_time, sweep_time):
+        with pytest.raises(DataError, match=f'none of the {len(table)} clips could be read; nothing to probe'): ask(model, dls.test)
 
 def test_answers_survive_a_file(asked, tmp_path):
     "Kept as CSV and read again, they say the same; so do those of before, which had no column of failures."
@@ -96,3 +98,40 @@ def test_always_the_most_frequent_class_is_no_knowledge():
     assert told(y, as_it_is=y, reversed=y, shuffled=y, frozen=0*y) == 'uses several frames, but not their order'
     one = report_of(pd.DataFrame(dict(path='x', group=range(50), target=0, **{'as it is': 0})), 'm', 2)
     assert one.majority == 1 and one.verdict.startswith('knows nothing')             # one class only: right, and nothing known
+
+def answers(**columns):
+    "Four clips, answered under no damage; and what else is given, in place of it."
+    return pd.DataFrame(dict(path=list('abcd'), group=range(4), target=[0,1,0,1], failed='') | {'as it is': [0,1,1,1]} | columns)
+
+@pytest.mark.parametrize('odd', [-1, np.nan, 2, .5, 'left'])
+@pytest.mark.parametrize('column', ['as it is', 'frozen', 'target'])
+@pytest.mark.parametrize('failed', [True, False])
+def test_what_is_no_class_is_not_counted_as_wrong(odd, column, failed):
+    t = answers(**{column: [0,odd,1,1]}).drop(columns=[] if failed else 'failed')
+    with pytest.raises(LabelError, match=rf"answers says {odd}.* under '{column}' \(row 1\); accepted: classes, 0 to 1"): report_of(t, 'm', 2)
+
+def test_answers_below_each_other_are_told_apart_by_their_place():
+    "Of several models, with the row numbers of each."
+    twice = pd.concat([answers(), answers(path=list('efgh'), failed=['no video','','',''], **{'as it is': [-1,1,1,1]})])
+    report = report_of(twice, 'm', 2)
+    assert report.n == 7 and report.failures == {'e': 'no video'} and report.table.accuracy['as it is'] == 5/7
+    with pytest.raises(LabelError, match='row 4'): report_of(twice.drop(columns='failed'), 'm', 2)
+
+@pytest.mark.parametrize('column', ['path', 'group', 'target', 'as it is'])
+def test_a_column_that_is_missing_is_named(column):
+    with pytest.raises(DataError, match=f"no column '{column}'"): report_of(answers().drop(columns=column), 'm', 2)
+
+def test_answers_of_no_clip_are_no_report():
+    for t, n in ((answers(failed='no video', **{'as it is': -1}), 4), (answers()[:0], 0)):
+        with pytest.raises(DataError, match=f'none of the {n} clips could be read'): report_of(t, 'm', 2)
+    with pytest.raises(ArgumentError, match='n_classes=0'): report_of(answers(), 'm', 0)
+
+def test_damages_that_are_none_are_named(asked):
+    model, dls = asked
+    for none in ({}, None):
+        with pytest.raises(ArgumentError, match='damages=.*; give at least one'): ask_damaged(model, dls.test, none)
+    for frames in (np.arange(1,9), np.arange(8)-1, np.arange(4), np.arange(8)/2, np.zeros((8,1), int), np.ones(8, bool)):
+        with pytest.raises(ArgumentError, match="damages: 'own' gives the frames .*; accepted: 8 whole numbers, 0 to 7"):
+            ask_damaged(model, dls.test, {'own': lambda T, rng: frames})
+    own = ask_damaged(model, dls.test, {'own': lambda T, rng: torch.arange(T).flip(0), 'reversed': DAMAGES['reversed']})
+    assert own.own.equals(own.reversed.rename('own'))

@@ -1,5 +1,5 @@
 "What a notebook cannot hold: several processes, kills, signals, a broken logbook, other people's loops."
-import json, os, shutil, signal, subprocess, sys, time
+import json, math, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vidcls.checkpoint import latest_checkpoint
-from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
@@ -15,7 +15,8 @@ from vidcls.distill import Distill, SeededAugment
 from vidcls.losses import FocalLoss
 from vidcls.mix import Mixup
 from vidcls.models.zoo import create_model
-from vidcls.train import Callback, EMA, fit, lr_find
+from vidcls.optim import freeze_layers
+from vidcls.train import Callback, EMA, EarlyStopping, fit, lr_find
 
 TIMES = ('seconds', 'waiting', 'clips_per_s')
 
@@ -457,6 +458,123 @@ def test_a_tracker_that_cannot_start_is_refused_before_the_first_step(clips, mon
     for trackers, said in {'tensorbord': "trackers='tensorbord'; .*Did you mean 'tensorboard'", 'tensorboard': "trackers='tensorboard' needs out=",
                            ('wandb',): "trackers='wandb': it is not installed; pip install wandb"}.items():
         with pytest.raises(ArgumentError, match=said): fit(small(), dls, epochs=1, trackers=trackers)
+
+@pytest.mark.parametrize('first', ['lr_find', 'fit'])
+def test_a_second_training_has_its_own_precision(clips, first):
+    model = small()
+    dls = loaders(from_folder(clips), model.spec, bs=16)
+    lr_find(model, dls, n=10, show=False) if first == 'lr_find' else fit(model, dls, epochs=1, show=False)
+    seen, hook = set(), model.blocks[0].mlp.fc1.register_forward_hook(lambda m, x, out: seen.add(out.dtype) if m.training else None)
+    fit(model, dls, epochs=1, precision='bf16', show=False)
+    hook.remove()
+    assert seen == {torch.bfloat16} and model(torch.zeros(1,3,model.spec.n_frames,32,32)).dtype == torch.float32
+
+def test_steps_that_half_precision_skips_are_in_no_mean(clips, monkeypatch):
+    "A scaler on the CPU, so large at first that gradients overflow."
+    import vidcls.train as t
+    engine, seen, model = t.Run._engine, [], small()
+    def scaled(self):
+        acc = engine(self)
+        acc.native_amp, acc.scaler = True, torch.amp.GradScaler('cpu', init_scale=2.**19)
+        return acc
+    monkeypatch.setattr(t.Run, '_engine', scaled)
+    monkeypatch.setattr(t, '_precision', lambda asked: 'fp16')            # refused on a CPU
+    class See(Callback):
+        def before_step(self, run): seen.append([float(run.step_loss), math.isfinite(float(run.norm))])
+        def after_step(self, run): self.step = run.step
+    see = See()
+    hist = fit(model, loaders(from_folder(clips), model.spec, bs=4), epochs=1, lr=1e-6, callbacks=[see], show=False)
+    good = [loss for loss,ok in seen if ok]
+    assert len(hist.bad_steps) == len(seen)-len(good) > 0 and see.step == len(good) > 0
+    assert hist['train_loss'][0] == pytest.approx(np.mean(good), abs=1e-4)
+
+KILLED = """
+import os, signal, sys
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.models.zoo import create_model
+from vidcls.train import Callback, fit
+if __name__ == '__main__':
+    os.setpgrp()
+    class Kill(Callback):
+        def after_step(self, run):
+            if run.step == 5: os.killpg(0, signal.SIGTERM)
+    model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
+    fit(model, loaders(from_folder(sys.argv[1]), model.spec, bs=8, workers=2, ram_gb=0), epochs=3, out=sys.argv[2], callbacks=[Kill()], show=False)
+"""
+
+@linux
+def test_a_signal_to_all_processes_ends_in_a_checkpoint(tmp_path, clips):
+    "As service managers send it: the loader's workers get it too, and die of it."
+    (tmp_path/'killed.py').write_text(KILLED)
+    done = subprocess.run([sys.executable, tmp_path/'killed.py', clips, tmp_path/'out'], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 143, done.stderr[-2000:]
+    assert [p.name for p in (tmp_path/'out'/'checkpoints').iterdir()] == ['step_000000005']
+
+def test_a_loader_whose_worker_died_works_again(clips):
+    model = small()
+    dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0)
+    class Kill(Callback):
+        def after_step(self, run):
+            if run.step == 2: [os.kill(p.pid, signal.SIGKILL) for p in dls.train._iterator._workers]
+    with pytest.raises(WorkerError): fit(model, dls, epochs=1, callbacks=[Kill()], show=False)
+    assert len(fit(model, dls, epochs=1, show=False)) == 1
+
+def test_what_filled_the_memory_is_let_go(clips):
+    import weakref
+    alive = []
+    class Full(Callback):
+        def after_pred(self, run):
+            big = torch.zeros(1000); alive.append(weakref.ref(big))
+            raise MemoryError('no room')
+    model = small()
+    with pytest.raises(VidclsError, match='out of memory') as held: fit(model, loaders(from_folder(clips), model.spec, bs=8), epochs=1, callbacks=[Full()], show=False)
+    assert alive[0]() is None and held.value
+
+def test_a_comparison_ends_where_a_training_is_interrupted(clips, tmp_path):
+    from vidcls.train import fit_whole
+    class Stop(Callback):
+        def after_step(self, run): os.kill(os.getpid(), signal.SIGINT)
+    model = small()
+    with pytest.raises(KeyboardInterrupt): fit_whole(model, loaders(from_folder(clips), model.spec, bs=8), epochs=1, callbacks=[Stop()], show=False)
+
+@pytest.mark.parametrize('bad, words', [
+    (dict(augment='standard'), "augment='standard'; accepted: a function"), (dict(loss='focal'), "loss='focal'"), (dict(mix=.8), 'mix=0.8'),
+    (dict(callbacks=EarlyStopping()), 'callbacks is a EarlyStopping; accepted: a list'), (dict(callbacks=[EarlyStopping]), r'give an object: EarlyStopping\('),
+    (dict(metrics=[max]), 'metrics is a list'), (dict(metrics={'f': 3}), r"metrics\['f'\]=3"), (dict(seed=1.5), 'seed=1.5'), (dict(resume='xx', out='x'), "resume='xx'"),
+    (dict(every='abcmin', out='x'), "every='abcmin'"), (dict(opt_args=dict(eps=-1)), 'opt_args=.*eps'), (dict(optimizer='sgd', opt_args=dict(momentum=0., nesterov=True)), 'opt_args'),
+    (dict(precision='fp16'), 'needs a GPU')])
+def test_arguments_of_another_kind_end_in_one_sentence(clips, tmp_path, monkeypatch, bad, words):
+    if bad.get('precision') and torch.cuda.is_available(): pytest.skip('a GPU knows fp16')
+    monkeypatch.chdir(tmp_path)
+    model = small()
+    with pytest.raises(ArgumentError, match=words): fit(model, loaders(from_folder(clips), model.spec, bs=16), epochs=1, show=False, **bad)
+
+def test_what_is_frozen_by_hand_and_a_plan_are_not_mixed(clips):
+    model = small(); freeze_layers(model, 1)
+    dls = loaders(from_folder(clips), model.spec, bs=16)
+    with pytest.raises(ArgumentError, match='frozen by hand'): fit(model, dls, epochs=1, freeze={0: -1, 1: 0}, show=False)
+    for no in (lambda: fit(model, dls.train), lambda: fit(torch.nn.Linear(2, 2), dls)):
+        with pytest.raises(ArgumentError, match='accepted: what'): no()
+
+def test_a_curriculum_and_a_balance_are_not_mixed_and_stages_keep_their_own_checkpoints(clips, tmp_path):
+    from vidcls.curriculum import Curriculum, fit_stages
+    model, table = small(), from_folder(clips)
+    dls = loaders(table, model.spec, bs=16, balance='balanced')
+    with pytest.raises(ArgumentError, match="balance='balanced'; leave one out"):
+        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.part('train'))))], show=False)
+    stages, how = [dict(n_frames=4, bs=32, epochs=1), dict(n_frames=8, bs=16, epochs=1)], dict(arguments=dict(dim=48, depth=2), out=tmp_path, show=False)
+    fit_stages('videomae_tiny', table, stages, **how)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['stage_0', 'stage_1']
+    assert [len(h) for h in fit_stages('videomae_tiny', table, stages, resume='auto', **how)[1]] == [1, 1]
+
+def test_weight_decay_is_the_optimisers_own(clips):
+    model = small()
+    class See(Callback):
+        def before_fit(self, run): self.wd = {g['weight_decay'] for g in run.opt.param_groups}
+    for name,wd in dict(adamw=.05, sgd=1e-4).items():
+        see = See(); fit(model, loaders(from_folder(clips), model.spec, bs=32), epochs=1, optimizer=name, callbacks=[see], show=False)
+        assert see.wd == {0, wd}
 
 def test_a_label_out_of_range_is_named_on_the_host(clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)

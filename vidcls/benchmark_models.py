@@ -28,7 +28,7 @@ from .models.i3d import _LAYERS, same_padding
 from .models.zoo import create_model
 from .optimizations import _forget_peak, _gb
 from .show import new_figure
-from .train import fit
+from .train import fit_whole
 
 # %% ../nbs/47_benchmark_models.ipynb #plainunit
 class _PlainUnit(nn.Module):
@@ -349,7 +349,7 @@ def compare_models(
             seed_everything(seed)
             model = create_model(name, n_classes=table.n_classes, **arguments)
             dls = loaders(table, model.spec, bs=32, seed=seed)
-            fit(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed, patience=None, show=show)
+            fit_whole(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed, patience=None, show=show)
             save_record(evaluate(model, dls.test, seed=seed, show=show), path(run, seed))
     return {(run,seed): load_record(path(run, seed)) for seed in seeds for run in runs}
 

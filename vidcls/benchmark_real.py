@@ -20,7 +20,7 @@ from .evaluate import EvalRecord, clip_names, load_record, predict_probs, record
 from .models.zoo import create_model
 from .probes import DAMAGES, ask_damaged, report_of
 from .recipes import recipe
-from .train import fit
+from .train import fit_whole
 
 # %% ../nbs/49_benchmark_real.ipynb #judge-by-folds
 def judge_by_folds(
@@ -42,7 +42,7 @@ def judge_by_folds(
         seed_everything(seed)
         net = create_model(model, pretrained, n_classes=table.n_classes, **(arguments or {}))
         dls = loaders(fold, net.spec, bs=bs, seed=seed)
-        fit(net, dls, seed=seed, patience=None, show=show, **fit_args)
+        fit_whole(net, dls, seed=seed, patience=None, show=show, **fit_args)
         p, rows, failed = predict_probs(net, dls.test, show=False)
         if also is not None: also(net, dls.test)
         order, df = np.argsort(rows), fold.part('test').df

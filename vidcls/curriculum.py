@@ -18,7 +18,7 @@ from .data.loaders import loader, loaders
 from .distill import gains_table
 from .models.weights import fit_in
 from .models.zoo import create_model
-from .train import Callback, fit
+from .train import Callback, fit_whole
 
 # %% ../nbs/39_curriculum.ipynb #curriculum
 class Curriculum(Callback):
@@ -44,6 +44,7 @@ class Curriculum(Callback):
     def before_fit(self, run):
         self.sampler = getattr(run.dls.train, 'sampler', None)
         if run.acc.num_processes > 1 or not hasattr(self.sampler, 'weights'): raise ArgumentError("a curriculum works on loaders of files, in one process.")
+        if self.sampler.balance: raise ArgumentError(f"a curriculum draws by its own weights, and the loader by balance={self.sampler.balance!r}; leave one out.")
         if len(self.scores) != self.sampler.n: raise ArgumentError(f"{len(self.scores)} scores for {self.sampler.n} training clips.")
         self.before = self.sampler.weights
 
@@ -80,7 +81,7 @@ def fit_stages(
     stages:list, # Dictionaries: n_frames, size, bs, epochs, and further arguments of fit for that stage
     seed:int=0, # Of weights and order
     arguments:dict|None=None, # Further arguments of the model
-    **kwargs, # Arguments of fit for all stages
+    **kwargs, # Arguments of fit for all stages; out= gets a folder for each
 )->tuple: # (model of the last stage, list of histories)
     "Train one network on clips that grow from stage to stage."
     if not stages: raise ArgumentError("stages is empty; give at least one, as in [dict(n_frames=8, size=112, bs=32, epochs=10)].")
@@ -89,12 +90,13 @@ def fit_stages(
         changes = {k: stage[k] for k in of_spec if k in stage}
         before, own = model, {k: v for k,v in stage.items() if k not in (*of_spec, 'bs')}
         if before is not None and name.startswith('videomae'): changes['pos_of'] = (first.n_frames, first.size)
+        kept = {'out': Path(kwargs['out'])/f'stage_{len(hists)}'} if kwargs.get('out') else {}
         seed_everything(seed)
         model = create_model(name, n_classes=table.n_classes, **(arguments or {}), **changes)
         if before is None: first = model.spec
         else: fit_in(model, before.state_dict(), 'the stage before')
         dls = loaders(table, model.spec, bs=stage.get('bs', 16), seed=seed)
-        hists.append(fit(model, dls, seed=seed, **{**kwargs, **own}))
+        hists.append(fit_whole(model, dls, seed=seed, **{**kwargs, **own, **kept}))
     return model, hists
 
 # %% ../nbs/39_curriculum.ipynb #orders-all-from-the-start
@@ -131,7 +133,7 @@ def compare_curriculum(
                 model = create_model('videomae_tiny', n_classes=8)
                 dls = loaders(table, model.spec, bs=32, seed=seed)
                 cbs = [] if scores is None else [Curriculum(scores, start=.5)]
-                fit(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
+                fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
                 test = table.part('test')
                 right = _right(model, loader(test, model.spec))
                 with atomic_path(path(arm, seed)) as f:

@@ -16,7 +16,7 @@ from torch import nn
 
 from .core import ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_whole, patch, seed_everything
 from .losses import DistillationLoss, feature_distance
-from .train import Callback, _digest, _said, fit
+from .train import Callback, _digest, _said, fit_whole
 
 # %% ../nbs/35_distill.ipynb #seededaugment
 class SeededAugment:
@@ -179,7 +179,7 @@ def compare_distillation(
             seed_everything(0)
             teacher = create_model('videomae_tiny', n_classes=8)
             if any(a != 'labels alone' for a,_ in todo):
-                fit(teacher, loaders(table, teacher.spec, bs=32), epochs=40, lr=2e-3, augment=roll_clips, show=show)
+                fit_whole(teacher, loaders(table, teacher.spec, bs=32), epochs=40, lr=2e-3, augment=roll_clips, show=show)
             groups = sorted(set(table.df.group[table.df.split == 'train']))
             few = table.filter(lambda d: (d.split != 'train') | d.group.isin(groups[::6]))
             for arm,seed in todo:
@@ -190,7 +190,7 @@ def compare_distillation(
                 student = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
                 dls = loaders(few, student.spec, bs=16, seed=seed)
                 cbs = [] if TEACHING[arm] is None else [Distill(untrained if 'untrained' in arm else teacher, **TEACHING[arm])]
-                fit(student, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
+                fit_whole(student, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
                 right = _right(student, loader(few.part('test'), student.spec))
                 with atomic_path(path(arm, seed)) as f:
                     f.write_text(json.dumps(dict(arm=arm, seed=seed, accuracy=float(np.mean(right)), n=len(right), right=[int(r) for r in right])))

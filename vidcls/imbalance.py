@@ -22,7 +22,7 @@ from .data.synthetic import make_motion_clips, roll_clips
 from .losses import FocalLoss, class_weights
 from .models.zoo import create_model
 from .mix import Mixup
-from .train import fit
+from .train import fit_whole
 
 # %% ../nbs/36_imbalance.ipynb #make-imbalanced
 def make_imbalanced(
@@ -92,7 +92,7 @@ def run_arm(
     model = create_model('videomae_tiny', n_classes=table.n_classes)
     for_loaders, for_fit = ARMS[arm](train)
     dls = loaders(table, model.spec, bs=bs, seed=seed, **for_loaders)
-    fit(model, dls, epochs=epochs, lr=lr, seed=seed, show=False, patience=None, **{'augment': roll_clips, 'smoothing': 0., **for_fit})
+    fit_whole(model, dls, epochs=epochs, lr=lr, seed=seed, show=False, patience=None, **{'augment': roll_clips, 'smoothing': 0., **for_fit})
     rows, preds = _judge(model, dls.test)
     test, counts = table.part('test'), np.bincount(train.targets, minlength=table.n_classes)
     return dict(arm=arm, seed=seed, labels=table.labels, counts=counts.tolist(), scenes=test.df.group[rows].tolist(),
@@ -221,7 +221,7 @@ def compare_noise(
             seed_everything(seed)
             model = create_model('videomae_tiny', n_classes=table.n_classes)
             dls = loaders(make_noisy(table, share, seed), model.spec, bs=32, seed=seed)
-            fit(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, seed=seed, show=False, patience=None, **how)
+            fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, seed=seed, show=False, patience=None, **how)
             right = []
             with torch.no_grad():
                 for b in dls.test: right += (model(model.spec.to_model(b.clips)).argmax(1) == b.labels).tolist()

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'grad_cam', 'rollout', 'saliency', 'methods_of', 'Explanat
            'deletion_insertion', 'plot_deletion_insertion', 'scramble', 'judge_maps']
 
 # %% ../nbs/44_interpret.ipynb #import-copy-from-dataclasses-import
-import copy
+import copy, inspect
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .core import ArgumentError, DataError, LabelError, check_choice, check_whole, progress
+from .core import ArgumentError, DataError, LabelError, check_at_least, check_choice, check_whole, progress
 from .evaluate import finite_scores
 from .metrics import paired_difference
 from .models.i3d import I3D, Inflated
@@ -52,6 +52,7 @@ def _timesformer_grid(model, x):
     return x.unflatten(1, (side := round((x.shape[1]/T)**.5), side, T)).permute(0,4,3,1,2)
 
 # %% ../nbs/44_interpret.ipynb #grad-cam
+@torch.inference_mode(False)                                                     # it needs gradients, also where nobody else does
 def grad_cam(
     model, # In eval mode; no TransformersModel
     x, # float (1,C,T,H,W), normalised as model.spec says
@@ -65,7 +66,7 @@ def grad_cam(
         return hook
     hooks = [m.register_forward_hook(keep(grid)) for m,grid in _layers(model)]
     try:
-        with torch.enable_grad(): score = model(x.detach().requires_grad_())[0,target]
+        with torch.enable_grad(): score = model(x.detach().clone().requires_grad_())[0,target]
     finally:
         for h in hooks: h.remove()
     enough = min(7, max(min(k[1][1:]) for k in kept))
@@ -133,18 +134,20 @@ def _divided(pair, T):
     return around @ along
 
 # %% ../nbs/44_interpret.ipynb #saliency
+@torch.inference_mode(False)
 def saliency(
     model, # Any, in eval mode
     x, # float (1,C,T,H,W), normalised as model.spec says
     target:int, # Class index
     n:int=8, # Noisy copies, >= 1; 1 without noise
-    noise:float=.1, # Deviation, as a share of the clip's range
+    noise:float=.1, # Deviation, as a share of the clip's range, >= 0
 )->torch.Tensor: # float (T,H,W) >= 0
     "How much the score depends on each pixel."
-    gen, total = torch.Generator().manual_seed(0), 0
+    gen, total, x = torch.Generator().manual_seed(0), 0, x.detach().clone()
+    check_at_least('noise', noise, 0)
     width = noise*(x.max()-x.min()) if check_whole('n', n) > 1 else 0.
     for _ in range(n):
-        xn = (x + width*torch.randn(x.shape, generator=gen).to(x)).detach().requires_grad_()
+        xn = (x + width*torch.randn(x.shape, generator=gen).to(x)).requires_grad_()
         with torch.enable_grad(): score = model(xn)[0,target]
         total = total + torch.autograd.grad(score, xn)[0][0].abs().amax(0)      # (T,H,W), strongest channel
     return total/n
@@ -173,6 +176,7 @@ class Explanation:
     )->np.ndarray: # uint8 (T,H,W,C)
         "The clip with the map upon it: dark blue is nothing, yellow is most."
         import matplotlib
+        if check_at_least('strength', strength, 0) > 1: raise ArgumentError(f"strength={strength!r}; accepted: 0 to 1.")
         colour = matplotlib.colormaps['viridis'](self.heat)[...,:3]*255
         a = strength*(.3+.7*self.heat[...,None])
         return (self.clip.mean(-1, keepdims=True)*(1-a) + colour*a).round().clip(0,255).astype(np.uint8)
@@ -190,24 +194,35 @@ class Explanation:
         "Clip and map as film strips."
         return contact_sheet([self.clip, self.overlay()], ['clip', f'{self.method}, class {self.target}, {self.probability:.0%}'], n=8)
 
+@torch.inference_mode(False)
 def explain(
     model, # Has .spec; put into eval mode
     clip, # uint8 (T,H,W,C), as load_clip gives it for model.spec
-    method='grad_cam', # One of METHODS; or a function (model, x, target) -> map, as they are
+    method='grad_cam', # One of METHODS; or a function (model, x, target) -> tensor (T',H',W'), as they are
     target:int|None=None, # Class index; None: the likeliest
     **arguments, # Of the method
 )->Explanation:
     "Where in the clip is what the model's answer depends on?"
     how = method if callable(method) else METHODS[check_choice('method', method, METHODS)]
+    name = method if isinstance(method, str) else getattr(method, '__name__', 'own')
+    _check_taken(name, how, arguments)
     model.eval(); w = next(model.parameters())
-    clip = np.ascontiguousarray(clip)
+    clip = np.ascontiguousarray(check_clip(clip))
     p = finite_scores(model, torch.from_numpy(clip)[None]).softmax(1)[0]
     target = _class('target', p.argmax().item() if target is None else target, model.n_classes)
-    heat = how(model, model.spec.to_model(torch.from_numpy(clip)[None].to(w.device)).to(w.dtype), target, **arguments).float()
-    if not torch.isfinite(heat).all(): raise DataError(f"method={method!r} gives a map with NaN or infinity: its gradients overflow in {w.dtype}. Take model.float().")
+    heat = _check_map(name, how(model, model.spec.to_model(torch.from_numpy(clip)[None].to(w.device)).to(w.dtype), target, **arguments))
+    if not torch.isfinite(heat).all(): raise DataError(f"method={name!r} gives a map with NaN or infinity: its gradients overflow in {w.dtype}. Take model.float().")
     heat = F.interpolate(heat[None,None], size=clip.shape[:3], mode='trilinear', align_corners=False)[0,0].clamp(min=0)
-    name = method if isinstance(method, str) else getattr(method, '__name__', 'own')
     return Explanation(clip, (heat/heat.max().clamp(min=1e-12)).cpu().numpy(), name, target, float(p[target]))
+
+def _check_taken(name, how, arguments):
+    try: inspect.signature(how).bind('model', 'x', 'target', **arguments)
+    except TypeError as e: raise ArgumentError(f"method={name!r} can't be called as (model, x, target{''.join(f', {a}=…' for a in arguments)}): {e}.") from e
+
+def _check_map(name, heat):
+    if isinstance(heat, torch.Tensor) and heat.ndim == 3 and heat.numel(): return heat.detach().float()
+    said = f'{type(heat).__name__} {tuple(heat.shape)}' if hasattr(heat, 'shape') else repr(heat)
+    raise ArgumentError(f"method={name!r} gives {said}; expected a torch tensor (T',H',W').")
 
 def _class(name, i, n):
     if not isinstance(i, (int, np.integer)) or not 0 <= i < n: raise LabelError(f"{name}={i!r}; accepted: a class index, 0 to {n-1}.")
@@ -273,6 +288,7 @@ def plot_deletion_insertion(
 def _area(values): return float((np.asarray(values)[1:]+np.asarray(values)[:-1]).mean()/2)
 
 # %% ../nbs/44_interpret.ipynb #scramble
+@torch.inference_mode(False)                                                     # of the copy, gradients are wanted
 def scramble(
     model, # Stays as it is
     seed:int=0, # Of the dice
@@ -284,9 +300,10 @@ def scramble(
     return twin
 
 def _rank_correlation(a, b):
-    "Spearman's, with ties; 0 where one of both is the same everywhere."
+    "Spearman's, with ties; where a map is the same everywhere: 1 if both are, 0 if only one is."
     ra, rb = (pd.Series(np.ravel(v)).rank().to_numpy() for v in (a, b))
-    return float(np.corrcoef(ra, rb)[0,1]) if ra.std() > 0 and rb.std() > 0 else 0.
+    if ra.std() == 0 or rb.std() == 0: return float(ra.std() == rb.std())
+    return float(np.corrcoef(ra, rb)[0,1])
 
 # %% ../nbs/44_interpret.ipynb #judge-maps
 def judge_maps(

@@ -10,69 +10,91 @@ import re
 
 import pandas as pd
 
-from .core import ArgumentError, check_whole
+from .core import ArgumentError, check_at_least, check_whole
 from .metrics import wilson
 from .models.zoo import _PUBLISHED, model_table
 from .show import new_figure
 
 # %% ../nbs/60_literature.ipynb #published
-_ROWS = [  # model, data set, measure, value in %, views, seen before, source
-    ('VideoMAE-B', 'UCF101 split 1', 'top-1', 91.3, '5 × 3', 'UCF101 itself, without labels', 'VideoMAE paper, Table 2'),
-    ('VideoMAE-B', 'UCF101 split 1', 'top-1', 96.1, '5 × 3', 'Kinetics-400, without labels', 'VideoMAE paper, Table 2'),
-    ('VideoMAE-B', 'UCF101 split 1', 'top-1', 51.4, '5 × 3', 'nothing', 'VideoMAE paper, Table 2'),
-    ('VideoMAE-B', 'HMDB51', 'top-1', 62.6, '10 × 3', 'HMDB51 itself, without labels', 'VideoMAE paper, Table 2'),
-    ('VideoMAE-B', 'Something-Something v2 val', 'top-1', 70.8, '2 × 3', 'the same, without labels, 2400 epochs', "authors' model zoo"),
-    ('VideoMAE-L', 'Something-Something v2 val', 'top-1', 75.4, '1 × 3', 'the same, without labels; 32 frames', "authors' model zoo"),
-    ('VideoMAE-B', 'Kinetics-400 val', 'top-1', 68.8, '5 × 3', 'nothing', 'VideoMAE paper'),
-    ('VideoMAE-B', 'Kinetics-400 val', 'top-1', 81.0, '5 × 3', 'the same, without labels, 800 epochs', 'VideoMAE paper'),
-    ('VideoMAE-H, 320²', 'Kinetics-400 val', 'top-1', 87.4, '4 × 3', 'the same, without labels; 32 frames', 'VideoMAE paper, Table 7'),
-    ('TimeSformer, divided', 'Something-Something v2 val', 'top-1', 59.5, '1 × 3', 'ImageNet-21k', 'TimeSformer paper, Table 1'),
-    ('TimeSformer, joint', 'Something-Something v2 val', 'top-1', 58.5, '1 × 3', 'ImageNet-21k', 'TimeSformer paper, Table 1'),
-    ('TimeSformer, space only', 'Something-Something v2 val', 'top-1', 36.6, '1 × 3', 'ImageNet-21k', 'TimeSformer paper, Table 1'),
-    ('TimeSformer, divided', 'Kinetics-400 val', 'top-1', 78.0, '1 × 3', 'ImageNet-21k', 'TimeSformer paper, Table 1'),
-    ('TimeSformer, joint', 'Kinetics-400 val', 'top-1', 77.4, '1 × 3', 'ImageNet-21k', 'TimeSformer paper, Table 1'),
-    ('TimeSformer, space only', 'Kinetics-400 val', 'top-1', 76.9, '1 × 3', 'ImageNet-21k', 'TimeSformer paper, Table 1'),
-    ('TimeSformer, divided', 'Kinetics-400 val', 'top-1', 64.8, '1 × 3', 'nothing', 'TimeSformer paper'),
-    ('TimeSformer, divided', 'Kinetics-400 val', 'top-1', 77.9, '1 × 3', 'ImageNet-21k', "authors' repository, released weights"),
-    ('TimeSformer-L', 'Kinetics-400 val', 'top-1', 80.6, '1 × 3', 'ImageNet-21k', "authors' repository, released weights"),
-    ('I3D, RGB', 'UCF101 split 1', 'top-1', 84.5, 'whole video', 'ImageNet', 'I3D paper, Table 2'),
-    ('I3D, flow', 'UCF101 split 1', 'top-1', 90.6, 'whole video', 'ImageNet', 'I3D paper, Table 2'),
-    ('I3D, two streams', 'UCF101 split 1', 'top-1', 93.4, 'whole video', 'ImageNet', 'I3D paper, Table 2'),
-    ('I3D, two streams', 'UCF101, mean of 3 splits', 'top-1', 98.0, 'whole video', 'ImageNet and Kinetics-400', 'I3D paper, Table 5'),
-    ('I3D, two streams', 'Kinetics-400 test', 'top-1', 74.2, 'whole video', 'ImageNet', 'I3D paper, Table 2'),
-    ('I3D, two streams', 'Kinetics-400 test', 'top-5', 91.3, 'whole video', 'ImageNet', "authors' repository"),
-    ('I3D, RGB', 'Kinetics-400 test', 'top-1', 68.4, 'whole video', 'nothing', 'I3D paper, Table 2'),
-    ('Swin-B', 'Kinetics-400 val', 'top-1', 82.7, '4 × 3', 'ImageNet-22k', 'Video Swin paper'),
-    ('Swin-L, 384²', 'Kinetics-400 val', 'top-1', 84.9, '10 × 5', 'ImageNet-22k', 'Video Swin paper'),
-    ('MViTv2-L, 312²', 'Kinetics-400 val', 'top-1', 86.1, '5 × 3', 'ImageNet-21k', 'MViTv2 paper'),
-    ('VideoMAE v2, g', 'UCF101', 'top-1', 99.6, '', 'a million clips without labels, 710 Kinetics classes with', "authors' repository"),
-]
+_NC = 'not checked'                                            # not in what we read; left open rather than guessed
+_VMAE, _TSF, _I3D = 'VideoMAE paper (arXiv 2203.12602)', 'TimeSformer paper (arXiv 2102.05095)', 'I3D paper (arXiv 1705.07750)'
+_SWIN = 'Video Swin paper (arXiv 2106.13230), table not checked'
+_ZOO_VMAE, _ZOO_TSF, _ZOO_I3D = "VideoMAE's repository, MODEL_ZOO.md", "TimeSformer's repository, README.md", "I3D's repository, README.md"
+_ZOO_MVIT, _ZOO_SF = "SlowFast's repository, projects/mvitv2/README.md", "SlowFast's repository, MODEL_ZOO.md"
+_K400, _SSV2, _UCF = 'Kinetics-400 val', 'Something-Something v2 val', 'UCF101 split 1'
 
+# %% ../nbs/60_literature.ipynb #rows-model-data-set-measure-value
+_ROWS = [  # model, data set, measure, value in %, views, frames of a view, seen before, source
+    ('VideoMAE-B', _UCF, 'top-1', 91.3, '5 × 3', '16 frames', 'UCF101 itself, without labels', f'{_VMAE}, Table 2'),
+    ('VideoMAE-B', _UCF, 'top-1', 96.1, '5 × 3', '16 frames', 'Kinetics-400, without labels', f'{_VMAE}, Tables 2, 4, 13: which one not checked'),
+    ('VideoMAE-B', _UCF, 'top-1', 51.4, '5 × 3', '16 frames', 'nothing', f'{_VMAE}, Table 2'),
+    ('VideoMAE-B', 'HMDB51', 'top-1', 62.6, '10 × 3', '16 frames', 'HMDB51 itself, without labels', f'{_VMAE}, Table 2'),
+    ('VideoMAE-B', _SSV2, 'top-1', 70.8, '2 × 3', '16 frames', 'the same, without labels, 2400 epochs', _ZOO_VMAE),
+    ('VideoMAE-L', _SSV2, 'top-1', 75.4, '1 × 3', '32 frames', 'the same, without labels', _ZOO_VMAE),
+    ('VideoMAE-B', _K400, 'top-1', 68.8, '5 × 3', '16 frames', 'nothing', f'{_VMAE}, table not checked'),
+    ('VideoMAE-B', _K400, 'top-1', 81.0, '5 × 3', '16 frames', 'the same, without labels, 800 epochs', f'{_VMAE}, table not checked'),
+    ('VideoMAE-H, 320²', _K400, 'top-1', 87.4, '4 × 3', '32 frames of 320²', 'the same, without labels', f'{_VMAE}, Table 7'),
+    ('TimeSformer, divided', _SSV2, 'top-1', 59.5, '1 × 3', '8 frames', 'ImageNet-21k', f'{_TSF}, Table 1'),
+    ('TimeSformer, joint', _SSV2, 'top-1', 58.5, '1 × 3', '8 frames', 'ImageNet-21k', f'{_TSF}, Table 1'),
+    ('TimeSformer, space only', _SSV2, 'top-1', 36.6, '1 × 3', '8 frames', 'ImageNet-21k', f'{_TSF}, Table 1'),
+    ('TimeSformer, divided', _K400, 'top-1', 78.0, '1 × 3', '8 frames, every 32nd', 'ImageNet-21k', f'{_TSF}, Table 1'),
+    ('TimeSformer, joint', _K400, 'top-1', 77.4, '1 × 3', '8 frames, every 32nd', 'ImageNet-21k', f'{_TSF}, Table 1'),
+    ('TimeSformer, space only', _K400, 'top-1', 76.9, '1 × 3', '8 frames, every 32nd', 'ImageNet-21k', f'{_TSF}, Table 1'),
+    ('TimeSformer, divided', _K400, 'top-1', 64.8, '1 × 3', _NC, 'nothing', f'{_TSF}, table not checked'),
+    ('TimeSformer, divided', _K400, 'top-1', 77.9, '1 × 3', '8 frames, every 32nd', 'ImageNet-21k', _ZOO_TSF),
+    ('TimeSformer-L', _K400, 'top-1', 80.6, '1 × 3', '96 frames, every 4th', 'ImageNet-21k', _ZOO_TSF),
+    ('I3D, RGB', _UCF, 'top-1', 84.5, 'whole video', _NC, 'ImageNet', f'{_I3D}, Table 2'),
+    ('I3D, flow', _UCF, 'top-1', 90.6, 'whole video', _NC, 'ImageNet', f'{_I3D}, Table 2'),
+    ('I3D, two streams', _UCF, 'top-1', 93.4, 'whole video', _NC, 'ImageNet', f'{_I3D}, Table 2'),
+    ('I3D, two streams', 'UCF101, mean of 3 splits', 'top-1', 98.0, 'whole video', _NC, 'ImageNet and Kinetics-400', f'{_I3D}, Table 5'),
+    ('I3D, two streams', 'Kinetics-400 test', 'top-1', 74.2, 'whole video', '250 frames', 'ImageNet', f'{_I3D}, Table 2'),
+    ('I3D, two streams', 'Kinetics-400 test', 'top-5', 91.3, 'whole video', '250 frames', 'ImageNet', _ZOO_I3D),
+    ('I3D, RGB', 'Kinetics-400 test', 'top-1', 68.4, 'whole video', '250 frames', 'nothing', _ZOO_I3D),
+    ('Swin-B', _K400, 'top-1', 82.7, '4 × 3', '32 frames, every 2nd', 'ImageNet-22k', _SWIN),
+    ('Swin-L, 384²', _K400, 'top-1', 84.9, '10 × 5', '32 frames of 384², every 2nd', 'ImageNet-22k', _SWIN),
+    ('MViTv2-L, 312²', _K400, 'top-1', 86.1, '5 × 3', '40 frames of 312², every 3rd', 'ImageNet-21k', _ZOO_MVIT),
+    ('VideoMAE v2, g', 'UCF101, split not stated', 'top-1', 99.6, '5 × 3', '16 frames', 'a million clips without labels, 710 Kinetics classes with',
+     "VideoMAE v2's repository, docs/MODEL_ZOO.md"),
+]
+_OF_ZOO = {  # family in the zoo: seen before, source
+    'videomae': ('the same, without labels, 1600 epochs', _ZOO_VMAE),
+    'timesformer': ('ImageNet-21k', f'{_TSF}, Table 5'),
+    'i3d': ('ImageNet', f'{_I3D}, Table 2'),
+    'resnet50': ('not stated', _ZOO_SF),
+    'mvit': ('nothing', _ZOO_MVIT),
+    'swin3d': ('ImageNet-1k', _SWIN),
+}
+
+# %% ../nbs/60_literature.ipynb #published-2
 def published(
     model:str='*', # Part of the name, any case; '*': all
     dataset:str='*', # Part of the name, any case
-)->pd.DataFrame: # model, dataset, measure, value in %, views, before, source
+)->pd.DataFrame: # model, dataset, measure, value in %, views, frames (of a view), before (data seen before), source
     "Figures that others have published, with what belongs to them."
-    rows = [*_ROWS, *(_zoo_row(n, *v) for n,v in _PUBLISHED.items())]
-    t = pd.DataFrame(rows, columns=['model','dataset','measure','value','views','before','source'])
+    rows = [*_ROWS, *(_zoo_row(n, *v[:2]) for n,v in _PUBLISHED.items())]
+    t = pd.DataFrame(rows, columns=['model','dataset','measure','value','views','frames','before','source'])
     for name,part in (('model', model), ('dataset', dataset)):
+        if not isinstance(part, str): raise ArgumentError(f"{name}={part!r}; accepted: a part of the name as text, or '*' for all.")
         if part != '*': t = t[t[name].str.contains(part, case=False, regex=False)]
     return t.reset_index(drop=True)
 
-def _zoo_row(name, top1, protocol, source):
+def _zoo_row(name, top1, protocol):
     views = m[1] if (m := re.match(r'(\d+ × \d+) views', protocol)) else 'whole video'
-    rest = protocol.removeprefix(f'{views} views').lstrip(', ')
-    return name, 'Kinetics-400 ' + ('test' if 'TEST' in protocol else 'val'), 'top-1', top1, views, rest, source
+    frames = re.search(r'\d+ frames( of \d+²)?(, every \w+)?', protocol)[0]
+    return name, 'Kinetics-400 test' if 'TEST' in protocol else _K400, 'top-1', top1, views, frames, *_OF_ZOO[name.split('_')[0]]
 
 # %% ../nbs/60_literature.ipynb #look-up
 def look_up(
     value:float, # In %
-    within:float=.05, # Half a unit of the last digit
+    within:float=.05, # How far off it may be, >= 0: half a unit of the last digit
 )->pd.DataFrame: # Rows of published()
     "Which published figures have this value?"
-    if not 0 <= value <= 100: raise ArgumentError(f"value={value!r}; accepted: percents, 0 to 100.")
     t = published()
-    return t[(t.value-value).abs() <= within].reset_index(drop=True)
+    return t[(t.value-_percent('value', value)).abs() <= check_at_least('within', within, 0)].reset_index(drop=True)
+
+def _percent(name, value):
+    if check_at_least(name, value, 0) > 100: raise ArgumentError(f"{name}={value!r}; accepted: percents, 0 to 100.")
+    return value
 
 # %% ../nbs/60_literature.ipynb #interval-at
 def interval_at(
@@ -80,12 +102,11 @@ def interval_at(
     n:int, # Videos of the test
 )->float: # Half width of the 95 % interval, in points
     "How much a figure could differ by the luck of its test videos alone."
-    if not 0 <= top1 <= 100: raise ArgumentError(f"top1={top1!r}; accepted: percents, 0 to 100.")
-    low, high = wilson(round(top1/100*check_whole('n', n)), n)
+    low, high = wilson(round(_percent('top1', top1)/100*check_whole('n', n)), n)
     return 50*(high-low)
 
 # %% ../nbs/60_literature.ipynb #cost-table
-def cost_table()->pd.DataFrame: # model, top1 in %, views, madds_G of a view, madds_G of a video, start
+def cost_table()->pd.DataFrame: # model, top1 in %, views, madds_G (of a view), video_G (of a video)
     "The zoo's models that have a published figure by views: accuracy and the cost of judging one video."
     t = model_table().reset_index()
     t = t[t.protocol.fillna('').str.contains('views')].copy()
@@ -99,6 +120,8 @@ def plot_cost(
 ): # matplotlib Figure
     "Published accuracy over the cost of a video."
     t = cost_table() if table is None else table
+    if lacks := {'model','top1','video_G'}.difference(getattr(t, 'columns', ())):
+        raise ArgumentError(f"table has no column {', '.join(sorted(lacks))}; expected rows of cost_table().")
     fig = new_figure(figsize=(6.5,3.4), dpi=72)
     ax = fig.subplots()
     for family in dict.fromkeys(m.split('_')[0] for m in t.model):

@@ -18,15 +18,26 @@ import numpy as np
 from .core import ArgumentError, LabelError, check_at_least, check_whole
 
 # %% ../nbs/40_metrics.ipynb #array
-def _array(x):
+def _array(name, x):
     if hasattr(x, 'detach'):                 # a torch tensor: numpy knows neither its GPU nor its bfloat16
         x = x.detach().cpu()
         if x.is_floating_point(): x = x.double()
-    return np.asarray(x)
+    try: a = np.asarray(x)
+    except ValueError as e: raise ArgumentError(f"{name} is no array; expected rows of one length ({e}).") from e
+    if not a.ndim: raise ArgumentError(f"{name}={x!r} has shape (); expected an array or a list.")
+    return a
+
+def _numbers(name, x):
+    a = _array(name, x)
+    if a.dtype.kind == 'O':                  # True, False and None, as a column of pandas may hold
+        try: return a.astype(float)
+        except (TypeError, ValueError): pass
+    if a.dtype.kind not in 'biuf': raise ArgumentError(f"{name} is {a.dtype}; expected numbers.")
+    return a
 
 # %% ../nbs/40_metrics.ipynb #class-idxs
 def _class_idxs(name, x, n_classes):
-    x = _array(x)
+    x = _array(name, x)
     if x.ndim != 1: raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), one class index per clip.")
     if not len(x): raise ArgumentError(f"{name} is empty: there is no clip to judge. Is the split empty?")
     if not np.issubdtype(x.dtype, np.integer):
@@ -44,7 +55,7 @@ def topk_accuracy(
     k:int=1, # How many guesses, 1..K
 )->float: # In [0,1]
     "Share of clips whose class is among the k highest scores; of equal scores, the lower class index goes first."
-    scores = _array(scores)
+    scores = _numbers('scores', scores)
     if scores.ndim != 2: raise ArgumentError(f"scores has shape {scores.shape}; expected (N,K), one row per clip.")
     N,K = scores.shape
     targets = _class_idxs('targets', targets, K)
@@ -83,9 +94,11 @@ def mean_class_accuracy(
 
 # %% ../nbs/40_metrics.ipynb #check-conf
 def _check_conf(conf, labels):
-    conf = np.asarray(conf)
+    conf = _numbers('conf', conf)
     if conf.ndim != 2 or conf.shape[0] != conf.shape[1]:
         raise ArgumentError(f"conf has shape {conf.shape}; expected (K,K), as `confusion` gives it.")
+    if (odd := ~((conf >= 0) & (conf < np.inf))).any():
+        raise ArgumentError(f"conf holds {conf[odd][0]} (row {odd.any(1).argmax()}); expected counts, 0 or more.")
     if len(labels) != len(conf):
         raise ArgumentError(f"{len(labels)} labels for {len(conf)} classes; expected one name for each class.")
     return conf, [str(l) for l in labels]
@@ -175,7 +188,7 @@ def _wilson(p, n, z):
     return max(0., centre-half), min(1., centre+half)
 
 def _check_level(level):
-    if not 0 < level < 1: raise ArgumentError(f"level={level!r}; accepted: above 0 and below 1. 0.95 is usual.")
+    if not (isinstance(level, (float, np.floating)) and 0 < level < 1): raise ArgumentError(f"level={level!r}; accepted: above 0 and below 1. 0.95 is usual.")
 
 # %% ../nbs/40_metrics.ipynb #cluster-wilson
 def group_worth(
@@ -183,15 +196,28 @@ def group_worth(
     of=None, # (N,) bools: count these clips only; None counts all
 )->float: # Between 1 and the number of groups; 0 where there is no clip
     "How many groups of one size would tell as much: a large one counts alone."
-    sizes = np.bincount(_group_idxs(groups), None if of is None else np.asarray(of, float))
-    return _kish(sizes)
+    groups = _group_idxs(groups)
+    return _kish(np.bincount(groups, None if of is None else _right('of', of, len(groups))))
 
 def _kish(sizes): return float(sizes.sum()**2/(sizes**2).sum()) if sizes.any() else 0.
 
-def _group_idxs(groups):
-    groups = np.asarray(groups)
+def _group_idxs(groups, N=None):
+    import pandas as pd
+    groups = _array('groups', groups)
     if groups.ndim != 1 or not len(groups): raise ArgumentError(f"groups has shape {groups.shape}; expected (N,), N >= 1: one for each clip.")
-    return np.unique(groups, return_inverse=True)[1]
+    if N not in (None, len(groups)): raise ArgumentError(f"groups has {len(groups)} for {N} clips; expected (N,), one for each.")
+    if (lack := pd.isna(groups)).any():
+        raise ArgumentError(f"groups has no value for {lack.sum()} of {len(groups)} clips (first: clip {lack.argmax()}); a clip that belongs to no other needs a name of its own.")
+    try: return np.unique(groups, return_inverse=True)[1]
+    except TypeError as e: raise ArgumentError(f"groups mixes types ({e}); expected names of one type: all text, or all numbers.") from e
+
+def _right(name, x, N=None):
+    x = _numbers(name, x).astype(float)
+    if x.ndim != 1 or not len(x): raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), N >= 1. Is the split empty?")
+    if N not in (None, len(x)): raise ArgumentError(f"{name} has {len(x)} for {N} clips; expected (N,), one for each.")
+    if (odd := ~np.isin(x, (0, 1))).any():
+        raise ArgumentError(f"{name} holds {'NaN' if np.isnan(x[odd][0]) else x[odd][0]} (clip {odd.argmax()}); expected yes (1) or no (0) for each clip.")
+    return x
 
 # %% ../nbs/40_metrics.ipynb #cluster-wilson-2
 def cluster_wilson(
@@ -200,21 +226,14 @@ def cluster_wilson(
     level:float=.95, # Of the interval, in (0,1)
 )->tuple: # (low, high) in [0,1]
     "Wilson's interval on the number of clips that a grouped test is worth."
-    right, groups = _right('right', right), _group_idxs(groups)
-    if len(groups) != len(right): raise ArgumentError(f"right has {len(right)} clips and groups {len(groups)}; expected (N,) of each.")
+    right = _right('right', right)
+    groups = _group_idxs(groups, len(right))
     _check_level(level)
     N, G, p = len(right), groups.max()+1, right.mean()
     if G == N: return wilson(int(right.sum()), N, level)
     sizes, sums = np.bincount(groups), np.bincount(groups, right)
     low, high = _wilson(p, N/_design_effect(sums, sizes), _t_quantile((1+level)/2, max(1, round(_kish(sizes)-1))))
     return float(min(low, p)), float(max(high, p))                       # rounding puts neither on the wrong side
-
-def _right(name, x):
-    x = np.asarray(_array(x), float)
-    if x.ndim != 1 or not len(x): raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), N >= 1. Is the split empty?")
-    if (odd := ~np.isin(x, (0, 1))).any():
-        raise ArgumentError(f"{name} holds {'NaN' if np.isnan(x[odd][0]) else x[odd][0]} (clip {odd.argmax()}); each clip is right (1) or wrong (0).")
-    return x
 
 def _design_effect(sums, sizes):
     "By how much groups lessen the number of clips: 1 where they don't, at most what it is if each is right or wrong as a whole."
@@ -255,9 +274,10 @@ def interval_note(
 )->str: # '' where nothing speaks against the interval
     "Why an interval over groups deserves less trust than its level says."
     right, said = _right('right', right), []
-    rare = right != _right('other', other) if other is not None else right == (right.mean() < .5)
+    groups = _group_idxs(groups, len(right))
+    rare = right != _right('other', other, len(right)) if other is not None else right == (right.mean() < .5)
     worth, of_rare = group_worth(groups), group_worth(groups, rare)
-    if other is None and len(np.unique(groups)) == len(right): return ''         # Wilson's own, good for any n
+    if other is None and groups.max()+1 == len(right): return ''                 # Wilson's own, good for any n
     if worth < ENOUGH_GROUPS: said.append(f'the clips are worth {_counted(worth)}')
     if of_rare < (ENOUGH_RARE if other is None else 2*ENOUGH_RARE):
         what = 'the models differ' if other is not None else 'there are mistakes' if right.mean() >= .5 else 'there are right answers'
@@ -289,7 +309,7 @@ def paired_difference(
     seed:int=0, # Of the draws
 )->tuple: # (a - b, low, high)
     "Difference of two models' means on the same clips, with a bootstrap interval over groups."
-    a, b = (np.asarray(_array(x), float) for x in (right_a, right_b))
+    a, b = (_numbers(name, x).astype(float) for name,x in (('right_a', right_a), ('right_b', right_b)))
     if a.shape != b.shape or a.ndim != 1 or not len(a): raise ArgumentError(f"right_a has shape {a.shape} and right_b {b.shape}; expected (N,) of each, N >= 1.")
     for name,x in (('right_a', a), ('right_b', b)):
         if (odd := ~np.isfinite(x)).any(): raise ArgumentError(f"{name} holds {x[odd][0]} (clip {odd.argmax()}); leave such clips out of both, and say how many.")
@@ -307,10 +327,7 @@ def paired_difference(
 MANY_KINDS = 2000        # from as many groups of different result on, the normal distribution takes the place of drawing
 
 def _groups_for(N, groups):
-    if groups is None: return np.arange(N)
-    groups = _group_idxs(groups)
-    if len(groups) != N: raise ArgumentError(f"groups has {len(groups)} for {N} clips; expected one for each.")
-    return groups
+    return np.arange(N) if groups is None else _group_idxs(groups, N)
 
 def _draws(times, n_boot, seed, at_once=2_000_000):
     "How often each kind of group is drawn, (B,kinds) at a time."
@@ -335,7 +352,7 @@ def check_probs(
     targets, # (N,): class indices
 )->tuple: # (float64 (N,K), int64 (N,))
     "Probabilities and targets as arrays; raise where they are none."
-    probs = _array(probs).astype(float)
+    probs = _numbers('probs', probs).astype(float)
     if probs.ndim != 2 or not len(probs): raise ArgumentError(f"probs has shape {probs.shape}; expected (N,K), N >= 1.")
     if not np.isfinite(probs).all(): raise ArgumentError("probs has NaN or infinity. Did training diverge?")
     if (probs < -1e-6).any() or (np.abs(probs.sum(1)-1) > 1e-3).any():
@@ -418,12 +435,15 @@ def bootstrap_interval(
     within=(-math.inf,math.inf), # Smallest and largest value that the metric can have
 )->tuple: # (value, low, high); low and high are NaN where there is one group only
     "Any metric with a bootstrap interval over groups."
-    scores, targets = _array(scores), _array(targets)
+    scores, targets, within = _array('scores', scores), _array('targets', targets), _numbers('within', within)
+    if within.shape != (2,) or not within[0] <= within[1]: raise ArgumentError(f"within={within.tolist()}; expected (smallest, largest) value of the metric.")
     if len(scores) != len(targets) or not len(targets): raise ArgumentError(f"{len(scores)} scores, {len(targets)} targets; expected N of each, N >= 1.")
     groups = _groups_for(len(targets), groups)
     _check_level(level); check_at_least('n_boot', n_boot, 100)
     def value(rows):
-        v = float(metric(scores[rows], targets[rows]))
+        v = metric(scores[rows], targets[rows])
+        try: v = float(v)
+        except (TypeError, ValueError) as e: raise ArgumentError(f"metric gives {v!r:.99}; an interval needs one number ({e}).") from e
         if not math.isfinite(v): raise ArgumentError(f"metric gives {v} on {'the clips' if rows is all_ else 'some draws of the clips'}; an interval needs a number each time.")
         return v
     all_, sizes = np.arange(len(targets)), np.bincount(groups)

@@ -188,7 +188,7 @@ def _check_config(cfg, folder):
 
 def _calibration(cfg, folder):
     try: return Calibration(**cfg.get('calibration', {}))
-    except TypeError as e: raise CheckpointError(f"{folder}/config.json: calibration is not one ({e}).") from e
+    except (TypeError, ArgumentError) as e: raise CheckpointError(f"{folder}/config.json: calibration is not one ({e}).") from e
 
 def _weights(path, sha256, model):
     if not path.is_file():

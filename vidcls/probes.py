@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import ArgumentError, DataError, LabelError, check_choice, progress
+from .core import ArgumentError, DataError, LabelError, check_choice, check_whole, progress
 from .evaluate import check_asked, finite_scores
 from .metrics import cluster_wilson, paired_difference
 from .show import new_figure
@@ -94,6 +94,7 @@ def ask_damaged(
 )->pd.DataFrame: # A row for each clip: path, group, target; failed, '' or why it could not be read; the class index said under each damage, or -1
     "What a model says of each clip under each damage."
     check_asked(model, dl)
+    if not damages: raise ArgumentError(f"damages={damages!r}; give at least one, {{name: function (T, rng) -> frames (T,)}}, as in DAMAGES.")
     model.eval(); T, table = model.spec.n_frames, dl.dataset.table
     if T < 2: raise ArgumentError(f"n_frames={T} in the model's spec: there is no time to damage; accepted: a model that sees at least 2 frames.")
     said = pd.DataFrame(-1, range(len(table)), list(damages))
@@ -102,24 +103,31 @@ def ask_damaged(
         for row,reason in b.failed: failed[row] = reason
         if not len(b.labels): continue
         for n,f in damages.items():
-            idxs = np.stack([f(T, np.random.default_rng((seed, int(r)))) for r in b.rows])                 # each clip its own shuffle
-            x = b.clips[torch.arange(len(b.clips))[:,None], torch.from_numpy(idxs.copy())]
+            idxs = np.stack([_frames(n, f, T, np.random.default_rng((seed, int(r)))) for r in b.rows])     # each clip its own shuffle
+            x = b.clips[torch.arange(len(b.clips))[:,None], torch.from_numpy(idxs)]
             said.loc[b.rows.numpy(), n] = finite_scores(model, x).argmax(1).numpy()
-    if (said < 0).all(axis=None): raise DataError(f"none of the {len(table)} clips could be read; nothing to probe.")
     answers = pd.concat([table.df[['path','group']].assign(target=table.targets, failed=failed), said], axis=1)
     return answers[(said >= 0).any(axis=1) | (failed != '')].reset_index(drop=True)                         # what the loader gave
 
+def _frames(name, f, T, rng):
+    idxs = np.asarray(f(T, rng))
+    if idxs.shape != (T,) or idxs.dtype.kind not in 'iu' or not ((0 <= idxs) & (idxs < T)).all():
+        raise ArgumentError(f"damages: {name!r} gives the frames {idxs.tolist()}; accepted: {T} whole numbers, 0 to {T-1}.")
+    return idxs
+
+# %% ../nbs/42_probes.ipynb #report-of
 def report_of(
     answers:pd.DataFrame, # As ask_damaged gives it; of several models, one below the other, where each was asked about other clips
     model:str, # Its name
     n_classes:int, # K
 )->TimeReport:
     "What the answers say."
+    lost = [c for c in ('path', 'group', 'target', 'as it is') if c not in answers]
+    if lost: raise DataError(f"answers has no column {lost[0]!r}; it needs path, group, target, and a column for each damage, among them 'as it is'.")
     names = [c for c in answers if c not in ('path','group','target','failed')]
-    if 'as it is' not in names: raise DataError("answers has no column 'as it is', with which the others are compared.")
     read, failures = _read(answers)
-    y, groups = read.target.to_numpy(), read.group.to_numpy()
-    if max(y.max(), read[names].max().max()) >= n_classes: raise LabelError(f"answers has classes beyond n_classes={n_classes}; give the model's number.")
+    _check_classes(read[['target', *names]], check_whole('n_classes', n_classes))
+    y, groups = read.target.to_numpy(int), read.group.to_numpy()
     rows = [_probe_row(n, read[n].to_numpy(), read['as it is'].to_numpy(), y, groups) for n in names]
     return TimeReport(pd.DataFrame(rows).set_index('damage'), model, len(y), 1/n_classes, float(np.bincount(y).max()/len(y)), failures)
 
@@ -138,9 +146,17 @@ def probe_time(
 
 def _read(answers):
     "(the clips that were read, {path: reason} of the others)."
-    if 'failed' not in answers: return answers, {}                               # as it was kept before
-    lost = answers.failed.notna() & (answers.failed != '')                       # in a file, '' comes back as NaN
-    return answers[~lost], dict(zip(answers.path[lost], answers.failed[lost]))
+    failed = answers.failed if 'failed' in answers else pd.Series('', answers.index)         # as it was kept before
+    lost = failed.notna() & (failed != '')                                       # in a file, '' comes back as NaN
+    if lost.all(): raise DataError(f"none of the {len(answers)} clips could be read; nothing to probe.")
+    return answers[~lost], dict(zip(answers.path[lost], failed[lost]))
+
+def _check_classes(table, K):
+    odd = np.argwhere(~table.isin(range(K)).to_numpy())
+    if not len(odd): return
+    i, j = odd[0]
+    raise LabelError(f"answers says {table.iat[i,j]} under {table.columns[j]!r} (row {i}); accepted: classes, 0 to {K-1}, because n_classes={K}. "
+                     "A clip that could not be read has its reason in the column 'failed'.")
 
 def _probe_row(name, preds, base, y, groups):
     low, high = cluster_wilson(preds == y, groups)
@@ -153,21 +169,24 @@ def sweep_time(
     model, # Has .spec and .n_classes
     dl, # A loader, such as dls.test
     show:bool=True, # Show a progress bar?
-)->pd.DataFrame: # A row for each number of frames: frames, n clips that were read; stride, low and high; length, its low and high
+)->pd.DataFrame: # A row for each number of frames: frames, n clips that were read of n_expected; stride, low and high; length, its low and high; .attrs['failures'] names the others
     "Accuracy with fewer and fewer different frames: spread over the clip, or from its beginning."
     check_asked(model, dl)
     T, even = model.spec.n_frames, lambda n: lambda T, rng: (np.arange(T)*n//T)*T//n
     counts = sorted({max(1, T >> k) for k in range(T.bit_length())})
     first = lambda n: lambda T, rng: np.arange(T)*n//T
     asked = {f'{kind} {n}': f(n) for kind,f in (('stride', even), ('length', first)) for n in counts}
-    answers, rows = _read(ask_damaged(model, dl, asked, show=show))[0], []
+    answers = ask_damaged(model, dl, asked, show=show)
+    (read, failures), rows = _read(answers), []
     for n in counts:
-        row = dict(frames=n, n=len(answers))
+        row = dict(frames=n, n=len(read), n_expected=len(answers))
         for kind in ('stride', 'length'):
-            right = (answers[f'{kind} {n}'] == answers.target).to_numpy()
-            row |= dict(zip((kind, f'{kind}_low', f'{kind}_high'), (right.mean(), *cluster_wilson(right, answers.group.to_numpy()))))
+            right = (read[f'{kind} {n}'] == read.target).to_numpy()
+            row |= dict(zip((kind, f'{kind}_low', f'{kind}_high'), (right.mean(), *cluster_wilson(right, read.group.to_numpy()))))
         rows.append(row)
-    return pd.DataFrame(rows)
+    sweep = pd.DataFrame(rows)
+    sweep.attrs['failures'] = failures                                          # {path: reason}, as in a TimeReport
+    return sweep
 
 def plot_sweep(
     sweep:pd.DataFrame, # As sweep_time gives it

@@ -6,19 +6,20 @@
 __all__ = ['COLUMNS', 'EVENTS', 'SIGNALS', 'History', 'plot_history', 'train_epoch', 'accumulate', 'take_step', 'validate',
            'in_groups', 'Callback', 'EarlyStopping', 'EMA', 'Thaw', 'Bars', 'row_line', 'Trackers', 'Run',
            'leave_group', 'leave_at_exit', 'Finite', 'Checkpoints', 'run_state', 'unsharded', 'sharded_like',
-           'listening', 'memory_advice', 'is_out_of_memory', 'fit', 'LRFound', 'lr_find', 'put_back']
+           'listening', 'memory_advice', 'is_out_of_memory', 'fit', 'fit_whole', 'LRFound', 'lr_find', 'put_back']
 
 # %% ../nbs/32_train.ipynb #import-copy-json-time
-import atexit, copy, hashlib, json, math, re, signal, sys, tempfile, threading, time, warnings
+import atexit, copy, hashlib, json, math, re, signal, sys, tempfile, threading, time, traceback, warnings
 from contextlib import contextmanager, nullcontext
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .checkpoint import latest_checkpoint, random_state, save_checkpoint, set_random_state
-from .core import ArgumentError, CheckpointError, LabelError, VidclsError, atomic_path, check_at_least, check_choice
-from .core import check_whole, in_notebook, patch, progress_on
+from .core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, atomic_path, check_at_least, check_choice
+from .core import check_whole, in_notebook, patch, pick_device, progress_on
 from .data.loaders import WaitTimer
 from .losses import LabelSmoothingCrossEntropy
 from .models.layers import VideoModel
@@ -68,7 +69,8 @@ class History:
         path, # As save wrote it
     ):
         "Read it back."
-        return cls(**json.loads(Path(path).read_text()))
+        try: return cls(**json.loads(Path(path).read_text()))
+        except (OSError, ValueError, TypeError) as e: raise CheckpointError(f"{path}: not a history that vidcls wrote ({type(e).__name__}: {e}).") from e
 
 # %% ../nbs/32_train.ipynb #plot-history
 def plot_history(
@@ -103,6 +105,7 @@ def train_epoch(
             run.note(batch)
         if n: take_step(run)
         run('after_batch')
+        if run.stopping: return                                          # before the next clips are asked for
 
 def accumulate(
     run, # A Run
@@ -129,9 +132,10 @@ def take_step(
     run('before_step')
     if run.finite:
         run.opt.step()
-        if not run.acc.optimizer_step_was_skipped: run.sched.step()      # half precision skips steps that overflow
-        run.train_loss += run.step_loss
-        run.step += 1; run('after_step')
+        if not run.acc.optimizer_step_was_skipped:                       # half precision skips steps that overflow
+            run.sched.step()
+            run.train_loss += run.step_loss
+            run.step += 1; run('after_step')
     elif run.scaled: run.acc.scaler.update()                             # else the next step finds it half done
     run.opt.zero_grad(set_to_none=True); run.n_steps += 1; run.step_loss = torch.zeros((), device=run.acc.device)
 
@@ -151,6 +155,7 @@ def validate(
         if not len(batch.labels): continue
         out = run.judged(run.spec.to_model(batch.clips)).float()
         for kept, new in zip((logits, labels), run.acc.gather_for_metrics((out, batch.labels))): kept.append(new.cpu())
+    if run.agree() in SIGNALS: return {}
     if not logits: raise VidclsError("no validation clip could be read; see on_error in the loaders.")
     logits, labels = torch.cat(logits), torch.cat(labels)
     found = dict(valid_loss=run.loss_on_cpu(logits, labels), accuracy=(logits.argmax(1) == labels).float().mean().item())
@@ -232,6 +237,8 @@ class EMA(Callback):
         for k,v in self.shadow.items():
             if v.is_floating_point(): v.lerp_(new[k].to(v.dtype), 1-d)
             else: v.copy_(new[k])
+
+    def after_fit(self, run): self.shadow = None                         # the next training has its own average
 
 class Thaw(Callback):
     "Freeze layers at the start and let them learn from certain epochs on."
@@ -416,7 +423,10 @@ def _engine(self:Run):
 @patch
 def _optimizer(self:Run, net):
     rates = {k: self.cfg[k] for k in ('layer_decay', 'backbone')}
-    return OPTIMIZERS[self.cfg['optimizer']](net, self.cfg['lr'], self.cfg['wd'], **self.cfg['opt_args'], **rates)
+    try: return OPTIMIZERS[self.cfg['optimizer']](net, self.cfg['lr'], self.cfg['wd'], **self.cfg['opt_args'], **rates)
+    except (TypeError, ValueError) as e:
+        if isinstance(e, VidclsError): raise
+        raise ArgumentError(f"opt_args={self.cfg['opt_args']!r}: {e}") from e
 
 @patch
 def _whole(self:Run):
@@ -470,7 +480,10 @@ def batches(self:Run,
     if skip and hasattr(source, 'load_state_dict'): loader = source; source.load_state_dict(dict(epoch=self.epoch, start=self.rows_done))
     elif skip: loader = _without(loader, skip)
     if skip: loader = _as_begun(loader, self.chance)
-    for b in loader: yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
+    try:
+        for b in loader: yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
+    except WorkerError:                                                  # a signal to all processes ends the workers of the loader too
+        if self.stopping not in SIGNALS: raise
 
 def _as_begun(loader, chance):
     "A loader draws when it begins, an order or a seed: the same again. Then the generators go on where they were."
@@ -627,7 +640,7 @@ def _check_folder(folder):
 def _every(every):
     "(minutes, steps)"
     if every is None: return None, 0
-    if isinstance(every, str) and every.endswith('min'): return check_at_least('every', float(every[:-3]), 0), 0
+    if isinstance(every, str) and re.fullmatch(r'[0-9.]+min', every): return check_at_least('every', float(every[:-3]), 0), 0
     if isinstance(every, str): raise ArgumentError(f"every={every!r}; accepted: a whole number of steps, or minutes as in '10min'.")
     return None, check_whole('every', every)
 
@@ -647,7 +660,7 @@ def run_state(
                 epoch=run.epoch + ended, step=run.step, n_steps=run.n_steps, done=0 if ended else run.done,
                 rows_done=0 if ended else run.rows_done, epoch_steps=run.epoch_steps, rate=run.rate,
                 elapsed=0. if ended else run.elapsed + time.perf_counter()-run.started,
-                callbacks=[[type(c).__name__, c.state_dict()] for c in run.callbacks])
+                callbacks=[[type(c).__name__, getattr(c, 'state_dict', dict)()] for c in run.callbacks if not isinstance(c, (Bars, Trackers))])
 
 def unsharded(
     nest, # Of tensors, some laid out over the processes (FSDP)
@@ -684,9 +697,11 @@ def restore(self:Run,
     if state['scaler'] is not None and self.acc.scaler is not None: self.acc.scaler.load_state_dict(state['scaler'])
     self.hist, self.best = History(**state['hist']), state['best']
     for k in ('epoch', 'step', 'n_steps', 'done', 'rows_done', 'elapsed', 'epoch_steps', 'rate'): setattr(self, k, state[k])
-    for cb,(name,kept) in zip(self.callbacks, state['callbacks']):
-        if name != type(cb).__name__: raise CheckpointError(f"{path} was kept with other callbacks: {name} there, {type(cb).__name__} here.")
-        cb.load_state_dict(kept)
+    cbs, there = [c for c in self.callbacks if not isinstance(c, (Bars, Trackers))], state['callbacks']      # who only looks on may change
+    for i in range(max(len(cbs), len(there))):
+        cb, (name,kept) = cbs[i] if i < len(cbs) else None, there[i] if i < len(there) else (None, {})
+        if name != (own := cb and type(cb).__name__): raise CheckpointError(f"{path} was kept with other callbacks: {name} there, {own} here.")
+        if hasattr(cb, 'load_state_dict'): cb.load_state_dict(kept)
     own = state['own'][self.acc.process_index]
     self.train_loss, self.chance = own['train_loss'].to(self.acc.device), own['begun']
     set_random_state(own['now']); self.gen.set_state(own['gen'])
@@ -704,6 +719,7 @@ def listening(
         what = 'interrupted' if number == signal.SIGINT else 'SIGTERM'
         if what == run.wish == 'interrupted' and run.acc.num_processes == 1: raise KeyboardInterrupt   # launchers pass one on: heard twice
         run.wish = None; run.stop(what)
+        if number == signal.SIGTERM: signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # PyTorch's raises wherever we are, when workers end
     numbers = [signal.SIGTERM] + [signal.SIGINT]*(signal.getsignal(signal.SIGINT) is not signal.SIG_IGN)
     before = {n: signal.signal(n, heard) for n in numbers}
     try: yield
@@ -735,7 +751,11 @@ def is_out_of_memory(
 # %% ../nbs/32_train.ipynb #check-2
 def _check(model, dls, cfg, metrics):
     "Does the model fit the data, and do the numbers make sense?"
+    if not hasattr(model, 'spec'): raise ArgumentError(f"model is a {type(model).__name__} without a spec; accepted: what create_model gives.")
+    if not (hasattr(dls, 'train') and hasattr(dls, 'valid')):
+        raise ArgumentError(f"dls is a {type(dls).__name__}; accepted: what loaders(table, model.spec) gives.")
     check_whole('epochs', cfg['epochs']); check_whole('accum', cfg['accum'])
+    check_whole('seed', cfg['seed'], 0); check_choice('resume', cfg['resume'], (True, False, 'auto'))
     if cfg['clip'] is not None: check_at_least('clip', cfg['clip'], 1e-6)
     if not (isinstance(cfg['lr'], (int, float)) and 0 < cfg['lr'] < 10):
         raise ArgumentError(f"lr={cfg['lr']!r}; accepted: above 0 and below 10, 1e-3 is a common start.")
@@ -757,6 +777,15 @@ def _check(model, dls, cfg, metrics):
                          f"make it with n_classes={n} or call model.reset_classifier({n}).")
     _check_labels(dls)
 
+def _check_kinds(callbacks, metrics, functions):
+    "Is there a function where one is asked for?"
+    if not isinstance(callbacks, (list, tuple)): raise ArgumentError(f"callbacks is a {type(callbacks).__name__}; accepted: a list.")
+    for c in callbacks:
+        if isinstance(c, type): raise ArgumentError(f"callbacks holds the class {c.__name__}; give an object: {c.__name__}(…).")
+    if not isinstance(metrics, (dict, type(None))): raise ArgumentError(f"metrics is a {type(metrics).__name__}; accepted: a dictionary {{name: function}}.")
+    for name,f in (functions | {f'metrics[{k!r}]': f for k,f in (metrics or {}).items()}).items():
+        if f is not None and not callable(f): raise ArgumentError(f"{name}={f!r}; accepted: a function, or an object that is called as one.")
+
 def _check_trackers(trackers, out):
     "Can accelerate make them?"
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -772,6 +801,8 @@ def _check_freeze(model, freeze):
     if freeze is None: return
     if not hasattr(model, 'layer_groups'):
         raise ArgumentError(f"freeze={freeze!r} needs to know the layers of {type(model).__name__}; models of create_model can say them.")
+    if still := [n for n,p in model.named_parameters() if not p.requires_grad]:
+        raise ArgumentError(f"freeze={freeze!r} and {still[0]}, frozen by hand: the plan alone should say what learns. freeze_layers(model, 0) thaws all.")
     most = len(model.layer_groups())-1
     for epoch,n in (freeze if isinstance(freeze, dict) else {0: freeze}).items():
         if not -most <= check_whole('freeze', n, -math.inf) <= most:
@@ -833,7 +864,7 @@ def fit(
     dls, # ClipLoaders, made with model.spec
     epochs:int=10, # Passes over the training clips, >= 1
     lr:float=1e-3, # Peak learning rate: 1e-3 from scratch, 1e-4 with pretrained weights
-    wd:float=.05, # Weight decay of matrices (biases and norms have none)
+    wd:float|None=None, # Weight decay of matrices (biases and norms have none); None takes the optimiser's: 0.05 for AdamW, 1e-4 for SGD
     warmup:float|None=None, # Epochs in which lr rises; None takes 5, or a fifth of a short training
     smoothing:float=.1, # Label smoothing, in [0,1); not used where a loss is given
     clip:float|None=1., # Largest norm of the gradient; None doesn't clip
@@ -868,6 +899,8 @@ def fit(
     cfg = {k: v for k,v in locals().items() if k not in ('model', 'dls', 'augment', 'mix', 'loss', 'metrics', 'callbacks')}
     cfg |= dict(warmup=min(5, epochs/5) if warmup is None else check_at_least('warmup', warmup, 0), opt_args=opt_args or {},
                 precision=_precision(precision))
+    if wd is None: cfg['wd'] = signature(OPTIMIZERS[check_choice('optimizer', optimizer, OPTIMIZERS)]).parameters['weight_decay'].default
+    _check_kinds(callbacks, metrics, dict(augment=augment, mix=mix, loss=loss))
     _check(model, dls, cfg, metrics)
     cfg['about'] = _about(model, dls, cfg, augment, mix, loss, metrics)
     if (resume or every is not None) and out is None: raise ArgumentError("resume and every need out=, the folder for checkpoints.")
@@ -878,10 +911,21 @@ def fit(
     try:
         run = Run(model, dls, cfg, _callbacks(cfg, callbacks), augment, mix, loss, metrics)
         resumed = _resumed(run, resume, out)
-    except BaseException: _release(model); raise
+    except BaseException: _release(model, model); raise
     return _train(run, resumed)
 
+def fit_whole(
+    model, # As for fit
+    dls, # As for fit
+    **kwargs, # As for fit
+)->History:
+    "`fit` for comparisons of several trainings: a Ctrl-C ends them all, so that no half-trained model is counted."
+    hist = fit(model, dls, **kwargs)
+    if hist.interrupted: raise KeyboardInterrupt
+    return hist
+
 def _precision(asked):
+    if asked == 'fp16' and pick_device().type == 'cpu': raise ArgumentError("precision='fp16' needs a GPU; on a CPU take 'no' or 'bf16'.")
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return check_choice('precision', asked or ('bf16' if bf16 else 'no'), ('no', 'fp16', 'bf16'))
 
@@ -899,6 +943,7 @@ def _callbacks(cfg, own):
 def _resumed(run, resume, out):
     "Go back to the newest checkpoint, if that is wanted and there is one."
     if not resume: return False
+    run.acc.wait_for_everyone()                                          # the first process may still be keeping the last one
     path, state = latest_checkpoint(Path(out)/'checkpoints')
     if run.acc.num_processes > 1:
         from accelerate.utils import gather_object
@@ -923,6 +968,7 @@ def _train(run, resumed):
     except Exception as e:
         if not is_out_of_memory(e): raise
         advice = memory_advice(run, e)
+        traceback.clear_frames(e.__traceback__)                          # or the error would hold on to what filled the memory
         run.opt.zero_grad(set_to_none=True); run.xb = run.logits = run.loss = None
         if torch.cuda.is_available(): torch.cuda.empty_cache()
         raise VidclsError(advice) from None
@@ -984,16 +1030,18 @@ def _better(new, old, monitor='accuracy'):
         return [-math.inf if math.isnan(v) else v for v in (value, loss)]
     return worth(new) > worth(old)
 
-def _release(model):
+def _release(model, given):
+    "Let accelerate forget a model."
     from accelerate.state import AcceleratorState
     from accelerate.utils import extract_model_from_parallel
     extract_model_from_parallel(model, keep_fp32_wrapper=False)
+    vars(given).pop('_is_accelerate_prepared', None)                     # or the next fit would leave it on its device and in full precision
     AcceleratorState._reset_state()                                      # or a second fit could not choose its precision
 
 def _unwrap(run):
     "Best weights into the model; accelerate's wrapping off, so that it computes in full precision again."
     device = run.acc.device
-    _release(run.model)
+    _release(run.model, run.given)
     if run.best is not None: run.given.load_state_dict(run.best)
     run.given.to(device).eval()
 

@@ -406,14 +406,15 @@ class ClipLoader(DataLoader):
 
     def _batches(self):
         ds = self.dataset
-        if self.num_workers: return self._from_processes(super().__iter__())
+        if self.num_workers: return self._from_processes(super().__iter__)
         if ds.store is not None: return super().__iter__()
         return thread_batches(self.batch_sampler, ds.read, self._buffers, self.threads, self.limit_s,
                               lambda key: ds.paths[key[1]])
 
-    def _from_processes(self, batches):
-        try: yield from batches
+    def _from_processes(self, begin):
+        try: yield from begin()
         except RuntimeError as e:
+            self._iterator = None                                        # with its dead workers; the next epoch has new ones
             if isinstance(e, WorkerError) or 'DataLoader' not in str(e): raise
             at = ', '.join(str(self.dataset.paths[i]) for i in self.dataset.current)
             raise WorkerError(f"{str(e).splitlines()[0].rstrip('. ')}; the worker processes were at: {at}. "
