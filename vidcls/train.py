@@ -105,7 +105,6 @@ def train_epoch(
             run.note(batch)
         if n: take_step(run)
         run('after_batch')
-        if run.stopping: return                                          # before the next clips are asked for
 
 def accumulate(
     run, # A Run
@@ -133,8 +132,7 @@ def take_step(
     if run.finite:
         run.opt.step()
         if not run.acc.optimizer_step_was_skipped:                       # half precision skips steps that overflow
-            run.sched.step()
-            run.train_loss += run.step_loss
+            run.sched.step(); run.train_loss += run.step_loss
             run.step += 1; run('after_step')
     elif run.scaled: run.acc.scaler.update()                             # else the next step finds it half done
     run.opt.zero_grad(set_to_none=True); run.n_steps += 1; run.step_loss = torch.zeros((), device=run.acc.device)
@@ -146,8 +144,7 @@ def validate(
     batches, # The validation clips
 )->dict: # The row, with valid_loss, accuracy, and what the metrics gave; empty where a signal broke it off
     "Judge the weights on clips that are not trained on, over all processes."
-    run('before_validate')
-    run.judged.eval()
+    run('before_validate'); run.judged.eval()
     logits, labels = [], []
     for batch in batches:
         if run.agree() in SIGNALS: return {}
@@ -403,7 +400,9 @@ class Run:
 def leave_group():
     "Leave the group of processes, unless an error ends this one."
     import torch.distributed as dist
-    if dist.is_available() and dist.is_initialized() and not hasattr(sys, 'last_value'): dist.destroy_process_group()
+    if dist.is_available() and dist.is_initialized() and not hasattr(sys, 'last_value'):
+        time.sleep(.1)                                                   # threads of the group put the tensors of the last exchange down
+        dist.destroy_process_group()
 
 def leave_at_exit():
     "Let Python call leave_group, once, when it ends."
@@ -481,7 +480,9 @@ def batches(self:Run,
     elif skip: loader = _without(loader, skip)
     if skip: loader = _as_begun(loader, self.chance)
     try:
-        for b in loader: yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
+        for b in loader:
+            yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
+            if self.stopping in SIGNALS: return                          # before more clips are asked for
     except WorkerError:                                                  # a signal to all processes ends the workers of the loader too
         if self.stopping not in SIGNALS: raise
 
