@@ -563,10 +563,24 @@ def test_a_curriculum_and_a_balance_are_not_mixed_and_stages_keep_their_own_chec
     dls = loaders(table, model.spec, bs=16, balance='balanced')
     with pytest.raises(ArgumentError, match="balance='balanced'; leave one out"):
         fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.part('train'))))], show=False)
+    n = len(table.part('train'))
+    halt = type('Halt', (Callback,), dict(after_batch=lambda self, run: run.n_steps == 2 and run.stop('enough')))
+    again = lambda scores, *more: fit(small(), loaders(table, model.spec, bs=16), epochs=2, callbacks=[Curriculum(scores), *more], out=tmp_path/'plan', resume='auto', show=False)
+    again(np.arange(n), halt())
+    with pytest.raises(CheckpointError, match='other scores'): again(-np.arange(n), halt())
+    shutil.rmtree(tmp_path/'plan')
     stages, how = [dict(n_frames=4, bs=32, epochs=1), dict(n_frames=8, bs=16, epochs=1)], dict(arguments=dict(dim=48, depth=2), out=tmp_path, show=False)
     fit_stages('videomae_tiny', table, stages, **how)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['stage_0', 'stage_1']
     assert [len(h) for h in fit_stages('videomae_tiny', table, stages, resume='auto', **how)[1]] == [1, 1]
+
+def test_a_teacher_can_learn_afterwards_and_is_not_the_student(clips):
+    teacher, model = small(), small()
+    dls = loaders(from_folder(clips), model.spec, bs=32)
+    fit(model, dls, epochs=1, callbacks=[Distill(teacher)], show=False)
+    assert all(p.requires_grad and p.grad is None for p in teacher.parameters()) and len(fit(teacher, dls, epochs=1, show=False)) == 1
+    with pytest.raises(ArgumentError, match='the student itself'): fit(model, dls, epochs=1, callbacks=[Distill(model)], show=False)
+    with pytest.raises(ArgumentError, match='without a spec'): Distill('x')
 
 def test_weight_decay_is_the_optimisers_own(clips):
     model = small()

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import ArgumentError, atomic_path, seed_everything
+from .core import ArgumentError, CheckpointError, atomic_path, seed_everything
 from .data.loaders import loader, loaders
 from .distill import gains_table
 from .models.weights import fit_in
 from .models.zoo import create_model
-from .train import Callback, fit_whole
+from .train import Callback, _digest, fit_whole
 
 # %% ../nbs/39_curriculum.ipynb #curriculum
 class Curriculum(Callback):
@@ -47,6 +47,11 @@ class Curriculum(Callback):
         if self.sampler.balance: raise ArgumentError(f"a curriculum draws by its own weights, and the loader by balance={self.sampler.balance!r}; leave one out.")
         if len(self.scores) != self.sampler.n: raise ArgumentError(f"{len(self.scores)} scores for {self.sampler.n} training clips.")
         self.before = self.sampler.weights
+
+    def state_dict(self): return dict(plan=[_digest(self.scores), self.start, self.full])
+
+    def load_state_dict(self, state):
+        if state != self.state_dict(): raise CheckpointError("the training to go on with had other scores, start or full. Take another folder.")
 
     def before_epoch(self, run):
         n = max(1, round(self.share(run.epoch, run.epochs)*len(self.scores)))

@@ -61,6 +61,7 @@ class Distill(Callback):
         features:float=0., # Weight of the distance between features, >= 0
         cache=None, # Folder in which answers are kept; needs a SeededAugment, and clips that are loaded the same each time
     ):
+        if not hasattr(teacher, 'spec'): raise ArgumentError(f"teacher is a {type(teacher).__name__} without a spec; accepted: what create_model gives.")
         if not 0 <= check_at_least('alpha', alpha, 0) <= 1: raise ArgumentError(f"alpha={alpha}; accepted: from 0 to 1.")
         if features and cache is not None:
             raise ArgumentError(f"cache keeps answers, and features={features} needs the teacher itself each time; leave one out.")
@@ -75,12 +76,13 @@ class Distill(Callback):
         return self.bridge
 
     def before_fit(self, run):
+        if self.teacher is run.given: raise ArgumentError("the teacher is the student itself; give a trained model, such as copy.deepcopy of this one.")
         t, s = self.teacher.spec, run.spec
         if (t.n_frames, t.size, t.channels) != (s.n_frames, s.size, s.channels) or self.teacher.n_classes != run.net.n_classes:
             raise SpecMismatchError(f"the teacher takes {t.n_frames} x {t.size}² {t.channels} and tells {self.teacher.n_classes} classes, the student "
                                     f"{s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; both must see and tell the same.")
         if run.mix and self.cache is not None: raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
-        self.teacher = self.teacher.to(run.acc.device).eval().requires_grad_(False)
+        self.teacher = self.teacher.to(run.acc.device).eval()
         if self.cache is not None: self._open_cache(run)
         self.seen = {}
         self.hooks = [m.head.register_forward_pre_hook(lambda mod, x, who=who: self.seen.__setitem__(who, x[0]))

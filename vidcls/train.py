@@ -720,7 +720,8 @@ def listening(
         what = 'interrupted' if number == signal.SIGINT else 'SIGTERM'
         if what == run.wish == 'interrupted' and run.acc.num_processes == 1: raise KeyboardInterrupt   # launchers pass one on: heard twice
         run.wish = None; run.stop(what)
-        if number == signal.SIGTERM: signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # PyTorch's raises wherever we are, when workers end
+        if number == signal.SIGTERM and hasattr(signal, 'SIGCHLD'):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)                # PyTorch's raises wherever we are, when workers end
     numbers = [signal.SIGTERM] + [signal.SIGINT]*(signal.getsignal(signal.SIGINT) is not signal.SIG_IGN)
     before = {n: signal.signal(n, heard) for n in numbers}
     try: yield
