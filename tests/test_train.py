@@ -488,7 +488,7 @@ def test_steps_that_half_precision_skips_are_in_no_mean(clips, monkeypatch):
     assert len(hist.bad_steps) == len(seen)-len(good) > 0 and see.step == len(good) > 0
     assert hist['train_loss'][0] == pytest.approx(np.mean(good), abs=1e-4)
 
-KILLED = """
+GROUP = """
 import os, signal, sys
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
@@ -506,7 +506,7 @@ if __name__ == '__main__':
 @linux
 def test_a_signal_to_all_processes_ends_in_a_checkpoint(tmp_path, clips):
     "As service managers send it: the loader's workers get it too, and die of it."
-    (tmp_path/'killed.py').write_text(KILLED)
+    (tmp_path/'killed.py').write_text(GROUP)
     done = subprocess.run([sys.executable, tmp_path/'killed.py', clips, tmp_path/'out'], capture_output=True, text=True, timeout=120)
     assert done.returncode == 143, done.stderr[-2000:]
     assert [p.name for p in (tmp_path/'out'/'checkpoints').iterdir()] == ['step_000000005']
