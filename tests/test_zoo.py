@@ -337,8 +337,8 @@ def test_both_ports_of_i3d(tmp_path):
 
 # --- hubs and folders
 
-def run_offline(code, home):
-    env = {**os.environ, 'HF_HOME': str(home), 'HF_HUB_OFFLINE': '1'}
+def run_offline(code, cache):
+    env = {**os.environ, 'HF_HOME': str(cache), 'HF_HUB_OFFLINE': '1'}
     return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
 
 def test_a_hub_id_is_found_in_the_cache(tmp_path):

@@ -390,7 +390,8 @@ def _ahead(dl, rank, world, spec, views):
         window = (None,None) if ds.windows is None else ds.windows[row]
         try: return row, load_views(file, spec, views, ds.backend, window), None
         except VideoReadError as e:
-            if ds.on_error == 'raise': raise (VideoReadError(ds.paths[row], e.reason) if hasattr(file, 'read') else e) from e
+            if ds.on_error == 'raise' and hasattr(file, 'read'): raise VideoReadError(ds.paths[row], e.reason) from e
+            if ds.on_error == 'raise': raise
             return row, None, e.reason
     threads = min(8, os.cpu_count() or 1)
     ahead = max(1, min(2*threads, AHEAD_BYTES//clip_bytes(spec, len(views))))
@@ -590,8 +591,9 @@ def combine(
     of:str='probs', # What is averaged: 'probs' or 'logits'
 )->EvalRecord:
     "The record of an ensemble, made from those of its members."
-    records = list(_named(records).values())
-    clips, first = list(_side_by_side(_named(records)).values()), records[0]
+    named = _named(records)
+    clips, records = list(_side_by_side(named).values()), list(named.values())
+    first = records[0]
     columns, seeds = _columns(first), {r.seed for r in records}
     probs = average_scores([c[columns].to_numpy(float) for c in clips], weights, of, given='probs')
     return record_of(first.clips.drop(columns=['predicted', *columns]), probs, first.labels, dataset=first.dataset, split=first.split,

@@ -50,8 +50,8 @@ def class_table(
     "How each class fares."
     conf = np.array(rec.confusion)
     t = per_class(conf, rec.labels)[['n','recall','precision','f1']]
-    own = lambda l: rec.clips[rec.clips.label == l]
-    bounds = [cluster_wilson((own(l).predicted == l).to_numpy(), own(l).group) if n else (np.nan, np.nan) for l,n in zip(t.index, t.n)]
+    own = dict(list(rec.clips.groupby('label')))
+    bounds = [cluster_wilson((own[l].predicted == l).to_numpy(), own[l].group) if l in own else (np.nan, np.nan) for l in t.index]
     t.insert(2, 'low', [b[0] for b in bounds]); t.insert(3, 'high', [b[1] for b in bounds])
     mistaken = {}
     for true,said,n in most_confused(conf, rec.labels): mistaken.setdefault(true, f'{said} ({n})')
