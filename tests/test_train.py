@@ -615,6 +615,33 @@ def test_out_of_memory_ends_in_advice(clips):
     with pytest.raises(VidclsError, match=r'batches of 16 clips of 8 x 32 x 32 .*bs=8 with accum=2 .*set_grad_checkpointing.*n_frames=4 instead of 8'):
         fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, callbacks=[Huge()], show=False)
 
+def test_a_model_that_does_not_fit_ends_in_advice(clips):
+    dls, model = loaders(from_folder(clips), small().spec, bs=16), small()
+    model.to = lambda *args, **kwargs: torch.empty(2**50)                    # as a model that is too large for the device
+    with pytest.raises(VidclsError, match=r"before the first step \(.*can't allocate memory.* the weights of VideoMAE alone take 0\.0 GB.*smaller model"):
+        fit(model, dls, epochs=1, show=False)
+
+def test_a_metric_that_gives_no_number_is_found_before_the_first_step(clips):
+    dls, seen = loaders(from_folder(clips), small().spec, bs=16), []
+    class Steps(Callback):
+        def before_epoch(self, run): seen.append(run.epoch)
+    for f,why in ((lambda logits, y: None, 'TypeError'), (lambda logits, y: logits, '[Ee]lement'), (lambda logits: 0., 'takes 1 positional argument')):
+        with pytest.raises(ArgumentError, match=rf"metrics\['mine'\] fails on logits \(8,8\) and labels \(8,\): .*{why}"):
+            fit(small(), dls, epochs=1, metrics={'mine': f}, callbacks=[Steps()], show=False)
+    assert not seen
+
+def test_deterministic_algorithms_are_enough(clips):
+    torch.use_deterministic_algorithms(True)
+    try:
+        for name,kw in (('videomae_tiny', {}), ('i3d_tiny', dict(size=32, n_frames=8))):
+            dls = loaders(from_folder(clips), create_model(name, n_classes=8, **kw).spec, bs=32)
+            def run():
+                seed_everything(0); model = create_model(name, n_classes=8, **kw)
+                return strip(fit(model, dls, epochs=1, augment=roll_clips, mix=Mixup(8), ema=.9, show=False)), flat(model)
+            (h1,w1), (h2,w2) = run(), run()
+            assert h1 == h2 and torch.equal(w1, w2), name
+    finally: torch.use_deterministic_algorithms(False)
+
 def test_two_fits_leave_no_threads_and_no_hooks(clips):
     import gc, threading
     model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)

@@ -744,6 +744,13 @@ def memory_advice(
     return (f"out of memory with batches of {bs} clips of {T} x {S} x {S} ({str(error).splitlines()[0][:120]}). What helps, "
             "the gentlest first: " + '; '.join(ways) + ". find_batch_size() tries sizes for you.")
 
+def _too_large(model, error):
+    "What to say where not even the model fits."
+    gb = 4*sum(p.numel() for p in model.parameters())/1e9
+    return (f"out of memory before the first step ({str(error).splitlines()[0][:120]}): the weights of {type(model).__name__} alone take {gb:.1f} GB, "
+            "with gradients and AdamW's state four times that, and the clips come on top. What helps: another process on this device ended, "
+            "a smaller model, freeze=, several GPUs with FSDP.")
+
 def is_out_of_memory(
     e:BaseException, # What was raised
 )->bool:
@@ -777,7 +784,15 @@ def _check(model, dls, cfg, metrics):
     if model.n_classes != n:
         raise LabelError(f"the model tells {model.n_classes} classes, the data have {n}; "
                          f"make it with n_classes={n} or call model.reset_classifier({n}).")
-    _check_labels(dls)
+    _check_labels(dls); _check_metrics(metrics or {}, n)
+
+def _check_metrics(metrics, K):
+    "Does each give a number? Asked with made-up answers, or it would be found when the first epoch is over."
+    for name,f in metrics.items():
+        try: float(f(torch.eye(K), torch.arange(K)))
+        except Exception as e:
+            raise ArgumentError(f"metrics[{name!r}] fails on logits ({K},{K}) and labels ({K},): {type(e).__name__}: {e}; "
+                                "accepted: a function (logits (N,K), labels (N,)) -> number.") from e
 
 def _check_kinds(callbacks, metrics, functions):
     "Is there a function where one is asked for?"
@@ -913,7 +928,10 @@ def fit(
     try:
         run = Run(model, dls, cfg, _callbacks(cfg, callbacks), augment, mix, loss, metrics)
         resumed = _resumed(run, resume, out)
-    except BaseException: _release(model, model); raise
+    except BaseException as e:
+        _release(model, model)
+        if is_out_of_memory(e): raise VidclsError(_too_large(model, e)) from None
+        raise
     return _train(run, resumed)
 
 def fit_whole(
