@@ -319,7 +319,7 @@ def matrix_rate(
 RUNS = {  # name of a run: (model, its arguments, learning rate, epochs)
     'VideoMAE':                ('videomae_tiny', {}, 2e-3, 20),
     'TimeSformer, divided':    ('timesformer_tiny', {}, 1e-3, 20),
-    'TimeSformer, joint':      ('timesformer_tiny', {'attention': 'joint'}, 1e-3, 80),
+    'TimeSformer, joint':      ('timesformer_tiny', {'attention': 'joint'}, 1e-3, 60),
     'TimeSformer, space only': ('timesformer_tiny', {'attention': 'space'}, 1e-3, 20),
     'I3D':                     ('i3d_tiny', {}, 2e-3, 15),
     'MViTv2':                  ('mvit_v2_tiny', {}, 1e-3, 15),
