@@ -8,7 +8,8 @@ __all__ = ['app', 'Data', 'Label', 'Group', 'OnError', 'Folder', 'bench', 'demo_
            'list_videos', 'cli_download', 'cli_shard', 'cli_benchmark_loader', 'cli_benchmark_step',
            'cli_benchmark_inference', 'cli_benchmark_views', 'cli_benchmark_models', 'cli_benchmark_fit',
            'cli_benchmark_techniques', 'cli_benchmark_time', 'cli_benchmark_imbalance', 'cli_benchmark_noise',
-           'cli_benchmark_distill', 'cli_benchmark_curriculum', 'cli_benchmark_real', 'cli_doctor', 'main']
+           'cli_benchmark_distill', 'cli_benchmark_curriculum', 'cli_benchmark_stages', 'cli_benchmark_real',
+           'cli_doctor', 'main']
 
 # %% ../nbs/54_cli.ipynb #import-sys
 import sys
@@ -513,6 +514,16 @@ def cli_benchmark_curriculum(
     "Orders of learning, with their controls: minutes for each seed."
     from vidcls.curriculum import compare_curriculum, curriculum_table
     _say(curriculum_table(compare_curriculum(out, range(seeds))).round(3).to_string(index=False))
+
+@bench.command('stages')
+def cli_benchmark_stages(
+    out: Annotated[Path, Option(help='Folder for the runs; what is there is not run again.')] = Path('runs/stages'),
+    seeds: Annotated[int, Option(help='Repetitions.', min=1)] = 3,
+):
+    "Small clips first, against full size, for the same number of operations: minutes for each seed."
+    from vidcls.curriculum import STAGES, compare_stages
+    from vidcls.distill import gains_table
+    _say(gains_table(compare_stages(out, range(seeds)), STAGES).round(3).to_string(index=False))
 
 @bench.command('real')
 def cli_benchmark_real(

@@ -194,8 +194,7 @@ def compare_distillation(
                 cbs = [] if TEACHING[arm] is None else [Distill(untrained if 'untrained' in arm else teacher, **TEACHING[arm])]
                 fit_whole(student, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
                 right = _right(student, loader(few.part('test'), student.spec))
-                with atomic_path(path(arm, seed)) as f:
-                    f.write_text(json.dumps(dict(arm=arm, seed=seed, accuracy=float(np.mean(right)), n=len(right), right=[int(r) for r in right])))
+                _keep_run(path(arm, seed), arm, seed, right, right=[int(r) for r in right])
     for s in seeds:
         for a in TEACHING: found[a,s] = json.loads(path(a, s).read_text())
     return found
@@ -205,6 +204,9 @@ def _right(model, dl):
     "Is each clip right?"
     model.eval()
     return [bool(r) for b in dl for r in model(model.spec.to_model(b.clips)).argmax(1) == b.labels]
+
+def _keep_run(path, arm, seed, right, **more):
+    with atomic_path(path) as f: f.write_text(json.dumps(dict(arm=arm, seed=seed, accuracy=float(np.mean(right)), n=len(right)) | more))
 
 def gains_table(
     runs:dict, # {(arm, seed): dict with accuracy}
