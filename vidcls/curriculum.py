@@ -150,7 +150,7 @@ def curriculum_table(
     return gains_table(runs, ORDERS)
 
 # %% ../nbs/39_curriculum.ipynb #compare-stages
-STAGES = {'full size': [dict(epochs=20)], 'small first': [dict(size=16, epochs=40), dict(epochs=10)]}
+STAGES = {'full size': [dict(epochs=20)], 'small first': [dict(size=16, epochs=40), dict(epochs=10)]}         # arm: as fit_stages takes them
 
 def compare_stages(
     out, # Folder for the runs; what is there is not run again

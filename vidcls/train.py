@@ -902,7 +902,7 @@ def fit(
     ema:float|None=None, # Decay of a moving average of the weights; None keeps none
     patience:int|None=15, # Epochs without anything better that end the training; None goes to the end
     monitor:str='accuracy', # Column of the history that decides what is best; larger is better, losses smaller
-    metrics:dict|None=None, # {name: function (logits (N,K), labels (N,)) -> number}, further columns
+    metrics:dict|None=None, # {name: function (logits (N,K), labels (N,)) -> number}, further columns; each is tried beforehand on made-up logits
     callbacks=(), # Callbacks of your own
     on_nan:str='stop', # A step that is not finite: 'stop' with its clips named, or 'skip' it
     out=None, # Folder for checkpoints; None keeps none

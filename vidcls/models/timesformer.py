@@ -68,8 +68,6 @@ class DividedBlock(nn.Module):
         return z + self.drop_path(self.mlp(self.norm2(z)))
 
 # %% ../../nbs/22_models.timesformer.ipynb #attentions-divided-joint-space-class
-ATTENTIONS = ('divided', 'joint', 'space')
-
 @torch.no_grad()
 def look_at_own_place(
     attn:Attention, # Its keys are changed in place
@@ -79,6 +77,9 @@ def look_at_own_place(
     q,k,_ = attn.qkv.weight.chunk(3)                                               # (D,D) each, views
     basis = torch.linalg.qr(places.T).Q                                            # (D,n): spans the table
     k += (q - k) @ basis @ basis.T
+
+# %% ../../nbs/22_models.timesformer.ipynb #timesformer
+ATTENTIONS = ('divided', 'joint', 'space')
 
 class TimeSformer(VideoModel):
     "An image transformer with attention in space and time (Bertasius et al. 2021)."
