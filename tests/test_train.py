@@ -11,7 +11,9 @@ from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError,
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
-from vidcls.distill import Distill, SeededAugment
+from vidcls.curriculum import ORDERS, compare_curriculum, compare_stages
+from vidcls.distill import TEACHING, Distill, SeededAugment, compare_distillation
+from vidcls.imbalance import compare_noise
 from vidcls.losses import FocalLoss
 from vidcls.mix import Mixup
 from vidcls.models.zoo import create_model
@@ -641,6 +643,23 @@ def test_deterministic_algorithms_are_enough(clips):
             (h1,w1), (h2,w2) = run(), run()
             assert h1 == h2 and torch.equal(w1, w2), name
     finally: torch.use_deterministic_algorithms(False)
+
+def test_comparisons_run_and_are_read_the_second_time(tmp_path, monkeypatch):
+    "The pages only read what was kept; here all arms are trained, for an epoch."
+    import vidcls.curriculum as module
+    short = {'full size': [dict(epochs=1)], 'small first': [dict(size=16, epochs=1), dict(epochs=1)]}
+    monkeypatch.setattr(module, 'STAGES', short)
+    once = dict(seeds=(0,), epochs=1, show=False)
+    ways = dict(distill=(TEACHING, lambda out: compare_distillation(out, n_groups=12, **once)), curriculum=(ORDERS, lambda out: compare_curriculum(out, n_groups=12, **once)),
+                stages=(short, lambda out: compare_stages(out, seeds=(0,), n_groups=12, show=False)),
+                noise=(['nothing'], lambda out: compare_noise(out, groups=64, arms=('nothing',), **once)))
+    for name,(arms,run) in ways.items():
+        found, files = run(tmp_path/name), sorted((tmp_path/name).iterdir())
+        assert list(found) == [(a,0) for a in arms] and len(files) == len(arms), name
+        assert all(0 <= r['accuracy'] <= 1 and r['arm'] == a and r['n'] > 0 for (a,_),r in found.items()), name
+        times = [f.stat().st_mtime_ns for f in files]
+        assert run(tmp_path/name) == found and [f.stat().st_mtime_ns for f in files] == times, name
+        if name == 'distill': assert all(np.mean(r['right']) == r['accuracy'] for r in found.values())
 
 def test_two_fits_leave_no_threads_and_no_hooks(clips):
     import gc, threading

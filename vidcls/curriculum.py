@@ -7,7 +7,7 @@ __all__ = ['ORDERS', 'STAGES', 'Curriculum', 'clip_losses', 'fit_stages', 'compa
            'compare_stages']
 
 # %% ../nbs/39_curriculum.ipynb #import-json-time-from-pathlib
-import json, tempfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from .core import ArgumentError, CheckpointError, seed_everything
 from .data.datasets import ClipTable, from_folder
 from .data.loaders import loader, loaders
 from .data.synthetic import make_motion_clips, roll_clips
-from .distill import _keep_run, _right, gains_table
+from .distill import _clips_right, _keep_run, _missing_runs, _read_runs, gains_table
 from .models.weights import fit_in
 from .models.zoo import create_model
 from .train import Callback, _digest, fit_whole
@@ -119,9 +119,7 @@ def compare_curriculum(
     show:bool=True, # Print what is run?
 )->dict: # {(arm, seed): dict with accuracy}
     "Orders of learning on motion clips, half of them hard."
-    path = lambda arm, seed: Path(out)/f"{arm.replace(' ', '_')}_{seed}.json"
-    todo = [(a,s) for s in seeds for a in ORDERS if not path(a, s).exists()]
-    if todo:
+    if todo := _missing_runs(out, ORDERS, seeds):
         with tempfile.TemporaryDirectory() as tmp:
             root = Path(clips or tmp)
             for kind,difficulty in (('easy', 0.), ('hard', .7)):
@@ -138,10 +136,8 @@ def compare_curriculum(
                 dls = loaders(table, model.spec, bs=32, seed=seed)
                 cbs = [] if scores is None else [Curriculum(scores, start=.5)]
                 fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
-                test = table.part('test')
-                right = _right(model, loader(test, model.spec))
-                _keep_run(path(arm, seed), arm, seed, right)
-    return {(a,s): json.loads(path(a, s).read_text()) for s in seeds for a in ORDERS}
+                _keep_run(out, arm, seed, _clips_right(model, loader(table.part('test'), model.spec)))
+    return _read_runs(out, ORDERS, seeds)
 
 def curriculum_table(
     runs:dict, # As compare_curriculum gives it
@@ -160,15 +156,13 @@ def compare_stages(
     show:bool=True, # Print what is run?
 )->dict: # {(arm, seed): dict with accuracy, seconds}
     "Clips of half the size first, against full size throughout, for the same number of operations."
-    path = lambda arm, seed: Path(out)/f"{arm.replace(' ', '_')}_{seed}.json"
-    todo = [(a,s) for s in seeds for a in STAGES if not path(a, s).exists()]
-    if todo:
+    if todo := _missing_runs(out, STAGES, seeds):
         with tempfile.TemporaryDirectory() as tmp:
             table = from_folder(make_motion_clips(clips or tmp, n_groups=n_groups, n_frames=8, size=32), seed=0)
             for arm,seed in todo:
                 if show: print(f'{arm}, seed {seed}', flush=True)
                 stages = [dict(bs=32) | s for s in STAGES[arm]]
                 model, hists = fit_stages('videomae_tiny', table, stages, seed, lr=2e-3, augment=roll_clips, patience=None, show=False)
-                right = _right(model, loader(table.part('test'), model.spec))
-                _keep_run(path(arm, seed), arm, seed, right, seconds=sum(sum(h['seconds']) for h in hists))
-    return {(a,s): json.loads(path(a, s).read_text()) for s in seeds for a in STAGES}
+                right = _clips_right(model, loader(table.part('test'), model.spec))
+                _keep_run(out, arm, seed, right, seconds=sum(sum(h['seconds']) for h in hists))
+    return _read_runs(out, STAGES, seeds)

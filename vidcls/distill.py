@@ -172,10 +172,7 @@ def compare_distillation(
     from vidcls.data.loaders import loader, loaders
     from vidcls.data.synthetic import make_motion_clips, roll_clips
     from vidcls.models.zoo import create_model
-    out, found = Path(out), {}
-    path = lambda arm, seed: out/f"{arm.replace(' ', '_')}_{seed}.json"
-    todo = [(a,s) for s in seeds for a in TEACHING if not path(a, s).exists()]
-    if todo:
+    if todo := _missing_runs(out, TEACHING, seeds):
         with tempfile.TemporaryDirectory() as tmp:
             table = from_folder(make_motion_clips(clips or tmp, n_groups=n_groups, n_frames=8, size=32), seed=0)
             seed_everything(0)
@@ -193,20 +190,25 @@ def compare_distillation(
                 dls = loaders(few, student.spec, bs=16, seed=seed)
                 cbs = [] if TEACHING[arm] is None else [Distill(untrained if 'untrained' in arm else teacher, **TEACHING[arm])]
                 fit_whole(student, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
-                right = _right(student, loader(few.part('test'), student.spec))
-                _keep_run(path(arm, seed), arm, seed, right, right=[int(r) for r in right])
-    for s in seeds:
-        for a in TEACHING: found[a,s] = json.loads(path(a, s).read_text())
-    return found
+                right = _clips_right(student, loader(few.part('test'), student.spec))
+                _keep_run(out, arm, seed, right, right=[int(r) for r in right])
+    return _read_runs(out, TEACHING, seeds)
 
 @torch.no_grad()
-def _right(model, dl):
+def _clips_right(model, dl):
     "Is each clip right?"
     model.eval()
     return [bool(r) for b in dl for r in model(model.spec.to_model(b.clips)).argmax(1) == b.labels]
 
-def _keep_run(path, arm, seed, right, **more):
-    with atomic_path(path) as f: f.write_text(json.dumps(dict(arm=arm, seed=seed, accuracy=float(np.mean(right)), n=len(right)) | more))
+def _run_file(out, arm, seed): return Path(out)/f"{arm.replace(' ', '_')}_{seed}.json"
+
+def _missing_runs(out, arms, seeds): return [(a,s) for s in seeds for a in arms if not _run_file(out, a, s).exists()]
+
+def _keep_run(out, arm, seed, hits, **more):
+    found = dict(arm=arm, seed=seed, accuracy=float(np.mean(hits)), n=len(hits)) | more
+    with atomic_path(_run_file(out, arm, seed)) as part: part.write_text(json.dumps(found))
+
+def _read_runs(out, arms, seeds): return {(a,s): json.loads(_run_file(out, a, s).read_text()) for s in seeds for a in arms}
 
 def gains_table(
     runs:dict, # {(arm, seed): dict with accuracy}

@@ -389,10 +389,7 @@ def _ahead(dl, rank, world, spec, views):
     def load(row, file):
         window = (None,None) if ds.windows is None else ds.windows[row]
         try: return row, load_views(file, spec, views, ds.backend, window), None
-        except VideoReadError as e:
-            if ds.on_error == 'raise' and hasattr(file, 'read'): raise VideoReadError(ds.paths[row], e.reason) from e
-            if ds.on_error == 'raise': raise
-            return row, None, e.reason
+        except VideoReadError as e: return row, None, ds.reason_of(e, file, row)
     threads = min(8, os.cpu_count() or 1)
     ahead = max(1, min(2*threads, AHEAD_BYTES//clip_bytes(spec, len(views))))
     with ThreadPoolExecutor(min(threads, ahead)) as pool:

@@ -19,6 +19,7 @@ from .core import ArgumentError, DataError, atomic_path, check_at_least, check_w
 from .data.datasets import ClipTable, from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
+from .distill import _clips_right, _keep_run, _missing_runs, _read_runs, _run_file
 from .losses import FocalLoss, class_weights
 from .models.zoo import create_model
 from .mix import Mixup
@@ -162,7 +163,7 @@ def compare_imbalance(
     import tempfile
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     check_whole('groups', groups, 51)
-    todo = [(a, s) for s in seeds for a in arms if not _run_file(out, a, s).exists()]
+    todo = _missing_runs(out, arms, seeds)
     with tempfile.TemporaryDirectory() as tmp:
         if todo: table = from_folder(make_motion_clips(tmp, n_groups=groups, n_frames=8, size=32),
                                      split=(1-50/groups, 10/groups, 40/groups))
@@ -170,8 +171,6 @@ def compare_imbalance(
             run = run_arm(arm, make_imbalanced(table, ratio, seed), seed, epochs)
             with atomic_path(_run_file(out, arm, seed)) as part: part.write_text(json.dumps(run))
     return load_runs(out)
-
-def _run_file(out, arm, seed): return out/f"{arm.replace(' ', '_')}_{seed}.json"
 
 def load_runs(
     folder, # Where compare_imbalance kept them
@@ -211,8 +210,8 @@ def compare_noise(
 )->dict: # {(arm, seed): dict with accuracy}
     "Train every arm with every seed on wrong labels; what is there already is not run again."
     import tempfile
-    out = Path(out); check_whole('groups', groups, 51)
-    todo = [(a, s) for s in seeds for a in arms if not _run_file(out, a, s).exists()]
+    check_whole('groups', groups, 51)
+    todo = _missing_runs(out, arms, seeds)
     with tempfile.TemporaryDirectory() as tmp:
         if todo: table = from_folder(make_motion_clips(tmp, n_groups=groups, n_frames=8, size=32), split=(1-50/groups, 10/groups, 40/groups))
         for arm, seed in progress(todo, desc='training', show=show):
@@ -222,9 +221,5 @@ def compare_noise(
             model = create_model('videomae_tiny', n_classes=table.n_classes)
             dls = loaders(make_noisy(table, share, seed), model.spec, bs=32, seed=seed)
             fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, seed=seed, show=False, patience=None, **how)
-            right = []
-            with torch.no_grad():
-                for b in dls.test: right += (model(model.spec.to_model(b.clips)).argmax(1) == b.labels).tolist()
-            with atomic_path(_run_file(out, arm, seed)) as part:
-                part.write_text(json.dumps(dict(arm=arm, seed=seed, accuracy=float(np.mean(right)), n=len(right))))
-    return {(a,s): json.loads(_run_file(out, a, s).read_text()) for s in seeds for a in arms}
+            _keep_run(out, arm, seed, _clips_right(model, dls.test))
+    return _read_runs(out, arms, seeds)

@@ -141,9 +141,17 @@ class ClipDataset(Dataset):
             clip = load_clip(source, self.spec, rng, self.backend, window, self.crop, mirror, self.cache, out)
             return clip, label, i, None
         except VideoReadError as e:
-            if self.on_error == 'raise' and hasattr(source, 'read'): raise VideoReadError(self.paths[i], e.reason) from e
-            if self.on_error == 'raise': raise
-            return None, label, i, e.reason
+            return None, label, i, self.reason_of(e, source, i)
+
+    def reason_of(self,
+        error:VideoReadError, # What reading raised
+        source, # As in read_from
+        row:int, # Of the clip
+    )->str:
+        "Why a clip is skipped; with `on_error='raise'` the error, which names the clip also where it was read from bytes."
+        if self.on_error != 'raise': return error.reason
+        if hasattr(source, 'read'): raise VideoReadError(self.paths[row], error.reason) from error
+        raise error
 
     def _mirror(self, label, rng):
         "(class after it, mirrored?): a coin, unless the class has no counterpart."
