@@ -193,7 +193,7 @@ def benchmark_techniques(
 
 # %% ../nbs/48_benchmark_fit.ipynb #benchmark-time
 def benchmark_time(
-    batches:dict|None=None, # {model: clips a batch}; None takes those of the project's first notes
+    batches:dict|None=None, # {model: clips a batch}; None takes 8, 8 and 16 of VideoMAE-B, TimeSformer-B and I3D on a GPU, as in the project's first notes; 2 on a CPU
     n_clips:int=9537, # Training clips of an epoch; UCF101's first split has 9537
     epochs:int=100, # Of the whole training
     steps:int=8, # That are measured
@@ -201,7 +201,9 @@ def benchmark_time(
 )->Benchmark: # A line for each model: bs, ms_step, clips_per_s, min_epoch, hours, peak_gb, tflops
     "What a training of each model would take here, as `estimate` says."
     check_whole('n_clips', n_clips); rows, device = [], pick_device()
-    batches = dict(videomae_base=8, timesformer_base=8, i3d=16) if batches is None else batches
+    if batches is None:
+        batches = dict(videomae_base=8, timesformer_base=8, i3d=16)
+        if device.type == 'cpu': batches = dict.fromkeys(batches, 2)     # 16 clips of I3D take over 24 GB; a clip's time is much the same
     enough = lambda bs: bs*max(2, 64//check_whole('bs', bs))             # whole batches
     with tempfile.TemporaryDirectory() as tmp:
         table = from_folder(make_motion_clips(tmp, n_groups=-(-max(map(enough, batches.values()))//8)))
