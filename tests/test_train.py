@@ -1,5 +1,5 @@
 "What a notebook cannot hold: several processes, kills, signals, a broken logbook, other people's loops."
-import json, math, os, shutil, signal, subprocess, sys, time
+import json, math, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,8 @@ from accelerate import PartialState
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
-from vidcls.distill import Distill
+from vidcls.data.synthetic import roll_clips
+from vidcls.distill import Distill, SeededAugment
 from vidcls.evaluate import evaluate
 from vidcls.models.zoo import create_model
 from vidcls.train import Callback, fit
@@ -66,7 +67,14 @@ dls = loaders(table, model.spec, bs=int(bs))
 extra = dict(optimizer='sgd', lr=.05, wd=0) if how != 'adamw' else {}
 if how == 'uneven': extra |= dict(trackers='tensorboard', out=out + ' tracked')
 cbs = {'ten': lambda: [Ten()], 'sharded': lambda: [Ten()], 'features': lambda: [Ten(), Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), features=1.)]}.get(how, list)()
+if how == 'cached':
+    extra |= dict(augment=SeededAugment(roll_clips, variants=2))
+    known = Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), cache=out + ' answers')
+    fit(model, dls, epochs=2, patience=None, show=False, callbacks=[known], **extra)
+    PartialState().wait_for_everyone()                                   # until the other one has written, too
+    asked = known.asked; cbs = [known]
 hist = fit(model, dls, epochs=4, patience=None, show=False, callbacks=cbs, **extra)
+if how == 'cached': assert known.asked == asked > 0                       # what one has asked, the other knows
 state = PartialState()
 if how == 'uneven': assert evaluate(model, dls.valid, show=False).n_evaluated == len(dls.valid.dataset)   # the processes are still together
 if state.is_main_process:
@@ -118,6 +126,11 @@ def test_two_processes_with_adamw(tmp_path, clips):
     assert (one['valid'] - two['valid']).abs().max() < 1e-3
 
 @linux
+def test_two_processes_share_the_teachers_answers(tmp_path, clips):
+    "Rows are dealt anew in each epoch: a second training asks nothing, whichever process gets a clip."
+    assert run_processes(tmp_path, clips, 2, 8, 'cached')['n'] == 4
+
+@linux
 def test_two_processes_with_an_uneven_end(tmp_path, clips):
     "57 clips in batches of 8: nobody waits for ever, and validation counts each clip once; what was tracked can still be judged together."
     pytest.importorskip('tensorboard')
@@ -126,7 +139,7 @@ def test_two_processes_with_an_uneven_end(tmp_path, clips):
 
 
 PAIR = """
-import os, shutil, signal, sys, torch
+import os, shutil, signal, sys, threading, torch
 from vidcls.core import ArgumentError, CheckpointError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
@@ -138,21 +151,26 @@ folder, out, mode = sys.argv[1:]
 rank = int(os.environ['RANK'])
 SHARD
 sharded = mode == 'sharded'
+how = dict(ends=dict(ram_gb=0), workers=dict(ram_gb=0, workers=1)).get(mode, {})
+if os.getpgrp() != os.getpid(): os.setpgrp()                               # a group of its own, or a signal to it would end the tests
 if sharded: shard()
 class One(Callback):
     "What happens to the second process alone."
     def __init__(self, what): self.what = what
     def after_batch(self, run):
         if run.n_steps == 1: torch.save(torch.get_rng_state(), f'{out}/chance{rank}.pt')
+        if mode == 'ends' and run.done == 1: assert any('ThreadPool' in t.name for t in threading.enumerate())       # each share is made by threads
         if rank == 1 and run.n_steps == 6:
             if self.what == 'stop': run.stop('enough')
             if self.what in ('SIGTERM', 'SIGINT', 'SIGKILL'): os.kill(os.getpid(), getattr(signal, self.what))
+            if self.what == 'group': os.killpg(0, signal.SIGTERM)        # launchers send it so: workers of the loader get it too, and die of it
+            if self.what == 'dead': [os.kill(p.pid, signal.SIGKILL) for p in run.train_loader.base_dataloader.plan._iterator._workers]
     def before_validate(self, run):
         if rank == 1 and run.epoch == 1 and self.what == 'judging': os.kill(os.getpid(), signal.SIGINT)
 def train(where, what=None, every=None):
     seed_everything(0)
     model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, dropout=.1, drop_path=.2)
-    dls = shard_loaders(folder, model.spec, bs=8) if mode == 'shards' else loaders(from_folder(folder), model.spec, bs=8)
+    dls = shard_loaders(folder, model.spec, bs=8) if mode == 'shards' else loaders(from_folder(folder), model.spec, bs=8, **how)
     try: hist = fit(model, dls, epochs=3, lr=1e-3, augment=roll_clips, ema=None if sharded else .9, patience=None,
                     out=f'{out}/{where}', every=every, resume='auto', callbacks=[One(what)], show=False)
     except SystemExit as e: return str(e.code)
@@ -167,6 +185,9 @@ if sharded:
     said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'stop')}
     try: fit(create_model('videomae_tiny', n_classes=8), loaders(from_folder(folder), create_model('videomae_tiny').spec, bs=8), epochs=1, ema=.9)
     except ArgumentError as e: said['ema'] = str(e)
+if mode == 'workers':
+    said = {what: (train(what, what), is_same(train(what), whole)) for what in ['group']}
+    torch.save(said, f'{out}/said{rank}.pt'); train('dead', 'dead')
 if mode == 'shards': said = {what: (train(what, what), is_same(train(what), whole)) for what in ['stop']}
 if mode == 'gone on':
     said = {'killed': is_same(train('killed', every=1), whole)}
@@ -189,6 +210,13 @@ def test_processes_end_together_and_go_on(tmp_path, clips):
     said, other = (torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1))
     assert said == other == {'SIGTERM': ('143', True), 'SIGINT': ('interrupted', True), 'judging': ('interrupted', True), 'stop': ('enough', True)}
     assert not torch.equal(*(torch.load(tmp_path/f'chance{r}.pt', weights_only=True) for r in (0,1)))     # other dropout for other clips
+
+@linux
+def test_processes_with_workers_end_together(tmp_path, clips):
+    "A signal to a process and the workers of its loader ends in a checkpoint; where only a worker dies, one learns at which file."
+    done = run_pair(tmp_path, clips, 'workers')
+    assert [torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1)] == 2*[{'group': ('143', True)}], done.stderr[:3000]
+    assert done.returncode != 0 and re.search(r'WorkerError: .*the worker processes were at: .*[.]mp4', done.stderr), done.stderr[:3000]
 
 @linux
 def test_sharded_processes_go_on(tmp_path, clips):
@@ -366,10 +394,10 @@ class At(Callback):
             if when(run) and not self.done: self.done = True; do(run)
         self.done = False; setattr(self, event, once)
 
-def drawing(clips, where, *callbacks, **kw):
+def drawing(clips, where, *callbacks, load={}, **kw):
     "Three epochs of a model that draws, in a loader that draws when it begins; weights and rows."
     m = small(drop_path=.2, dropout=.1)
-    hist = fit(m, loaders(from_folder(clips), m.spec, bs=16), epochs=3, augment=roll_clips, ema=.9, out=where, resume='auto', show=False, callbacks=callbacks, **kw)
+    hist = fit(m, loaders(from_folder(clips), m.spec, bs=16, **load), epochs=3, augment=roll_clips, ema=.9, out=where, resume='auto', show=False, callbacks=callbacks, **kw)
     return flat(m), strip(hist), hist
 
 @linux
@@ -384,6 +412,14 @@ def test_a_signal_anywhere_keeps_a_checkpoint(tmp_path, clips, event):
     assert torch.equal(weights, again) and rows == rows2
     with pytest.raises(SystemExit, match='143'): drawing(clips, tmp_path/'left', At(event, lambda run: os.kill(os.getpid(), signal.SIGTERM), second))
     again, rows2, _ = drawing(clips, tmp_path/'left', At('after_fit', lambda run: None))
+    assert torch.equal(weights, again) and rows == rows2
+
+def test_a_training_with_workers_goes_on_to_the_bit(tmp_path, clips):
+    "Workers are begun once and anew where a training goes on; the seed that PyTorch draws for them must not move what the model draws."
+    load = dict(ram_gb=0, workers=1)
+    weights, rows, _ = drawing(clips, tmp_path/'whole', At('after_fit', lambda run: None), load=load)
+    drawing(clips, tmp_path/'cut', At('after_batch', lambda run: run.stop('enough'), lambda run: run.epoch == 1 and run.done == 2), load=load)
+    again, rows2, _ = drawing(clips, tmp_path/'cut', At('after_fit', lambda run: None), load=load)
     assert torch.equal(weights, again) and rows == rows2
 
 @pytest.mark.parametrize('event', ['after_step', 'after_train', 'before_validate', 'after_validate'])

@@ -137,18 +137,21 @@ def _open_cache(self:Distill, run):
     if ds.drawn: raise ArgumentError("cache needs clips that are loaded the same each time: no drawn frames, crop='center', no flip in the loaders.")
     bytes_of = {k: v for k,v in run.spec.to_dict().items() if k not in ('mean', 'std', 'channels')}
     self.about = json.dumps([run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(), self.who])
-    self.file, self.kept, self.writes = Path(self.cache)/'teacher.safetensors', True, run.acc.is_main_process
-    if not self.file.exists(): return
+    self.file = Path(self.cache)/f'teacher_{run.acc.process_index}.safetensors'       # each process keeps what it asked, and reads what all kept
+    self.known, self.kept = {}, True
+    for file in sorted(Path(self.cache).glob('teacher_*.safetensors')): self.known |= self._kept(file)
+
+@patch
+def _kept(self:Distill, file):
     from safetensors import safe_open
-    with safe_open(self.file, 'pt') as f:
+    with safe_open(file, 'pt') as f:
         if f.metadata().get('about') != self.about:
             raise ArgumentError(f"cache={str(self.cache)!r} holds answers of another teacher, or about other clips or views; take another folder.")
-        keys, logits = f.get_tensor('keys').tolist(), f.get_tensor('logits')
-    self.known = {tuple(k): l for k,l in zip(keys, logits)}
+        return {tuple(k): l for k,l in zip(f.get_tensor('keys').tolist(), f.get_tensor('logits'))}
 
 @patch
 def _keep(self:Distill):
-    if self.kept or not self.writes: return
+    if self.kept: return
     from safetensors.torch import save_file
     keys, self.kept = sorted(self.known), True
     with atomic_path(self.file) as part:

@@ -20,7 +20,7 @@ import torch
 from .checkpoint import latest_checkpoint, random_state, save_checkpoint, set_random_state
 from .core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, atomic_path, check_at_least, check_choice
 from .core import check_whole, in_notebook, patch, pick_device, progress_on
-from .data.loaders import WaitTimer
+from .data.loaders import Batch, ClipLoader, LoaderShare, WaitTimer, dead_worker
 from .losses import LabelSmoothingCrossEntropy
 from .models.layers import VideoModel
 from .optim import OPTIMIZERS, SCHEDULES, freeze_layers, keep_frozen, make_schedule, param_groups
@@ -127,7 +127,7 @@ def take_step(
 ):
     "Clip, check, and move the weights."
     norm = unsharded(run.acc.clip_grad_norm_(run.net.parameters(), run.clip or math.inf))
-    run.finite, run.norm = bool(torch.isfinite(run.step_loss) & (torch.isfinite(norm) | run.scaled)), norm
+    run.finite, run.norm = not run.any(~(torch.isfinite(run.step_loss) & (torch.isfinite(norm) | run.scaled))), norm
     run('before_step')
     if run.finite:
         run.opt.step()
@@ -467,7 +467,10 @@ def _share(self:Run, loader):
         ready = DataLoaderShard(loader.dataset, device=self.acc.device, batch_size=None)
         ready.base_dataloader = loader
         return ready
-    return loader if self.acc.num_processes == 1 else self.acc.prepare(loader)
+    if self.acc.num_processes == 1: return loader
+    ready = self.acc.prepare(loader)
+    if isinstance(loader, ClipLoader): ready.base_dataloader = LoaderShare(loader, ready.base_dataloader)     # made by its threads
+    return ready
 
 @patch
 def batches(self:Run,
@@ -484,7 +487,8 @@ def batches(self:Run,
             yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
             if self.stopping in SIGNALS: return                          # before more clips are asked for
     except WorkerError:                                                  # a signal to all processes ends the workers of the loader too
-        if self.stopping not in SIGNALS: raise
+        if self.wish not in SIGNALS: raise
+        if not self.stopping: yield Batch(*[torch.empty(0, dtype=torch.long)]*3, [])         # with it, at the next step, the others are told
 
 def _as_begun(loader, chance):
     "A loader draws when it begins, an order or a seed: the same again. Then the generators go on where they were."
@@ -498,6 +502,7 @@ def _as_begun(loader, chance):
 def _without(loader, skip):
     from accelerate import skip_first_batches
     from torch.utils.data import DataLoader
+    if isinstance(share := getattr(loader, 'base_dataloader', None), LoaderShare): return LoaderShare(share.whole, skip_first_batches(share.plan, skip))
     if isinstance(loader, DataLoader) and not getattr(loader, 'streams', False): return skip_first_batches(loader, skip)
     return (b for i,b in enumerate(loader) if i >= skip)
 
@@ -986,6 +991,7 @@ def _train(run, resumed):
             if run.stopping: run('after_stop')
     except KeyboardInterrupt: run.stopping = 'interrupted'
     except Exception as e:
+        if dead := dead_worker(e, run.dls.train.dataset): raise dead from e
         if not is_out_of_memory(e): raise
         advice = memory_advice(run, e)
         traceback.clear_frames(e.__traceback__)                          # or the error would hold on to what filled the memory

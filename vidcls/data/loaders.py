@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ON_ERROR', 'BALANCE', 'AHEAD', 'load_clip', 'center_crop', 'clip_from_frames', 'ClipDataset', 'PathList',
            'clip_bytes', 'decode_all', 'EpochSampler', 'Batch', 'collate', 'BatchBuffers', 'thread_batches',
-           'check_bad', 'check_failed', 'ClipLoader', 'WaitTimer', 'loader', 'ClipLoaders', 'loaders']
+           'check_bad', 'check_failed', 'ClipLoader', 'dead_worker', 'LoaderShare', 'WaitTimer', 'loader',
+           'ClipLoaders', 'loaders']
 
 # %% ../../nbs/08_data.loaders.ipynb #import-os-sys-time
 import os, sys, time
@@ -407,26 +408,51 @@ class ClipLoader(DataLoader):
 
     def __iter__(self):
         self._epoch, self._start = self.sampler.epoch, self.sampler.start
-        for batch in check_bad(self._batches(), self.dataset.paths, self.max_bad):
+        for batch in check_bad(self._batches(self), self.dataset.paths, self.max_bad):
             self._start += len(batch.rows) + len(batch.failed)
             yield batch
         self._epoch, self._start = self._epoch+1, 0
 
-    def _batches(self):
+    def _batches(self, plan):
+        "The batches that `plan` lists, this loader itself or a share of it."
         ds = self.dataset
-        if self.num_workers: return self._from_processes(super().__iter__)
-        if ds.store is not None: return super().__iter__()
-        return thread_batches(self.batch_sampler, ds.read, self._buffers, self.threads, self.limit_s,
+        if self.num_workers: return self._from_processes(plan)
+        if ds.store is not None: return DataLoader.__iter__(plan)
+        return thread_batches(plan.batch_sampler, ds.read, self._buffers, self.threads, self.limit_s,
                               lambda key: ds.paths[key[1]])
 
-    def _from_processes(self, begin):
-        try: yield from begin()
+    def _from_processes(self, plan):
+        if plan._iterator is not None and not all(w.is_alive() for w in plan._iterator._workers): plan._iterator = None     # the next has new ones
+        with torch.random.fork_rng(devices=()): batches = DataLoader.__iter__(plan)     # the workers' seed, which no clip needs, is not taken from ours
+        try: yield from batches
         except RuntimeError as e:
-            self._iterator = None                                        # with its dead workers; the next epoch has new ones
-            if isinstance(e, WorkerError) or 'DataLoader' not in str(e): raise
-            at = ', '.join(str(self.dataset.paths[i]) for i in self.dataset.current)
-            raise WorkerError(f"{str(e).splitlines()[0].rstrip('. ')}; the worker processes were at: {at}. "
-                              "One of these files may crash the decoder, or memory is short: take fewer workers.") from e
+            plan._iterator = None
+            if dead := dead_worker(e, self.dataset): raise dead from e
+            raise
+
+def dead_worker(
+    error, # What was raised, in the loader or, as PyTorch notices it by a signal, anywhere else
+    ds:ClipDataset, # What the workers were reading
+)->WorkerError|None: # None where it is about something else
+    "What to say where a worker process died: at which files."
+    if isinstance(error, WorkerError) or not isinstance(error, RuntimeError) or 'DataLoader' not in str(error): return None
+    at = ', '.join(str(ds.paths[i]) for i in getattr(ds, 'current', ()))
+    return WorkerError(f"{str(error).splitlines()[0].rstrip('. ')}; the worker processes were at: {at}. "
+                       "One of these files may crash the decoder, or memory is short: take fewer workers.")
+
+# %% ../../nbs/08_data.loaders.ipynb #loadershare
+class LoaderShare:
+    "Some of a loader's batches, made as the loader makes them."
+    def __init__(self,
+        whole:ClipLoader, # Whose clips
+        plan:DataLoader, # Of the same clips, with a batch_sampler of its own, as accelerate's prepare or skip_first_batches give it
+    ): self.whole, self.plan = whole, plan
+
+    def __len__(self): return len(self.plan)
+    def __iter__(self): return self.whole._batches(self.plan)
+    def __getattr__(self, name):
+        if name == 'plan': raise AttributeError(name)                    # asked for before there is one, when it is copied
+        return getattr(self.plan, name)
 
 # %% ../../nbs/08_data.loaders.ipynb #waittimer
 class WaitTimer:
