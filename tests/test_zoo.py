@@ -206,6 +206,9 @@ def test_other_models_of_transformers_through_the_adapter(hf, tmp_path, config):
     assert_equal(ours(x), back(**{back.main_input_name: x.transpose(1,2)}).logits, 1e-6)
     again = create_model('transformers', tmp_path/'back').eval()
     assert again.labels == list('vwxyz') and again.spec == ours.spec and torch.equal(again(x), ours(x))
+    ours.train()(x).sum().backward()
+    assert all(p.grad is not None for p in ours.parameters())                  # or processes that train together would wait for it
+    assert len(ours.layer_groups()) == 4                                       # embedding, two blocks, head: no depth in between
 
 
 # --- torchvision, where it can be imported

@@ -41,6 +41,8 @@ def list_models(
     return sorted(n for n in MODELS if fnmatchcase(n, pattern))
 
 # %% ../../nbs/27_models.zoo.ipynb #k400-kinetics-400-val-16-frames-5-clips
+_IDLE = {'vjepa2': ('vjepa2.predictor',)}                       # parts of a network that its classifier never asks
+
 class TransformersModel(VideoModel):
     "A video classifier of transformers, with the contract of the models here."
     def __init__(self,
@@ -60,7 +62,8 @@ class TransformersModel(VideoModel):
         layer = getattr(self.net, 'classifier', None)
         if not isinstance(layer, nn.Linear):
             raise ArgumentError(f"config: the network {type(self.net).__name__} has no linear layer called 'classifier'.")
-        self.net.classifier, self.head = nn.Identity(), new_head(layer.in_features, n_classes)
+        self.net.classifier, self.head, self._idle = nn.Identity(), new_head(layer.in_features, n_classes), _IDLE.get(config['model_type'], ())
+        for part in self._idle: self.net.set_submodule(part, nn.Identity())
 
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
@@ -87,6 +90,7 @@ class TransformersModel(VideoModel):
     )->dict: # Tensors by our names
         "Put 'net.' before each name; the classifier is the head."
         if all(k.startswith(('net.', 'head.')) for k in state): return dict(state)
+        state = {k: v for k,v in state.items() if not k.startswith(tuple(f'{part}.' for part in self._idle))}
         return {f'head.{k[11:]}' if k.startswith('classifier.') else f'net.{k}': v for k,v in state.items()}
 
     def to_transformers(self,
@@ -217,6 +221,8 @@ def _read_by_transformers(found):
     except Exception as e:
         said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
         raise CheckpointError(f"{folder}: transformers can't read it as a video classifier ({said}).") from e
+    idle = tuple(f'{part}.' for part in _IDLE.get(net.config.model_type, ()))
+    info['missing_keys'] = [k for k in info['missing_keys'] if not k.startswith(idle)]           # as in the folders that we write
     wrong = {k: sorted(map(str, v)) for k,v in info.items() if k in ('missing_keys', 'unexpected_keys', 'mismatched_keys') and v}
     if wrong: raise CheckpointError(f"{folder}: does not fit its own config; nothing was loaded. {wrong}"[:1000])
     return net.state_dict()
