@@ -514,9 +514,13 @@ def prepare(self:Run,
     "Bytes as loaded -> what model and loss take: augmented, normalised, mixed."
     xb, yb, self.rows = batch.clips, batch.labels, batch.rows.tolist()
     if hasattr(self.augment, 'see'): self.augment.see(batch.rows, self.epoch)    # one whose draws depend on the clip
-    if self.augment: xb, yb = self.augment(xb, yb, self.gen)
+    if self.augment: xb, yb = _two('augment', self.augment(xb, yb, self.gen))
     self.bytes, xb = xb, self.spec.to_model(xb)
-    return self.mix(xb, yb, self.gen) if self.mix else (xb, yb)
+    return _two('mix', self.mix(xb, yb, self.gen)) if self.mix else (xb, yb)
+
+def _two(name, given):
+    if isinstance(given, (tuple, list)) and len(given) == 2: return given
+    raise ArgumentError(f"{name} gave a {type(given).__name__}; accepted: a function that gives two things, clips and labels.")
 
 @patch
 def count(self:Run,
@@ -563,6 +567,11 @@ class Finite(Callback):
         policy:str='stop', # 'stop', or 'skip'
         limit:int=50, # With 'skip', steps in a row that end the training
     ): self.policy, self.limit, self.in_a_row = check_choice('on_nan', policy, ('stop', 'skip')), limit, 0
+
+    def after_loss(self, run):
+        if torch.is_tensor(run.loss) and not run.loss.ndim: return
+        what = f'a tensor of shape {tuple(run.loss.shape)}' if torch.is_tensor(run.loss) else f'a {type(run.loss).__name__}'
+        raise ArgumentError(f"loss gave {what}; accepted: a function that gives a tensor of one number, such as the mean.")
 
     def before_step(self, run):
         skipped = run.scaled and run.finite and not math.isfinite(float(run.norm))
