@@ -181,6 +181,11 @@ def test_the_adapter_takes_the_clips_of_its_config(hf):
     assert m(clip(m)).shape == (2,5)
 
 
+@pytest.mark.parametrize('name', TINY)
+def test_no_clips_have_no_scores(name):
+    m = create_model(name, n_classes=3).eval()
+    assert m(clip(m, 0)).shape == (0,3)
+
 @pytest.mark.parametrize('config', [
     dict(model_type='vivit', image_size=32, num_frames=8, tubelet_size=[2,8,8], hidden_size=24, num_hidden_layers=2,
          num_attention_heads=3, intermediate_size=48),

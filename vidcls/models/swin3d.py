@@ -117,7 +117,7 @@ class WindowAttention(nn.Module):
         if self.mask is None: lead, bias = (0,1), bias[None]                     # windows are a long batch,
         else: lead, bias = (1,2), (bias + self.mask[:,None]).flatten(0,1)[None]  # or, having masks of their own, heads
         q,k,v = (y.flatten(*lead) for y in (q,k,v))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)).reshape(B,nW,self.heads,N,-1)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)).reshape(B,nW,self.heads,N,D//self.heads)
         return self.proj(y.transpose(2,3).flatten(3))
 
 # %% ../../nbs/25_models.swin3d.ipynb #patchmerge
