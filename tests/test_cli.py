@@ -1,5 +1,5 @@
 "The command as people run it: in a process of its own, on files, to an exit code."
-import json, os, signal, subprocess, sys, time
+import json, os, signal, socket, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +187,24 @@ def test_as_a_module():
     "Launchers start it so: accelerate launch -m vidcls.cli train CLIPS."
     r = subprocess.run([sys.executable, '-m', 'vidcls.cli', 'train', 'nowhere'], capture_output=True, text=True, timeout=120)
     assert r.returncode == 2 and r.stderr.startswith('vidcls: ') and 'nowhere' in r.stderr
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
+def test_two_machines_train_by_accelerate_launch(tmp_path):
+    "The lines of page 37, with both machines on this one: one result, said and written once, and the same as of one process."
+    make_motion_clips(tmp_path/'clips', n_groups=11, n_frames=8, size=32)
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
+    def train(*launcher, bs, out):
+        words = [*launcher, '-m', 'vidcls.cli', 'train', tmp_path/'clips', '--epochs', 2, '--bs', bs, '--out', tmp_path/out]
+        return subprocess.Popen([str(w) for w in words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    where = ('--main_process_ip', '127.0.0.1', '--main_process_port', port)
+    accelerate = (sys.executable, '-m', 'accelerate.commands.accelerate_cli', 'launch', '--multi_gpu', '--num_machines', 2, '--num_processes', 2)
+    both = [train(*accelerate, '--machine_rank', i, *where, bs=8, out='two') for i in (0,1)]
+    (said, err), (other, err1) = (p.communicate(timeout=240) for p in both)
+    assert [p.returncode for p in both] == [0,0], err[-2000:] + err1[-2000:]
+    assert said.count('kept in') == 1 and 'kept in' not in other
+    one = train(sys.executable, bs=16, out='one')
+    assert one.wait(timeout=240) == 0
+    a, b = (json.loads((tmp_path/o/'history.json').read_text())['rows'] for o in ('one', 'two'))
+    assert all(abs(x['valid_loss']-y['valid_loss']) < 1e-2 for x,y in zip(a, b))

@@ -66,7 +66,8 @@ if how == 'uneven': table = table.filter(table.df.index < len(table)-7)
 dls = loaders(table, model.spec, bs=int(bs))
 extra = dict(optimizer='sgd', lr=.05, wd=0) if how != 'adamw' else {}
 if how == 'uneven': extra |= dict(trackers='tensorboard', out=out + ' tracked')
-cbs = {'ten': lambda: [Ten()], 'sharded': lambda: [Ten()], 'features': lambda: [Ten(), Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), features=1.)]}.get(how, list)()
+if how == 'frozen': extra |= dict(freeze=-1)
+cbs = {'ten': lambda: [Ten()], 'frozen': lambda: [Ten()], 'sharded': lambda: [Ten()], 'features': lambda: [Ten(), Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), features=1.)]}.get(how, list)()
 if how == 'cached':
     extra |= dict(augment=SeededAugment(roll_clips, variants=2))
     known = Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), cache=out + ' answers')
@@ -111,9 +112,9 @@ def run_processes(tmp_path, clips, n, bs, how):
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tried on Linux')
 
 @linux
-@pytest.mark.parametrize('how', ['ten', 'features', 'sharded'])
+@pytest.mark.parametrize('how', ['ten', 'features', 'sharded', 'frozen'])
 def test_two_processes_equal_one_after_ten_steps(tmp_path, clips, how):
-    "Also with a teacher, where the bridge to its features learns beside the model, and where each process holds a half of the weights."
+    "Also with a teacher, where the bridge to its features learns beside the model, and where each process holds a half of the weights, and where the head alone learns."
     one, two = (run_processes(tmp_path, clips, n, 16//n, how) for n in (1,2))
     # best weights are put back at the end of an epoch; ten steps are two epochs and a half, so the second epoch's
     assert (one['weights'] - two['weights']).abs().max() < 1e-6
@@ -506,6 +507,109 @@ def test_a_second_training_has_its_own_precision(clips, first):
     fit(model, dls, epochs=1, precision='bf16', show=False)
     hook.remove()
     assert seen == {torch.bfloat16} and model(torch.zeros(1,3,model.spec.n_frames,32,32)).dtype == torch.float32
+
+def test_a_terminal_shows_how_it_goes(clips, monkeypatch):
+    import io
+    class Terminal(io.StringIO):
+        def isatty(self): return True
+    class Slow(Callback):
+        def after_step(self, run): time.sleep(.3)
+    monkeypatch.delenv('VIDCLS_PROGRESS', raising=False); monkeypatch.setattr(sys, 'stderr', Terminal())
+    fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=2, callbacks=[Slow()])
+    said = sys.stderr.getvalue()
+    for word in ('epoch 2/2', 'loss 2.', 'lr 0.', 'clips/s', 'waiting', 'best accuracy 0.', '0 min left in all'): assert word in said, said[-500:]
+
+@pytest.mark.parametrize('policy', ['skip', 'stop'])
+def test_a_step_that_is_left_out_is_not_in_the_batch_norms(clips, policy):
+    "A batch with infinite values has gone through the network before one knows; the statistics forget it, with it and without a moving average."
+    for ema in (None, .9):
+        calls, net = [], create_model('i3d_tiny', n_classes=8)
+        dls = loaders(from_folder(clips), net.spec, bs=16)
+        class Poison(Callback):
+            def before_batch(self, run):
+                calls.append(1)
+                if len(calls) == 2: run.xb = torch.full_like(run.xb, math.inf)
+        if policy == 'skip': assert math.isfinite(fit(net, dls, epochs=1, on_nan='skip', ema=ema, callbacks=[Poison()], show=False)['valid_loss'][0])
+        else:
+            with pytest.raises(VidclsError, match='holds the last weights that were finite'): fit(net, dls, epochs=1, ema=ema, callbacks=[Poison()], show=False)
+        assert all(v.isfinite().all() for v in net.state_dict().values())
+
+def test_a_range_test_covers_its_range_whatever_the_accumulation(clips):
+    dls = loaders(from_folder(clips), small().spec, bs=16)
+    for accum in (1, 2, 4): assert len(lr_find(small(), dls, start=1e-7, end=1e-5, n=12, accum=accum, show=False).lrs) == 12
+
+def test_a_launchers_accumulation_is_not_applied_twice(clips, monkeypatch):
+    def norm():
+        seen = []
+        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, show=False, callbacks=[At('before_step', lambda run: seen.append(float(run.norm)))])
+        return seen[0]
+    alone = norm(); monkeypatch.setenv('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '4')
+    assert norm() == alone
+
+def test_one_broken_tracker_does_not_stop_the_others(tmp_path, clips):
+    pytest.importorskip('tensorboard')
+    from accelerate.tracking import GeneralTracker
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    class Broken(GeneralTracker):
+        name, requires_logging_directory, tracker = 'broken', False, None
+        def store_init_configuration(self, values): pass
+        def log(self, values, step, **kw): raise OSError('no network')
+    with pytest.warns(UserWarning, match='tracker broken stopped: OSError: no network'):
+        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=3, out=tmp_path, trackers=[Broken(), 'tensorboard'], show=False)
+    events = next(tmp_path.rglob('events.out*'))
+    got = EventAccumulator(str(events)); got.Reload()
+    assert len(got.Scalars('accuracy')) == 3
+
+def test_a_full_disk_at_the_teachers_answers_does_not_end_the_training(tmp_path, clips, monkeypatch):
+    from vidcls import distill
+    from vidcls.distill import Distill, SeededAugment
+    def full(*args): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(distill, 'atomic_path', full)
+    dls = loaders(from_folder(clips), small().spec, bs=16)
+    with pytest.warns(UserWarning, match='answers could not be kept .*No space left'):
+        assert len(fit(small(), dls, epochs=2, out=tmp_path/'out', augment=SeededAugment(roll_clips, 2), callbacks=[Distill(small(), cache=tmp_path/'kept')], show=False)) == 2
+
+def test_the_smallest_of_a_metric_can_be_best(clips):
+    falling = iter([0., .5, .4, .3])                                           # the first is asked on made-up logits
+    hist = fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=3, metrics={'error': lambda logits, y: next(falling)}, monitor='-error', show=False)
+    assert hist.best == 2
+
+def test_every_callback_hears_the_end(clips):
+    "Also where one before it fails; the error is the first one: of the training, or else of the end."
+    class Fails(Callback):
+        def __init__(self, event): setattr(self, event, self.fail)
+        def fail(self, run): raise KeyError('here')
+    class Last(Callback):
+        def after_fit(self, run): heard.append(1); raise OSError('there')
+    dls = loaders(from_folder(clips), small().spec, bs=16)
+    for event in ('after_step', 'after_fit'):
+        heard = []
+        with pytest.raises(KeyError, match='here'): fit(small(), dls, epochs=1, callbacks=[Fails(event), Last()], show=False)
+        assert heard == [1]
+
+def test_a_schedule_takes_its_arguments(clips):
+    dls = loaders(from_folder(clips), small().spec, bs=16)
+    hist = fit(small(), dls, epochs=3, lr=1e-3, schedule='step', schedule_args=dict(at=(1/3,), gamma=.5), warmup=0, show=False)
+    assert hist['lr'] == pytest.approx([1e-3, 5e-4, 5e-4])
+    with pytest.raises(ArgumentError, match="'gama'; accepted: 'at', 'gamma'"): fit(small(), dls, epochs=1, schedule='step', schedule_args=dict(gama=.5))
+
+def test_a_callback_with_a_misspelt_event_is_refused(clips):
+    class Typo(Callback):
+        def after_epochs(self, run): pass
+    with pytest.raises(ArgumentError, match="after_epochs.*Did you mean 'after_epoch'"): fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, callbacks=[Typo()])
+
+@pytest.mark.parametrize('said', ['CUDA error: out of memory', 'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`', 'not enough memory: you tried to allocate 8 bytes.'])
+def test_out_of_memory_has_many_names(said):
+    from vidcls.train import is_out_of_memory
+    assert is_out_of_memory(RuntimeError(said)) and not is_out_of_memory(RuntimeError('CUDA error: device-side assert triggered'))
+
+@pytest.mark.parametrize('native,emulated,want', [(True, True, 'bf16'), (False, True, 'fp16'), (False, False, 'fp16')])
+def test_half_precision_is_what_the_card_has(monkeypatch, native, emulated, want):
+    from vidcls.train import half_precision
+    assert half_precision() == (None if not torch.cuda.is_available() else half_precision())
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: native or emulated and including_emulation)
+    assert half_precision() == want
 
 def test_steps_that_half_precision_skips_are_in_no_mean(clips, monkeypatch):
     "A scaler on the CPU, so large at first that gradients overflow."

@@ -12,7 +12,7 @@ __all__ = ['app', 'Data', 'Label', 'Group', 'OnError', 'Folder', 'bench', 'Runs'
            'cli_doctor', 'main']
 
 # %% ../nbs/54_cli.ipynb #import-sys
-import sys
+import os, sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -91,7 +91,10 @@ def keep_training(
     raise typer.Exit(130)
 
 # %% ../nbs/54_cli.ipynb #say
-def _say(text=''): typer.echo(text)
+def _is_main(): return os.environ.get('RANK', '0') == '0'      # of the processes that a launcher started
+
+def _say(text=''):
+    if _is_main(): typer.echo(text)
 
 def _heading(n, text): _say(f'\n[{n}] {text}')
 
@@ -224,8 +227,9 @@ def cli_train(
     dls = make_loaders(net.spec, bs)
     hist = fit(net, dls, epochs=epochs, lr=lr, seed=seed, augment=changed, accum=accum, precision=precision, layer_decay=layer_decay,
                patience=patience, out=out, resume='auto' if resume else False)
-    keep_training(out, net, dls, hist)
+    if _is_main(): keep_training(out, net, dls, hist)
     rec = evaluate(net, dls.test, seed=seed)
+    if not _is_main(): return
     keep_record(out, hist, rec)
     shutil.rmtree(out/'checkpoints', ignore_errors=True)          # they are for going on, and this training has ended
     _say(f'\n{rec}\nkept in {out}: classifier/, record.json, record.csv, history.json, curves.png, confusion.png')

@@ -6,7 +6,7 @@
 __all__ = ['TEACHING', 'SeededAugment', 'Distill', 'compare_distillation', 'gains_table']
 
 # %% ../nbs/35_distill.ipynb #import-json-from-pathlib-import
-import json
+import json, warnings
 from pathlib import Path
 
 import numpy as np
@@ -152,10 +152,14 @@ def _kept(self:Distill, file):
 @patch
 def _keep(self:Distill):
     if self.kept: return
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
-    keys, self.kept = sorted(self.known), True
-    with atomic_path(self.file) as part:
-        save_file({'keys': torch.tensor(keys), 'logits': torch.stack([self.known[k] for k in keys])}, part, metadata={'about': self.about})
+    keys = sorted(self.known)
+    try:
+        with atomic_path(self.file) as part:
+            save_file({'keys': torch.tensor(keys), 'logits': torch.stack([self.known[k] for k in keys])}, part, metadata={'about': self.about})
+        self.kept = True
+    except (OSError, SafetensorError) as e: warnings.warn(f"{self.file}: the teacher's answers could not be kept ({e}). Training goes on; they are asked again.")
 
 # %% ../nbs/35_distill.ipynb #teaching-labels-alone-none-answers
 TEACHING = {'labels alone': None, 'answers': dict(alpha=.7), 'features': dict(alpha=0., features=1.), 'answers and features': dict(alpha=.7, features=1.),

@@ -16,7 +16,7 @@ import torch
 from .checkpoint import random_state, set_random_state
 from .core import VidclsError, check_at_least, check_whole, pick_device
 from .optim import adamw
-from .train import Callback, _try_out, is_out_of_memory
+from .train import Callback, _precision, _try_out, half_precision, is_out_of_memory
 
 # %% ../nbs/33_optimizations.ipynb #estimate
 @dataclass
@@ -52,9 +52,11 @@ def _span(s):
     return f'{s:.1f} s' if s < 90 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours' if s < 172_800 else f'{s/86400:.1f} days'
 
 # %% ../nbs/33_optimizations.ipynb #stopwatch
+_HALF = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
 class _Stopwatch(Callback):
     "Time some steps, then end."
-    def __init__(self, steps): self.n, self.times, self.gb = steps, [], None
+    def __init__(self, steps): self.n, self.times, self.gb, self.clips = steps, [], None, 0
 
     def before_fit(self, run):
         self.device = run.acc.device
@@ -64,6 +66,7 @@ class _Stopwatch(Callback):
     def after_batch(self, run):
         if self.device.type == 'cuda': torch.cuda.synchronize()
         now = time.perf_counter(); self.times.append(now-self.last); self.last = now
+        self.clips += len(run.group_rows)*run.acc.num_processes
         self.gb, self.waiting = _gb(self.device), run.timer.share
         if len(self.times) >= self.n: run.stop('timed')
 
@@ -103,13 +106,13 @@ def estimate(
     per_epoch = -(-len(dls.train)//accum)
     hist = _try_out(model, dls, watch, **kwargs | dict(epochs=-(-(steps+2)//per_epoch), lr=1e-9, show=False))
     if hist.interrupted: raise KeyboardInterrupt                         # fit ends in peace; here nothing was found
-    s_valid = _time_valid(model, dls, watch.device)
+    s_valid = _time_valid(model, dls, watch.device, _HALF.get(_precision(kwargs.get('precision'))))
     s = float(np.median(watch.times[2:] or watch.times))
     device = torch.cuda.get_device_name(watch.device) if watch.device.type == 'cuda' else f'{os.cpu_count()} CPU cores'
-    return Estimate(epochs, per_epoch, s, s_valid, watch.waiting, watch.gb, dls.train.batch_size*accum/s, device)
+    return Estimate(epochs, per_epoch, s, s_valid, watch.waiting, watch.gb, watch.clips/len(watch.times)/s, device)
 
 @torch.no_grad()
-def _time_valid(model, dls, device, n=3):
+def _time_valid(model, dls, device, half, n=3):
     "Seconds of a whole validation, from a few batches."
     if dls.valid is None: return 0.
     mode, home, taken, chance = model.training, next(model.parameters()).device, [], random_state()
@@ -117,7 +120,7 @@ def _time_valid(model, dls, device, n=3):
         model.to(device).eval()
         start = time.perf_counter()
         for b in dls.valid:
-            model(model.spec.to_model(b.clips.to(device)))
+            with torch.autocast(device.type, half, enabled=half is not None): model(model.spec.to_model(b.clips.to(device)))
             if device.type == 'cuda': torch.cuda.synchronize()
             now = time.perf_counter(); taken.append(now-start); start = now
             if len(taken) == n: break
@@ -163,7 +166,7 @@ def _room_gb(device):
 # %% ../nbs/33_optimizations.ipynb #try-size
 def _try_size(model, bs, device, precision):
     "(peak GB, clips a second) of a training step with a batch of this size; (None, None) if memory is out."
-    half = {'bf16': torch.bfloat16, 'fp16': torch.float16}.get(precision or ('bf16' if device.type == 'cuda' and torch.cuda.is_bf16_supported() else 'no'))
+    half = _HALF.get(precision or (half_precision() if device.type == 'cuda' else 'no'))
     s, opt = model.spec, adamw(model, lr=0.)
     try:
         if device.type == 'cuda': torch.cuda.empty_cache()
