@@ -89,7 +89,7 @@ def test_memory_is_that_of_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', put_back.append)
     monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda d: 3*10**9)
     monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda d: 7*10**9)
-    run = SimpleNamespace(acc=SimpleNamespace(device=torch.device('cuda:1')), timer=SimpleNamespace(share=0.), stop=lambda why: None)
+    run = SimpleNamespace(acc=SimpleNamespace(device=torch.device('cuda:1'), num_processes=1), timer=SimpleNamespace(share=0.), stop=lambda why: None, group_rows=[0])
     watch = _Stopwatch(10); watch.before_fit(run); watch.after_batch(run)
     assert (watch.start_gb, watch.gb) == (3., 7.) and put_back == [torch.device('cuda:1')]
 

@@ -152,7 +152,7 @@ folder, out, mode = sys.argv[1:]
 rank = int(os.environ['RANK'])
 SHARD
 sharded = mode == 'sharded'
-how = dict(ends=dict(ram_gb=0), workers=dict(ram_gb=0, workers=1)).get(mode, {})
+how = dict(ends=dict(ram_gb=0), workers=dict(ram_gb=0, workers=1, limit_s=20)).get(mode, {})
 if os.getpgrp() != os.getpid(): os.setpgrp()                               # a group of its own, or a signal to it would end the tests
 if sharded: shard()
 class One(Callback):
@@ -165,7 +165,7 @@ class One(Callback):
             if self.what == 'stop': run.stop('enough')
             if self.what in ('SIGTERM', 'SIGINT', 'SIGKILL'): os.kill(os.getpid(), getattr(signal, self.what))
             if self.what == 'group': os.killpg(0, signal.SIGTERM)        # launchers send it so: workers of the loader get it too, and die of it
-            if self.what == 'dead': [os.kill(p.pid, signal.SIGKILL) for p in run.train_loader.base_dataloader.plan._iterator._workers]
+            if self.what == 'dead': signal.signal(signal.SIGCHLD, signal.SIG_DFL); [os.kill(p.pid, signal.SIGKILL) for p in run.train_loader.base_dataloader.plan._iterator._workers]
     def before_validate(self, run):
         if rank == 1 and run.epoch == 1 and self.what == 'judging': os.kill(os.getpid(), signal.SIGINT)
 def train(where, what=None, every=None):
@@ -655,12 +655,26 @@ def test_a_signal_to_all_processes_ends_in_a_checkpoint(tmp_path, clips):
 
 def test_a_loader_whose_worker_died_works_again(clips):
     model = small()
-    dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0)
+    dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0, limit_s=10)
     class Kill(Callback):
         def after_step(self, run):
-            if run.step == 2: [os.kill(p.pid, signal.SIGKILL) for p in dls.train._iterator._workers]
-    with pytest.raises(WorkerError): fit(model, dls, epochs=1, callbacks=[Kill()], show=False)
-    assert len(fit(model, dls, epochs=1, show=False)) == 1
+            if run.step == 2:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)              # PyTorch's raises wherever we are just then, perhaps in the next test
+                for p in dls.train._iterator._workers: os.kill(p.pid, signal.SIGKILL)
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        with pytest.raises(WorkerError): fit(model, dls, epochs=1, callbacks=[Kill()], show=False)
+        assert len(fit(model, dls, epochs=1, show=False)) == 1
+    finally: signal.signal(signal.SIGCHLD, handler)
+
+def test_a_worker_that_dies_outside_the_loader_is_named_too(clips):
+    "PyTorch says so by a signal, wherever the training is just then."
+    model = small()
+    dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0)
+    dead = RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
+    def noticed(run): raise dead
+    with pytest.raises(WorkerError, match='pid 7.* is killed by signal: Killed; the worker processes were at: .*mp4'):
+        fit(model, dls, epochs=1, callbacks=[At('after_pred', noticed)], show=False)
 
 def test_what_filled_the_memory_is_let_go(clips):
     import weakref

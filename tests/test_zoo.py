@@ -1,5 +1,5 @@
 "Models against other implementations of them, and the files that other people publish."
-import csv, json, os, subprocess, sys, warnings
+import copy, csv, json, math, os, subprocess, sys, warnings
 from pathlib import Path
 
 import pytest
@@ -180,6 +180,57 @@ def test_the_adapter_takes_the_clips_of_its_config(hf):
     m = create_model('transformers', n_classes=5, config=config)
     assert m(clip(m)).shape == (2,5)
 
+
+VIVIT = dict(model_type='vivit', image_size=32, num_frames=8, tubelet_size=[2,8,8], hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=48)
+
+def test_a_file_is_that_file_whatever_lies_beside_it(hf, tmp_path):
+    theirs = hf.AutoModelForVideoClassification.from_config(hf.AutoConfig.for_model(**VIVIT, num_labels=3))
+    theirs.save_pretrained(tmp_path/'folder')
+    halves = {k: torch.full_like(v, .5) for k,v in theirs.state_dict().items()}
+    for place in (tmp_path/'folder', tmp_path):
+        torch.save(halves, place/'tuned.pt')
+        m = create_model('transformers', place/'tuned.pt', config=VIVIT)
+        assert m.n_classes == 3 and all((v == .5).all() for v in m.state_dict().values())
+
+def test_what_no_shape_tells_is_compared(hf, tmp_path):
+    "Heads, activation, epsilon: of a folder, whoever loads it."
+    small = dict(image_size=32, patch_size=8, num_frames=8, hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=96)
+    ours = dict(n_classes=3, dim=48, depth=1, heads=4, mlp_ratio=2)
+    for name, more, said in (('timesformer', dict(layer_norm_eps=1e-2), 'layer_norm_eps=0.01 there'), ('videomae', dict(layer_norm_eps=1e-3), 'layer_norm_eps'),
+                             ('timesformer', dict(num_attention_heads=8), 'num_attention_heads=8 there, 4 here'), ('videomae', dict(hidden_act='relu'), "hidden_act='relu' there")):
+        net = hf.AutoModelForVideoClassification.from_config(hf.AutoConfig.for_model(name, num_labels=3, use_mean_pooling=True, **small | more))
+        net.save_pretrained(tmp_path/name)
+        model = create_model(f'{name}_tiny', size=32, n_frames=8, **ours)
+        with pytest.raises(CheckpointError, match=said): load_weights(model, tmp_path/name)
+    with pytest.raises(CheckpointError, match='layer_norm_eps'):
+        hf.AutoModelForVideoClassification.from_config(hf.AutoConfig.for_model('timesformer', num_labels=3, layer_norm_eps=1e-12, **small)).save_pretrained(tmp_path/'eps')
+        create_model('timesformer_tiny', tmp_path/'eps', **ours)
+
+def test_other_clips_than_those_of_its_config_are_refused(hf):
+    config = dict(model_type='vjepa2', crop_size=32, frames_per_clip=8, patch_size=8, tubelet_size=2, hidden_size=24, num_hidden_layers=1, num_attention_heads=3,
+                  pred_hidden_size=24, pred_num_attention_heads=3, pred_num_hidden_layers=1, num_pooler_layers=1)
+    with pytest.raises(ArgumentError, match='size=48, made for 32'): create_model('transformers', config=config, size=48)
+
+def test_an_export_says_what_it_cannot_keep(tmp_path):
+    with pytest.raises(VidclsError, match='takes BGR'): save_transformers(create_model('timesformer_tiny', n_classes=3, channels='BGR'), tmp_path)
+    with pytest.warns(UserWarning, match='answers for each frame'): save_transformers(create_model('timesformer_tiny', n_classes=3, attention='space'), tmp_path)
+
+@pytest.mark.parametrize('name', ['i3d_tiny', 'resnet50_inflated'])
+def test_batch_norms_checkpointed_and_compiled(name):
+    "A graph can't hold norms that count once: such networks keep everything, and the statistics are right."
+    a = create_model(name, n_classes=3, **({} if 'tiny' in name else dict(n_frames=4, size=32))).double()
+    b = copy.deepcopy(a); b.set_grad_checkpointing(); x = clip(a, 2, torch.float64)
+    torch._dynamo.reset(); torch.manual_seed(0)
+    got = torch.compile(b, backend='aot_eager')(x)
+    torch.manual_seed(0); assert_equal(got, a(x), 1e-8)
+    for (k,v),w in zip(a.state_dict().items(), b.state_dict().values()): torch.testing.assert_close(v, w, rtol=1e-8, atol=1e-10, msg=k)
+
+def test_a_diverged_model_is_not_in_the_soup():
+    from vidcls.models.ensemble import greedy_soup
+    states = [{'w': torch.tensor([float(i)])} for i in range(3)]
+    state, members, score = greedy_soup(states, lambda s: math.nan if s['w'] == 0 else .9 if s['w'] == 2 else .5)
+    assert members == [2] and score == .9
+    with pytest.raises(ArgumentError, match='no finite number'): greedy_soup(states, lambda s: math.nan)
 
 @pytest.mark.parametrize('name', TINY)
 def test_no_clips_have_no_scores(name):

@@ -25,7 +25,7 @@ _TIMESFORMER = ['batch 16 in the paper, 8 in the config, both with this rate.', 
 _BGR = 'the config for this data set also reverses the colours (BGR).'
 _MVIT = ['decay: of everything with two axes in the config; here class token and position tables have none.']
 _SWIN = ['crop: 8 to 100 % of the area in the config; 70 to 88 % of the sides here.', 'decay: of biases too in the config; here they have none.',
-         'schedule: the config rises from a tenth of the rate and ends at 0; here from the first notch, down to a hundredth.',
+         'schedule: the config rises from a tenth of the rate; here from the first notch.',
          'dropout of the head is that of the configs (0.5); the paper does not tell.']
 
 RECIPES = {
@@ -81,11 +81,11 @@ RECIPES = {
             base={}, hr=dict(expect='62.2 top-1 from ImageNet-1k, 62.5 from ImageNet-21k, 1 × 3 views', differs=['crop: of a short side of 448 to 512; 70 to 88 % of the sides here.']),
             l=dict(expect='62.4 top-1 from ImageNet-1k, 62.3 from ImageNet-21k, 1 × 3 views', differs=['frames: the config for this data set has 64, the model of this name 96.']))),
     ('i3d', 'kinetics400'): dict(
-        fit=dict(epochs=35, wd=1e-7, warmup=0, smoothing=0., clip=None, optimizer='sgd', schedule='step'), lr=.1, lr_for=192,
+        fit=dict(epochs=35, wd=1e-7, warmup=0, smoothing=0., clip=None, optimizer='sgd', schedule='step', schedule_args=dict(at=(97/115,108/115))), lr=.1, lr_for=192,
         model=dict(dropout=.5), spec=dict(sampling='random', stride=1), loaders={}, augment='i3d', flip=True, mix=False,
         source='Carreira & Zisserman 2017 (1705.07750), §2.5 and appendix', expect='71.1 top-1 on the TEST set, RGB, 250 frames in one crop, from ImageNet weights; 68.4 from scratch',
         differs=['the paper counts steps, not epochs: 115,000, the rate falling at 97,000 and 108,000; the number of clips a step '
-                 'and of epochs here are not the paper\'s, and the rate falls after 11/15 and 14/15 of the training, not 0.84 and 0.94.'], sizes={'': {}}),
+                 "and of epochs here are not the paper's; the rate falls after the same parts of the training."], sizes={'': {}}),
     ('mvit_v2', 'kinetics400'): dict(
         fit=dict(epochs=200, wd=.05, warmup=30, smoothing=.1, clip=1.), lr=1e-4, lr_for=16,
         model=dict(drop_path=.2, dropout=.5), spec=dict(sampling='random', stride=4), loaders=dict(repeats=2), augment='videomae', flip=True, mix=True,
@@ -99,7 +99,7 @@ RECIPES = {
                  'schedule: the config rises from 1e-4 and ends at 1e-6; here at a hundredth of the rate.'],
         sizes=dict(s={}, b=dict(lr=1.5e-3, expect='70.5 top-1, 1 × 3 views, from Kinetics-400 weights'))),
     ('swin3d', 'kinetics400'): dict(
-        fit=dict(epochs=30, wd=.05, warmup=2.5, smoothing=0., clip=None, backbone=.1), lr=1e-3, lr_for=64,
+        fit=dict(epochs=30, wd=.05, warmup=2.5, smoothing=0., clip=None, backbone=.1, schedule_args=dict(final=0.)), lr=1e-3, lr_for=64,
         model=dict(drop_path=.1, dropout=.5), spec=dict(sampling='random', stride=2), loaders={}, augment='timesformer', flip=True, mix=False,
         source='Liu et al. 2021 (2106.13230), §4.1, and configs for it', expect='78.8 top-1, 4 × 3 views, from ImageNet-1k weights', differs=_SWIN,
         sizes=dict(
@@ -107,7 +107,7 @@ RECIPES = {
             b=dict(model=dict(drop_path=.3), expect='80.6 top-1, 4 × 3 views, from ImageNet-1k weights; 82.7 from ImageNet-22k',
                    differs=['from ImageNet-22k weights: rate 3e-4 and drop path 0.2.']))),
     ('swin3d', 'ssv2'): dict(
-        fit=dict(epochs=60, wd=.05, warmup=2.5, smoothing=.1, clip=None, backbone=.1), lr=3e-4, lr_for=64,
+        fit=dict(epochs=60, wd=.05, warmup=2.5, smoothing=.1, clip=None, backbone=.1, schedule_args=dict(final=0.)), lr=3e-4, lr_for=64,
         model=dict(drop_path=.4, dropout=.5, window=(16,7,7)), spec=dict(sampling='segment'), loaders={}, augment='videomae', flip=False, mix=False,
         source='Liu et al. 2021, §4.1, and the config for Something-Something', expect='69.6 top-1, 1 × 3 views, from Kinetics-400 weights (ImageNet-22k before)',
         differs=_SWIN[1:], sizes=dict(b={})),
@@ -128,7 +128,8 @@ class Recipe(dict):
     ):
         super().__init__(args)
         self.name, self.model, self.loaders, self.spec, self.arithmetic = name, entry['model'], entry['loaders'], entry['spec'], arithmetic
-        self.source, self.expect, self.differs = entry['source'], entry['expect'], entry['differs']
+        self.source, self.expect, self.differs = entry['source'], entry['expect'], list(entry['differs'])
+        if 'augment' not in args: self.differs.append(f"left out: augmentation{' and mixing' if entry['mix'] else ''}, which need the classes; table= brings them")
 
     def __repr__(self):
         shown = ', '.join(f'{k}={v!r}' if isinstance(v, (str, int, float, dict, type(None))) else f'{k}={type(v).__name__}' for k,v in self.items())

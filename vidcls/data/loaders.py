@@ -425,19 +425,22 @@ class ClipLoader(DataLoader):
         if plan._iterator is not None and not all(w.is_alive() for w in plan._iterator._workers): plan._iterator = None     # the next has new ones
         with torch.random.fork_rng(devices=()): batches = DataLoader.__iter__(plan)     # the workers' seed, which no clip needs, is not taken from ours
         try: yield from batches
-        except RuntimeError as e:
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as e:        # the last three: it died while it handed over a clip
             plan._iterator = None
-            if dead := dead_worker(e, self.dataset): raise dead from e
+            if dead := dead_worker(e, self.dataset, lost=not isinstance(e, RuntimeError) and 'Caught' not in str(e)): raise dead from e
             raise
 
 def dead_worker(
     error, # What was raised, in the loader or, as PyTorch notices it by a signal, anywhere else
     ds:ClipDataset, # What the workers were reading
+    lost:bool=False, # Is it known to be about a worker?
 )->WorkerError|None: # None where it is about something else
     "What to say where a worker process died: at which files."
-    if isinstance(error, WorkerError) or not isinstance(error, RuntimeError) or 'DataLoader' not in str(error): return None
+    told = isinstance(error, RuntimeError) and not isinstance(error, WorkerError) and 'DataLoader' in str(error)
+    if not (told or lost): return None
+    said = str(error).splitlines()[0].rstrip('. ') if told else f'a DataLoader worker is gone ({type(error).__name__})'
     at = ', '.join(str(ds.paths[i]) for i in getattr(ds, 'current', ()))
-    return WorkerError(f"{str(error).splitlines()[0].rstrip('. ')}; the worker processes were at: {at}. "
+    return WorkerError(f"{said}; the worker processes were at: {at}. "
                        "One of these files may crash the decoder, or memory is short: take fewer workers.")
 
 # %% ../../nbs/08_data.loaders.ipynb #loadershare

@@ -6,6 +6,8 @@
 __all__ = ['average_scores', 'check_weights', 'average_weights', 'greedy_soup']
 
 # %% ../../nbs/28_models.ensemble.ipynb #import-numpy-as-np-import
+import math
+
 import numpy as np
 import torch
 
@@ -20,7 +22,7 @@ def average_scores(
 )->np.ndarray: # float64 (N,K), rows add up to 1
     "Class probabilities of an ensemble."
     check_choice('of', of, ('probs', 'logits')); check_choice('given', given, ('probs', 'logits'))
-    scores = [np.asarray(s.detach().cpu() if torch.is_tensor(s) else s, float) for s in scores]
+    scores = [np.asarray(s.detach().cpu().double() if torch.is_tensor(s) else s, float) for s in scores]
     shapes = {s.shape for s in scores}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise ArgumentError(f"scores have shapes {sorted(shapes)}; expected one (N,K) for all models.")
@@ -71,7 +73,8 @@ def greedy_soup(
     "Average as many models as help (Wortsman et al. 2022, recipe 1)."
     states = [s.state_dict() if hasattr(s, 'state_dict') else s for s in states]
     if not states: raise ArgumentError("states is empty; give at least one model.")
-    alone = [judge(s) for s in states]
+    alone = [s if math.isfinite(s) else -math.inf for s in map(judge, states)]          # one that diverged is the worst
+    if max(alone) == -math.inf: raise ArgumentError("judge gives no finite number for any of these models.")
     order = sorted(range(len(states)), key=lambda i: -alone[i])
     chosen, best, score = [order[0]], states[order[0]], alone[order[0]]
     for i in order[1:]:

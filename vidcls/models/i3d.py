@@ -344,7 +344,7 @@ class Inflated(VideoModel):
     @contextmanager
     def _by_blocks(self):
         "Meanwhile, each block of the net keeps only what goes into it, if that is asked for; a net without blocks is one."
-        if not self._frugal: yield; return
+        if not self._frugal or torch.compiler.is_compiling(): yield; return      # compiled, everything is kept
         names = dict.fromkeys(k for n,_ in self.named_parameters() if (k := self.layer_key(n)) and k.startswith('net.'))
         blocks = [self.get_submodule(n) for n in names] or [self.net]
         for b in blocks: b.forward = partial(without_insides, b.forward, norms=b)

@@ -187,6 +187,7 @@ def without_insides(
 ): # What it gives
     "Keep only what goes in, and compute the rest again for the gradient; batch norms count a batch once."
     norms = [m for m in (f if norms is None else norms).modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if norms and torch.compiler.is_compiling(): return f(*args, **kwargs)       # a graph can't hold what follows: everything is kept
     again = dict(context_fn=lambda: (nullcontext(), _at_rest(norms))) if norms else {}
     return checkpoint(f, *args, use_reentrant=False, **again, **kwargs)
 

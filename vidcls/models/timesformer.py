@@ -196,6 +196,8 @@ def to_transformers(self:TimeSformer,
     files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "This model as transformers' TimesformerForVideoClassification."
+    if files and self.attention == 'space': warnings.warn(
+        "transformers' space-only TimeSformer answers for each frame by itself. The mean of its answers is near ours, which averages tokens first, not equal.", stacklevel=3)
     block = self.blocks[0]
     config = dict(architectures=['TimesformerForVideoClassification'], model_type='timesformer',
                   attention_type=dict(divided='divided_space_time', joint='joint_space_time', space='space_only')[self.attention],

@@ -11,7 +11,7 @@ import re, warnings
 import torch
 from torch import nn
 
-from ..core import ClipSpec, VidclsError, check_whole, patch
+from ..core import ArgumentError, ClipSpec, VidclsError, check_whole, patch
 from .layers import (Block, Naming, TubeletEmbed, VideoModel, build_model, check_chance, check_wholes,
                                   drop_path_rates, new_head, resize_table, sine_table, start_weights)
 
@@ -33,12 +33,15 @@ class VideoMAE(VideoModel):
         pos_of:tuple|None=None, # (n_frames, size) whose positions are resized to this spec; None: the spec's own
     ):
         for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch, tubelet=tubelet).items(): check_whole(name, v)
+        if pos_of: check_wholes('pos_of', pos_of, 2)
         super().__init__(spec, tubelet, patch)
+        if pos_of and (pos_of[0] % tubelet or pos_of[1] % patch):
+            raise ArgumentError(f"pos_of={pos_of!r}; accepted: frames that are a multiple of {tubelet}, and a size that is one of {patch}.")
         self.head_init_scale = head_init_scale
         self.patch_embed = TubeletEmbed(dim, patch, tubelet)
         grid = lambda n_frames, size: (n_frames//tubelet, size//patch, size//patch)
         own = (spec.n_frames, spec.size)
-        here, there = grid(*own), grid(*(check_wholes('pos_of', pos_of, 2) if pos_of else own))
+        here, there = grid(*own), grid(*(pos_of or own))
         pos = resize_table(sine_table(there[0]*there[1]*there[2], dim), there, here)
         self.register_buffer('pos', pos, persistent=False)                       # follows .to(device); in no file
         self.blocks = nn.ModuleList([Block(dim, heads, mlp_ratio, r) for r in drop_path_rates(drop_path, depth)])

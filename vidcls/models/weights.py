@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHT_SUFFIXES', 'read_weights', 'weight_differences', 'fit_in', 'FoundWeights', 'find_weights', 'load_weights',
-           'save_transformers']
+           'check_config', 'save_transformers']
 
 # %% ../../nbs/26_models.weights.ipynb #import-json-os-re-warnings
 import json, os, re, warnings
@@ -15,7 +15,7 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from ..core import ArgumentError, CheckpointError, atomic_path
+from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path
 from .layers import VideoModel
 
 # %% ../../nbs/26_models.weights.ipynb #weight-suffixes-safetensors-pt-pth-bin
@@ -66,8 +66,8 @@ def weight_differences(
     "In words, what keeps the weights `state` from being loaded as `own`; empty if they fit."
     look = lambda t: f"{tuple(t.shape)} {str(t.dtype)[6:]}"
     alike = lambda a, b: a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
-    found = {'missing in the file': [k for k in own if k not in state],
-             'unknown to the model': [k for k in state if k not in own],
+    found = {'missing in the file': [f'{k} {look(own[k])}' for k in own if k not in state],
+             'unknown to the model': [f'{k} {look(state[k])}' for k in state if k not in own],
              'of another kind': [f"{k} is {look(state[k])}, expected {look(own[k])}"
                                  for k in own if k in state and not alike(state[k], own[k])],
              'not finite': [k for k,t in state.items() if t.is_floating_point() and not t.isfinite().all()]}
@@ -107,7 +107,8 @@ class FoundWeights:
     @property
     def labels(self)->list: # Class names, or empty
         "The names of the classes, where the config has real ones."
-        names = {int(i): str(n) for i,n in self.config.get('id2label', {}).items()}
+        said = self.config.get('id2label')
+        names = {int(i): str(n) for i,n in said.items()} if isinstance(said, dict) else {}
         labels = [names[i] for i in sorted(names)]
         return [] if all(n == f'LABEL_{i}' for i,n in enumerate(labels)) else labels
 
@@ -141,7 +142,22 @@ def load_weights(
 )->nn.Module: # The same model
     "Load weights into a model; a head of another size stays fresh, anything else that differs is an error."
     found = find_weights(source)
+    check_config(model, found.config, source)
     return fit_in(model, found.read(), source)
+
+def check_config(
+    model, # That shall get the weights
+    config:dict, # config.json of a folder; empty for a bare file
+    source, # Where it comes from, for the message
+):
+    "Raise where a config says what no tensor shows (heads, activation, attention, epsilon), and the model is otherwise."
+    try: own = dict(hidden_act='gelu') | model.to_transformers()[0]
+    except (AttributeError, VidclsError): return                         # no counterpart in transformers
+    said = [k for k in ('model_type', 'num_attention_heads', 'hidden_act', 'attention_type') if k in config and k in own and config[k] != own[k]]
+    eps, ours = (c.get('layer_norm_eps') for c in (config, own))
+    if isinstance(eps, (int, float)) and ours and (eps > 1.1*ours or own['model_type'] == 'timesformer' and eps < .9*ours): said.append('layer_norm_eps')
+    if said: raise CheckpointError(f"{source} does not fit this {type(model).__name__}; nothing was loaded. " + ', '.join(
+        f"{k}={config[k]!r} there, {own[k]!r} here" for k in said) + ". create_model('transformers', …) takes any video classifier of transformers.")
 
 # %% ../../nbs/26_models.weights.ipynb #in-folder
 def _in_folder(folder):
@@ -190,6 +206,8 @@ def save_transformers(
 )->Path: # The folder
     "Write `config.json`, `model.safetensors` and `preprocessor_config.json` as transformers does."
     from safetensors.torch import save_file
+    if model.spec.channels != 'RGB':
+        raise VidclsError(f"the model takes {model.spec.channels}, which this format can't say: transformers would give it RGB.")
     config, state = model.to_transformers(files=True)
     labels = getattr(model, 'labels', None) if labels is None else labels
     labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]

@@ -24,7 +24,7 @@ from .mvit import mvit_v2_b, mvit_v2_s, mvit_v2_tiny
 from .swin3d import swin3d_b, swin3d_s, swin3d_t, swin3d_tiny
 from .timesformer import timesformer_base, timesformer_hr, timesformer_l, timesformer_tiny
 from .videomae import videomae_base, videomae_huge, videomae_large, videomae_small, videomae_tiny
-from .weights import find_weights, fit_in, read_weights
+from .weights import check_config, find_weights, fit_in, read_weights
 
 # %% ../../nbs/27_models.zoo.ipynb #models-f-name-f-for-f-in-videomae-tiny-v
 MODELS = {f.__name__: f for f in (
@@ -54,7 +54,7 @@ class TransformersModel(VideoModel):
         if not isinstance(config, dict) or 'model_type' not in config:
             raise ArgumentError("config is missing, or has no 'model_type'; give pretrained= a folder or a hub id, or "
                                 "config={'model_type': 'vivit', …}.")
-        made = spec_of({k: v for k,v in config.items() if k in ('num_frames', 'image_size')}, {})
+        made = spec_of({k: v for k,v in config.items() if k in ('num_frames', 'image_size', 'crop_size')}, {})
         if differ := [f"{k}={getattr(spec, k)}, made for {v}" for k,v in made.items() if getattr(spec, k) != v]: raise ArgumentError(
             f"{'; '.join(differ)}: transformers' {config['model_type']!r} takes the clips of its config only. Of VideoMAE and TimeSformer, the "
             "models here take others: create_model('timesformer_base', pretrained, n_frames=16).")
@@ -84,6 +84,7 @@ class TransformersModel(VideoModel):
     ):
         "transformers' own gradient checkpointing."
         self.net.gradient_checkpointing_enable() if on else self.net.gradient_checkpointing_disable()
+        self.grad_checkpointing = on
 
     def adapt(self,
         state:dict, # Tensors by transformers' names
@@ -138,9 +139,10 @@ def spec_of(
 def _normalisation(processor):
     "What a processor does to bytes, as mean and standard deviation of values in [0,1]: it may scale, shift and normalise."
     if not processor: return {}
-    scale = 255*processor.get('rescale_factor', 1/255) if processor.get('do_rescale', True) else 255.
+    scale = 255*(processor.get('rescale_factor') or 1/255) if processor.get('do_rescale', True) else 255.
     shift = 1. if processor.get('offset') and processor.get('do_rescale', True) else 0.        # ViViT: scaled to [-1,1] first
     mean, std = ((0.,)*3, (1.,)*3) if not processor.get('do_normalize', True) else (processor.get('image_mean'), processor.get('image_std'))
+    mean, std = ((v,)*3 if isinstance(v, (int, float)) else v for v in (mean, std))       # transformers allows one number for all
     if not mean or not std: return {}
     return dict(mean=tuple((m+shift)/scale for m in mean), std=tuple(s/scale for s in std))
 
@@ -159,8 +161,9 @@ def create_model(
     found = find_weights(_imagenet(name) if pretrained == 'imagenet' else pretrained, 'pretrained')
     asked = _said_by(name, found) | overrides
     if name.startswith('videomae'): asked |= _grid_of(name, asked, found)
-    state = found.read() if name != 'transformers' else _read_by_transformers(found)
+    state = _read_by_transformers(found) if name == 'transformers' and found.config else found.read()     # a file is that file
     model = MODELS[name](400 if n_classes is None else n_classes, **asked)
+    if name != 'transformers': check_config(model, found.config, pretrained)
     if n_classes is None:
         state = model.adapt(state)
         if (k := len(state.get('head.weight', ()))) >= 2: model.reset_classifier(k)
@@ -175,18 +178,23 @@ def _named(model, name, overrides):
     return model
 
 # %% ../../nbs/27_models.zoo.ipynb #said-by
+_RESNET = dict(hidden_act='relu', layer_type='bottleneck', downsample_in_bottleneck=False, downsample_in_first_stage=False)     # what shapes don't tell
+
 def _said_by(name, found):
     "Arguments that a folder's config gives; an error where it belongs to another kind of network."
     kind, c = found.config.get('model_type'), found.config
     if name == 'transformers': return {**spec_of(c, found.processor), 'config': c}
     if not c: return {}
     family = name.split('_')[0]
+    if kind is None: raise CheckpointError("pretrained has a config.json without model_type; Classifier.load takes what Classifier.save has kept.")
     if kind != {'resnet50': 'resnet'}.get(family, family):
         raise CheckpointError(f"pretrained holds a {kind!r} and name is {name!r}; name='transformers' takes any video "
                               "classifier of transformers.")
     ways = dict(divided_space_time='divided', joint_space_time='joint', space_only='space')
     if c.get('hidden_act', 'gelu') != 'gelu' and family in ('videomae', 'timesformer'):
         raise CheckpointError(f"pretrained has hidden_act={c['hidden_act']!r}; the models here have 'gelu'. name='transformers' takes it.")
+    if family == 'resnet50' and (odd := [k for k,v in _RESNET.items() if c.get(k, v) != v]):
+        raise CheckpointError(f"pretrained has {odd[0]}={c[odd[0]]!r}; the network here has {_RESNET[odd[0]]!r}.")
     extra = {'attention': ways[c['attention_type']]} if c.get('attention_type') in ways else {}
     if family in ('videomae', 'timesformer') and 'num_attention_heads' in c: extra['heads'] = c['num_attention_heads']
     return spec_of(c, found.processor) | extra
@@ -237,7 +245,7 @@ _PUBLISHED = {  # top-1 in % on Kinetics-400 val, clips × crops and frames, sou
     'timesformer_hr':   (79.7, '1 × 3 views, 16 frames of 448²', 'paper, Table 5'),
     'timesformer_l':    (80.7, '1 × 3 views, 96 frames', 'paper, Table 5'),
     'i3d':            (71.1, 'TEST set, RGB, 250 frames, one crop, ImageNet start', 'paper, Table 2'),
-    'resnet50_inflated': (73.5, '10 × 3 views, 8 frames, every 8th', "SlowFast's model zoo"),
+    'resnet50_inflated': (73.5, '10 × 3 views, 8 frames, every 8th; of a network that also halves time early', "SlowFast's model zoo"),
     'mvit_v2_s':      (81.0, '5 × 1 views, 16 frames, every 4th', 'paper'),
     'mvit_v2_b':      (82.9, '5 × 1 views, 32 frames, every 3rd', 'paper'),
     'swin3d_t':       (78.8, '4 × 3 views, 32 frames, ImageNet-1k start', 'paper'),
