@@ -602,7 +602,7 @@ class Finite(Callback):
         skipped = run.scaled and run.finite and not math.isfinite(float(run.norm))
         before, self.before = self.before, None
         if run.finite and not skipped: self.in_a_row = 0; return
-        for b,was in zip(self.norms, before): b.copy_(was)               # batch norms have counted what is left out
+        for b,was in zip(self.norms, before or ()): b.copy_(was)               # batch norms have counted what is left out
         self.in_a_row += 1
         what = 'loss' if not math.isfinite(run.step_loss.item()) else 'gradient'
         clips = [str(run.paths['train'][r]) for r in run.group_rows]
@@ -819,7 +819,7 @@ def _check(model, dls, cfg, metrics):
     for name in cfg['schedule_args']: check_choice(f"schedule_args of {cfg['schedule']!r}", name, sorted(known) or ['none'])
     if taken := sorted(set(metrics or {}) & set(COLUMNS)):
         raise ArgumentError(f"metrics has {taken[0]!r}, which the history keeps for itself, as {', '.join(COLUMNS)}; take another name.")
-    check_choice('monitor', cfg['monitor'].removeprefix('-'), ('accuracy', 'valid_loss', 'train_loss', *(metrics or {})))
+    check_choice('monitor', str(cfg['monitor']).removeprefix('-'), ('accuracy', 'valid_loss', 'train_loss', *(metrics or {})))
     if dls.train is None: raise ArgumentError("dls.train is None; nothing to train on.")
     for split in ('train', 'valid'):
         if getattr(dls, split) is not None and not len(getattr(dls, split)): raise ArgumentError(f"dls.{split} has no batch; a loader of one clip at least, or None for no validation.")
@@ -1184,7 +1184,7 @@ def lr_find(
 )->LRFound: # Has .valley and .plot()
     "Train for a moment with a growing rate, and put everything back."
     test = _RangeTest(start, end, n)
-    per_epoch = -(-max(1, len(dls.train))//kwargs.get('accum', 1))
+    per_epoch = -(-max(1, len(dls.train))//max(1, kwargs.get('accum', 1)))
     own = dict(epochs=-(-n//per_epoch) + 1, lr=min(end, 9.), schedule='constant', warmup=0, show=show, on_nan='skip')
     hist = _try_out(model, dls, test, **kwargs | own)
     if hist.interrupted and not test.lrs: raise KeyboardInterrupt
