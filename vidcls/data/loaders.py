@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from ..core import ArgumentError, ClipSpec, DataError, VideoReadError, WorkerError
+from ..core import ArgumentError, ClipSpec, DataError, VidclsError, VideoReadError, WorkerError
 from ..core import check_at_least, check_choice, check_whole, progress
 from .cache import FrameCache
 from .datasets import ClipTable
@@ -425,6 +425,7 @@ class ClipLoader(DataLoader):
         if plan._iterator is not None and not all(w.is_alive() for w in plan._iterator._workers): plan._iterator = None     # the next has new ones
         with torch.random.fork_rng(devices=()): batches = DataLoader.__iter__(plan)     # the workers' seed, which no clip needs, is not taken from ours
         try: yield from batches
+        except VidclsError: raise                                        # about a clip, with its path
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as e:        # the last three: it died while it handed over a clip
             plan._iterator = None
             if dead := dead_worker(e, self.dataset, lost=not isinstance(e, RuntimeError) and 'Caught' not in str(e)): raise dead from e
