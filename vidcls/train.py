@@ -334,9 +334,8 @@ def row_line(
 class Trackers(Callback):
     "Send each epoch's numbers to trackers that accelerate knows."
     def __init__(self,
-        names, # 'tensorboard', 'wandb', 'trackio', …, or a list of them
         config:dict, # What is noted about the run
-    ): self.names, self.config = [names] if isinstance(names, str) else list(names), config
+    ): self.config = config
 
     def _try(self, run, name, f, *args, **kw):
         "One that fails is left out, whatever the others do."
@@ -1009,7 +1008,7 @@ def _callbacks(cfg, own):
     plan, cbs = cfg['freeze'], [Finite(cfg['on_nan'])]
     if plan is not None: cbs.append(Thaw(plan if isinstance(plan, dict) else {0: plan}))
     if cfg['ema'] is not None: cbs.append(EMA(cfg['ema']))
-    if cfg['trackers']: cbs.append(Trackers(cfg['trackers'], {k: v for k,v in cfg['about'].items() if isinstance(v, (int, float, str))}))
+    if cfg['trackers']: cbs.append(Trackers({k: v for k,v in cfg['about'].items() if isinstance(v, (int, float, str))}))
     cbs += [*own, Bars()]
     if cfg['patience'] is not None: cbs.append(EarlyStopping(cfg['patience']))
     if cfg['out'] is not None: cbs.append(Checkpoints(Path(cfg['out'])/'checkpoints', cfg['every'], cfg['keep']))
