@@ -317,7 +317,7 @@ while done < kills:
         pid = child(where); time.sleep(rng.uniform(.1, .6)*whole_s)
         if os.waitpid(pid, os.WNOHANG)[0]: break
         os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0); done += 1
-        met += any(p.name.startswith('.') for p in (where/'checkpoints').glob('.*')) if (where/'checkpoints').exists() else 0
+        met += any((where/'checkpoints').glob('.step_*'))
         if done % 5 == 0: os.waitpid(child(where), 0); break             # let it end after five
     got = torch.load(where/'end.pt', weights_only=True)
     assert torch.equal(got['weights'], want['weights']), f'weights differ after {done} kills'
@@ -329,7 +329,7 @@ print(f'{done} kills, {met} of them in the middle of a save')
 def test_twenty_kills_end_bit_identical(tmp_path, clips):
     done = subprocess.run([sys.executable, '-c', KILLED, clips, tmp_path, '20'], capture_output=True, text=True, timeout=600,
                           env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0 and done.stdout.startswith('20 kills'), done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout.startswith('20 kills') and not done.stdout.startswith('20 kills, 0 of'), done.stdout + done.stderr
 
 def test_going_on_with_something_else_is_refused(tmp_path, clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)
@@ -611,16 +611,36 @@ def test_half_precision_is_what_the_card_has(monkeypatch, native, emulated, want
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: native or emulated and including_emulation)
     assert half_precision() == want
 
-def test_steps_that_half_precision_skips_are_in_no_mean(clips, monkeypatch):
-    "A scaler on the CPU, so large at first that gradients overflow."
+def with_scaler(monkeypatch, **how):
+    "A scaler on the CPU, as fp16 has one on a GPU; so large at first that gradients overflow."
     import vidcls.train as t
-    engine, seen, model = t.Run._engine, [], small()
+    engine = t.Run._engine
     def scaled(self):
         acc = engine(self)
-        acc.native_amp, acc.scaler = True, torch.amp.GradScaler('cpu', init_scale=2.**19)
+        acc.native_amp, acc.scaler = True, torch.amp.GradScaler('cpu', **how)
         return acc
     monkeypatch.setattr(t.Run, '_engine', scaled)
     monkeypatch.setattr(t, '_precision', lambda asked: 'fp16')            # refused on a CPU
+
+def test_the_scaler_goes_on_to_the_bit(tmp_path, clips, monkeypatch):
+    "It is stopped where the scale has fallen and grown again; one that began anew would skip other steps."
+    with_scaler(monkeypatch, init_scale=2.**19, growth_interval=3)
+    class Scale(Callback):
+        def __init__(self): self.seen = []
+        def after_batch(self, run): self.seen.append(run.acc.scaler.get_scale())
+    def train(out, at=At('after_fit', lambda run: None)):
+        see = Scale()
+        weights, rows, hist = drawing(clips, out, see, at)
+        return weights, rows, hist.bad_steps, see.seen
+    whole = train(tmp_path/'whole')
+    cut = train(tmp_path/'cut', At('after_batch', lambda run: run.stop('enough'), lambda run: run.n_steps == 5))
+    rest = train(tmp_path/'cut')
+    assert len(set(whole[3])) > 2 and len(whole[2]) > 1                   # up and down
+    assert torch.equal(whole[0], rest[0]) and whole[1:3] == rest[1:3] and whole[3] == cut[3] + rest[3]
+
+def test_steps_that_half_precision_skips_are_in_no_mean(clips, monkeypatch):
+    seen, model = [], small()
+    with_scaler(monkeypatch, init_scale=2.**19)
     class See(Callback):
         def before_step(self, run): seen.append([float(run.step_loss), math.isfinite(float(run.norm))])
         def after_step(self, run): self.step = run.step
@@ -651,7 +671,7 @@ def test_a_signal_to_all_processes_ends_in_a_checkpoint(tmp_path, clips):
     (tmp_path/'killed.py').write_text(GROUP)
     done = subprocess.run([sys.executable, tmp_path/'killed.py', clips, tmp_path/'out'], capture_output=True, text=True, timeout=120)
     assert done.returncode == 143, done.stderr[-2000:]
-    assert [p.name for p in (tmp_path/'out'/'checkpoints').iterdir()] == ['step_000000005']
+    assert [p.name for p in (tmp_path/'out'/'checkpoints').glob('step_*')] == ['step_000000005']
 
 def test_a_loader_whose_worker_died_works_again(clips):
     model = small()
@@ -667,14 +687,17 @@ def test_a_loader_whose_worker_died_works_again(clips):
         assert len(fit(model, dls, epochs=1, show=False)) == 1
     finally: signal.signal(signal.SIGCHLD, handler)
 
-def test_a_worker_that_dies_outside_the_loader_is_named_too(clips):
+@pytest.mark.parametrize('event, split', [('after_pred', 'train'), ('after_validate', 'valid')])
+def test_a_worker_that_dies_outside_the_loader_is_named_too(clips, event, split):
     "PyTorch says so by a signal, wherever the training is just then."
     model = small()
     dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0)
     dead = RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
     def noticed(run): raise dead
-    with pytest.raises(WorkerError, match='pid 7.* is killed by signal: Killed; the worker processes were at: .*mp4'):
-        fit(model, dls, epochs=1, callbacks=[At('after_pred', noticed)], show=False)
+    with pytest.raises(WorkerError, match='pid 7.* is killed by signal: Killed; the worker processes were at: .*mp4') as e:
+        fit(model, dls, epochs=1, callbacks=[At(event, noticed)], show=False)
+    named = re.search('were at: (.*?)[.] One', str(e.value))[1].split(', ')
+    assert set(named) <= set(map(str, getattr(dls, split).dataset.paths))
 
 def test_what_filled_the_memory_is_let_go(clips):
     import weakref
@@ -826,6 +849,65 @@ def test_two_fits_leave_no_threads_and_no_hooks(clips):
 
 
 # --- what callbacks do
+
+SECOND = """
+import sys
+import vidcls.train as t
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.models.zoo import create_model
+t._alone.__defaults__ = (.2,)
+model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
+t.fit(model, loaders(from_folder(sys.argv[1]), model.spec, bs=16), epochs=1, out=sys.argv[2], resume='auto', show=False)
+"""
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path, clips):
+    "The second would go on from the first one's checkpoints. The folder is free again when the first has ended, however it did."
+    second = lambda: subprocess.run([sys.executable, '-c', SECOND, clips, tmp_path], capture_output=True, text=True, timeout=120)
+    said = []
+    def meanwhile(run):
+        said.append(second())
+        raise RuntimeError('my own')
+    with pytest.raises(RuntimeError, match='my own'):
+        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, out=tmp_path, callbacks=[At('after_step', meanwhile)], show=False)
+    assert said[0].returncode == 1 and f"out={str(tmp_path)!r}: another training is running there" in said[0].stderr, said[0].stderr
+    assert (done := second()).returncode == 0, done.stderr
+
+def test_events_come_in_the_order_of_the_picture(clips):
+    "EVENTS is what the picture on the page says; a real training calls them so."
+    from vidcls.train import EVENTS
+    seen = []
+    watch = type('Watch', (Callback,), {e: lambda self, run, e=e: seen.append(e) for e in EVENTS})()
+    fit(small(), loaders(from_folder(clips), small().spec, bs=8), epochs=3, accum=2, show=False,
+        callbacks=[watch, At('after_epoch', lambda run: run.stop('enough'), lambda run: run.epoch == 1)])
+    batch, judged = ['before_batch', 'after_pred', 'after_loss'], ['after_train', 'before_validate', 'after_validate', 'after_epoch']
+    step = [*2*batch, 'before_step', 'after_step', 'after_batch']
+    assert seen == ['before_fit', *2*['before_epoch', *4*step, *judged], 'after_stop', 'after_fit'] and set(seen) == set(EVENTS)
+
+def test_a_line_of_the_log_tells_rate_and_speed(clips, monkeypatch, capsys):
+    monkeypatch.delenv('VIDCLS_PROGRESS', raising=False)
+    hist = fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1)
+    assert re.search(rf'epoch   1  train [.\d]+  valid [.\d]+  accuracy [.\d]+  lr {hist["lr"][0]:.2g}  [.\d]+ s, [.e+\d]+ clips/s', capsys.readouterr().out)
+
+def test_a_training_that_cannot_begin_leaves_nothing_frozen(clips):
+    model = small()
+    with pytest.raises(ArgumentError, match='nonsense'):
+        fit(model, loaders(from_folder(clips), model.spec, bs=16), 1, freeze=-1, opt_args=dict(nonsense=1), show=False)
+    assert all(p.requires_grad for p in model.parameters())
+
+@pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile on a CPU needs a compiler')
+def test_a_compiled_training_is_the_same(tmp_path, clips):
+    "Also one that is stopped and goes on; checkpoints know nothing of it."
+    def train(compiled, out, at=At('after_fit', lambda run: None)):
+        model = small()
+        start, dls = flat(model), loaders(from_folder(clips), model.spec, bs=16)
+        hist = fit(model, dls, epochs=2, lr=1e-4, compile=compiled, out=out, resume='auto', callbacks=[at], show=False)
+        return start, hist, flat(model)
+    start, plain, want = train(False, tmp_path/'plain')
+    train(True, tmp_path/'compiled', At('after_batch', lambda run: run.stop('enough'), lambda run: run.n_steps == 5))
+    _, compiled, got = train(True, tmp_path/'compiled')
+    assert (got-want).abs().max() < .02*(want-start).abs().max()          # AdamW enlarges the rounding of small gradients
+    assert compiled['train_loss'] == pytest.approx(plain['train_loss'], abs=1e-4)
 
 def test_early_stopping_and_monitor(clips):
     class Worse(Callback):

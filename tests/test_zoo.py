@@ -112,16 +112,20 @@ def test_videomae_for_other_clips_is_transformers_with_a_resized_table(hf):
     x = clip(ours, 2, torch.float64)
     assert_equal(ours(x), call_transformers(theirs, x), 1e-6)                   # their table is float32
 
-@pytest.mark.parametrize('name', ['videomae_tiny', 'timesformer_tiny'])
-def test_folders_go_both_ways(hf, tmp_path, name):
+@pytest.mark.filterwarnings('ignore:transformers. space-only')
+@pytest.mark.parametrize('name,how', [('videomae_tiny', {}), *(('timesformer_tiny', dict(attention=a)) for a in ('divided', 'joint', 'space'))])
+def test_folders_go_both_ways(hf, tmp_path, name, how):
     seed_everything(0)
-    ours = shaken(create_model(name, n_classes=3)).eval()
+    ours = shaken(create_model(name, n_classes=3, **how)).eval()
     save_transformers(ours, tmp_path/'ours', ['a', 'b', 'c'])
     theirs = hf.AutoModelForVideoClassification.from_pretrained(tmp_path/'ours').eval()
     assert theirs.config.id2label == {0: 'a', 1: 'b', 2: 'c'}
     if name.startswith('videomae'): theirs.fc_norm.eps = 1e-6
     x = clip(ours)
     assert_equal(call_transformers(theirs, x), ours(x), 1e-5)
+    if how.get('attention') == 'space':                                         # it answers for each frame: where all are equal, as ours does
+        still = x[:,:,:1].expand(-1,-1,x.shape[2],-1,-1)
+        assert_equal(theirs(still.transpose(1,2)).logits.unflatten(0, (len(x),-1)), ours(still)[:,None].expand(-1,x.shape[2],-1), 1e-5)
     theirs.save_pretrained(tmp_path/'theirs')
     again = create_model(name, tmp_path/'theirs').eval()
     assert torch.equal(again(x), ours(x)) and again.labels == ['a', 'b', 'c']
@@ -411,6 +415,17 @@ def test_a_hub_id_is_found_in_the_cache(tmp_path):
     assert done.stdout.strip() == "['x', 'y', 'z']", done.stderr
     done = run_offline("from vidcls.models.zoo import create_model\ncreate_model('videomae_base', 'someone/else')", tmp_path)
     assert 'CheckpointError: someone/else: could not be had from the hub' in done.stderr
+
+def test_the_authors_arguments_may_lie_beside_the_weights(tmp_path):
+    "As their training scripts write it; an argument that is no plain value is refused like any object."
+    import argparse
+    from pathlib import Path
+    ours = create_model('videomae_tiny', n_classes=3)
+    for args, good in ((argparse.Namespace(lr=1e-3, model='vit', betas=[.9,.999]), True), (argparse.Namespace(out=Path('x')), False)):
+        torch.save({'model': ours.state_dict(), 'optimizer': {'state': {}}, 'epoch': 3, 'args': args}, tmp_path/'checkpoint.pth')
+        if good: assert all(torch.equal(v, ours.state_dict()[k]) for k,v in create_model('videomae_tiny', tmp_path/'checkpoint.pth').state_dict().items())
+        else:
+            with pytest.raises(CheckpointError, match='tensors only'): create_model('videomae_tiny', tmp_path/'checkpoint.pth')
 
 def test_sharded_folders_and_pickles(tmp_path):
     from safetensors.torch import save_file

@@ -328,7 +328,8 @@ def row_line(
     waiting = f", {row['waiting']:.0%} waiting for data" if row.get('waiting', 0) > .05 else ''
     valid = '' if row['accuracy'] is None else f"  valid {row['valid_loss']:.3f}  accuracy {row['accuracy']:.3f}"
     more = ''.join(f'  {k} {v:.3f}' for k,v in row.items() if k not in COLUMNS)
-    return f"epoch {row['epoch']:3}  train {row['train_loss']:.3f}{valid}{more}  {row['seconds']:.1f} s{waiting}"
+    speed = f", {row['clips_per_s']:.3g} clips/s" if 'clips_per_s' in row else ''
+    return f"epoch {row['epoch']:3}  train {row['train_loss']:.3f}{valid}{more}  lr {row['lr']:.2g}  {row['seconds']:.1f} s{speed}{waiting}"
 
 # %% ../nbs/32_train.ipynb #fit-2
 class Trackers(Callback):
@@ -642,12 +643,12 @@ class Checkpoints(Callback):
         every:str|int|float|None=None, # '10min', or a whole number of steps; None: at the end of each epoch only
         keep:int=2, # How many of the newest stay
     ):
-        self.folder, self.keep, self.last_s, self.at = Path(folder), check_whole('keep', keep), time.monotonic(), None
+        self.folder, self.keep, self.last_s, self.at, self.lock = Path(folder), check_whole('keep', keep), time.monotonic(), None, None
         self.minutes, self.steps = _every(every)
 
     def before_fit(self, run):
         self.at = run.epoch, run.done                                    # what is known at the start need not be kept again
-        if run.acc.is_main_process: _check_folder(self.folder)
+        if run.acc.is_main_process: _check_folder(self.folder); self.lock = _alone(self.folder)
 
     def after_batch(self, run):
         due = self.steps and run.n_steps % self.steps == 0
@@ -657,6 +658,9 @@ class Checkpoints(Callback):
 
     def after_stop(self, run):
         if self.at != (run.epoch, run.done): self.save(run)
+
+    def after_fit(self, run):
+        if self.lock: self.lock.release()
 
     def save(self,
         run, # A Run
@@ -677,6 +681,16 @@ def _check_folder(folder):
     except OSError as e:
         raise ArgumentError(f"out={str(folder.parent)!r}: no checkpoint can be written there ({type(e).__name__}: {e.strerror}); "
                             "take another folder.") from None
+
+def _alone(folder, patience=10):
+    "Two trainings in one folder would go on from each other's checkpoints. The lock ends with its process, however that ends."
+    from filelock import FileLock, Timeout
+    lock = FileLock(folder/'.lock')
+    try: lock.acquire(timeout=patience)                                  # a killed training's workers hold it some seconds longer
+    except Timeout:
+        raise ArgumentError(f"out={str(folder.parent)!r}: another training is running there; wait until it has ended, or take another folder.") from None
+    except (OSError, NotImplementedError): return None                   # a file system that has no locks
+    return lock
 
 def _every(every):
     "(minutes, steps)"
@@ -980,6 +994,7 @@ def fit(
         resumed = _resumed(run, resume, out)
     except BaseException as e:
         _release(model, model)
+        if cfg['freeze'] is not None: freeze_layers(model, 0)
         if is_out_of_memory(e): raise VidclsError(_too_large(model, e)) from None
         raise
     return _train(run, resumed)
@@ -1040,7 +1055,8 @@ def _train(run, resumed):
             if run.stopping: run('after_stop')
     except KeyboardInterrupt: run.stopping = 'interrupted'
     except Exception as e:
-        if dead := dead_worker(e, run.dls.train.dataset): raise dead from e
+        judging = run.valid_loader is not None and 'train_loss' in run.row
+        if dead := dead_worker(e, (run.dls.valid if judging else run.dls.train).dataset): raise dead from e
         if not is_out_of_memory(e): raise
         advice = memory_advice(run, e)
         traceback.clear_frames(e.__traceback__)                          # or the error would hold on to what filled the memory

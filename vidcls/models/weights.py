@@ -7,7 +7,7 @@ __all__ = ['WEIGHT_SUFFIXES', 'read_weights', 'weight_differences', 'fit_in', 'F
            'check_config', 'save_transformers']
 
 # %% ../../nbs/26_models.weights.ipynb #import-json-os-re-warnings
-import json, os, re, warnings
+import argparse, json, os, re, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -30,7 +30,9 @@ def read_weights(
         if path.suffix.lower() == '.safetensors':
             from safetensors.torch import load_file
             found = load_file(path)
-        else: found = torch.load(path, map_location='cpu', weights_only=True)
+        else:
+            with torch.serialization.safe_globals([argparse.Namespace]):      # authors keep their arguments beside the weights: a holder of values
+                found = torch.load(path, map_location='cpu', weights_only=True)
     except UnpicklingError as e: raise CheckpointError(
         f"{path}: damaged, or with Python objects in it besides tensors. Such objects can run code, so vidcls reads "
         "tensors only. Get the file again, or have its author save the state_dict alone, best as .safetensors.") from e

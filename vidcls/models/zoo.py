@@ -300,6 +300,8 @@ def model_table(
         except VidclsError: continue                                     # it needs a package that is not installed
         top1,protocol,source = _PUBLISHED.get(name, (None, '', ''))
         rows.append(dict(model=name, weights_M=round(weights, 1), madds_G=round(madds, 2), n_frames=spec.n_frames,
-                         size=spec.size, top1=top1, protocol=protocol, source=source,
+                         size=spec.size, mean=_three(spec.mean), std=_three(spec.std), top1=top1, protocol=protocol, source=source,
                          licence=_family(name)[0] if top1 or name in _IN_PACKAGES else '', cite=_short(citation(name))))
     return pd.DataFrame(rows).set_index('model').sort_values('weights_M') if rows else pd.DataFrame()
+
+def _three(values): return ' '.join(f'{v:.4g}' for v in dict.fromkeys(values))       # once, where all channels have the same
