@@ -473,7 +473,7 @@ def test_a_full_disk_does_not_end_the_training(tmp_path, clips, monkeypatch):
     def full(path): raise OSError(28, 'No space left on device')
     second = At('after_validate', lambda run: monkeypatch.setattr(c, '_sync', full), lambda run: run.epoch == 1)
     with pytest.warns(UserWarning, match='no space.*Training goes on'): h = fit(small(), dls, epochs=2, out=tmp_path, show=False, callbacks=[second])
-    assert len(h) == 2 and [p.name for p in (tmp_path/'checkpoints').iterdir()] == ['step_000000002']
+    assert len(h) == 2 and {p.name for p in (tmp_path/'checkpoints').iterdir()} == {'step_000000002', '.lock'}
 
 def test_tensorboard_gets_the_history_and_a_broken_tracker_is_left_behind(tmp_path, clips):
     pytest.importorskip('tensorboard')

@@ -19,6 +19,12 @@ from vidcls.models.zoo import MODELS, create_model, list_models
 DATA = os.environ.get('VIDCLS_TEST_DATA')
 NAMES = Path(DATA).parent/'reference' if DATA else Path('nowhere')
 TINY = [n for n in list_models('*_tiny')]
+_NARROW = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3)
+OTHERS = {'joint': ('timesformer_tiny', dict(attention='joint')), 'space': ('timesformer_tiny', dict(attention='space')),
+          **{n: (n, dict(n_frames=4, size=32)) for n in list_models('*_inflated')},
+          'vivit': ('transformers', dict(config=dict(model_type='vivit', image_size=32, num_frames=8, tubelet_size=[2,8,8], intermediate_size=48, **_NARROW))),
+          'vjepa2': ('transformers', dict(config=dict(model_type='vjepa2', crop_size=32, frames_per_clip=8, patch_size=8, tubelet_size=2, pred_hidden_size=24,
+                                                      pred_num_attention_heads=3, pred_num_hidden_layers=1, num_pooler_layers=1, **_NARROW)))}
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
 
 
@@ -448,7 +454,8 @@ def test_sharded_folders_and_pickles(tmp_path):
 
 def tiny(name, **kw):
     seed_everything(0)
-    return create_model(name, n_classes=5, **kw)
+    name, own = OTHERS.get(name, (name, {}))
+    return create_model(name, n_classes=5, **own | kw)
 
 def kept_bytes(model):
     "Bytes that a forward pass on four clips puts aside for the gradient, weights left out; the gradient stays in the model."
@@ -499,8 +506,17 @@ def test_checkpointing_an_inflated_network_saves_memory():
     usual = kept_bytes(m); m.set_grad_checkpointing()
     assert kept_bytes(m) < .7*usual                     # a block keeps two tensors or one
 
-@pytest.mark.parametrize('name', TINY)
-def test_compiles_into_one_graph(name):
+@pytest.mark.parametrize('name', [n for n in OTHERS if 'inflated' not in n])
+def test_checkpointing_changes_no_gradient_of_the_others(hf, name):
+    grads = []
+    for on in (False, True):
+        model = tiny(name)
+        model.set_grad_checkpointing(on); model(clip(model)).square().sum().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert grads[0].abs().max() > 1e-3 and (grads[0]-grads[1]).abs().max() <= 1e-6*grads[0].abs().max()
+
+@pytest.mark.parametrize('name', [*TINY, *OTHERS])
+def test_compiles_into_one_graph(hf, name):
     "fullgraph=True raises at the first break; the backend runs the traced graph as it is."
     torch._dynamo.reset()
     model = shaken(tiny(name)).eval()
@@ -510,8 +526,8 @@ def test_compiles_into_one_graph(name):
     torch.compile(model, backend='aot_eager', fullgraph=True)(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
-@pytest.mark.parametrize('name', TINY)
-def test_bfloat16_throughout(name):
+@pytest.mark.parametrize('name', [*TINY, *OTHERS])
+def test_bfloat16_throughout(hf, name):
     model = tiny(name).eval()
     for p in model.head.parameters(): torch.nn.init.normal_(p, std=.3)
     x = clip(model, 8)

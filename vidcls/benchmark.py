@@ -270,9 +270,10 @@ class Benchmark:
 
     def __repr__(self):
         a, left_out = self.about, ('spread',)
+        at = f", commit {a['commit']}" if a.get('commit') else ''
         shown = self.df.drop(columns=[c for c in left_out if c in self.df])
         digits = lambda v: f'{v:.2f}' if abs(v) < 10 else f'{v:.0f}'
-        return (f"{a['clips']}; {a['machine']}; {a['peer']}; {a['rounds']} rounds, medians, load {a['load']}\n"
+        return (f"{a['clips']}; {a['machine']}; {a['peer']}; {a['rounds']} rounds, medians, load {a['load']}{at}\n"
                 + shown.to_string(index=False, float_format=digits, na_rep='')
                 + ''.join(f"\n{c['format']} cache: built once, {c['mb']:.0f} MB, "
                           f"paid for after {c['epochs']:.1f} epochs of the first line" for c in a.get('caches', [])))

@@ -85,7 +85,8 @@ class TransformersModel(VideoModel):
         on:bool=True, # False keeps everything
     ):
         "transformers' own gradient checkpointing."
-        self.net.gradient_checkpointing_enable() if on else self.net.gradient_checkpointing_disable()
+        what = 'activation' if hasattr(self.net, 'activation_checkpointing_enable') else 'gradient'      # its older name
+        getattr(self.net, f"{what}_checkpointing_{'enable' if on else 'disable'}")()
         self.grad_checkpointing = on
 
     def adapt(self,
