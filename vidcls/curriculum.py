@@ -108,7 +108,19 @@ def fit_stages(
     return model, hists
 
 # %% ../nbs/39_curriculum.ipynb #orders-all-from-the-start
-ORDERS = ('all from the start', 'easy first', 'hard first', 'random first')          # the first is what the others are compared with
+ORDERS = ('all from the start', 'easy first', 'hard first', 'random first', 'low loss first')        # the first is what the others are compared with
+
+def _scores(arm, seed, table, epochs):
+    "What the order of an arm goes by; None for none."
+    hard = table.part('train').df.path.str.startswith('hard').to_numpy(float)
+    if arm != 'low loss first': return {'easy first': hard, 'hard first': -hard, 'random first': np.random.default_rng(seed).random(len(hard))}.get(arm)
+    return clip_losses(_trained(table, seed+100, -(-epochs//3)), table)                # what a third of a training, from another start, finds hard
+
+def _trained(table, seed, epochs, callbacks=()):
+    seed_everything(seed)
+    model = create_model('videomae_tiny', n_classes=8)
+    fit_whole(model, loaders(table, model.spec, bs=32, seed=seed), epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed, patience=None, show=False)
+    return model
 
 def compare_curriculum(
     out, # Folder for the runs; what is there is not run again
@@ -127,15 +139,10 @@ def compare_curriculum(
             parts = [from_folder(root/k, seed=0).df.assign(path=lambda d, k=k: f'{k}/'+d.path, group=lambda d, k=k: f'{k}_'+d.group) for k in ('easy', 'hard')]
             labels = from_folder(root/'easy', seed=0).labels
             table = ClipTable(pd.concat(parts, ignore_index=True), root, labels, 'motion, half of it hard')
-            hard = table.part('train').df.path.str.startswith('hard').to_numpy(float)
             for arm,seed in todo:
                 if show: print(f'{arm}, seed {seed}', flush=True)
-                scores = {'easy first': hard, 'hard first': -hard, 'random first': np.random.default_rng(seed).random(len(hard))}.get(arm)
-                seed_everything(seed)
-                model = create_model('videomae_tiny', n_classes=8)
-                dls = loaders(table, model.spec, bs=32, seed=seed)
-                cbs = [] if scores is None else [Curriculum(scores, start=.5)]
-                fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
+                scores = _scores(arm, seed, table, epochs)
+                model = _trained(table, seed, epochs, [] if scores is None else [Curriculum(scores, start=.5)])
                 _keep_run(out, arm, seed, _clips_right(model, loader(table.part('test'), model.spec)))
     return _read_runs(out, ORDERS, seeds)
 
@@ -146,7 +153,8 @@ def curriculum_table(
     return gains_table(runs, ORDERS)
 
 # %% ../nbs/39_curriculum.ipynb #compare-stages
-STAGES = {'full size': [dict(epochs=20)], 'small first': [dict(size=16, epochs=40), dict(epochs=10)]}         # arm: as fit_stages takes them
+STAGES = {'full size': [dict(epochs=20)], 'small first': [dict(size=16, epochs=40), dict(epochs=10)],
+          'few frames first': [dict(n_frames=4, epochs=20), dict(epochs=10)]}                # arm: as fit_stages takes them
 
 def compare_stages(
     out, # Folder for the runs; what is there is not run again

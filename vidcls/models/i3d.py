@@ -35,8 +35,9 @@ class InflatedConv(nn.Module):
         if isinstance(flat.padding, str) or flat.padding_mode != 'zeros': space = (0,0)
         else: space, self.mode = flat.padding, None
         self.depth, (h,w) = depth, flat.kernel_size
+        self.kernel_size, self.stride, self.dilation = flat.kernel_size, flat.stride, flat.dilation      # some networks pad by hand, and ask for these
         self.conv = nn.Conv3d(flat.in_channels, flat.out_channels, (depth,h,w), (1,*flat.stride), (0,*space),
-                              (1,*flat.dilation), flat.groups, flat.bias is not None)
+                              (1,*flat.dilation), flat.groups, flat.bias is not None, dtype=flat.weight.dtype)
         with torch.no_grad():
             self.conv.weight.copy_(stretch(flat.weight, depth))
             if flat.bias is not None: self.conv.bias.copy_(flat.bias)
@@ -72,7 +73,8 @@ def _pool(kind):
 
 def _norm(kind):
     def make(m, depth):
-        new = kind(m.num_features, m.eps, m.momentum, m.affine, m.track_running_stats)
+        dtype = next((v.dtype for v in m.state_dict().values()), None)
+        new = kind(m.num_features, m.eps, m.momentum, m.affine, m.track_running_stats, dtype=dtype)
         new.load_state_dict(m.state_dict())
         return new
     return make
@@ -126,7 +128,7 @@ def _compare(net, deep, size):
         if got.ndim == want.ndim+1: got = got.mean(2)                    # a map for each frame
         apart = (want-got).abs().max() if want.shape == got.shape else torch.tensor(float('inf'))
         wrong = '' if apart <= 1e-4*(1+want.abs().max()) else f'they differ by {apart:.2g}'
-    except (RuntimeError, ValueError, IndexError, TypeError) as e: wrong = str(e).splitlines()[0]
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError) as e: wrong = f'{type(e).__name__}: {e}'.splitlines()[0]
     if wrong: raise ArgumentError(
         f"net={type(net).__name__} can't be inflated: on a clip of equal frames it doesn't say what it says of the frame "
         f"({wrong}). It probably calls functions for images (F.avg_pool2d, permute, mean over fixed axes) in its forward; "

@@ -108,6 +108,7 @@ class Mlp(nn.Module):
         hidden:int, # Width of the middle, usually 4·D
     ):
         super().__init__()
+        check_at_least('hidden (mlp_ratio · dim)', hidden, 1)
         self.fc1,self.act,self.fc2 = nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
 
     def forward(self, x): return self.fc2(self.act(self.fc1(x)))         # (B,N,D) -> (B,N,hidden) -> (B,N,D)
@@ -292,6 +293,8 @@ def check_clips(self:VideoModel,
 ):
     "Raise `SpecMismatchError` unless `x` is float (B,C,T,H,W) as the spec says."
     T,S = self.spec.n_frames, self.spec.size
+    if not isinstance(x, torch.Tensor):
+        raise SpecMismatchError(f"expected a tensor, float (B, 3, {T}, {S}, {S}), got a {type(x).__name__}; torch.from_numpy(x) makes one of an array.")
     if tuple(x.shape[1:]) == (3,T,S,S) and x.is_floating_point(): return
     hint = "Load the clips with model.spec, or create the model with this n_frames and size."
     if not x.is_floating_point(): hint = "Bytes become model input by model.spec.to_model(x), from (B,T,H,W,C)."

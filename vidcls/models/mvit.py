@@ -233,5 +233,6 @@ def adapt(self:MViT,
     for naming in (_TORCHVISION, _AUTHORS): state = naming.to_ours(state)
     if 'cls_token' in state: state['cls_token'] = state['cls_token'].reshape(1,1,-1)
     for k in [k for k in state if '.rel_pos_' in k and k in own and len(state[k]) != len(own[k])]:
-        state[k] = F.interpolate(state[k].T[None].float(), len(own[k]), mode='linear')[0].T.to(state[k])
+        precise = state[k].to(torch.promote_types(state[k].dtype, torch.float32))
+        state[k] = F.interpolate(precise.T[None], len(own[k]), mode='linear')[0].T.to(state[k])
     return state

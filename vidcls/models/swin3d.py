@@ -169,7 +169,7 @@ class Swin3d(VideoModel):
         super().__init__(spec, 2, 4)
         check_whole('dim', dim)
         depths, heads, window = check_wholes('depths', depths), check_wholes('heads', heads), check_wholes('window', window, 3)
-        if len(depths) != len(heads): raise ArgumentError(f"depths={depths} and heads={heads}; give one of each per stage.")
+        if not depths or len(depths) != len(heads): raise ArgumentError(f"depths={depths} and heads={heads}; give one of each per stage.")
         self.patch_embed, self.patch_norm = nn.Conv3d(3, dim, (2,4,4), (2,4,4)), nn.LayerNorm(dim)
         rates, grid = iter(drop_path_rates(drop_path, sum(depths))), (spec.n_frames//2, spec.size//4, spec.size//4)
         self.stages, self.merges = nn.ModuleList(), nn.ModuleList()

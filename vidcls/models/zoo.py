@@ -136,6 +136,7 @@ def spec_of(
     out = {}
     for field, names in dict(n_frames=('num_frames', 'frames_per_clip'), size=('crop_size', 'image_size')).items():
         values = [v[0] if isinstance(v := config.get(n), (list, tuple)) and len(set(v)) == 1 else v for n in names]
+        if odd := [v for v in values if isinstance(v, (list, tuple))]: raise CheckpointError(f"config: {names[-1]}={odd[0]}; clips are square here.")
         if found := [v for v in values if isinstance(v, int)]: out[field] = found[0]
     return out | _normalisation(processor)
 
