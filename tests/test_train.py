@@ -309,15 +309,23 @@ def child(where):
     if not pid: train(where); os._exit(0)
     return pid
 
+def saving(where): return any((where/'checkpoints').glob('.step_*'))
+
+def await_save(where):
+    "Every second kill comes while a checkpoint is written, or soon after it."
+    end = time.time()+1
+    while time.time() < end and not saving(where): pass
+
 start = time.time(); os.waitpid(child(out/'whole'), 0); whole_s = time.time()-start
 want, rng, done, met = torch.load(out/'whole'/'end.pt', weights_only=True), random.Random(0), 0, 0
 while done < kills:
     where = out/f'run{done}'
     for _ in range(200):
         pid = child(where); time.sleep(rng.uniform(.1, .6)*whole_s)
+        if done % 2: await_save(where)
         if os.waitpid(pid, os.WNOHANG)[0]: break
         os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0); done += 1
-        met += any((where/'checkpoints').glob('.step_*'))
+        met += saving(where)
         if done % 5 == 0: os.waitpid(child(where), 0); break             # let it end after five
     got = torch.load(where/'end.pt', weights_only=True)
     assert torch.equal(got['weights'], want['weights']), f'weights differ after {done} kills'
