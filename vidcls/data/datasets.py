@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'SPLIT_NAMES', 'MIN_CLIPS', 'MIN_GROUPS', 'LEAKS', 'VIDEO_SUFFIXES', 'PICTURES', 'MISSING', 'LISTS',
-           'MIRROR', 'MAX_RATIO', 'RAR_TOOLS', 'SOURCES', 'ClipTable', 'split_groups', 'SplitWorth', 'TableWarning',
-           'content_ids', 'FoundVideos', 'find_videos', 'from_csv', 'from_df', 'as_table', 'from_folder', 'ucf101',
-           'hmdb51', 'kinetics', 'ssv2', 'frames_to_video', 'frames_to_videos', 'jester', 'ucf11', 'ucf50', 'weizmann',
-           'flip_classes', 'DownloadError', 'DamagedArchiveError', 'fetch', 'unpack', 'Archive', 'Source', 'download']
+           'MIRROR', 'MAX_RATIO', 'SMALL', 'RAR_TOOLS', 'SOURCES', 'ClipTable', 'split_groups', 'SplitWorth',
+           'TableWarning', 'text_frame', 'content_ids', 'FoundVideos', 'find_videos', 'from_csv', 'from_df', 'as_table',
+           'from_folder', 'ucf101', 'hmdb51', 'kinetics', 'ssv2', 'frames_to_video', 'frames_to_videos', 'jester',
+           'ucf11', 'ucf50', 'weizmann', 'flip_classes', 'DownloadError', 'DamagedArchiveError', 'fetch', 'unpack',
+           'Archive', 'Source', 'download']
 
 # %% ../../nbs/05_data.datasets.ipynb #import-errno-hashlib-json-os-re-shutil-s
 import bz2, errno, glob, gzip, io, json, lzma, os, re, shutil, subprocess, tarfile, tempfile, time, unicodedata, warnings
@@ -24,7 +25,7 @@ import pandas as pd
 
 from ..core import ArgumentError, DataError, LabelError, LeakageError, VidclsError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, patch, progress
-from ..show import new_figure
+from ..show import new_figure, plain_text
 
 # %% ../../nbs/05_data.datasets.ipynb #cliptable
 SPLITS = ('train', 'valid', 'test')
@@ -196,10 +197,10 @@ def plot(
     fig = new_figure(figsize=(6, max(1.6, .5 + .24*len(t)) if bars else 3), dpi=70)
     ax, left = fig.subplots(), np.zeros(len(t))
     for s in t.columns:
-        if bars: ax.barh(t.index.astype(str), t[s], left=left, label=s)
+        if bars: ax.barh(np.arange(len(t)), t[s], left=left, label=s)
         else: ax.fill_between(np.arange(len(t)), left, left + t[s], step='mid', label=s)
         left += t[s].to_numpy()
-    if bars: ax.invert_yaxis()
+    if bars: ax.set_yticks(np.arange(len(t)), [plain_text(l) for l in t.index]); ax.invert_yaxis()
     ax.set(**{'xlabel' if bars else 'ylabel': 'clips'}, **({} if bars else {'xlabel': f'{len(t)} classes, by size'}))
     ax.legend(fontsize=8); ax.spines[['top','right']].set_visible(False)
     return fig
@@ -330,6 +331,14 @@ def _tell(kind, text): warnings.warn(TableWarning(text, kind), stacklevel=3)
 
 LEAKS = ('error', 'warn', 'allow')
 
+def text_frame(
+    *args, # As for pandas.DataFrame
+    **kwargs, # The same
+)->pd.DataFrame:
+    "Make a frame; names of files that are no UTF-8 stay Python's own strings, as Arrow's can't hold them."
+    try: return pd.DataFrame(*args, **kwargs)
+    except UnicodeEncodeError: return pd.DataFrame(*args, **kwargs, dtype=object)
+
 def _check_leaks(df, leaks='error', root=None, check_content=False):
     "The same file, group or content in two splits is an error; or a warning; or allowed."
     if check_choice('leaks', leaks, LEAKS) == 'allow' or df.split.nunique() < 2: return
@@ -337,7 +346,7 @@ def _check_leaks(df, leaks='error', root=None, check_content=False):
     found = [f for f in (_leak(plain, df, 'path'), _leak(df.group, df, 'group')) if f]
     if check_content and not found:
         ids = content_ids([os.path.join(root, p) for p in df.path])
-        first = pd.Series(df.path.to_numpy()).groupby(ids).transform('first')
+        first = text_frame({'path': df.path.to_numpy()}).path.groupby(ids).transform('first')
         found = [f for f in [_leak(first, df, 'a copy of')] if f]
     if found and leaks == 'error':
         raise LeakageError(f"{found[0]}: the test would measure memory. Split by group; or allow it "
@@ -347,7 +356,7 @@ def _check_leaks(df, leaks='error', root=None, check_content=False):
 
 def _leak(key, df, what):
     "Which key is in two splits, as half a sentence; None if there is none."
-    pairs = pd.DataFrame({'key': np.asarray(key), 'split': df.split.to_numpy()}).drop_duplicates()
+    pairs = text_frame({'key': np.asarray(key), 'split': df.split.to_numpy()}).drop_duplicates()
     bad = pairs[pairs.key.duplicated(keep=False)]
     if bad.empty: return None
     first, n = bad.key.iloc[0], bad.key.nunique()
@@ -571,6 +580,7 @@ def _from_rows(rows, want, csv=None):
     if want.valid is None: want.valid = 0. if noted else .15
     df['split'] = _splits(df, rows, want)
     _check_leaks(df, want.leaks, None if want.missing == 'unchecked' else want.root, want.check_content)
+    _say_twice(df, rows, want.root)
     dropped = dict(noted.get('dropped', {}))
     if lost: dropped['missing file'] = dropped.get('missing file', 0) + lost
     return _told(ClipTable(df, want.root, want.labels, noted.get('name', ''), dropped), want)
@@ -591,19 +601,19 @@ def _read_csv(csv):
             raise DataError(f"{csv}, line {line}: {len(row)} fields, but there are {n} columns ({', '.join(names)}). "
                             "Put a name that holds the separator into quotes: \"so, it falls\".")
     cells = [[c or None for c in row[:n]] + [None]*(n - len(row)) for row in rows]
-    return _Rows(pd.DataFrame(cells, index=lines, columns=names), str(csv))
+    return _Rows(text_frame(cells, index=lines, columns=names), str(csv))
 
 def _text(csv):
     "The text of a CSV file: UTF-8, or UTF-16 if it says so."
     data, wide = csv.read_bytes(), (b'\xff\xfe', b'\xfe\xff')
     if data[:2] in wide: _tell('encoding', f"{csv}: read as UTF-16, as the mark at its beginning says.")
+    elif b'\0' in data: raise DataError(f"{csv}: not a CSV file: it holds zero bytes. If it is UTF-16, save it as 'CSV UTF-8'.")
     errors = 'surrogateescape' if _notes(csv).is_file() else 'strict'              # names of files may be any bytes
     try: text = data.decode('utf-16' if data[:2] in wide else 'utf-8-sig', errors)
     except UnicodeError as e:
         line = data.count(b'\n', 0, e.start) + 1
         raise DataError(f"{csv}, line {line}: not a CSV file in UTF-8 (byte 0x{data[e.start]:02x}). Spreadsheets on Windows "
                         "often save in cp1252; save it again as 'CSV UTF-8'.") from e
-    if '\0' in text: raise DataError(f"{csv}: not a CSV file: it holds zero bytes. If it is UTF-16, save it as 'CSV UTF-8'.")
     if not text.strip(): raise DataError(f"{csv}: not a CSV file with a header: it is empty.")
     return text
 
@@ -680,7 +690,7 @@ def _columns(rows, want):
     odd = [f'{what} from {c!r}' for what,c,asked in (('the path', path, want.path), ('the class', label, want.label)) if c != asked]
     if odd: _tell('columns', f"{rows.name}: {' and '.join(odd)}, as there is no column 'path' and 'label'."
                   if len(odd) > 1 else f"{rows.name}: {odd[0]}.")
-    df = pd.DataFrame({'path': rows.df[path], 'label': rows.df[label]})
+    df = text_frame({'path': rows.df[path], 'label': rows.df[label]})
     if rows.unit == 'row': df['path'] = [_path_text(p, rows.at(i)) for i,p in df.path.items()]
     for what in ('start', 'end'):
         name = getattr(want, what)
@@ -740,10 +750,9 @@ def _check_rows(df, rows, want):
     "Each row needs a path, a label that is known, and a part of the file that is one; none may come twice."
     if df.empty: raise DataError(f"{rows.name}: no rows below the header.")
     for column in ('path', 'label', 'group'):
-        empty = df[column].isna() | (df[column].astype(str).str.strip() == '')
+        empty = df[column].isna() | df[column].map(lambda v: not str(v).strip()).astype(bool)
         if empty.any(): raise DataError(f"{rows.at(empty.idxmax())}: the {column} is empty.")
-    same = df.assign(path=_plain(want.root, df.path))
-    twice = same.duplicated([c for c in ('path', 'start', 'end') if c in df])
+    twice = df.duplicated([c for c in ('path', 'start', 'end') if c in df])
     if twice.any(): raise DataError(f"{rows.at(twice.idxmax())}: {df.path[twice.idxmax()]} is listed twice.")
     if {'start','end'} <= set(df) and (bad := df.end <= df.start.fillna(0)).any():
         i = bad.idxmax()
@@ -752,6 +761,13 @@ def _check_rows(df, rows, want):
     if unknown.any():
         raise LabelError(f"{rows.at(unknown.idxmax())}: label {df.label[unknown.idxmax()]!r} is not among the "
                          f"known ones {_short(want.labels)}. Rename it, or train with it.")
+
+def _say_twice(df, rows, root):
+    "Warn of a clip that is listed under two spellings of its path."
+    plain = _plain(root, df.path)
+    if plain == list(df.path): return
+    twice = text_frame({'path': plain}, index=df.index).join(df[[c for c in ('start', 'end') if c in df]]).duplicated()
+    if twice.any(): _tell('copies', f"{rows.at(twice.idxmax())}: {df.path[twice.idxmax()]!r} is a clip that is listed already, spelt otherwise.")
 
 def _check_targets(label, rows):
     "The labels as text; several classes in one cell, or measured numbers, are another task and refused."
@@ -945,8 +961,8 @@ def _from_files(root, want):
     parts = [f.split('/') for f in files]
     by_folder = _split_folders(root, parts)
     _say_empty(root, {'/'.join(q[:1 + by_folder]) for q in parts}, by_folder)
-    df = pd.DataFrame({'path': files, 'label': [q[by_folder] for q in parts]})
-    df['group'] = _folder_groups(df, root, want.group)
+    df = text_frame({'path': files, 'label': [q[by_folder] for q in parts]})
+    df['group'] = text_frame({'group': _folder_groups(df, root, want.group)})
     df['split'] = np.array([SPLIT_NAMES[q[0].lower()] for q in parts], object) if by_folder else (
         _draw(df, want.shares, want.seed, _Rows(df, str(root))))
     if by_folder: df['split'] = _with_valid(df, df.split.to_numpy(object), want.valid, want.seed)
@@ -1522,12 +1538,12 @@ def _no_way_out(archive, folder):
             if os.path.islink(f) and not (os.path.realpath(f) + os.sep).startswith(inside): _refuse(archive, n)
 
 # %% ../../nbs/05_data.datasets.ipynb #unzip
-MAX_RATIO = 200                          # a larger archive, unpacked, than this many times itself is no set of videos
+MAX_RATIO, SMALL = 200, 2**30            # what becomes more than 200 times larger, and more than 1 GB, is no set of videos
 
 def _check_size(archive, to, total):
     "Raise where the content finds no room, or is so much larger than its archive that it was made to fill disks."
     _check_space(to, total)
-    if total > max(2**30, MAX_RATIO*archive.stat().st_size):
+    if total > max(SMALL, MAX_RATIO*archive.stat().st_size):
         raise DownloadError(f"{archive}: {archive.stat().st_size/1e6:.1f} MB that would become {total/1e9:.1f} GB; refused, as "
                             "archives of videos never do. Unpack it by other means if you trust it.")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, VideoReadError, WorkerError, atomic_path, check_at_least, check_whole, file_sha256, patch, progress
-from .datasets import ClipTable, as_table, find_videos
+from .datasets import ClipTable, as_table, find_videos, text_frame
 from .decode import Video, resize_short
 from ..show import filmstrip
 
@@ -170,7 +170,7 @@ def _problems(table, df, looks, n_frames, near, said):
     _copies(df[good], add); _near_copies(df, looks, near, add); _balance(df[good], table, add)
     if good.any(): _short(df[good], n_frames, add); _clocks(df[good], add)
     order = {s: i for i,s in enumerate(SEVERITIES)}
-    return pd.DataFrame(sorted(out, key=lambda r: order[r[0]]), columns=['severity','kind','path','what'])
+    return text_frame(sorted(out, key=lambda r: order[r[0]]), columns=['severity','kind','path','what'])
 
 def _short(df, n_frames, add):
     "One line on all clips that have fewer frames than are wanted, with the shortest as its picture."
@@ -282,7 +282,7 @@ def repaired(
     "The table without its errors."
     df, table = self.df, self.table
     bad = df.fault != ''
-    same = df.content.where(~bad, df.path.astype(str) + ' unread')
+    same = df.content.where(~bad, [f'unread {i}' for i in range(len(df))])
     labels, splits = df.groupby(same).label.transform('nunique'), df.groupby(same).split.transform('nunique')
     grouped = df[~bad].groupby('group').split.nunique()
     leaking = df.group.isin(grouped.index[grouped > 1])
@@ -308,7 +308,7 @@ def save(
     good = self.repaired()
     if len(good):
         root = good.root.resolve()
-        df = good.df.assign(path=[str(root/p) for p in good.df.path])
+        df = good.df.assign(path=text_frame({'path': [str(root/p) for p in good.df.path]}).path)
         ClipTable(df, folder, good.labels, good.name, dropped=good.dropped).save(folder/'clips.csv')
     return folder/'index.html'
 
