@@ -7,15 +7,14 @@ __all__ = ['CACHE_FORMATS', 'FrameCache', 'CachedClip', 'CacheReport']
 
 # %% ../../nbs/07_data.cache.ipynb #import-hashlib-json-mmap-os-threading-ti
 import hashlib, json, mmap, os, threading, time, uuid, warnings, zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from ..core import ArgumentError, ClipSpec, VideoReadError, VidclsError, atomic_path, check_at_least, check_choice
-from ..core import check_whole, patch, progress
+from ..core import ArgumentError, ClipSpec, DecodeTimeoutError, ThreadPool, VideoNotFoundError, VideoReadError, VidclsError
+from ..core import atomic_path, check_at_least, check_choice, check_whole, patch, progress
 from .datasets import ClipTable
 from .decode import Video, resize_short
 from .sampling import sample_idxs
@@ -115,12 +114,16 @@ class _Writer:
 
     def append(self, key, head, pieces):
         "Write an entry, then the record that makes it exist; the caller holds the lock."
-        offset, size, crc = self.data.tell(), 0, 0
+        offset, records, size, crc = self.data.tell(), self.index.tell(), 0, 0
         try:
             for piece in (head, *pieces):
                 _write_all(self.data, piece); size += len(piece); crc = zlib.crc32(piece, crc)
             _write_all(self.index, _record(key, offset, size, len(head), crc))
-        except OSError: self.data.truncate(offset); self.data.seek(offset); raise     # the disk is full: no torn bytes
+        except BaseException:                                # the disk is full: no torn bytes, which would hide what comes after them
+            for file, end in ((self.index, records), (self.data, offset)):
+                file.truncate(end)
+                file.seek(end)
+            raise
 
 def _write_all(file, data):
     left = memoryview(data)
@@ -144,9 +147,7 @@ class FrameCache:
         self.spec, self.format, self.quality, self.max_gb = spec, format, quality, max_gb
         settings = _settings(spec, format, self.short, quality)
         self.folder = Path(folder)/_folder_name(settings)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.folder/'settings.json') as part: part.write_text(json.dumps(settings, indent=1))
+        try: _keep_text(self.folder/'settings.json', json.dumps(settings, indent=1))
         except OSError as e: raise ArgumentError(f"folder={str(folder)!r} cannot be written: {e.strerror}.") from e
         self._begin()
 
@@ -170,6 +171,13 @@ class FrameCache:
     def nbytes(self)->int:
         "Size of all data files, in bytes."
         return sum(f.stat().st_size for f in self.folder.glob('*.data'))
+
+def _keep_text(path, text):
+    "Write a text, unless it is there already: a cache that is complete can be opened where nothing can be written."
+    try:
+        if path.read_text() == text: return
+    except (OSError, ValueError): pass
+    with atomic_path(path) as part: part.write_text(text)
 
 def _need_simplejpeg():
     try: import simplejpeg                                                # noqa: F401
@@ -224,13 +232,16 @@ def put(
     window=(None,None), # (start, end) in seconds, where the clip is a part of it
     backend:str='auto', # See read_frames
     limit_s:float=60., # Seconds for opening, and for each frame
+    alive=lambda: None, # Called whenever a frame has come
 )->bool: # False where max_gb would be exceeded
     "Decode a clip and store it."
-    identity = _identity(path, window)
+    try: identity = _identity(path, window)
+    except FileNotFoundError as e: raise VideoNotFoundError(path, "no such file") from e
+    except OSError as e: raise VideoReadError(path, f"{e.strerror}") from e
     with Video(path, backend, limit_s=limit_s) as v:
         part = v.part(*window)
         at = None if self.spec.drawn else np.unique(_fixed_idxs(path, part, self.spec))
-        frames = (resize_short(f, self.short) for f in part.frames(at))
+        frames = (resize_short(f, self.short) for f in part.frames(at) if alive() is None)
         shape, pieces = _encode(frames, self.format, self.quality)
         head = dict(identity=identity, n_frames=part.n_frames, shape=shape, at=None if at is None else at.tolist(),
                     ends=np.cumsum([len(p) for p in pieces]).tolist(),
@@ -269,8 +280,10 @@ def get(
         if time.monotonic() - self._refreshed < 10: return None     # perhaps another process has written it since
         self.refresh(); table = self._table
         if (i := table.find(key)) is None: return None
-    record, blob = table.records[i], self._blob(table.files[table.file_of[i]], table.records[i])
-    if not table.checked[i] and zlib.crc32(blob) != record['crc']:
+    record = table.records[i]
+    try: blob = self._blob(table.files[table.file_of[i]], record)
+    except (OSError, ValueError): blob = b''                        # its data file is gone, or empty
+    if not blob or not table.checked[i] and zlib.crc32(blob) != record['crc']:
         warnings.warn(f"{path}: its entry in {self.folder} is damaged; reading the source instead.")
         return None
     table.checked[i] = True
@@ -350,23 +363,37 @@ def build(
     self.refresh()
     todo = [(p, w) for p,w in zip(table.paths, windows) if self.get(p, w) is None]
     report, mine = CacheReport(present=len(table)-len(todo)), _share(todo)
-    def store(clip):
+    seen, pool = {}, ThreadPool(threads)
+    def store(i):
         start, stored = time.thread_time(), None
-        try: stored = self.put(*clip, backend, limit_s)
-        except VideoReadError as e: report.failed[str(clip[0])] = e.reason
-        except OSError as e: raise VidclsError(f"the cache {self.folder} cannot be written: {e.strerror}; "
-                                               "what it holds is sound. Make room, or lower max_gb.") from e
-        return clip, stored, time.thread_time()-start
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        jobs = [pool.submit(store, clip) for clip in mine]
-        try: done = [j.result() for j in progress(jobs, desc='caching', show=show and len(jobs) > 20)]
-        except BaseException: pool.shutdown(cancel_futures=True); raise
+        stored = self.put(*mine[i], backend, limit_s, lambda: seen.update({i: time.monotonic()}))
+        return mine[i], stored, time.thread_time()-start
+    jobs, done = [pool.submit(store, i) for i in range(len(mine))], []
+    try:
+        for i, job in enumerate(progress(jobs, desc='caching', show=show and len(jobs) > 20)):
+            try: done.append(_while_alive(pool, job, seen, i, mine[i][0], limit_s))
+            except VideoReadError as e: report.failed[str(mine[i][0])] = e.reason
+            except OSError as e:
+                raise VidclsError(f"the cache {self.folder} cannot be written: {e.strerror}; "
+                                  "what it holds is sound. Make room, or lower max_gb.") from e
+    finally: pool.close()
     stored = [clip for clip, ok, _ in done if ok]
     report.built, report.left_out = len(stored), sum(ok is False for _,ok,_ in done)
     report.nbytes, report.cpu_s = self.nbytes, sum(s for *_,s in done)
     self.refresh()
     if stored: self._break_even(stored, report, backend)
     return report
+
+def _while_alive(pool, job, seen, i, path, limit_s):
+    "The result of a job, however long it takes, as long as frames keep coming."
+    asked = time.monotonic()
+    while True:
+        try: job.exception(limit_s)
+        except TimeoutError:
+            if time.monotonic() - seen.get(i, asked) < limit_s: continue
+            pool.give_up(job)
+            raise DecodeTimeoutError(path, f"no frame came within limit_s={limit_s} seconds") from None
+        return job.result()
 
 def _share(todo):
     "What this process builds, where several were launched."

@@ -23,7 +23,7 @@ from torch.utils.data import SequentialSampler, Subset, default_collate, get_wor
 
 from ..core import ArgumentError, ClipSpec, DataError, LabelError, SpecMismatchError, ThreadPool, VidclsError
 from ..core import VideoReadError, WorkerError
-from ..core import check_at_least, check_choice, check_whole, progress, result_within
+from ..core import call_within, check_at_least, check_choice, check_whole, progress, result_within
 from .cache import FrameCache
 from .datasets import ClipTable
 from .decode import Video, crop_frame, resize_short
@@ -501,7 +501,8 @@ class ClipLoader(DataLoader):
         batches, self.dataset.current[:] = None, -1
         try:
             with torch.random.fork_rng(devices=()): batches = DataLoader.__iter__(plan)     # the workers' seed, which no clip needs, is not taken from ours
-            yield from batches
+            late = RuntimeError(f"DataLoader timed out after {self.limit_s} seconds")
+            while (batch := call_within(lambda: next(batches, None), self.limit_s+1, late)) is not None: yield batch
         except VidclsError: raise                                        # about a clip, with its path
         except (RuntimeError, OSError, EOFError) as e:                   # the last two: it could not be started, or died while it handed over a clip
             plan._iterator = None
