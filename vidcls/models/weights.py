@@ -15,7 +15,7 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path
+from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path, match_labels
 from .layers import VideoModel
 
 # %% ../../nbs/26_models.weights.ipynb #weight-suffixes-safetensors-pt-pth-bin
@@ -204,14 +204,15 @@ def _from_hub(name):
 def save_transformers(
     model:VideoModel, # A VideoMAE, a TimeSformer, or one of transformers
     folder, # Made if it is not there
-    labels=None, # Class names, in the order of the head
+    labels=None, # Class names, in the order of the head; None takes the model's own
 )->Path: # The folder
     "Write `config.json`, `model.safetensors` and `preprocessor_config.json` as transformers does."
     from safetensors.torch import save_file
     if model.spec.channels != 'RGB':
         raise VidclsError(f"the model takes {model.spec.channels}, which this format can't say: transformers would give it RGB.")
     config, state = model.to_transformers(files=True)
-    labels = getattr(model, 'labels', None) if labels is None else labels
+    own = getattr(model, 'labels', None)
+    if labels is None or match_labels(own, labels, 'labels=') is not None: labels = own      # another order: the model knows its own
     labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
     if len(labels) != model.n_classes:
         raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give one for each.")
