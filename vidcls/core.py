@@ -6,12 +6,12 @@
 __all__ = ['SAMPLINGS', 'DRAWN', 'SHORT', 'LINGER_S', 'LAST_WAIT_S', 'MAX_LOST', 'VidclsError', 'ArgumentError', 'DataError',
            'LabelError', 'LeakageError', 'SpecMismatchError', 'WorkerError', 'CheckpointError', 'VideoReadError',
            'VideoNotFoundError', 'VideoFolderError', 'VideoPermissionError', 'DecodeTimeoutError', 'check_choice',
-           'check_at_least', 'check_whole', 'patch', 'ClipSpec', 'seed_everything', 'pick_device', 'in_notebook',
-           'progress_on', 'progress', 'atomic_path', 'file_sha256', 'ThreadPool', 'result_within', 'call_within',
-           'map_ahead']
+           'check_at_least', 'check_whole', 'match_labels', 'patch', 'ClipSpec', 'seed_everything', 'pick_device',
+           'in_notebook', 'progress_on', 'progress', 'atomic_path', 'file_sha256', 'ThreadPool', 'result_within',
+           'call_within', 'map_ahead']
 
 # %% ../nbs/00_core.ipynb #import-os-random-sys
-import atexit, hashlib, os, random, sys, time
+import atexit, hashlib, os, random, sys, time, warnings
 from collections import deque
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -99,6 +99,39 @@ def check_whole(
     if check_at_least(name, value, least) % 1:
         raise ArgumentError(f"{name}={value!r}; accepted: a whole number of at least {least}.")
     return int(value)
+
+# %% ../nbs/00_core.ipynb #match-labels
+def match_labels(
+    model_labels, # Class names of a model, in the order of its scores; None where it has none
+    table_labels, # Class names of the data, in the order of their numbers
+    where:str='the table', # What the second names belong to, for the message
+    warn:bool=True, # Say so where the order differs?
+)->np.ndarray|None: # int64 (K,): the place in the model's scores of each class of the table; None: they are the same
+    "Compare class names by name and order; raise `LabelError` where the names differ."
+    if model_labels is None or not len(model_labels): return None
+    model, table = ([str(l) for l in labels] for labels in (model_labels, table_labels))
+    if model == table: return None
+    if sorted(model) != sorted(table) or len(set(model)) < len(model):
+        raise LabelError(_names_differ(model, table, where))
+    if warn:
+        i = next(i for i,l in enumerate(model) if l != table[i])
+        warnings.warn(f"{where} has the model's classes in another order (class {i} is {table[i]!r}, the model's is "
+                      f"{model[i]!r}); they are matched by name.", stacklevel=3)
+    return np.array([model.index(l) for l in table])
+
+def _names_differ(model, table, where):
+    "What differs first, and what can be done."
+    new, lost = [l for l in table if l not in model], [l for l in model if l not in table]
+    plain = {' '.join(l.split()).casefold(): l for l in lost}
+    if not new: differs = f"{where} lacks {len(lost) or 'some'} of the model's classes" + (f", such as {lost[0]!r}" if lost else '')
+    else: differs = f"{where} has the class {new[0]!r}, which the model does not know"
+    if new and (near := plain.get(' '.join(new[0].split()).casefold())):
+        differs += f"; it differs from the model's {near!r} only in blanks or in upper and lower case"
+    return (f"{differs}. The model's classes are {_few(model)}, those of {where} {_few(table)}. Read the table with "
+            f"labels=model.labels if its classes are the model's; model.reset_classifier({len(table)}) makes a fresh head for others.")
+
+def _few(names): return f"{', '.join(map(repr, names[:4]))}{f', … ({len(names)} in all)' if len(names) > 4 else ''}"
+
 
 # %% ../nbs/00_core.ipynb #patch
 def patch(

@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .core import ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_whole, patch, seed_everything
+from .core import ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_whole, match_labels, patch
+from .core import seed_everything
 from .losses import DistillationLoss, feature_distance
 from .train import Callback, _digest, _said, fit_whole
 
@@ -81,6 +82,7 @@ class Distill(Callback):
         if (t.n_frames, t.size, t.channels) != (s.n_frames, s.size, s.channels) or self.teacher.n_classes != run.net.n_classes:
             raise SpecMismatchError(f"the teacher takes {t.n_frames} x {t.size}² {t.channels} and tells {self.teacher.n_classes} classes, the student "
                                     f"{s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; both must see and tell the same.")
+        self.order = match_labels(getattr(self.teacher, 'labels', None), run.dls.labels)
         if run.mix and self.cache is not None: raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
         self.teacher = self.teacher.to(run.acc.device).eval()
         if self.cache is not None: self._open_cache(run)
@@ -89,7 +91,7 @@ class Distill(Callback):
                       for who,m in (('student', run.net), ('teacher', self.teacher)) if self.features]
 
     def after_loss(self, run):
-        logits = self._ask(run)
+        logits = self._ask(run) if self.order is None else self._ask(run)[:,self.order]
         run.loss = (1-self.alpha)*run.loss + self.alpha*self.loss(run.logits, logits)
         if self.features:
             flat = lambda x: x.flatten(1) if x.ndim == 2 else x.mean(1)

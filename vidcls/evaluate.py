@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from .core import ArgumentError, CheckpointError, DataError, LabelError, VideoReadError, atomic_path, check_at_least, check_choice
-from .core import check_whole, progress
+from .core import check_whole, progress, match_labels
 from .data.datasets import flip_classes
 from .data.decode import Video, crop_frame
 from .data.loaders import check_failed, clip_bytes
@@ -176,17 +176,20 @@ def check_asked(
                             "hands out each clip once: loader(table.part('train'), spec), or shard_loader(…, shuffle=False).")
     K, said = dl.dataset.table.n_classes, model.n_classes
     if K != said: raise LabelError(f"the data have {K} classes, the model tells {said}. Take the clips that it was trained for, or train a head for these.")
+    match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
 
 @torch.no_grad()
 def finite_scores(
     model, # In eval mode
     clips:torch.Tensor, # uint8 (B,T,H,W,C)
+    labels=None, # Class names in whose order the scores shall be, such as table.labels; None is the model's own order
 )->torch.Tensor: # float32 (B,K), on the CPU
     "What the model says of clips, in its own precision and place; raise where that is no number."
     w = next(model.parameters())
     scores = model(model.spec.to_model(clips.to(w.device)).to(w.dtype)).float().cpu()
     if not torch.isfinite(scores).all(): raise DataError("the model's scores are not finite; its weights are broken. Did training diverge?")
-    return scores
+    order = None if labels is None else match_labels(getattr(model, 'labels', None), labels, warn=False)
+    return scores if order is None else scores[:,order]
 
 # %% ../nbs/41_evaluate.ipynb #predict-probs
 @torch.no_grad()
@@ -194,13 +197,13 @@ def predict_probs(
     model, # Has .spec; put into eval mode
     dl, # A loader of ClipDataset, not shuffled
     show:bool=True, # Show a progress bar?
-): # (probs float64 (N,K), rows int64 (N,), failures {row: reason})
+): # (probs float64 (N,K) in the order of the table's classes, rows int64 (N,), failures {row: reason})
     "Probabilities for all clips of a loader."
     model.eval(); probs, rows, failures = [], [], {}
     for b in progress(dl, desc='evaluating', show=show and len(dl) > 20):
         failures.update(b.failed)
         if not len(b.labels): continue
-        probs.append(finite_scores(model, b.clips).double().softmax(1).numpy())
+        probs.append(finite_scores(model, b.clips, dl.dataset.table.labels).double().softmax(1).numpy())
         rows.append(b.rows.numpy())
     if not rows: raise DataError(f"none of the {len(dl.dataset)} clips could be read; nothing to evaluate.")
     return np.concatenate(probs), np.concatenate(rows), failures
@@ -314,7 +317,7 @@ def predict_views(
     views:Views, # How each video is looked at
     chunk:int=16, # Clips that go through the model at once, >= 1
     show:bool=True, # Show a progress bar?
-): # (logits float64 (N,V,K), rows int64 (N,), failures {row: reason}); those of mirrored views as of the video itself
+): # (logits float64 (N,V,K) in the order of the table's classes, rows int64 (N,), failures {row: reason}); those of mirrored views as of the video itself
     "Logits of all views of all videos, over all processes."
     model.eval(); device, ds = next(model.parameters()).device, dl.dataset
     mirror = _mirror_idxs(ds.table.labels) if views.flip else None
@@ -324,7 +327,7 @@ def predict_views(
     chunk = _fitting(check_whole('chunk', chunk), model.spec, device)
     def through():
         nonlocal chunk
-        logits, chunk = _logits(model, np.stack(waiting[:chunk]))
+        logits, chunk = _logits(model, np.stack(waiting[:chunk]), ds.table.labels)
         parts.extend(logits); del waiting[:len(logits)]
     for row, clips, reason in progress(_ahead(dl, rank, world, model.spec, views), total=n, desc='evaluating', show=show and rank == 0 and n > 20):
         if clips is None: failures[row] = reason; continue
@@ -343,11 +346,11 @@ def predict_views(
     if mirror is not None: logits[:,V//2:] = logits[:,V//2:][...,mirror]           # load_views puts the mirrored ones last
     return logits, np.array(good), failures
 
-def _logits(model, clips):
+def _logits(model, clips, labels):
     "(logits of the first clips, as many as fit at once; their number)."
     n = len(clips)
     while True:
-        try: return finite_scores(model, torch.from_numpy(clips[:n])).double().numpy(), n
+        try: return finite_scores(model, torch.from_numpy(clips[:n]), labels).double().numpy(), n
         except Exception as e:
             if n == 1 or not is_out_of_memory(e): raise
         n //= 2                                                          # outside of except, which would hold on to what was made
@@ -562,7 +565,7 @@ def _side_by_side(
         c = r.clips.set_index(pd.Index(clip_names(r.clips)))
         if c.index.has_duplicates: raise DataError(f"{name}: clip {c.index[c.index.duplicated()][0]!r} is there twice, so it can't be found again in another record.")
         if base is None: base, first, first_name = c, r, name
-        if (r.dataset, r.split, r.labels) != (first.dataset, first.split, first.labels) or len(c) != len(base) or not c.index.isin(base.index).all():
+        if (r.dataset, r.split, sorted(r.labels)) != (first.dataset, first.split, sorted(first.labels)) or len(c) != len(base) or not c.index.isin(base.index).all():
             raise DataError(f"{name} is not of the same clips and classes as {first_name} ({r.dataset}/{r.split} n={r.n_evaluated}, "
                             f"{first.dataset}/{first.split} n={first.n_evaluated}); what was measured on different clips can't be compared.")
         c = c.loc[base.index]

@@ -110,7 +110,7 @@ class Explorer:
         try: clip = self.clip(path, seed)
         except VideoReadError as e: return f'<p>{html.escape(path)} cannot be read: {html.escape(e.reason)}</p>'
         true = self.table.df.label[self.rows[path]]
-        p = finite_scores(self.model, torch.from_numpy(np.ascontiguousarray(clip))[None]).softmax(1)[0].numpy()
+        p = finite_scores(self.model, torch.from_numpy(np.ascontiguousarray(clip))[None], self.table.labels).softmax(1)[0].numpy()
         shown = clip if method is None else np.concatenate([clip, explain(self.model, clip, method).overlay()], 2)
         k = max(1, 160//clip.shape[1])
         player = show_clip(np.kron(shown, np.ones((1,k,k,1), np.uint8)), 6, k*shown.shape[2], path)._repr_html_()

@@ -105,7 +105,7 @@ def ask_damaged(
         for n,f in damages.items():
             idxs = np.stack([_frames(n, f, T, np.random.default_rng((seed, int(r)))) for r in b.rows])     # each clip its own shuffle
             x = b.clips[torch.arange(len(b.clips))[:,None], torch.from_numpy(idxs)]
-            said.loc[b.rows.numpy(), n] = finite_scores(model, x).argmax(1).numpy()
+            said.loc[b.rows.numpy(), n] = finite_scores(model, x, table.labels).argmax(1).numpy()
     answers = pd.concat([table.df[['path','group']].assign(target=table.targets, failed=failed), said], axis=1)
     return answers[(said >= 0).any(axis=1) | (failed != '')].reset_index(drop=True)                         # what the loader gave
 

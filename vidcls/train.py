@@ -20,7 +20,7 @@ import torch
 
 from .checkpoint import latest_checkpoint, random_state, save_checkpoint, set_random_state
 from .core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, atomic_path, check_at_least, check_choice
-from .core import check_whole, in_notebook, patch, pick_device, progress_on
+from .core import check_whole, in_notebook, match_labels, patch, pick_device, progress_on
 from .data.loaders import Batch, ClipLoader, LoaderShare, WaitTimer, dead_worker
 from .losses import LabelSmoothingCrossEntropy
 from .models.layers import VideoModel
@@ -845,6 +845,7 @@ def _check(model, dls, cfg, metrics):
     if model.n_classes != n:
         raise LabelError(f"the model tells {model.n_classes} classes, the data have {n}; "
                          f"make it with n_classes={n} or call model.reset_classifier({n}).")
+    _match_head(model, dls.labels, warn=False)
     _check_labels(dls); _check_metrics(metrics or {}, n)
 
 def _check_metrics(metrics, K):
@@ -888,6 +889,21 @@ def _check_freeze(model, freeze):
         if not -most <= check_whole('freeze', n, -math.inf) <= most:
             raise ArgumentError(f"freeze={freeze!r}: {n} layers from epoch {epoch} on; accepted: from {-most} to {most}, "
                                 f"as the model has {most+1} layers.")
+
+def _match_head(model, labels, warn=True):
+    "Which row of the head is each class of the table; None where nothing has to move."
+    order = match_labels(getattr(model, 'labels', None), labels, warn=warn)
+    if order is None or getattr(getattr(model, 'head', None), 'out_features', None) == len(labels): return order
+    raise LabelError(f"the model has the table's classes in another order, and no layer `head` that could be sorted. Its order is {model.labels[:5]}"
+                     f"{'…' if len(labels) > 5 else ''}; read the table with labels=model.labels.")
+
+def _take_labels(model, labels):
+    "The model's scores are of these classes, in this order, from now on; a trained head is sorted accordingly."
+    order = _match_head(model, labels)
+    if order is not None:
+        with torch.no_grad():
+            for p in model.head.parameters(): p.copy_(p[order])
+    model.labels = [str(l) for l in labels]
 
 def _check_labels(dls):
     "Every label of the tables is one that the model knows."
@@ -989,6 +1005,7 @@ def fit(
         raise ArgumentError(f"out={str(out)!r} holds checkpoints of a training; resume='auto' (--resume) goes on with it; "
                             "another folder, or this one emptied, begins anew.")
     torch.manual_seed(seed)
+    _take_labels(model, dls.labels)
     try:
         run = Run(model, dls, cfg, _callbacks(cfg, callbacks), augment, mix, loss, metrics)
         resumed = _resumed(run, resume, out)
@@ -1219,10 +1236,11 @@ def put_back(
     kept, chance, sampler = copy.deepcopy(model.state_dict()), random_state(), getattr(dls.train, 'sampler', None)
     where, mode, device = (getattr(sampler, 'epoch', 0), getattr(sampler, 'start', 0)), model.training, next(model.parameters()).device
     valid, dls.valid, dls.trial = dls.valid, None, True
+    labels = getattr(model, 'labels', None)
     try: yield
     finally:
         dls.valid, dls.trial = valid, False
-        model.load_state_dict(kept); model.train(mode).to(device); set_random_state(chance)
+        model.load_state_dict(kept); model.labels = labels; model.train(mode).to(device); set_random_state(chance)
         if hasattr(sampler, 'set_epoch'): sampler.set_epoch(*where)
 
 class _RangeTest(Callback):

@@ -15,7 +15,7 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path
+from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path, match_labels
 from .layers import VideoModel
 
 # %% ../../nbs/26_models.weights.ipynb #weight-suffixes-safetensors-pt-pth-bin
@@ -64,6 +64,7 @@ def _some(names, n=6): return ', '.join(map(str, names[:n])) + (f' and {len(name
 def weight_differences(
     own:dict, # The state_dict of a model
     state:dict, # Tensors by name
+    values:bool=True, # Must they be finite numbers? False compares names, shapes and kinds only
 )->str:
     "In words, what keeps the weights `state` from being loaded as `own`; empty if they fit."
     look = lambda t: f"{tuple(t.shape)} {str(t.dtype)[6:]}"
@@ -72,7 +73,7 @@ def weight_differences(
              'unknown to the model': [f'{k} {look(state[k])}' for k in state if k not in own],
              'of another kind': [f"{k} is {look(state[k])}, expected {look(own[k])}"
                                  for k in own if k in state and not alike(state[k], own[k])],
-             'not finite': [k for k,t in state.items() if t.is_floating_point() and not t.isfinite().all()]}
+             'not finite': [k for k,t in state.items() if values and t.is_floating_point() and not t.isfinite().all()]}
     return '; '.join(f"{what}: {_some(names)}" for what,names in found.items() if names)
 
 # %% ../../nbs/26_models.weights.ipynb #fit-in
@@ -204,14 +205,15 @@ def _from_hub(name):
 def save_transformers(
     model:VideoModel, # A VideoMAE, a TimeSformer, or one of transformers
     folder, # Made if it is not there
-    labels=None, # Class names, in the order of the head
+    labels=None, # Class names, in the order of the head; None takes the model's own
 )->Path: # The folder
     "Write `config.json`, `model.safetensors` and `preprocessor_config.json` as transformers does."
     from safetensors.torch import save_file
     if model.spec.channels != 'RGB':
         raise VidclsError(f"the model takes {model.spec.channels}, which this format can't say: transformers would give it RGB.")
     config, state = model.to_transformers(files=True)
-    labels = getattr(model, 'labels', None) if labels is None else labels
+    own = getattr(model, 'labels', None)
+    if labels is None or match_labels(own, labels, 'labels=') is not None: labels = own      # another order: the model knows its own
     labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
     if len(labels) != model.n_classes:
         raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give one for each.")
