@@ -4,13 +4,13 @@ PIP    := .venv/bin/python -m pip install --disable-pip-version-check -c constra
 DEPS   := settings.ini setup.py constraints.txt
 # How tests run: one thread each, so that two notebooks share two cores; no bars; output at once.
 QUIET  := PATH="$(CURDIR)/.venv/bin:$$PATH" OMP_NUM_THREADS=1 VIDCLS_PROGRESS=0 PYTHONUNBUFFERED=1
-# nbdev_test has no limit of its own. In a terminal, --foreground lets Ctrl-C through.
+# Notebooks that hang end here. In a terminal, --foreground lets Ctrl-C through.
 LIMIT  := $(patsubst %,% $(shell [ -t 0 ] && echo --foreground) 900,$(firstword $(shell command -v timeout || command -v gtimeout)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: demo test docs lab refresh hooks clean help
+.PHONY: demo test quick docs lab refresh hooks clean help
 
 demo: .venv/.runtime ## Train, judge and save a motion classifier on clips made here (under 10 minutes, no GPU)
 	@.venv/bin/vidcls demo
@@ -18,14 +18,19 @@ demo: .venv/.runtime ## Train, judge and save a motion classifier on clips made 
 test: .venv/.dev ## Every check that CI makes: notebooks in step, tested, linted; site built; pytest last
 	@echo "== 1/5 notebooks are clean and vidcls/ is what they export"
 	@$(QUIET) python tools/check_sync.py
-	@echo "== 2/5 every notebook runs (two at a time)"
-	@$(QUIET) $(LIMIT) nbdev_test --n_workers 2 --do_print --timing
+	@echo "== 2/5 every notebook runs in a real kernel, and shows what it kept (two at a time)"
+	@$(QUIET) $(LIMIT) python tools/notebooks.py
 	@echo "== 3/5 no undefined or redefined names"
 	@.venv/bin/ruff check --select F401,F821,F811,F63,F7 vidcls
 	@echo "== 4/5 the site builds and every link in it leads somewhere"
 	@$(QUIET) python tools/docs.py
 	@echo "== 5/5 what notebooks can't test"
 	@$(QUIET) python -m pytest -q -rs tests
+
+quick: .venv/.dev ## The inner loop, under two minutes: notebooks in step, imports, and the fast tests
+	@$(QUIET) python tools/check_sync.py
+	@.venv/bin/ruff check --quiet --select F401,F821,F811,F63,F7 vidcls
+	@$(QUIET) python -m pytest -q -m "not slow" -n 2 tests
 
 docs: .venv/.dev ## Build the site into _docs/ (Quarto where it is installed, else smalldocs)
 	@$(QUIET) python tools/docs.py
@@ -34,7 +39,7 @@ lab: .venv/.dev ## Open the notebooks in JupyterLab
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" jupyter lab nbs
 
 refresh: .venv/.dev ## Run the notebooks and store their outputs; NB=nbs/00_core.ipynb for one; then README.md
-	@$(QUIET) python tools/refresh.py $(NB)
+	@$(QUIET) python tools/notebooks.py --store $(NB)
 	@$(QUIET) python tools/readme.py
 
 hooks: .venv/.dev ## Git checks notebooks before a commit and merges them cell by cell (this clone only)

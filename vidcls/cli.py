@@ -311,15 +311,13 @@ def list_videos(
     paths, # Files and folders
 )->list: # Of Paths
     "The files, and the videos in the folders."
-    from vidcls.core import DataError
-    from vidcls.data.datasets import VIDEO_SUFFIXES
+    from vidcls.data.datasets import find_videos
     files = []
     for p in paths:
-        inside = [p]
-        if p.is_dir(): inside = sorted(q for q in p.rglob('*') if q.suffix.lower() in VIDEO_SUFFIXES and q.is_file())
-        if not inside:
-            raise DataError(f"{p}: found no videos in this folder (suffixes {', '.join(VIDEO_SUFFIXES)}).")
-        files += inside
+        if not p.is_dir(): files.append(p); continue
+        found = find_videos(p)
+        if found.note: typer.echo(f'note: {p}: {found.note}', err=True)
+        files += found.paths
     return files
 
 # %% ../nbs/54_cli.ipynb #cli-download

@@ -162,6 +162,11 @@ class FrameCache:
     def __repr__(self): return f"FrameCache({self.folder.name}, {len(self)} clips, {self.nbytes/1e6:.1f} MB)"
 
     @property
+    def lossless(self)->bool:
+        "Does a clip from here equal the one from its file, to the bit?"
+        return self.format == 'raw' and self.short == self.spec.size
+
+    @property
     def nbytes(self)->int:
         "Size of all data files, in bytes."
         return sum(f.stat().st_size for f in self.folder.glob('*.data'))

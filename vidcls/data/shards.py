@@ -156,6 +156,7 @@ def _process():
 class ShardLoader(DataLoader):
     "Batches from shards."
     streams = True                                       # fit knows by it that processes need no further splitting
+    cache_format, lossless = None, True                  # as of a ClipLoader: shards hold the files' own bytes
     def __init__(self,
         ds:ShardDataset, # The stream
         bs:int, # Clips a batch, >= 1
@@ -186,7 +187,7 @@ class ShardLoader(DataLoader):
         ds = self.dataset
         self._epoch, self._start = ds.epoch, ds.start
         for batch in check_bad(thread_batches(self._keys(), self._read, self._buffers, self.threads, self.limit_s,
-                                              lambda k: ds.paths[k[0][1]]), ds.paths, self.max_bad):
+                                              lambda k: ds.clips.late(k[0][1], self.limit_s)), ds.paths, self.max_bad):
             self._start += len(batch.rows) + len(batch.failed)
             yield batch
         self._epoch, self._start = self._epoch+1, 0

@@ -64,6 +64,7 @@ def _some(names, n=6): return ', '.join(map(str, names[:n])) + (f' and {len(name
 def weight_differences(
     own:dict, # The state_dict of a model
     state:dict, # Tensors by name
+    values:bool=True, # Must they be finite numbers? False compares names, shapes and kinds only
 )->str:
     "In words, what keeps the weights `state` from being loaded as `own`; empty if they fit."
     look = lambda t: f"{tuple(t.shape)} {str(t.dtype)[6:]}"
@@ -72,7 +73,7 @@ def weight_differences(
              'unknown to the model': [f'{k} {look(state[k])}' for k in state if k not in own],
              'of another kind': [f"{k} is {look(state[k])}, expected {look(own[k])}"
                                  for k in own if k in state and not alike(state[k], own[k])],
-             'not finite': [k for k,t in state.items() if t.is_floating_point() and not t.isfinite().all()]}
+             'not finite': [k for k,t in state.items() if values and t.is_floating_point() and not t.isfinite().all()]}
     return '; '.join(f"{what}: {_some(names)}" for what,names in found.items() if names)
 
 # %% ../../nbs/26_models.weights.ipynb #fit-in
