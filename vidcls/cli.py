@@ -6,7 +6,7 @@
 __all__ = ['HELP', 'app', 'Data', 'Label', 'Group', 'PathColumn', 'Leaks', 'OnError', 'Device', 'Overwrite', 'SETTINGS',
            'RESUMABLE', 'Folder', 'ResultFile', 'bench', 'Runs', 'Seeds', 'ALSO', 'SAID', 'as_path', 'use_device',
            'demo_data', 'demo_train', 'keep_record', 'keep_training', 'cli_demo', 'demo_summary', 'read_table',
-           'a_folder', 'cli_train', 'keep_settings', 'Plan', 'span', 'cli_evaluate', 'cli_predict', 'list_videos',
+           'a_folder', 'cli_train', 'keep_settings', 'Plan', 'cli_evaluate', 'cli_predict', 'list_videos',
            'cli_download', 'cli_shard', 'cli_benchmark_loader', 'cli_benchmark_step', 'cli_benchmark_inference',
            'cli_benchmark_views', 'cli_benchmark_models', 'cli_benchmark_fit', 'cli_benchmark_techniques',
            'cli_benchmark_time', 'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_distill',
@@ -274,7 +274,7 @@ def cli_train(
 
 def _train(a):
     "Announce, train, keep, judge."
-    from vidcls.core import seed_everything
+    from vidcls.core import seed_everything, span
     from vidcls.models.zoo import create_model
     from vidcls.train import fit
     use_device(a.device)
@@ -288,13 +288,14 @@ def _train(a):
     _say(f'training {plan.said(net)}' + (f'; about {span(seconds)} in all' if seconds else ''))
     a.out.mkdir(parents=True, exist_ok=True)
     keep_settings(a.out, vars(a))
-    hist = fit(net, dls, out=a.out, resume='auto' if a.resume else False, **plan.fit)
+    choosing = 'valid' in table.splits and table.worth('valid').enough
+    hist = fit(net, dls, out=a.out, resume='longer' if a.resume else False, keep_last=not choosing, **plan.fit)
     if _is_main(): keep_training(a.out, net, dls, hist)
     _judge(table, net, dls, hist, plan, a)
 
 # %% ../nbs/54_cli.ipynb #train-data
 SETTINGS = 'settings.json'                       # of a training, in its folder: DATA and all options
-RESUMABLE = ('out', 'resume', 'overwrite', 'epochs', 'steps', 'device', 'patience', 'folds')      # may be typed anew beside --resume
+RESUMABLE = ('out', 'resume', 'overwrite', 'epochs', 'steps', 'device', 'folds')      # may be typed anew beside --resume
 
 def _asked(ctx):
     "The options of `vidcls train`, with those of an interrupted training where --resume asks for them."
@@ -315,6 +316,9 @@ def _resumed(a, typed):
         if a.data is None: raise ArgumentError(f'{a.out} holds no training to go on with: name DATA, or the folder with --out.')
         a.data = a.data.absolute()
         return a
+    if not (a.out/'checkpoints').is_dir():
+        raise ArgumentError(f'{a.out}: this training has ended, so there is nothing to go on with. To train its weights further: '
+                            f'vidcls train CLIPS --pretrained {a.out}/classifier')
     kept = json.loads((a.out/SETTINGS).read_text(encoding='utf-8'))
     kept |= {k: Path(kept[k]) for k in ('data', 'cache') if kept.get(k)}
     now = {k: v for k,v in vars(a).items() if k in typed} | ({'data': a.data.absolute()} if 'data' in typed else {})
@@ -422,13 +426,6 @@ def _frozen(freeze):
     try: return {0: int(freeze)}
     except ValueError: raise ArgumentError(f"--freeze {freeze}; accepted: 'all', or a whole number such as -5.") from None
 
-def span(
-    seconds:float, # >= 0
-)->str:
-    "Return a time in words, as exact as it is known."
-    if seconds < 90: return f'{max(1, round(seconds))} s'
-    return f'{seconds/60:.0f} min' if seconds < 5400 else f'{seconds/3600:.1f} h'
-
 # %% ../nbs/54_cli.ipynb #02014f79
 def _train_data(a):
     "(table, function of spec and batch size that gives loaders), from files or from shards."
@@ -456,7 +453,9 @@ def _describe(table):
     if 'test' not in table.splits:
         _say('note: there is no test split. The validation clips choose the weights and judge them too, '
              'so the result will be optimistic.')
-    if 'valid' in table.splits: _say(str(table.worth('valid')))
+    if 'valid' in table.splits:
+        worth = table.worth('valid')
+        _say(f"{worth}{'' if worth.enough else ', so the last weights are kept, not those that did best on them'}")
     else: _say('note: there is no validation split, so the last weights are kept, not the best.')
     if table.df.group.nunique() == len(table):
         _say('note: every clip is its own group. '

@@ -7,8 +7,8 @@ __all__ = ['SAMPLINGS', 'DRAWN', 'SHORT', 'LINGER_S', 'LAST_WAIT_S', 'MAX_LOST',
            'LabelError', 'LeakageError', 'SpecMismatchError', 'WorkerError', 'CheckpointError', 'VideoReadError',
            'VideoNotFoundError', 'VideoFolderError', 'VideoPermissionError', 'DecodeTimeoutError', 'check_choice',
            'check_at_least', 'check_whole', 'match_labels', 'patch', 'ClipSpec', 'seed_everything', 'pick_device',
-           'in_notebook', 'progress_on', 'progress', 'atomic_path', 'file_sha256', 'ThreadPool', 'result_within',
-           'call_within', 'map_ahead']
+           'in_notebook', 'progress_on', 'progress', 'span', 'atomic_path', 'file_sha256', 'ThreadPool',
+           'result_within', 'call_within', 'map_ahead']
 
 # %% ../nbs/00_core.ipynb #import-os-random-sys
 import atexit, hashlib, os, random, sys, time, warnings
@@ -320,6 +320,13 @@ def progress(
     from tqdm import tqdm
     pace = dict(mininterval=.1, delay=.5) if sys.stderr.isatty() else dict(mininterval=10, delay=10)
     return iter(tqdm(items, total=total, desc=desc, leave=False, **pace))
+
+def span(
+    seconds:float, # >= 0
+)->str:
+    "Return a time in words, as exact as it is known."
+    if seconds < 90: return f'{max(1, round(seconds))} s'
+    return f'{seconds/60:.0f} min' if seconds < 5400 else f'{seconds/3600:.1f} h'
 
 # %% ../nbs/00_core.ipynb #atomic-path
 @contextmanager
