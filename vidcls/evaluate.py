@@ -27,8 +27,9 @@ from .data.decode import Video, crop_frame
 from .data.loaders import check_failed, clip_bytes
 from .data.sampling import (i3d_idxs, mvit_test_idxs, sample_idxs, slowfast_idxs, ssv2_test_idxs, swin_test_idxs,
                                   videomae_test_idxs, view_idxs)
-from .metrics import (bootstrap_interval, brier, cluster_wilson, confusion, ece, interval_note, macro_f1, mcnemar, mean_class_accuracy, nll,
-                            paired_difference, plot_confusion, topk_accuracy)
+from .metrics import (bootstrap_interval, brier, cluster_wilson, confusion, ece, interval_note, macro_f1, mcnemar,
+                            mean_class_accuracy, most_confused, nll, paired_difference, per_class, plot_confusion,
+                            topk_accuracy)
 from .models.ensemble import average_scores
 from .optimizations import _free_gb
 from .show import contact_sheet, new_figure
@@ -64,6 +65,8 @@ class EvalRecord:
     ece:float|None = None # Calibration error over 15 bins
     note:str = '' # Why the interval is wider than it would be with more groups or mistakes; see interval_note
     dropped:dict = field(default_factory=dict) # Reason and number of clips that the data set lists and the table lacks
+    optimistic:bool = False # Were the weights chosen, or learned, on these very clips?
+    cache:str = '' # The lossy frame cache through which the clips were judged, such as 'jpeg'; '' where the files were
     clips:pd.DataFrame = field(default=None, repr=False, compare=False) # path, perhaps start and end, label, group, predicted, class probs
 
     def __repr__(self):
@@ -77,7 +80,51 @@ class EvalRecord:
                 f"{self.n_evaluated} of {self.n_expected} videos{lost}; {self.n_groups} groups; "
                 f"{_said(self.views)}; "
                 f"chance {self.chance:.3f}, majority {self.majority:.3f}"
-                f"{f'{chr(10)}the interval is {self.note}' if self.note else ''}")
+                f"{self.warnings}\n{self.verdict}"
+                f"{f'{chr(10)}{self.note}' if self.note else ''}")
+
+    @property
+    def warnings(self)->str:
+        "What makes this number another one than it seems: a line for each, or nothing."
+        chosen = '\nchosen on these clips: optimistic' if self.optimistic else ''
+        return chosen + (f'\njudged through a {self.cache} cache, not from the files' if self.cache else '')
+
+    @property
+    def verdict(self)->str:
+        "Is this better than guessing, and than always naming the commonest class? No more than the interval allows."
+        lo, hi = self.interval
+        if not lo <= hi: return 'too few groups to tell whether this is better than chance'
+        if lo > max(self.chance, self.majority): return 'above chance, and above always naming the commonest class'
+        if lo > self.chance: return 'above chance; not shown to be better than always naming the commonest class'
+        return 'below chance' if hi < self.chance else 'not above chance: the interval contains it'
+
+    def top_losses(self,
+        n:int|None=20, # Rows; None: all
+    )->pd.DataFrame: # path (and start and end), label, predicted, p_true, p_predicted, loss in nats; the worst first
+        "The clips whose label surprised the model most."
+        c = self.clips
+        p = c[[f'p_{l}' for l in self.labels]].to_numpy(float)
+        true = p[np.arange(len(c)), [self.labels.index(l) for l in c.label]]
+        out = c[[k for k in ('path','start','end','label','predicted') if k in c]]
+        out = out.assign(p_true=true, p_predicted=p.max(1), loss=-np.log(np.maximum(true, 1e-12)))
+        n = len(c) if n is None else check_whole('n', n)
+        return out.sort_values('loss', ascending=False, kind='stable').head(n).reset_index(drop=True)
+
+    def class_table(self)->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
+        "How each class fares."
+        conf = np.array(self.confusion)
+        t = per_class(conf, self.labels)[['n','recall','precision','f1']]
+        own = dict(list(self.clips.groupby('label')))
+        bounds = [cluster_wilson((own[l].predicted == l).to_numpy(), own[l].group) if l in own else (np.nan, np.nan) for l in t.index]
+        t.insert(2, 'low', [b[0] for b in bounds])
+        t.insert(3, 'high', [b[1] for b in bounds])
+        mistaken = {}
+        for true,said,n in most_confused(conf, self.labels): mistaken.setdefault(true, f'{said} ({n})')
+        return t.assign(taken_for=[mistaken.get(l, '') for l in t.index]).sort_values('recall', kind='stable')
+
+    def plot_confusion(self): # matplotlib Figure
+        "Which classes are taken for which, as `confusion_figure` draws it."
+        return confusion_figure(self)
 
 # %% ../nbs/41_evaluate.ipynb #said
 def _said(v):
@@ -423,6 +470,7 @@ def evaluate(
     show:bool=True, # Show a progress bar?
     views=None, # Views, or a name of PROTOCOLS; None looks once, as in training
     chunk:int=16, # With views: clips that go through the model at once
+    optimistic:bool=False, # Were the weights chosen, or learned, on these very clips? The record says so
 )->EvalRecord: # The same on every process, where there are several
     "Judge a model on the clips of a loader."
     check_asked(model, dl)
@@ -437,7 +485,12 @@ def evaluate(
     return record_of(clips, probs[order], table.labels,
                      dataset=table.name, split='+'.join(table.splits), model=getattr(model, 'name', type(model).__name__),
                      spec=model.spec.to_dict(), views=views.to_dict(), n_expected=len(table), seed=seed, clip_top1=by_view,
-                     failures={names[i]: why for i,why in sorted(failures.items())}, dropped=dict(table.dropped))
+                     failures={names[i]: why for i,why in sorted(failures.items())}, dropped=dict(table.dropped),
+                     optimistic=bool(optimistic), cache=_lossy_cache(dl))
+
+def _lossy_cache(dl):
+    "The format of the cache through which clips come changed; '' where they come as the files have them."
+    return '' if getattr(dl, 'lossless', True) else str(dl.cache_format)
 
 # %% ../nbs/41_evaluate.ipynb #clip-table
 def record_of(

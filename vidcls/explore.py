@@ -15,7 +15,7 @@ import torch
 from .core import DataError, VideoReadError, check_choice, check_whole
 from .evaluate import check_asked, clip_at, clips_of, finite_scores, rows_of
 from .interpret import explain, methods_of
-from .metrics import cluster_wilson, most_confused, per_class
+from .metrics import most_confused
 from .show import contact_sheet, show_clip
 
 # %% ../nbs/45_explore.ipynb #top-losses
@@ -24,11 +24,7 @@ def top_losses(
     n:int|None=20, # Rows; None: all
 )->pd.DataFrame: # path (and start and end), label, predicted, p_true, p_predicted, loss in nats; the worst first
     "The clips whose label surprised the model most."
-    c = rec.clips
-    p = c[[f'p_{l}' for l in rec.labels]].to_numpy(float)
-    true = p[np.arange(len(c)), [rec.labels.index(l) for l in c.label]]
-    out = c[[k for k in ('path','start','end','label','predicted') if k in c]].assign(p_true=true, p_predicted=p.max(1), loss=-np.log(np.maximum(true, 1e-12)))
-    return out.sort_values('loss', ascending=False, kind='stable').head(len(c) if n is None else check_whole('n', n)).reset_index(drop=True)
+    return rec.top_losses(n)
 
 def show_clips(
     rows:pd.DataFrame, # With path, label and predicted, and more where files have several clips, as top_losses gives it
@@ -48,14 +44,7 @@ def class_table(
     rec, # An EvalRecord
 )->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
     "How each class fares."
-    conf = np.array(rec.confusion)
-    t = per_class(conf, rec.labels)[['n','recall','precision','f1']]
-    own = dict(list(rec.clips.groupby('label')))
-    bounds = [cluster_wilson((own[l].predicted == l).to_numpy(), own[l].group) if l in own else (np.nan, np.nan) for l in t.index]
-    t.insert(2, 'low', [b[0] for b in bounds]); t.insert(3, 'high', [b[1] for b in bounds])
-    mistaken = {}
-    for true,said,n in most_confused(conf, rec.labels): mistaken.setdefault(true, f'{said} ({n})')
-    return t.assign(taken_for=[mistaken.get(l, '') for l in t.index]).sort_values('recall', kind='stable')
+    return rec.class_table()
 
 def show_confused(
     rec, # An EvalRecord
