@@ -96,11 +96,31 @@ def test_invisible_vp8(tmp_path, suffix):
     assert len(check(remux(plain, tmp_path/f'hidden{suffix}', hide))) == 58
 
 
+def superframe(data):
+    "The frames of a VP9 packet: some are never shown."
+    if data[-1] & 0xe0 != 0xc0: return [data]
+    n, width = (data[-1] & 7) + 1, (data[-1] >> 3 & 3) + 1
+    sizes, at, out = data[-1-n*width:-1], 0, []
+    for k in range(n):
+        size = int.from_bytes(sizes[k*width:(k+1)*width], 'little')
+        out.append(data[at:at+size])
+        at += size
+    return out
+
+
 def test_invisible_vp9(tmp_path):
-    with_alt = encode(tmp_path/'a.webm', 'libvpx-vp9', numbered(60), g=30, auto_alt_ref=1, lag_in_frames=16, cpu_used=4, b='300k')
-    ffmpeg('-i', with_alt, '-c', 'copy', '-bsf:v', 'vp9_superframe_split', tmp_path/'split.ivf')
-    with av.open(str(tmp_path/'split.ivf')) as c: assert sum(p.size > 0 for p in c.demux(video=0)) > 60      # one of them is hidden
-    for name in ('a.webm', 'split.ivf'): assert len(check(tmp_path/name)) == 60
+    "In one packet with a shown one, as libvpx writes them, and each in a packet of its own."
+    noise = np.random.default_rng(0).integers(-20, 20, (60, 96, 128, 3))
+    source = encode(tmp_path/'s.mp4', frames=np.clip(numbered(60)+noise, 0, 255).astype(np.uint8), qp=5)
+    for n in (1, 2):
+        ffmpeg('-i', source, '-c:v', 'libvpx-vp9', '-b:v', '200k', '-g', 60, '-auto-alt-ref', 1, '-lag-in-frames', 25, '-cpu-used', 4, '-pass', n,
+               '-passlogfile', tmp_path/'log', *(['-f', 'null', '-'] if n == 1 else [tmp_path/'a.webm']))
+    with av.open(str(tmp_path/'a.webm')) as c: assert sum(len(superframe(bytes(p))) > 1 for p in c.demux(video=0) if p.size) > 2
+    ffmpeg('-i', tmp_path/'a.webm', '-c', 'copy', tmp_path/'a.mp4')
+    split = remux(tmp_path/'a.webm', tmp_path/'split.nut',     # other muxers would put them together again
+                  lambda i, data, pts: [(d, pts-len(superframe(data))+1+k) for k, d in enumerate(superframe(data))])
+    for name in ('a.webm', 'a.mp4', 'split.nut'): assert len(check(tmp_path/name)) == 60
+    assert probe(tmp_path/'a.webm').safe_seek and not probe(split).safe_seek
 
 
 def test_av1(tmp_path):
@@ -173,10 +193,10 @@ def test_interlaced_is_alike_by_all_backends(tmp_path, codec, options, suffix):
 
 def test_headers_of_h264():
     "Which streams may hold fields is read from their headers, as x264 wrote them."
-    for flags, profile, only in (('', 'high', True), ('+ildct+ilme', 'high', False), ('', 'baseline', True), ('', 'high444', True)):
+    for flags, profile, only in (('+cgop', 'high', True), ('+ildct+ilme', 'high', False), ('+cgop', 'baseline', True), ('+cgop', 'high444', True)):
         file = io.BytesIO()
         with av.open(file, 'w', format='mp4') as out:
-            s = out.add_stream('libx264', rate=25, options={'flags': flags, 'profile': profile, 'x264-params': 'cqm=jvt'} if profile.startswith('high') else {'profile': profile})
+            s = out.add_stream('libx264', rate=25, options={'flags': flags, 'profile': profile} | ({'x264-params': 'cqm=jvt'} if 'high' in profile else {}))
             s.width, s.height, s.pix_fmt = 64, 64, 'yuv444p' if '444' in profile else 'yuv420p'
             for f in numbered(2, 64, 64): out.mux(s.encode(av.VideoFrame.from_ndarray(f, format='rgb24')))
             out.mux(s.encode())
@@ -331,14 +351,14 @@ def test_containers_of_ordinary_video(tmp_path):
         truth = full(tmp_path/name)
         assert (read_frames(tmp_path/name, [0, len(truth)-1]) == np.stack([truth[0], truth[-1]])).all(), name
     assert len(made) >= 10, made
-    ffmpeg('-f', 'lavfi', '-i', 'testsrc=s=720x576:r=25:d=.2', '-pix_fmt', 'yuv420p', '-target', 'pal-dv', tmp_path/'a.dv')
+    ffmpeg('-f', 'lavfi', '-i', 'testsrc=s=720x576:r=25:d=0.2', '-pix_fmt', 'yuv420p', '-target', 'pal-dv', tmp_path/'a.dv')
     assert probe(tmp_path/'a.dv').n_frames == 5 and probe(tmp_path/'a.dv').pixel_aspect > 1
     a, b = (read_frames(tmp_path/'a.dv', [1, 3], backend=k).astype(int) for k in ('pyav', 'decord'))
     assert (a == b).all()
 
 
 def test_what_is_not_accepted_is_called_that(tmp_path):
-    ffmpeg('-f', 'lavfi', '-i', 'testsrc=s=320x240:r=25:d=.2', '-c:v', 'flv', '-f', 'swf', tmp_path/'a.swf')
+    ffmpeg('-f', 'lavfi', '-i', 'testsrc=s=320x240:r=25:d=0.2', '-c:v', 'flv', '-f', 'swf', tmp_path/'a.swf')
     with pytest.raises(VideoReadError, match="not accepted .SWF .ShockWave Flash., 'swf'"): probe(tmp_path/'a.swf')
     (tmp_path/'a.mp4').write_text('#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n')
     with pytest.raises(VideoReadError, match='a list of other files .HLS'): probe(tmp_path/'a.mp4')
@@ -361,14 +381,15 @@ def test_packets_that_are_not_held(tmp_path, monkeypatch, name):
     assert (read_frames(data, [40, 3]) == np.stack([truth[40], truth[3]])).all()
 
 
-MEMORY = """
-import resource, sys
+PEAK = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])/1e3"       # MB; ru_maxrss would hold the parent's as well
+MEMORY = f"""
+import sys
 from vidcls.core import ClipSpec
 from vidcls.data.loaders import load_clip
 load_clip(sys.argv[1], ClipSpec(n_frames=16, size=64))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = {PEAK}
 load_clip(sys.argv[2], ClipSpec(n_frames=16, size=64))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)/1e3)
+print({PEAK} - before)
 """
 
 
@@ -407,10 +428,10 @@ def test_a_stream_that_grows_is_too_large(tmp_path):
 
 
 def test_a_strip_needs_little_memory(tmp_path):
-    path = encode(tmp_path/'strip.mkv', 'png', np.random.default_rng(0).integers(0, 255, (3, 2, 30000, 3), np.uint8), pix_fmt='rgb24')
+    path = encode(tmp_path/'strip.mov', 'png', np.random.default_rng(0).integers(0, 255, (3, 2, 30000, 3), np.uint8), pix_fmt='rgb24')
     assert read_frames(path, [1]).shape == (1, 2, 30000, 3)
     with pytest.raises(VideoReadError, match='too large: 753 million'): read_frames(path, [1], size=224)
-    code = f"import resource; from vidcls.data.decode import *; crop_frame(read_frames({str(path)!r}, [1])[0], None, 224); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3)"
+    code = f"from vidcls.data.decode import *; crop_frame(read_frames({str(path)!r}, [1])[0], None, 224); print({PEAK})"
     assert float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout) < 400
     assert crop_frame(numbered(1)[0], None, 48).shape == (48, 48, 3)
 
@@ -423,6 +444,13 @@ def long_clip(path, codec='libx264', **options):
     return encode(path, codec, np.clip(numbered(60) + noise, 0, 255).astype(np.uint8), g=20, **options)
 
 
+def marks(path):
+    "Does FFmpeg say of any packet or frame that it is damaged?"
+    with av.open(str(path)) as c:
+        try: return any(f.is_corrupt for f in c.decode(video=0))
+        except av.error.FFmpegError: return True
+
+
 @pytest.mark.parametrize('codec,suffix', [('libx264', '.mp4'), ('mpeg4', '.avi')])
 def test_noise_inside_pictures(tmp_path, codec, suffix):
     "64 bytes of noise: what FFmpeg marks as damaged is an error, and what comes without one is the tolerant full decode."
@@ -432,7 +460,8 @@ def test_noise_inside_pictures(tmp_path, codec, suffix):
         at = int(rng.integers(len(raw)//10, len(raw)*8//10))
         bad = tmp_path/f'bad{suffix}'
         bad.write_bytes(raw[:at] + rng.bytes(64) + raw[at+64:])
-        try: got = read_frames(bad, np.arange(60))
+        try:
+            with Video(bad) as v: got = v.read(np.arange(v.n_frames))
         except VideoReadError as e:
             seen += 1
             assert 'salvage=True' in str(e)
@@ -441,7 +470,8 @@ def test_noise_inside_pictures(tmp_path, codec, suffix):
                 assert v.n_frames > 30 and v.read([0]).shape == (1, 96, 128, 3)
             continue
         assert len(got) == len(clean) and all((a == b).all() for a, b in zip(got, full(bad)))
-    assert seen >= 9, seen
+        assert not marks(bad)
+    assert seen >= 4, seen
 
 
 def test_salvage_marks(tmp_path):
@@ -471,7 +501,7 @@ def test_a_file_without_its_end(tmp_path, kind, share):
     for source in (tmp_path/kind, io.BytesIO(raw[:int(len(raw)*share)])):
         if source == tmp_path/kind: source.write_bytes(raw[:int(len(raw)*share)])
         with pytest.raises(VideoReadError, match='damaged.*cut off'): read_frames(source, [0])
-    with pytest.warns(UserWarning, match='cut off'), Video(tmp_path/kind, salvage=True) as v: assert 20 < v.n_frames < 60 and len(v.read([0])) == 1
+    with pytest.warns(UserWarning, match='cut off'), Video(tmp_path/kind, salvage=True) as v: assert v.n_frames == len(tolerant(tmp_path/kind)) < 60 and len(v.read([0])) == 1
 
 
 def test_a_transport_stream_without_its_end(tmp_path):
@@ -513,7 +543,7 @@ def test_pixels_are_alike_by_all_backends(tmp_path, pix_fmt, options):
     check(path)
     odd = encode(tmp_path/'odd.mkv', 'libvpx-vp9', numbered(8, 97, 131), cpu_used=8, deadline='realtime')
     check(odd)
-    ffmpeg('-f', 'lavfi', '-i', 'testsrc=s=64x64:d=.2,format=yuva420p', '-c:v', 'libvpx', '-auto-alt-ref', 0, tmp_path/'alpha.webm')
+    ffmpeg('-f', 'lavfi', '-i', 'testsrc=s=64x64:d=0.2,format=yuva420p', '-c:v', 'libvpx', '-auto-alt-ref', 0, tmp_path/'alpha.webm')
     check(tmp_path/'alpha.webm')
 
 
