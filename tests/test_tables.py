@@ -418,7 +418,7 @@ def test_workers_that_never_start_are_no_broken_clips(tmp_path, clip):
     code = ("import multiprocessing.spawn as s\ns.set_executable('/bin/false')\nfrom vidcls.core import WorkerError\nfrom vidcls.data.doctor import audit\n"
             f"try: audit({str(tmp_path)!r}, workers=1, show=False, leaks='allow')\nexcept WorkerError as e: print('SAID', e)\n")
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
-    assert 'SAID no worker process of the audit came up' in r.stdout, r.stdout + r.stderr
+    assert 'SAID the worker processes of the audit do not come up' in r.stdout, r.stdout + r.stderr
 
 
 def test_the_doctor_sees_what_a_full_decode_sees(tmp_path, clip):
