@@ -419,7 +419,7 @@ def content_ids(
 VIDEO_SUFFIXES = tuple("""
     .mp4 .m4v .mov .qt .avi .divx .mkv .webm .gif .mpg .mpeg .mpe .mpv .m1v .m2v .vob .mod .tod .wmv .asf
     .flv .f4v .ogv .ts .mts .m2ts .m2t .3gp .3g2 .mxf .ivf .nut .mjpeg .mjpg .dv .y4m .h264 .264 .hevc .h265
-    .265 .obu""".split())
+    .265 .obu .mk3d .mj2 .rm .rmvb .wtv .gxf .vc1 .h261 .h263""".split())
 _BESIDE = ('', '.csv', '.tsv', '.json', '.txt', '.md', '.yaml', '.yml', '.py', '.ipynb')  # beside the classes
 
 def _files(root, skip=lambda folder: False, left=None):
@@ -479,7 +479,7 @@ def _find(root):
 # %% ../../nbs/05_data.datasets.ipynb #left-out
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 _PACKED = ('.zip', '.tar', '.gz', '.tgz', '.rar', '.7z', '.xz', '.bz2')
-_UNREAD = ('.rm', '.rmvb', '.swf', '.braw', '.r3d', '.bik', '.wtv', '.m3u8', '.mpd')    # videos, not read
+_UNREAD = ('.swf', '.braw', '.r3d', '.bik', '.m3u8', '.mpd')     # video in a form that is not read
 
 def _left_out(skipped):
     "One sentence on what a walk left out."
