@@ -53,18 +53,20 @@ def test_hanging_and_dying_workers(tmp_path):
     long = write_video(tmp_path/'a'/'0.mp4', np.random.default_rng(0).integers(0, 256, (150, 240, 320, 3), dtype=np.uint8))
     for i in range(1, 16): shutil.copy(long, tmp_path/'ab'[i % 2]/f'{i}.mp4')
     hit = []
+    def at_work(pid):
+        try: return any(str(tmp_path) in os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd'))
+        except OSError: return False
     def disturb():
         while len(hit) < 2:
             for p in multiprocessing.active_children():
-                if p.pid not in hit and len(hit) < 2:
-                    time.sleep(.7)                                         # it is at work by now
+                if p.pid not in hit and len(hit) < 2 and at_work(p.pid):
                     try: os.kill(p.pid, signal.SIGSTOP if not hit else signal.SIGKILL); hit.append(p.pid)
                     except ProcessLookupError: pass
             time.sleep(.01)
     threading.Thread(target=disturb, daemon=True).start()
     start = time.monotonic()
-    found = audit(tmp_path, n_frames=8, workers=2, limit_s=5, show=False)
-    assert time.monotonic() - start < 60 and len(hit) == 2
+    found = audit(tmp_path, n_frames=8, workers=2, limit_s=15, show=False)
+    assert time.monotonic() - start < 150 and len(hit) == 2
     faults = found.df.fault[found.df.fault != '']
     assert sorted(f.split(' ')[0] for f in faults) == ['ended', 'took']
     assert (found.df.n_frames[found.df.fault == ''] == 150).all() and len(found.df) == 16

@@ -72,10 +72,10 @@ def test_each_suffix_is_listed_and_can_be_read(tmp_path, suffix):
 
 
 def test_what_is_left_out_is_counted_with_its_way(tmp_path):
-    touch(tmp_path, 'a/1.mp4', 'a/2.rmvb', 'a/3.zip', 'b/x/1.png', 'b/x/2.png', 'a/noext', 'readme.md', 'labels.json')
+    touch(tmp_path, 'a/1.mp4', 'a/2.braw', 'a/3.zip', 'b/x/1.png', 'b/x/2.png', 'a/noext', 'readme.md', 'labels.json')
     (_, skipped), note = find_videos(tmp_path), find_videos(tmp_path).note
-    assert skipped == {'.png': 2, '.rmvb': 1, '.zip': 1, 'no suffix': 1}
-    assert '5 files' in note and 'Convert .rmvb' in note and 'Unpack .zip' in note and 'frames_to_videos' in note
+    assert skipped == {'.png': 2, '.braw': 1, '.zip': 1, 'no suffix': 1}
+    assert '5 files' in note and 'Convert .braw' in note and 'Unpack .zip' in note and 'frames_to_videos' in note
     for p in tmp_path.rglob('*.mp4'): p.unlink()
     with pytest.raises(DataError, match=r'found no videos.*Left out: 5 files.*\.png 2'): from_folder(tmp_path)
     (tmp_path/'nothing'/'inside').mkdir(parents=True)
@@ -384,10 +384,10 @@ def test_the_doctor_says_what_a_reader_would(tmp_path, clip):
     for l, n in (('run', 6), ('Run', 4), ('alone', 1)):
         for i in range(n): (tmp_path/'d'/'train'/l).mkdir(parents=True, exist_ok=True); write_video(tmp_path/'d'/'train'/l/f'{i}.mp4', numbered(4 + i, 48, 128) + len(l)*i)
     for i in range(3): (tmp_path/'d'/'val'/'run').mkdir(parents=True, exist_ok=True); write_video(tmp_path/'d'/'val'/'run'/f'v{i}.mp4', 255 - numbered(12 + i, 48, 128))
-    touch(tmp_path/'d', 'train/run/1.srt', 'train/run/2.srt', 'train/run/x.rmvb')
+    touch(tmp_path/'d', 'train/run/1.srt', 'train/run/2.srt', 'train/run/x.swf')
     found = audit(tmp_path/'d', n_frames=8, workers=1, show=False)
     text = repr(found)
-    for says in ("'Run' and 'run' differ only in case", "'alone' has one readable clip", '.srt 2', 'Convert .rmvb', 'validation: 3 clips each of its own group: too few',
+    for says in ("'Run' and 'run' differ only in case", "'alone' has one readable clip", '.srt 2', 'Convert .swf', 'validation: 3 clips each of its own group: too few',
                  'no test split', '1 note' if '1 note\n' in text else 'note'): assert says in text, text
     assert 'salvage' not in text and "='" not in text and 'can not' not in text
     short = found.problems[found.problems.kind == 'short']
@@ -418,7 +418,7 @@ def test_workers_that_never_start_are_no_broken_clips(tmp_path, clip):
     code = ("import multiprocessing.spawn as s\ns.set_executable('/bin/false')\nfrom vidcls.core import WorkerError\nfrom vidcls.data.doctor import audit\n"
             f"try: audit({str(tmp_path)!r}, workers=1, show=False, leaks='allow')\nexcept WorkerError as e: print('SAID', e)\n")
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
-    assert 'SAID no worker process of the audit came up' in r.stdout, r.stdout + r.stderr
+    assert 'SAID the worker processes of the audit do not come up' in r.stdout, r.stdout + r.stderr
 
 
 def test_the_doctor_sees_what_a_full_decode_sees(tmp_path, clip):

@@ -11,8 +11,8 @@ __all__ = ['SPLITS', 'SPLIT_NAMES', 'MIN_CLIPS', 'MIN_GROUPS', 'LEAKS', 'VIDEO_S
            'Archive', 'Source', 'download']
 
 # %% ../../nbs/05_data.datasets.ipynb #import-errno-hashlib-json-os-re-shutil-s
-import bz2, errno, glob, gzip, io, json, lzma, os, re, shutil, subprocess, tarfile, tempfile, time, unicodedata, warnings
-import zipfile, zlib
+import bz2, errno, glob, gzip, io, json, lzma, os, re, shutil, subprocess, tarfile, tempfile, time
+import unicodedata, warnings, zipfile, zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from csv import Error as CSVError, reader as csv_reader
@@ -287,7 +287,7 @@ def _with_valid(df, split, valid, seed):
     return split
 
 # %% ../../nbs/05_data.datasets.ipynb #splitworth
-MIN_CLIPS, MIN_GROUPS = 30, 3            # fewer clips, or fewer effective groups, are too few to choose weights by
+MIN_CLIPS, MIN_GROUPS = 30, 3            # fewer clips or effective groups are too few to choose weights by
 
 @dataclass(frozen=True)
 class SplitWorth:
@@ -361,7 +361,8 @@ def _leak(key, df, what):
     if bad.empty: return None
     first, n = bad.key.iloc[0], bad.key.nunique()
     where = ' and '.join(sorted(bad.split[bad.key == first]))
-    others = [] if what == 'group' else [p for p in dict.fromkeys(df.path[np.asarray(key) == first]) if p != first]
+    names = dict.fromkeys(df.path[np.asarray(key) == first])
+    others = [] if what == 'group' else [n for n in names if n != first]
     also = f"; the same as {', '.join(map(repr, others[:3]))}" if others else ''
     such = 'clip' if ' ' in what else what
     return f"{what} {first!r} is in {where} ({n} such {such}{'s'*(n > 1)}{also})"
@@ -416,17 +417,19 @@ def content_ids(
 
 # %% ../../nbs/05_data.datasets.ipynb #files-2
 VIDEO_SUFFIXES = tuple("""
-    .mp4 .m4v .mov .qt .avi .divx .mkv .webm .gif .mpg .mpeg .mpe .mpv .m1v .m2v .vob .mod .tod .wmv .asf .flv .f4v
-    .ogv .ts .mts .m2ts .m2t .3gp .3g2 .mxf .ivf .nut .mjpeg .mjpg .dv .y4m .h264 .264 .hevc .h265 .265 .obu""".split())
-_BESIDE = ('', '.csv', '.tsv', '.json', '.txt', '.md', '.yaml', '.yml', '.py', '.ipynb')   # what may lie in a set's own folder
+    .mp4 .m4v .mov .qt .avi .divx .mkv .webm .gif .mpg .mpeg .mpe .mpv .m1v .m2v .vob .mod .tod .wmv .asf
+    .flv .f4v .ogv .ts .mts .m2ts .m2t .3gp .3g2 .mxf .ivf .nut .mjpeg .mjpg .dv .y4m .h264 .264 .hevc .h265
+    .265 .obu .mk3d .mj2 .rm .rmvb .wtv .gxf .vc1 .h261 .h263""".split())
+_BESIDE = ('', '.csv', '.tsv', '.json', '.txt', '.md', '.yaml', '.yml', '.py', '.ipynb')  # beside the classes
 
 def _files(root, skip=lambda folder: False, left=None):
-    "All files below a folder, sorted, relative to it, with forward slashes; nothing hidden; links are followed."
-    root, seen, found, todo, links = os.fspath(root), set(), [], [''], []
+    "All files below a folder, sorted, relative to it, with slashes; nothing hidden; links are followed."
+    root, seen, found = os.fspath(root), set(), []
+    todo, links = [''], []                          # links come last: a folder is known by its own name
     left = Counter() if left is None else left
     if not os.path.isdir(root): raise DataError(f"{root}: no such folder.")
     while todo or links:
-        below = todo.pop() if todo else links.pop(0)            # links come last: a folder is known by its own name
+        below = todo.pop() if todo else links.pop(0)
         real = os.path.realpath(os.path.join(root, below))
         if real in seen: left['link to a folder that is read already'] += 1; continue
         seen.add(real)
@@ -467,8 +470,8 @@ def _find(root):
     left = Counter()
     files = _files(root, left=left)
     videos = _videos(files)
-    strangers = [f for f in files if _suffix(f) not in VIDEO_SUFFIXES and ('/' in f or _suffix(f) not in _BESIDE)]
-    left.update(_suffix(f) or 'no suffix' for f in strangers)
+    others = [f for f in files if _suffix(f) not in VIDEO_SUFFIXES]
+    left.update(_suffix(f) or 'no suffix' for f in others if '/' in f or _suffix(f) not in _BESIDE)
     skipped = {why: n for why,n in left.most_common() if n}
     if not videos: raise DataError(_no_videos(root, skipped))
     return videos, skipped
@@ -476,7 +479,7 @@ def _find(root):
 # %% ../../nbs/05_data.datasets.ipynb #left-out
 PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 _PACKED = ('.zip', '.tar', '.gz', '.tgz', '.rar', '.7z', '.xz', '.bz2')
-_UNREAD = ('.rm', '.rmvb', '.swf', '.braw', '.r3d', '.bik', '.wtv', '.m3u8', '.mpd')     # video, in a form that is not read
+_UNREAD = ('.swf', '.braw', '.r3d', '.bik', '.m3u8', '.mpd')     # video in a form that is not read
 
 def _left_out(skipped):
     "One sentence on what a walk left out."
@@ -511,9 +514,9 @@ class _Wanted:
 def from_csv(
     csv, # The file
     root=None, # Folder that paths are relative to; None is the file's own, or the one that `save` noted
-    path:str='path', # Column with the paths; where there is none of this name, 'filename', 'video', … are understood
-    label:str='label', # Column with the classes; where there is none of this name, 'class', 'category', … are understood
-    group=None, # Column with the groups, 'parent' (see from_folder), or a function of a Path; None: 'group' if there
+    path:str='path', # Column with the paths; without a 'path', 'filename', 'video', … are understood
+    label:str='label', # Column with the classes; without a 'label', 'class', 'action', … are understood
+    group=None, # Column with the groups, a function of a Path, or 'parent'; None: 'group' where it is there
     split='split', # Column with the splits; shares as for `split_groups`; or one split's name, for all clips
     valid:float|None=None, # Share of train made 'valid' where the column knows none; None: .15, after `save` 0
     seed:int=0, # Of what is drawn here
@@ -525,7 +528,8 @@ def from_csv(
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
 )->ClipTable:
     "Read a data set from a CSV file."
-    want = _Wanted(root, path, label, group, split, valid, seed, leaks, labels, start, end, missing, check_content)
+    want = _Wanted(root, path, label, group, split, valid, seed, leaks, labels, start, end, missing,
+                   check_content)
     return _from_rows(_read_csv(Path(csv)), want, Path(csv))
 
 def from_df(
@@ -545,7 +549,8 @@ def from_df(
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
 )->ClipTable:
     "Read a data set from a pandas frame."
-    want = _Wanted(root, path, label, group, split, valid, seed, leaks, labels, start, end, missing, check_content)
+    want = _Wanted(root, path, label, group, split, valid, seed, leaks, labels, start, end, missing,
+                   check_content)
     return _from_rows(_Rows(df.reset_index(drop=True), 'df', 'row'), want)
 
 def as_table(
@@ -598,7 +603,8 @@ def _read_csv(csv):
     n = len(names)
     for line, row in zip(lines, rows):
         if any(map(str.strip, row[n:])):
-            raise DataError(f"{csv}, line {line}: {len(row)} fields, but there are {n} columns ({', '.join(names)}). "
+            raise DataError(f"{csv}, line {line}: {len(row)} fields, but there are {n} columns "
+                            f"({', '.join(names)}). "
                             "Put a name that holds the separator into quotes: \"so, it falls\".")
     cells = [[c or None for c in row[:n]] + [None]*(n - len(row)) for row in rows]
     return _Rows(text_frame(cells, index=lines, columns=names), str(csv))
@@ -607,20 +613,22 @@ def _text(csv):
     "The text of a CSV file: UTF-8, or UTF-16 if it says so."
     data, wide = csv.read_bytes(), (b'\xff\xfe', b'\xfe\xff')
     if data[:2] in wide: _tell('encoding', f"{csv}: read as UTF-16, as the mark at its beginning says.")
-    elif b'\0' in data: raise DataError(f"{csv}: not a CSV file: it holds zero bytes. If it is UTF-16, save it as 'CSV UTF-8'.")
-    errors = 'surrogateescape' if _notes(csv).is_file() else 'strict'              # names of files may be any bytes
+    elif b'\0' in data:
+        raise DataError(f"{csv}: not a CSV file: it holds zero bytes. Is it UTF-16? Save it as 'CSV UTF-8'.")
+    errors = 'surrogateescape' if _notes(csv).is_file() else 'strict'       # names of files may be any bytes
     try: text = data.decode('utf-16' if data[:2] in wide else 'utf-8-sig', errors)
     except UnicodeError as e:
         line = data.count(b'\n', 0, e.start) + 1
-        raise DataError(f"{csv}, line {line}: not a CSV file in UTF-8 (byte 0x{data[e.start]:02x}). Spreadsheets on Windows "
-                        "often save in cp1252; save it again as 'CSV UTF-8'.") from e
+        raise DataError(f"{csv}, line {line}: not a CSV file in UTF-8 (byte 0x{data[e.start]:02x}). "
+                        "Spreadsheets on Windows often save in cp1252; save it again as 'CSV UTF-8'.") from e
     if not text.strip(): raise DataError(f"{csv}: not a CSV file with a header: it is empty.")
     return text
 
 def _separated(text, first, csv):
     "(names of columns, rows, lines) where a comma, a semicolon or a tab separates fields."
     sep, rows, lines, begins = max(',;\t', key=first.count), [], [], 1
-    reader = csv_reader(io.StringIO(text, newline=''), delimiter=sep, strict=True, skipinitialspace=f'{sep} ' in first)
+    blanks = f'{sep} ' in first                                                    # 'path, label'
+    reader = csv_reader(io.StringIO(text, newline=''), delimiter=sep, strict=True, skipinitialspace=blanks)
     for row in reader:
         if any(map(str.strip, row)): rows.append(row); lines.append(begins)         # an empty line is none
         begins = reader.line_num + 1
@@ -648,27 +656,33 @@ def _without_header(rows, csv):
     "The columns of rows whose first one is a clip already: path and label, perhaps split."
     first = [_suffix(c.strip()) in VIDEO_SUFFIXES for c in rows[0]]
     names = ['path' if f else 'label' for f in first]
-    if len(first) == 3 and all(r[2].strip().lower() in SPLIT_NAMES for r in rows if len(r) > 2): names[2] = 'split'
+    last = {r[2].strip().lower() for r in rows if len(r) > 2}
+    if len(first) == 3 and last <= set(SPLIT_NAMES): names[2] = 'split'
     if sorted(names) not in (['label', 'path'], ['label', 'path', 'split']):
-        raise DataError(f"{csv}: has no header; put the names of its {len(first)} columns into a line above: path,label,…")
+        raise DataError(f"{csv}: has no header; put the names of its {len(first)} columns into a line above: "
+                        "path,label,…")
     _tell('columns', f"{csv}: has no header; its columns are read as {' and '.join(names)}.")
     return names
 
 def _something_else(file):
     "What a file is that is no list of clips, and the way from there; None where nothing is known."
-    suffix, video = _suffix(file.name), "Give a folder with one folder of videos for each class, or a CSV file that lists clips."
+    suffix = _suffix(file.name)
+    video = "Give a folder with one folder of videos for each class, or a CSV file that lists clips."
     with file.open('rb') as f: head = f.read(12)
     if suffix in ('.xlsx', '.xls', '.ods'): return "is a spreadsheet; save it as 'CSV UTF-8'."
-    if suffix in ('.json', '.jsonl', '.parquet', '.pkl'): return "is no CSV file; read it with pandas, and give the frame to from_df."
+    if suffix in ('.json', '.jsonl', '.parquet', '.pkl'):
+        return "is no CSV file; read it with pandas, and give the frame to from_df."
     if suffix in _PACKED or zipfile.is_zipfile(file): return "is an archive; unpack it, and give the folder."
-    if suffix in VIDEO_SUFFIXES or head[4:8] == b'ftyp' or head[:4] == b'\x1aE\xdf\xa3': return f"is one video. {video}"
+    if suffix in VIDEO_SUFFIXES or head[4:8] == b'ftyp' or head[:4] == b'\x1aE\xdf\xa3':
+        return f"is one video. {video}"
     if suffix in PICTURES: return f"is one picture. {video}"
 
 # %% ../../nbs/05_data.datasets.ipynb #column
-_NAMES = dict(path=('path', 'filename', 'file_name', 'file', 'filepath', 'file_path', 'video', 'video_path', 'video_name', 'clip',
-                    'clip_path', 'name'),
+_NAMES = dict(path=('path', 'filename', 'file_name', 'file', 'filepath', 'file_path', 'video', 'video_path',
+                    'video_name', 'clip', 'clip_path', 'name'),
               label=('label', 'labels', 'class', 'class_name', 'category', 'target', 'action', 'activity'),
               split=('split', 'subset', 'set', 'partition', 'phase'))
+_YES_NO = ('0', '1', '0.0', '1.0', 'True', 'False')
 
 def _column(rows, what, name):
     "The column of this name; where it is the usual name and is not there, one that is called alike."
@@ -677,24 +691,27 @@ def _column(rows, what, name):
     alike = [called[n] for n in _NAMES[what] if n in called] if name == what else []
     if alike: return alike[0]
     if what == 'split': return None
-    several = [c for c in rows.df if len(rows.df) and rows.df[c].astype(str).isin(['0', '1', '0.0', '1.0', 'True', 'False']).all()]
-    hint = (f" Columns like {_short(several, 3)} hold 0 and 1: one for each class? Each clip has one class here; write its name "
-            "into a column 'label'.") if what == 'label' and len(several) > 1 else ''
     option = {'path': '--path-column', 'label': '--label'}[what]
-    raise DataError(f"{rows.name}: no column {name!r}; it has {list(rows.df)}.{hint} Name another one as {what}= "
-                    f"(at the command line {option}).")
+    several = [c for c in rows.df if len(rows.df) and rows.df[c].astype(str).isin(_YES_NO).all()]
+    hint = ''
+    if what == 'label' and len(several) > 1:
+        hint = (f" Columns like {_short(several, 3)} hold 0 and 1: one for each class? Each clip has one class "
+                "here; write its name into a column 'label'.")
+    raise DataError(f"{rows.name}: no column {name!r}; it has {list(rows.df)}.{hint} "
+                    f"Name another one as {what}= (at the command line {option}).")
 
 def _columns(rows, want):
     "path, label, group and perhaps start and end, from the columns that were named."
     path, label = (_column(rows, what, getattr(want, what)) for what in ('path', 'label'))
-    odd = [f'{what} from {c!r}' for what,c,asked in (('the path', path, want.path), ('the class', label, want.label)) if c != asked]
-    if odd: _tell('columns', f"{rows.name}: {' and '.join(odd)}, as there is no column 'path' and 'label'."
-                  if len(odd) > 1 else f"{rows.name}: {odd[0]}.")
+    taken = ('path', path, want.path), ('class', label, want.label)
+    odd = [f'the {what} from {c!r}' for what,c,asked in taken if c != asked]
+    if odd: _tell('columns', f"{rows.name}: {' and '.join(odd)}.")
     df = text_frame({'path': rows.df[path], 'label': rows.df[label]})
     if rows.unit == 'row': df['path'] = [_path_text(p, rows.at(i)) for i,p in df.path.items()]
     for what in ('start', 'end'):
         name = getattr(want, what)
-        if name and name not in rows.df: raise DataError(f"{rows.name}: no column {name!r}; it has {list(rows.df)}.")
+        if name and name not in rows.df:
+            raise DataError(f"{rows.name}: no column {name!r}; it has {list(rows.df)}.")
         if name or what in rows.df: df[what] = _seconds(rows.df[name or what], rows, what)
     df['group'] = _groups(df, rows, want)
     return df[['path', 'label', 'group', *[c for c in ('start', 'end') if c in df]]]
@@ -723,17 +740,20 @@ def _parents(paths, labels):
     "The same for all clips; at least one must have such a folder."
     groups = [_parent(p, str(l)) for p,l in zip(paths, labels)]
     if groups and all(g == p for g,p in zip(groups, paths)):
-        raise DataError(f"group='parent': {groups[0]} lies in no folder below its class; expected CLASS/GROUP/clip.mp4.")
+        raise DataError(f"group='parent': {groups[0]} lies in no folder below its class; "
+                        "expected CLASS/GROUP/clip.mp4.")
     return groups
 
 def _parents_hint(df):
     "A hint to folders that look like groups, where every clip is its own group."
-    if df.group.nunique() < len(df) or _parent(df.path.iloc[0], df.label.iloc[0]) == df.path.iloc[0]: return ''
+    flat = _parent(df.path.iloc[0], df.label.iloc[0]) == df.path.iloc[0]
+    if flat or df.group.nunique() < len(df): return ''
     parents = [_parent(p, str(l)) for p,l in zip(df.path, df.label)]
     n = len(set(parents))
     if any(g == p for g,p in zip(parents, df.path)) or not 1 < n <= len(df)/2: return ''
-    return (f"the clips lie in {n} folders below their classes ({', '.join(sorted(set(parents))[:3])}, …). If each is a person or a film, "
-            "keep it in one split: group='parent' (at the command line --group parent).")
+    return (f"the clips lie in {n} folders below their classes ({', '.join(sorted(set(parents))[:3])}, …). "
+            "If each is a person or a film, keep it in one split: group='parent' "
+            "(at the command line --group parent).")
 
 # %% ../../nbs/05_data.datasets.ipynb #seconds
 def _seconds(text, rows, what):
@@ -750,13 +770,14 @@ def _check_rows(df, rows, want):
     "Each row needs a path, a label that is known, and a part of the file that is one; none may come twice."
     if df.empty: raise DataError(f"{rows.name}: no rows below the header.")
     for column in ('path', 'label', 'group'):
-        empty = df[column].isna() | df[column].map(lambda v: not str(v).strip()).astype(bool)
+        empty = df[column].isna() | np.array([not str(v).strip() for v in df[column].tolist()], bool)
         if empty.any(): raise DataError(f"{rows.at(empty.idxmax())}: the {column} is empty.")
     twice = df.duplicated([c for c in ('path', 'start', 'end') if c in df])
     if twice.any(): raise DataError(f"{rows.at(twice.idxmax())}: {df.path[twice.idxmax()]} is listed twice.")
     if {'start','end'} <= set(df) and (bad := df.end <= df.start.fillna(0)).any():
         i = bad.idxmax()
-        raise DataError(f"{rows.at(i)}: start {df.start[i]} and end {df.end[i]}; the end must come after the start.")
+        raise DataError(f"{rows.at(i)}: start {df.start[i]} and end {df.end[i]}; "
+                        "the end must come after the start.")
     unknown = ~df.label.isin(want.labels) if want.labels is not None else pd.Series(False, df.index)
     if unknown.any():
         raise LabelError(f"{rows.at(unknown.idxmax())}: label {df.label[unknown.idxmax()]!r} is not among the "
@@ -766,41 +787,51 @@ def _say_twice(df, rows, root):
     "Warn of a clip that is listed under two spellings of its path."
     plain = _plain(root, df.path)
     if plain == list(df.path): return
-    twice = text_frame({'path': plain}, index=df.index).join(df[[c for c in ('start', 'end') if c in df]]).duplicated()
-    if twice.any(): _tell('copies', f"{rows.at(twice.idxmax())}: {df.path[twice.idxmax()]!r} is a clip that is listed already, spelt otherwise.")
+    windows = df[[c for c in ('start', 'end') if c in df]]
+    twice = text_frame({'path': plain}, index=df.index).join(windows).duplicated()
+    if not twice.any(): return
+    i = twice.idxmax()
+    _tell('copies', f"{rows.at(i)}: {df.path[i]!r} is a clip that is listed already, spelt otherwise.")
 
 def _check_targets(label, rows):
     "The labels as text; several classes in one cell, or measured numbers, are another task and refused."
     def refuse(bad, looks, way):
         i = bad.idxmax()
-        raise DataError(f"{rows.at(i)}: label {label[i]!r} looks like {looks}; here each clip has one class. {way}")
+        raise DataError(f"{rows.at(i)}: label {label[i]!r} looks like {looks}; "
+                        f"here each clip has one class. {way}")
     several = "several classes of one clip (multi-label)"
-    if rows.unit == 'row':                                                          # cells of a frame may be anything
+    if rows.unit == 'row':                                                  # cells of a frame may be anything
         lists = label.map(lambda l: isinstance(l, (list, tuple, set, dict, np.ndarray)))
         if lists.any(): refuse(lists, several, "Choose one of them for each clip.")
         label = label.map(_as_text)
     names = pd.Series(label.unique())
     multi = names[[_multi(n, set(names)) for n in names]]
     if len(multi):
-        refuse(label.isin(multi), several, "Choose one of them for each clip; the name of one class needs no ';', '|' or bare ','.")
+        refuse(label.isin(multi), several,
+               "Choose one of them for each clip; the name of one class needs no ';', '|' or bare ','.")
     number = pd.to_numeric(names, errors='coerce').where(~names.str.contains('nan|inf', case=False))
     if number.notna().all() and (number % 1 != 0).any():
-        refuse(label.isin(names[number % 1 != 0]), f"a measured number (regression; {len(names)} different values)",
-               "Cut the numbers into ranges with names; or, if they are classes, give them names: 'speed 1.5'.")
+        refuse(label.isin(names[number % 1 != 0]),
+               f"a measured number (regression; {len(names)} different values)",
+               "Cut the numbers into ranges with names; or, if they are classes, name them: 'speed 1.5'.")
     return label
 
-def _as_text(value): return str(int(value)) if isinstance(value, (float, np.floating)) and value % 1 == 0 else str(value)
+def _as_text(value):
+    whole = isinstance(value, (float, np.floating)) and value % 1 == 0
+    return str(int(value)) if whole else str(value)
 
 def _multi(name, names):
     "Does a label look like several?"
-    if re.search(r'[^\s;|]\s*[;|]\s*[^\s;|]', name) or re.fullmatch(r'\w+(,\w+)+|\s*[\[{(].*[\]})]\s*', name): return True
+    if re.search(r'[^\s;|]\s*[;|]\s*[^\s;|]', name): return True                      # 'a; b'
+    if re.fullmatch(r'\w+(,\w+)+|\s*[\[{(].*[\]})]\s*', name): return True             # 'a,b' and '[1, 0]'
     parts = [p.strip() for p in re.split(r'[,+&/]', name)]
     return len(parts) > 1 and any(p in names for p in parts)
 
 # %% ../../nbs/05_data.datasets.ipynb #told
 def _told(table, want):
     "The table, with a warning of what is odd about its classes and groups."
-    if table.n_classes == 1: warnings.warn(f"{table.name} has one class, {table.labels[0]!r}: nothing to tell apart.")
+    if table.n_classes == 1:
+        _tell('labels', f"{table.name} has one class, {table.labels[0]!r}: nothing to tell apart.")
     for kind, text in table.doubts(): _tell(kind, text)
     if want.group is None and (text := _parents_hint(table.df)): _tell('groups', text)
     return table
@@ -811,12 +842,14 @@ def doubts(
 )->list: # Of (kind, sentence)
     "What is odd about the classes, and may be meant."
     alike = {}
-    for l in self.labels: alike.setdefault(''.join(unicodedata.normalize('NFKC', str(l)).casefold().replace('_', ' ').split()), []).append(l)
-    out = [('labels', f"classes {' and '.join(map(repr, same))} differ only in case, blanks or the like; is one of them misspelt?")
+    for l in self.labels:
+        core = unicodedata.normalize('NFKC', str(l)).casefold().replace('_', ' ')
+        alike.setdefault(''.join(core.split()), []).append(repr(l))
+    out = [('labels', f"classes {' and '.join(same)} differ only in case, blanks or the like; is one misspelt?")
            for same in alike.values() if len(same) > 1]
     n, k = len(self), self.df.label.nunique()
     if k > 5 and 2*k > n:
-        out.append(('labels', f"{k} classes for {n} clips, so most classes have one clip; are these the names of classes?"))
+        out.append(('labels', f"{k} classes for {n} clips, so most have one clip; are these names of classes?"))
     return out
 
 # %% ../../nbs/05_data.datasets.ipynb #check-files-2
@@ -852,7 +885,8 @@ def _splits(df, rows, want):
     shares = want.split if column is None and want.split != 'split' else want.shares
     if column is None: return _draw(df, shares, want.seed, rows)
     s = rows.df[column].loc[df.index].astype(str).str.strip().str.lower().map(SPLIT_NAMES)
-    if s.isna().all() and column != want.split: return _draw(df, want.shares, want.seed, rows)     # a 'set' of something else
+    if s.isna().all() and column != want.split:                             # a 'set' of something else
+        return _draw(df, want.shares, want.seed, rows)
     if s.isna().any():
         i = s.isna().idxmax()
         raise DataError(f"{rows.at(i)}: split {rows.df[column][i]!r}; accepted: {', '.join(SPLITS)}.")
@@ -902,15 +936,16 @@ def save(
     with atomic_path(_notes(csv)) as tmp: tmp.write_text(text, encoding='utf-8', errors='backslashreplace')
     columns = [c for c in ('path', 'label', 'group', 'split', 'start', 'end') if c in self.df]
     with atomic_path(csv) as tmp:
-        self.df[columns].to_csv(tmp, index=False, encoding='utf-8', errors='surrogateescape', lineterminator='\n')
+        self.df[columns].to_csv(tmp, index=False, lineterminator='\n', encoding='utf-8',
+                                errors='surrogateescape')
     return csv
 
 # %% ../../nbs/05_data.datasets.ipynb #from-folder-2
 LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')
 
 def from_folder(
-    root, # Folder with one folder for each class, or with train/val/test above them, or with a list of its clips
-    split=(.7,.1,.2), # Where nothing names splits: shares as for `split_groups`, or one split's name for all clips
+    root, # Folder with one folder for each class, or train/val/test above them, or a list of its clips
+    split=(.7,.1,.2), # Where nothing names splits: shares as for `split_groups`, or one split's name for all
     group=None, # Function of a Path that gives its group, 'parent', or a column of the list; None: see above
     label:str='label', # Column of the list with the classes
     valid:float|None=None, # Share of train made 'valid', by groups, where splits are named but not this; None: .15
@@ -923,7 +958,8 @@ def from_folder(
     "Read a data set from a folder of class folders, or from a folder of clips with a list of them."
     root = Path(root)
     if not root.is_dir(): raise DataError(f"{root}: {_no_folder(root)}")
-    want = _Wanted(None, path, label, group, 'split', valid, seed, leaks, labels, None, None, 'error', check_content, split)
+    want = _Wanted(None, path, label, group, 'split', valid, seed, leaks, labels, None, None, 'error',
+                   check_content, shares=split)
     if csv := _list_in(root, want): return _from_rows(_read_csv(csv), want, csv)
     if isinstance(group, str) and group != 'parent':
         raise DataError(f"group={group!r} names a column, and {root} has no clips.csv.")
@@ -943,8 +979,11 @@ def _list_in(root, want):
         if not csv.is_file(): continue
         if csv.name == LISTS[0]: return csv
         try: _columns(_read_csv(csv), replace(want, root=root))
-        except DataError as e: _tell('columns', f"{csv} is not read as a list of clips: {str(e).removeprefix(f'{csv}: ')}")
-        else: _tell('columns', f"{root}: paths and classes come from {csv.name}."); return csv
+        except DataError as e:
+            _tell('columns', f"{csv} is not read as a list of clips: {str(e).removeprefix(f'{csv}: ')}")
+            continue
+        _tell('columns', f"{root}: paths and classes come from {csv.name}.")
+        return csv
 
 # %% ../../nbs/05_data.datasets.ipynb #ucf-group
 def _ucf_group(path):
@@ -1122,7 +1161,8 @@ def _kinetics_lists(root, annotations, files):
         split = raw.split.str.lower() if 'split' in raw else pd.Series(named, raw.index, dtype=object)
         frames.append(pd.DataFrame({'label': raw.label if 'label' in raw else None, 'id': raw.youtube_id,
                                     'start': _seconds(raw.time_start, rows, 'time_start'),
-                                    'end': _seconds(raw.time_end, rows, 'time_end'), 'split': split.map(SPLIT_NAMES)}))
+                                    'end': _seconds(raw.time_end, rows, 'time_end'),
+                                    'split': split.map(SPLIT_NAMES)}))
         if frames[-1].split.isna().any(): raise DataError(f"{csv}: which split? No column and no name says it.")
     if not frames:
         raise DataError(f"{annotations or root}: no CSV with a column youtube_id; "
@@ -1201,7 +1241,7 @@ def frames_to_video(
     path, # The file to write, .mov
     fps:float=12, # Frames per second
 )->Path: # The file
-    "Write a folder of pictures as a Motion-JPEG video; JPEGs of one size go in as they are, others are coded at quality 95."
+    "Write a folder of pictures as a Motion-JPEG video: JPEGs of one size as they are, others at quality 95."
     if note := _pack_frames(folder, path, fps): _tell('sizes', note)
     return Path(path)
 
@@ -1223,7 +1263,7 @@ def _pack_frames(folder, path, fps):
     return note
 
 def _as_jpegs(folder):
-    "(JPEGs in the order of their numbers, height, width, note); pictures of another size are scaled to the commonest."
+    "(JPEGs in the order of their numbers, height, width, note); odd sizes are scaled to the commonest."
     import cv2
     names = sorted((f for f in os.listdir(folder) if _is_picture(f)), key=_by_number)
     if not names: raise DataError(f"{folder}: no picture in it ({', '.join(PICTURES)}).")
@@ -1231,16 +1271,19 @@ def _as_jpegs(folder):
     for n in names:
         data = (folder/n).read_bytes()
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-        if image is None: raise DataError(f"{folder/n}: no {'JPEG' if _suffix(n) in PICTURES[:2] else 'picture'} "
-                                          "that can be read; copy it again.")
+        if image is None:
+            what = 'JPEG' if _suffix(n) in PICTURES[:2] else 'picture'
+            raise DataError(f"{folder/n}: no {what} that can be read; copy it again.")
         shapes.append(image.shape[:2])
         jpegs.append(data if data[:2] == b'\xff\xd8' else _jpeg(image))
     (height, width), n = Counter(shapes).most_common(1)[0]
     if n == len(names): return jpegs, height, width, ''
-    image = lambda j: cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_COLOR)
-    jpegs = [j if s == (height, width) else _jpeg(cv2.resize(image(j), (width, height), interpolation=cv2.INTER_AREA))
-             for j,s in zip(jpegs, shapes)]
-    return jpegs, height, width, f"{folder}: {len(names) - n} of {len(names)} frames were scaled to {width} x {height}, the commonest size."
+    def scaled(j):
+        image = cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_COLOR)
+        return _jpeg(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    note = (f"{folder}: {len(names) - n} of {len(names)} frames were scaled to {width} x {height}, "
+            "the commonest size.")
+    return [j if s == (height, width) else scaled(j) for j,s in zip(jpegs, shapes)], height, width, note
 
 def _jpeg(image):
     "A picture as a JPEG: 8 bits, three colours, nothing transparent."
@@ -1250,7 +1293,8 @@ def _jpeg(image):
     return cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 def _is_picture(name): return _suffix(name) in PICTURES and not name.startswith('.')
-def _by_number(name): return [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', name)]     # 9.jpg before 10.jpg
+def _by_number(name):                                                       # 9.jpg before 10.jpg
+    return [int(p) if p.isdecimal() else p for p in re.split(r'(\d+)', name)]
 
 def frames_to_videos(
     root, # Folder with one folder of pictures for each clip, at any depth: CLIP/1.jpg or CLASS/CLIP/1.jpg
@@ -1260,7 +1304,9 @@ def frames_to_videos(
 )->int: # Videos written now; those that are there already are left alone
     "Write every folder of pictures as a video."
     clips = _picture_folders(root)
-    if clips == ['.']: raise DataError(f"{root}: the pictures lie in it, not in one folder for each clip; frames_to_video writes one clip.")
+    if clips == ['.']:
+        raise DataError(f"{root}: the pictures lie in it, not in one folder for each clip; "
+                        "frames_to_video writes one clip.")
     if not clips: raise DataError(f"{root}: found no folder with pictures ({', '.join(PICTURES)}).")
     todo = [c for c in clips if not Path(out, f'{c}.mov').exists()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -1271,13 +1317,14 @@ def frames_to_videos(
     return len(todo)
 
 def _picture_folders(root):
-    "Folders that hold a picture, relative to the root, sorted; the names of the pictures are not kept: there may be millions."
+    "Folders that hold a picture, relative to the root, sorted; there may be millions of pictures."
     found, seen = [], set()
     if not os.path.isdir(root): raise DataError(f"{root}: no such folder.")
     for here, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(here)
         folders[:] = [f for f in folders if real not in seen and not f.startswith(('.', '__MACOSX'))]
-        if real not in seen and any(map(_is_picture, names)): found.append(os.path.relpath(here, root).replace(os.sep, '/'))
+        if real not in seen and any(map(_is_picture, names)):
+            found.append(os.path.relpath(here, root).replace(os.sep, '/'))
         seen.add(real)
     return sorted(found)
 
@@ -1483,9 +1530,10 @@ def unpack(
         else: _untar(archive, tmp, show)
         _no_way_out(archive, tmp)
         try: os.replace(tmp, folder)
-        except OSError:                                                     # another process was faster, and is as whole
+        except OSError:                                     # another process was faster, and is as whole
             if not folder.is_dir(): raise
-    except _DAMAGE as e: raise DamagedArchiveError(f"{archive}: a damaged archive ({e}); fetch it again.") from e
+    except _DAMAGE as e:
+        raise DamagedArchiveError(f"{archive}: a damaged archive ({e}); fetch it again.") from e
     except OSError as e:
         if e.errno is None and not isinstance(e, VidclsError):              # bz2 says it so
             raise DamagedArchiveError(f"{archive}: a damaged archive ({e}); fetch it again.") from e
@@ -1495,13 +1543,13 @@ def unpack(
         if lock is not None: os.close(lock)
     return folder
 
-_DAMAGE = (zipfile.BadZipFile, tarfile.ReadError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError,
-           NotImplementedError, UnicodeError)
+_DAMAGE = (zipfile.BadZipFile, tarfile.ReadError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
+           RuntimeError, NotImplementedError, UnicodeError)
 
 def _claim_room(folder):
-    "(a new folder beside the final one, a lock on it that ends with this process); rests of runs that were killed go."
+    "(a new folder beside the final one, a lock on it that ends with this process); rests of killed runs go."
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = _lock(folder.parent, wait=True)                                # while we look and make, nobody else does
+    beside = _lock(folder.parent, wait=True)                # while we look and make, no other process does
     try:
         for rest in folder.parent.glob(f'.{glob.escape(folder.name)}.*tmp'):
             if (held := _lock(rest)) is not None: shutil.rmtree(rest, ignore_errors=True); os.close(held)
@@ -1512,7 +1560,7 @@ def _claim_room(folder):
         if beside is not None: os.close(beside)
 
 def _lock(folder, wait=False):
-    "A file descriptor that holds a lock on a folder; None where another process holds it, or locks are unknown."
+    "A descriptor that holds a lock on a folder; None where another process holds it, or locks are unknown."
     try: import fcntl
     except ImportError: return None
     held = None
@@ -1538,13 +1586,14 @@ def _no_way_out(archive, folder):
             if os.path.islink(f) and not (os.path.realpath(f) + os.sep).startswith(inside): _refuse(archive, n)
 
 # %% ../../nbs/05_data.datasets.ipynb #unzip
-MAX_RATIO, SMALL = 200, 2**30            # what becomes more than 200 times larger, and more than 1 GB, is no set of videos
+MAX_RATIO, SMALL = 200, 2**30            # 200 times larger than packed and more than 1 GB: no set of videos
 
 def _check_size(archive, to, total):
-    "Raise where the content finds no room, or is so much larger than its archive that it was made to fill disks."
+    "Raise where the content finds no room, or is so large for its archive that it was made to fill disks."
     _check_space(to, total)
-    if total > max(SMALL, MAX_RATIO*archive.stat().st_size):
-        raise DownloadError(f"{archive}: {archive.stat().st_size/1e6:.1f} MB that would become {total/1e9:.1f} GB; refused, as "
+    packed = archive.stat().st_size
+    if total > max(SMALL, MAX_RATIO*packed):
+        raise DownloadError(f"{archive}: {packed/1e6:.1f} MB that would become {total/1e9:.1f} GB; refused, as "
                             "archives of videos never do. Unpack it by other means if you trust it.")
 
 def _unzip(archive, to, show):
@@ -1564,7 +1613,7 @@ def _untar(archive, to, show):
         try: t.extractall(to, progress(members, desc=f'unpacking {archive.name}', show=show), filter='data')
         except tarfile.FilterError as e: _refuse(archive, e.tarinfo.name)
         raw.seek(t.offset)
-        rest = raw.read(2**20)                                              # to the end, where gzip has its checksum
+        rest = raw.read(2**20)                                      # to the end, where gzip has its checksum
         if not rest: raise tarfile.ReadError('its end is missing')
         while rest:
             if rest.strip(b'\0'): raise tarfile.ReadError('something follows that is no member')
@@ -1598,8 +1647,8 @@ def _run_rar(archive, to):
         done = subprocess.run([t, *words], capture_output=True, text=True, errors='replace', stdin=subprocess.DEVNULL)
         if done.returncode == 0: return
         said.append(f"{t}: {(done.stderr or done.stdout).strip()[-200:]}")
-    broken = re.search(r'crc|checksum|corrupt|damaged|broken|truncated|unexpected end|data error', '; '.join(said), re.I)
-    error = DamagedArchiveError if broken else DownloadError
+    signs = 'crc|checksum|corrupt|damaged|broken|truncated|unexpected end|data error'
+    error = DamagedArchiveError if re.search(signs, '; '.join(said), re.I) else DownloadError
     raise error(f"{archive}: can't be unpacked ({'; '.join(said)}); fetch it again, or use another tool.")
 
 # %% ../../nbs/05_data.datasets.ipynb #archive
@@ -1676,7 +1725,8 @@ def download(
 def _hashes(folder):
     file = folder/'hashes.json'
     known = _load_json(file) if file.is_file() else {}
-    if not isinstance(known, dict): raise DataError(f"{file}: damaged; it should hold a checksum for each file. Delete it.")
+    if not isinstance(known, dict):
+        raise DataError(f"{file}: damaged; it should hold a checksum for each file. Delete it.")
     return known
 
 def _note_hash(file):
