@@ -734,3 +734,18 @@ def test_every_flipped_bit_of_the_weights_is_noticed(clf, tmp_path):
             Classifier.load(folder)
     f.write_bytes(raw)
     Classifier.load(folder)
+
+
+@pytest.mark.parametrize('folder', [None, 3, '', b'x'], ids=str)
+def test_what_is_no_path(clf, folder):
+    for ask in (Classifier.load, clf.save):
+        with pytest.raises(ArgumentError, match='accepted: the path of a folder'):
+            ask(folder)
+
+
+def test_paths_that_the_system_refuses(clf, tmp_path):
+    (tmp_path/'loop').symlink_to(tmp_path/'loop')
+    for path in ('n'*300, 'a\0b', '~nobody_of_this_name/x', tmp_path/'loop'/'x'):
+        for ask in (Classifier.load, clf.save):
+            with pytest.raises((ArgumentError, CheckpointError)):
+                ask(path)

@@ -109,7 +109,7 @@ def test_other_names_are_refused(files, change, says):
 def test_a_table_of_some_of_the_classes(files):
     "Three classes of twelve: the number alone says it; read with the model's names, the table fits."
     few, model = table_of(files, NUMBERS[:3]), Knows(NUMBERS)
-    with pytest.raises(LabelError):
+    with pytest.raises(LabelError, match="lacks 9 of the model's classes, such as '3'.*labels=model.labels"):
         evaluate(model, loader(few, model.spec), show=False)
     whole = table_of(files, NUMBERS[:3], labels=NUMBERS)
     assert evaluate(model, loader(whole, model.spec), show=False).video_top1 == 1

@@ -174,9 +174,9 @@ def check_asked(
     if getattr(dl, 'streams', False) and dl.dataset.shuffle or any(getattr(sampler, k, None) is not None for k in ('balance', 'weights')) or getattr(sampler, 'repeats', 1) > 1:
         raise ArgumentError("dl draws some clips several times in an epoch, or not at all, as it is right in training; judge by one that "
                             "hands out each clip once: loader(table.part('train'), spec), or shard_loader(…, shuffle=False).")
+    match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
     K, said = dl.dataset.table.n_classes, model.n_classes
     if K != said: raise LabelError(f"the data have {K} classes, the model tells {said}. Take the clips that it was trained for, or train a head for these.")
-    match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
 
 @torch.no_grad()
 def finite_scores(

@@ -253,7 +253,7 @@ def check_target(
     folder, # Where a classifier is to be saved
 )->Path:
     "Raise `ArgumentError` where saving would overwrite something else, or could not work."
-    folder = Path(folder).expanduser()
+    folder = _path(folder)
     if folder.exists() and not _replaceable(folder):
         raise ArgumentError(f"folder={str(folder)!r} exists and holds no classifier; "
                             "choose another one, so that nothing is overwritten.")
@@ -263,6 +263,16 @@ def check_target(
     if not os.access(over, os.W_OK):
         raise ArgumentError(f"folder={str(folder)!r}: no permission to write into {over}.")
     return folder
+
+def _path(folder):
+    "A folder as a Path; raise where it is no path, or none that the system knows."
+    if not isinstance(folder, (str, os.PathLike)) or not str(folder) or '\0' in str(folder):
+        raise ArgumentError(f"folder={folder!r}; accepted: the path of a folder.")
+    try:
+        path = Path(folder).expanduser()
+        path.exists()
+        return path
+    except (OSError, RuntimeError) as e: raise ArgumentError(f"folder={str(folder)!r}: {e}.") from e
 
 def _replaceable(folder):
     "Is there nothing in a folder, or a classifier, be it a damaged one?"
@@ -329,11 +339,7 @@ def _load(
 ):
     "Read a classifier; nothing but tensors and JSON is ever loaded."
     device = pick_device(device or 'cpu')
-    folder = _home(folder)
-    with locked(folder, shared=True):
-        cfg = _config(folder)
-        _check_config(cfg, folder)
-        path, state = _weights(folder, cfg['sha256'])
+    folder, cfg, path, state = _read(_path(folder))
     model = _model(cfg, folder)
     if wrong := weight_differences(model.state_dict(), state):
         raise CheckpointError(f"{path}: weights do not fit the model in config.json: {wrong}.")
@@ -343,6 +349,16 @@ def _load(
     return cls(model.to(device), cfg['labels'], _calibration(cfg, folder))
 
 Classifier.load = classmethod(_load)
+
+def _read(folder):
+    "(where it is, its config, the file of its weights, the weights), all of one save."
+    try:
+        folder = _home(folder)
+        with locked(folder, shared=True):
+            cfg = _config(folder)
+            _check_config(cfg, folder)
+            return folder, cfg, *_weights(folder, cfg['sha256'])
+    except OSError as e: raise CheckpointError(f"{folder}: can't be read ({e}).") from e
 
 @patch
 def save_pretrained(
@@ -365,7 +381,6 @@ Classifier.from_pretrained = classmethod(_from_pretrained)
 # %% ../nbs/50_predict.ipynb #home
 def _home(folder):
     "The folder that holds a classifier: this one, or `classifier/` in it; an error says what else it is."
-    folder = Path(folder).expanduser()
     for place in (folder, folder/'classifier'):
         if (place/'config.json').exists(): return place
     raise CheckpointError(f"{folder}: {_instead(folder)}")
@@ -473,9 +488,7 @@ def _weights(folder, sha256):
     if own and own.is_file(): path = own                         # a save was killed before it renamed it
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; the classifier is incomplete, copy it again.")
-    try: found = file_sha256(path)
-    except OSError as e: raise CheckpointError(f"{path}: can't be read ({e}).") from e
-    if found != sha256:
+    if file_sha256(path) != sha256:
         raise CheckpointError(f"{path}: the checksum differs from config.json; the file is damaged. "
                               "Copy it again.")
     return path, read_weights(path)
