@@ -20,21 +20,25 @@ from .core import ArgumentError, CheckpointError, VidclsError, check_whole, file
 def _pack(x, tensors):
     "JSON-ready, with each tensor replaced by its name in `tensors`."
     if isinstance(x, np.ndarray):
-        plain = x.astype(np.int64) if x.dtype.kind in 'ui' else x        # safetensors doesn't know every kind of integer
-        return {'__array__': _pack(torch.from_numpy(np.ascontiguousarray(plain)), tensors), 'dtype': str(x.dtype)}
+        plain = x.astype(np.int64) if x.dtype.kind in 'ui' else x        # safetensors lacks some integers
+        tensor = torch.from_numpy(np.ascontiguousarray(plain))
+        return {'__array__': _pack(tensor, tensors), 'dtype': str(x.dtype)}
     if isinstance(x, torch.Tensor):
         name = f't{len(tensors)}'
-        tensors[name] = x.detach().cpu().contiguous().clone()            # a copy: shared memory can't be stored twice
+        tensors[name] = x.detach().cpu().contiguous().clone()    # a copy: shared memory can't be stored twice
         return {'__tensor__': name}
     if isinstance(x, dict):
-        if any(not isinstance(k, (str, int)) for k in x): raise ArgumentError(f"state has keys {list(x)[:3]}; accepted: text and whole numbers.")
-        if all(isinstance(k, str) for k in x) and not any(k.startswith('__') for k in x): return {k: _pack(v, tensors) for k,v in x.items()}
+        if any(not isinstance(k, (str, int)) for k in x):
+            raise ArgumentError(f"state has keys {list(x)[:3]}; accepted: text and whole numbers.")
+        if all(isinstance(k, str) and not k.startswith('__') for k in x):
+            return {k: _pack(v, tensors) for k,v in x.items()}
         return {'__items__': [[k, _pack(v, tensors)] for k,v in x.items()]}
     if isinstance(x, tuple): return {'__tuple__': [_pack(v, tensors) for v in x]}
     if isinstance(x, list): return [_pack(v, tensors) for v in x]
     if isinstance(x, (str, bool, type(None), int, float)): return x
     if isinstance(x, np.generic): return x.item()
-    raise ArgumentError(f"state holds a {type(x).__name__}; accepted: tensors, arrays, numbers, text, and lists, tuples and dictionaries of them.")
+    raise ArgumentError(f"state holds a {type(x).__name__}; accepted: tensors, arrays, numbers, text, and "
+                        "lists, tuples and dictionaries of them.")
 
 def _unpack(x, tensors):
     "The way back."
@@ -73,7 +77,7 @@ def save_tensors(
     tensors:dict, # Tensors by name
     path, # A .safetensors file
 ):
-    "Write tensors with the permissions that other new files get; `safetensors` alone lets nobody else read them."
+    "Write tensors, with the permissions of other new files; `safetensors` lets only their owner read them."
     from safetensors.torch import save_file
     path = Path(path)
     path.touch()
@@ -93,7 +97,7 @@ def locked(
         if lock is not None: os.close(lock)
 
 def _lock(path, shared=False, wait=True):
-    "An open lock, which ends with its process; None where there are no locks; BlockingIOError where another process has it."
+    "An open lock, which ends with its process; None where the file system has none."
     if os.name == 'nt': return None
     import fcntl
     fd = os.open(path, os.O_RDONLY)
@@ -115,7 +119,7 @@ def _claim(new):
         if new.is_dir(): return lock
         os.close(lock)
 
-_TOKEN, _COUNT = secrets.token_hex(4), itertools.count()                 # in containers, many processes have the same number
+_TOKEN, _COUNT = secrets.token_hex(4), itertools.count()     # in containers, processes share numbers
 
 def _who(): return f'{os.getpid()}.{_TOKEN}'
 
@@ -124,7 +128,7 @@ def _sweep(place, name):
     for p in place.glob(f'.{name}*'):
         if _who() in p.name: continue
         try: lock = _lock(p, wait=False)
-        except OSError: continue                                         # its process lives, or another one removes it
+        except OSError: continue                         # its process lives, or another one removes it
         if lock is not None or not _alive(p.name): shutil.rmtree(p, ignore_errors=True)
         if lock is not None: os.close(lock)
 
@@ -139,9 +143,11 @@ def _explained(e, folder, tensors, what):
     "An error that says how much room was needed, where room was the trouble."
     if isinstance(e, VidclsError): return e
     need = sum(t.numel()*t.element_size() for t in tensors.values())/1e6
-    full = getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or 'No space' in str(e) or 'os error 28' in str(e)
-    if full: return CheckpointError(f"{folder}: no space; the {what} needs {need:.0f} MB and "
-                                    f"{shutil.disk_usage(folder).free/1e6:.0f} MB are free. The one before is untouched.")
+    full = getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+    if full or 'No space' in str(e) or 'os error 28' in str(e):          # the latter from safetensors
+        free = shutil.disk_usage(folder).free/1e6
+        return CheckpointError(f"{folder}: no space; the {what} needs {need:.0f} MB and {free:.0f} MB are "
+                               "free. The one before is untouched.")
     return CheckpointError(f"{folder}: the {what} could not be written ({type(e).__name__}: {e}).")
 
 
@@ -155,7 +161,7 @@ def save_checkpoint(
     "Keep a state under `folder/step_…`, whole or not at all."
     folder, keep = Path(folder), check_whole('keep', keep)
     name = f"step_{check_whole('step', step, 0):09}"
-    same = sorted(folder.glob(f'{name}*'))                               # this step, if it was kept before; removed when the new one is there
+    same = sorted(folder.glob(f'{name}*'))                       # this step, kept before; removed in the end
     final = folder/(f'{name}_{int(same[-1].name[15:] or 0) + 1:03}' if same else name)
     tensors = {}
     packed = json.dumps(_pack(state, tensors))
@@ -167,13 +173,14 @@ def save_checkpoint(
         for f in (*new.iterdir(), new): _sync(f)
         os.rename(new, final)
         _sync(folder)
-    stay = [p for p in _all(folder) if p.name <= final.name and p not in same][-keep:]   # later ones are damaged, or training would have gone on there
+    older = [p for p in _all(folder) if p.name <= final.name and p not in same]
+    stay = older[-keep:]                     # later ones are damaged, or training would have gone on there
     for old in {*same, *_all(folder)} - set(stay): _remove(old)
     return final
 
 def _sync(path):
     "Force a file, or the list of a folder, onto the disk."
-    if os.name == 'nt': return                                           # Windows has no such call for folders
+    if os.name == 'nt': return                                   # Windows has no such call for folders
     fd = os.open(path, os.O_RDONLY)
     try: os.fsync(fd)
     finally: os.close(fd)
@@ -199,13 +206,15 @@ def load_checkpoint(
     path = Path(path)
     try:
         manifest = json.loads((path/'manifest.json').read_text())
-        if manifest['format'] > 1: raise _NewerFormat(f"{path} was written by a newer vidcls; upgrade vidcls to read it.")
+        if manifest['format'] > 1:
+            raise _NewerFormat(f"{path} was written by a newer vidcls; upgrade vidcls to read it.")
         for name,sha in manifest['sha256'].items():
             if Path(name).name != name or file_sha256(path/name) != sha:
                 raise CheckpointError(f"{path}/{name}: the checksum differs; the file is damaged.")
         return _unpack(json.loads((path/'state.json').read_text()), load_file(path/'state.safetensors'))
     except CheckpointError: raise
-    except Exception as e: raise CheckpointError(f"{path}: no checkpoint that can be read ({type(e).__name__}: {e}).") from e
+    except Exception as e:
+        raise CheckpointError(f"{path}: no checkpoint that can be read ({type(e).__name__}: {e}).") from e
 
 def latest_checkpoint(
     folder, # Where checkpoints lie
@@ -217,15 +226,19 @@ def latest_checkpoint(
         except _NewerFormat: raise
         except CheckpointError as e:
             said = e
-            if path != there[0] and path.exists(): warnings.warn(f"{e} Going back to the one before.", stacklevel=2)
+            if path != there[0] and path.exists():
+                warnings.warn(f"{e} Going back to the one before.", stacklevel=2)
     if _all(folder) != there: return latest_checkpoint(folder)           # somebody saves meanwhile
-    if said: raise CheckpointError(f"{said} No other can be read either. Take another folder, or empty this one, to begin anew.") from said
+    if said:
+        raise CheckpointError(f"{said} No other can be read either. Take another folder, or empty this one, "
+                              "to begin anew.") from said
     return None, None
 
 # %% ../nbs/29_checkpoint.ipynb #random-state
 def random_state()->dict: # For save_checkpoint
     "Return the states of all random generators."
-    return {'torch': torch.get_rng_state(), 'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {'torch': torch.get_rng_state(), 'cuda': cuda,
             'numpy': np.random.get_state(), 'python': random.getstate()}
 
 def set_random_state(
@@ -233,5 +246,7 @@ def set_random_state(
 ):
     "Give all random generators the state they had."
     torch.set_rng_state(state['torch'])
-    if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count(): torch.cuda.set_rng_state_all(state['cuda'])
-    np.random.set_state(state['numpy']); random.setstate(state['python'])
+    if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state['cuda'])
+    np.random.set_state(state['numpy'])
+    random.setstate(state['python'])

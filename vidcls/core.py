@@ -106,7 +106,7 @@ def match_labels(
     table_labels, # Class names of the data, in the order of their numbers
     where:str='the table', # What the second names belong to, for the message
     warn:bool=True, # Say so where the order differs?
-)->np.ndarray|None: # int64 (K,): the place in the model's scores of each class of the table; None: they are the same
+)->np.ndarray|None: # int64 (K,): where in the model's scores each class of the table is; None: as they are
     "Compare class names by name and order; raise `LabelError` where the names differ."
     if model_labels is None or not len(model_labels): return None
     model, table = ([str(l) for l in labels] for labels in (model_labels, table_labels))
@@ -115,22 +115,27 @@ def match_labels(
         raise LabelError(_names_differ(model, table, where))
     if warn:
         i = next(i for i,l in enumerate(model) if l != table[i])
-        warnings.warn(f"{where} has the model's classes in another order (class {i} is {table[i]!r}, the model's is "
-                      f"{model[i]!r}); they are matched by name.", stacklevel=3)
+        warnings.warn(f"{where} has the model's classes in another order (class {i} is {table[i]!r}, the model's "
+                      f"is {model[i]!r}); they are matched by name.", stacklevel=3)
     return np.array([model.index(l) for l in table])
 
 def _names_differ(model, table, where):
     "What differs first, and what can be done."
     new, lost = [l for l in table if l not in model], [l for l in model if l not in table]
     plain = {' '.join(l.split()).casefold(): l for l in lost}
-    if not new: differs = f"{where} lacks {len(lost) or 'some'} of the model's classes" + (f", such as {lost[0]!r}" if lost else '')
-    else: differs = f"{where} has the class {new[0]!r}, which the model does not know"
+    if new: differs = f"{where} has the class {new[0]!r}, which the model does not know"
+    elif lost: differs = f"{where} lacks {len(lost)} of the model's classes, such as {lost[0]!r}"
+    else: differs = f"{where} or the model has a class twice"
     if new and (near := plain.get(' '.join(new[0].split()).casefold())):
         differs += f"; it differs from the model's {near!r} only in blanks or in upper and lower case"
-    return (f"{differs}. The model's classes are {_few(model)}, those of {where} {_few(table)}. Read the table with "
-            f"labels=model.labels if its classes are the model's; model.reset_classifier({len(table)}) makes a fresh head for others.")
+    return (f"{differs}. The model's classes are {_few(model)}, those of {where} {_few(table)}. If they are meant to be "
+            "the same, read the table with labels=model.labels. For other classes, "
+            f"model.reset_classifier({len(table)}) makes a fresh head, and model.labels = None says that the model's "
+            "names are out of date.")
 
-def _few(names): return f"{', '.join(map(repr, names[:4]))}{f', … ({len(names)} in all)' if len(names) > 4 else ''}"
+def _few(names):
+    more = f', … ({len(names)} in all)' if len(names) > 4 else ''
+    return ', '.join(map(repr, names[:4])) + more
 
 
 # %% ../nbs/00_core.ipynb #patch

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .core import ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_whole, match_labels, patch
-from .core import seed_everything
+from .core import ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_whole
+from .core import match_labels, patch, seed_everything
 from .losses import DistillationLoss, feature_distance
 from .train import Callback, _digest, _said, fit_whole
 

@@ -221,15 +221,15 @@ def check_asked(
     if getattr(dl, 'streams', False) and dl.dataset.shuffle or any(getattr(sampler, k, None) is not None for k in ('balance', 'weights')) or getattr(sampler, 'repeats', 1) > 1:
         raise ArgumentError("dl draws some clips several times in an epoch, or not at all, as it is right in training; judge by one that "
                             "hands out each clip once: loader(table.part('train'), spec), or shard_loader(…, shuffle=False).")
+    match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
     K, said = dl.dataset.table.n_classes, model.n_classes
     if K != said: raise LabelError(f"the data have {K} classes, the model tells {said}. Take the clips that it was trained for, or train a head for these.")
-    match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
 
 @torch.no_grad()
 def finite_scores(
     model, # In eval mode
     clips:torch.Tensor, # uint8 (B,T,H,W,C)
-    labels=None, # Class names in whose order the scores shall be, such as table.labels; None is the model's own order
+    labels=None, # Class names, in the wanted order, such as table.labels; None is the model's own
 )->torch.Tensor: # float32 (B,K), on the CPU
     "What the model says of clips, in its own precision and place; raise where that is no number."
     w = next(model.parameters())
@@ -618,7 +618,8 @@ def _side_by_side(
         c = r.clips.set_index(pd.Index(clip_names(r.clips)))
         if c.index.has_duplicates: raise DataError(f"{name}: clip {c.index[c.index.duplicated()][0]!r} is there twice, so it can't be found again in another record.")
         if base is None: base, first, first_name = c, r, name
-        if (r.dataset, r.split, sorted(r.labels)) != (first.dataset, first.split, sorted(first.labels)) or len(c) != len(base) or not c.index.isin(base.index).all():
+        same = (r.dataset, r.split, sorted(r.labels)) == (first.dataset, first.split, sorted(first.labels))
+        if not same or len(c) != len(base) or not c.index.isin(base.index).all():
             raise DataError(f"{name} is not of the same clips and classes as {first_name} ({r.dataset}/{r.split} n={r.n_evaluated}, "
                             f"{first.dataset}/{first.split} n={first.n_evaluated}); what was measured on different clips can't be compared.")
         c = c.loc[base.index]

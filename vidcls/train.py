@@ -939,11 +939,11 @@ def _match_head(model, labels, warn=True):
     "Which row of the head is each class of the table; None where nothing has to move."
     order = match_labels(getattr(model, 'labels', None), labels, warn=warn)
     if order is None or getattr(getattr(model, 'head', None), 'out_features', None) == len(labels): return order
-    raise LabelError(f"the model has the table's classes in another order, and no layer `head` that could be sorted. Its order is {model.labels[:5]}"
-                     f"{'…' if len(labels) > 5 else ''}; read the table with labels=model.labels.")
+    raise LabelError("the model has the table's classes in another order, and no layer `head` that could be sorted; "
+                     "read the table with labels=model.labels.")
 
 def _take_labels(model, labels):
-    "The model's scores are of these classes, in this order, from now on; a trained head is sorted accordingly."
+    "From now on the model's scores are of these classes, in this order; a trained head is sorted so."
     order = _match_head(model, labels)
     if order is not None:
         with torch.no_grad():
@@ -1343,7 +1343,8 @@ def put_back(
     try: yield
     finally:
         dls.valid, dls.trial = valid, False
-        model.load_state_dict(kept); model.labels = labels; model.train(mode).to(device); set_random_state(chance)
+        model.labels = labels
+        model.load_state_dict(kept); model.train(mode).to(device); set_random_state(chance)
         if hasattr(sampler, 'set_epoch'): sampler.set_epoch(*where)
 
 class _RangeTest(Callback):

@@ -213,7 +213,7 @@ def save_transformers(
         raise VidclsError(f"the model takes {model.spec.channels}, which this format can't say: transformers would give it RGB.")
     config, state = model.to_transformers(files=True)
     own = getattr(model, 'labels', None)
-    if labels is None or match_labels(own, labels, 'labels=') is not None: labels = own      # another order: the model knows its own
+    if labels is None or match_labels(own, labels, 'labels') is not None: labels = own     # the model's order
     labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
     if len(labels) != model.n_classes:
         raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give one for each.")
