@@ -152,18 +152,19 @@ class ClipDataset(Dataset):
         out:np.ndarray|None=None, # uint8 (T,size,size,3) to write into
     ): # As read
         "The clip of a row, from wherever it lies."
-        epoch, i, draw = key
-        rng = np.random.default_rng((self.seed, epoch, i, draw)) if self.drawn else None
-        label, mirror = self._mirror(int(self.targets[i]), rng)
-        window = (None, None) if self.windows is None else self.windows[i]
-        try:
-            clip = load_clip(source, self.spec, rng, self.backend, window, self.crop, mirror, self.cache, out)
-            return clip, label, i, None
-        except VideoReadError as e:
-            return None, label, i, self.reason_of(e, source, i)
+        row = key[1]
+        try: return *self.make(source, key, out), row, None
+        except VideoReadError as e: return None, int(self.targets[row]), row, self.reason_of(e, source, row)
         except (VidclsError, MemoryError): raise
         except Exception as e:
-            raise WorkerError(f"{self.paths[i]}: reading it ended in {type(e).__name__}: {e}") from e
+            raise WorkerError(f"{self.paths[row]}: reading it ended in {type(e).__name__}: {e}") from e
+
+    def make(self, source, key, out): # As read_from
+        "(clip, label), or an error."
+        rng = np.random.default_rng((self.seed, *key)) if self.drawn else None
+        label, mirror = self._mirror(int(self.targets[key[1]]), rng)
+        window = (None, None) if self.windows is None else self.windows[key[1]]
+        return load_clip(source, self.spec, rng, self.backend, window, self.crop, mirror, self.cache, out), label
 
     def changed(self,
         row:int, # Of the clip
@@ -796,18 +797,18 @@ class ItemDataset(ClipDataset):
         clip, label = _clip_and_label(found, f'item {i}')
         return (clip, label) if self.join is None else (clip[0], label[0])
 
-    def read_from(self, source, key, out=None):
-        _, i, _ = key
-        try: clip, label = self.item(i)
-        except VideoReadError as e: return None, int(self.targets[i]), i, self.reason_of(e, None, i)
-        try: clip = as_clip(clip, self.spec, self.normalised)
+    def make(self, source, key, out):
+        i = key[1]
+        clip, label = self.item(i)
+        try: clip = as_clip(clip, self.spec, self.normalised).numpy()
         except SpecMismatchError as e: raise SpecMismatchError(f"item {i}: {e}") from None
         if (label := _class_number(label, self.labels, f'item {i}')) != self.targets[i]:
             raise DataError(f"item {i} has label {self.labels[label]!r}, but its target is {self.labels[self.targets[i]]!r}; "
                             "give targets= as the items have them.")
-        if out is None: return clip.numpy(), label, i, None
-        out[:] = clip.numpy()
-        return out, label, i, None
+        if out is None: return clip, label
+        out[:] = clip
+        return out, label
+
 
 # %% ../../nbs/08_data.loaders.ipynb #of-items
 CLIP_NAMES, LABEL_NAMES = ('video', 'clip', 'clips', 'frames', 'pixel_values', 'x'), ('label', 'labels', 'target', 'targets', 'y')
