@@ -378,7 +378,7 @@ def _serve(mailbox):
         try: work = mailbox.get(timeout=LINGER_S)
         except Empty:
             try: _idle.remove(mailbox)
-            except ValueError: work = mailbox.get()             # somebody has just taken it: work is on its way
+            except ValueError: work = mailbox.get()         # somebody has just taken it: work is on its way
 
 def _do(job, f, args):
     "Call `f(*args)` and note in the job how that ended."
@@ -418,8 +418,7 @@ class ThreadPool:
     )->Future: # Its result(), once that is there
         "Have `f(*args)` called by a thread."
         job = Future()
-        with self._lock: self._todo.append((job, f, args))
-        self._begin()
+        self._begin((job, f, args))
         return job
 
     def give_up(self,
@@ -430,7 +429,8 @@ class ThreadPool:
             self._begun.discard(job)
             self._lost = [j for j in (*self._lost, job) if not j.done()]
             if len(self._lost) > MAX_LOST:
-                raise WorkerError(f"{len(self._lost)} threads wait for reads that do not return. Is the drive still there?")
+                raise WorkerError(f"{len(self._lost)} threads wait for reads that do not return; "
+                                  "is the drive still there?")
             self._free += 1
         self._begin()
 
@@ -444,24 +444,26 @@ class ThreadPool:
         for job, *_ in waiting: job.cancel()
         wait(begun, wait_s)
 
-    def _begin(self):
+    def _begin(self, *more):
         "Set a free thread to work, where there is work."
         with self._lock:
+            self._todo.extend(more)
             if not (self._todo and self._free): return
             self._free -= 1
         _in_thread(self._work)
 
     def _work(self):
+        todo = [None]
         while True:
             with self._lock:
+                self._begun.discard(todo[0])
                 if not self._todo:
                     self._free += 1
                     return
                 todo = self._todo.popleft()
                 self._begun.add(todo[0])
             _do(*todo)
-            with self._lock: self._begun.discard(todo[0])
-            del todo                                                # what it read is not held until the next job comes
+            todo = todo[:1]                         # what it read is not held until the next job comes
 
 # %% ../nbs/00_core.ipynb #call-within
 def result_within(
@@ -470,9 +472,10 @@ def result_within(
     late:Exception, # Raised where it takes longer
 ): # What the job returned
     "Return the result of a job, or raise what the job raised, with its traceback."
+    if job.done(): return job.result()
     left = limit_s
     if limit_s is not None and (began := getattr(job, 'began', None)) is not None:
-        left = max(limit_s - (time.monotonic()-began), min(limit_s, 1))     # a moment for a process that was held up
+        left = max(limit_s - (time.monotonic()-began), min(limit_s, 1))     # a moment if all was held up
     try: job.exception(left)
     except TimeoutError: raise late from None
     return job.result()
@@ -497,7 +500,8 @@ def map_ahead(
     pool, jobs = ThreadPool(threads), deque()
     def first():
         item, job = jobs.popleft()
-        return result_within(job, limit_s, WorkerError(f"{name(item)}: not done within limit_s={limit_s} seconds."))
+        late = WorkerError(f"{name(item)}: not done within limit_s={limit_s} seconds.")
+        return result_within(job, limit_s, late)
     try:
         for item in items:
             jobs.append((item, pool.submit(f, item)))

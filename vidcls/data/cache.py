@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import ArgumentError, ClipSpec, DecodeTimeoutError, ThreadPool, VideoNotFoundError, VideoReadError, VidclsError
+from ..core import ArgumentError, ClipSpec, DecodeTimeoutError, ThreadPool, VidclsError
+from ..core import VideoNotFoundError, VideoReadError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, patch, progress
 from .datasets import ClipTable
 from .decode import Video, resize_short
@@ -119,7 +120,7 @@ class _Writer:
             for piece in (head, *pieces):
                 _write_all(self.data, piece); size += len(piece); crc = zlib.crc32(piece, crc)
             _write_all(self.index, _record(key, offset, size, len(head), crc))
-        except BaseException:                                # the disk is full: no torn bytes, which would hide what comes after them
+        except BaseException:                       # the disk is full: no torn bytes, they would hide what comes later
             for file, end in ((self.index, records), (self.data, offset)):
                 file.truncate(end)
                 file.seek(end)
@@ -173,7 +174,7 @@ class FrameCache:
         return sum(f.stat().st_size for f in self.folder.glob('*.data'))
 
 def _keep_text(path, text):
-    "Write a text, unless it is there already: a cache that is complete can be opened where nothing can be written."
+    "Write a text unless it is there: a complete cache opens where nothing can be written."
     try:
         if path.read_text() == text: return
     except (OSError, ValueError): pass

@@ -1,0 +1,191 @@
+"The command line as people type it: what it takes over, keeps, refuses and says."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidcls.cli import in_words, span
+from vidcls.data.synthetic import make_motion_clips
+from vidcls.show import write_video
+
+VIDCLS = [sys.executable, '-c', 'from vidcls.cli import main; main()']
+FEW = ('--epochs', 1, '--folds', 0)
+
+
+def vidcls(*args, cwd=None, **kwargs):
+    return subprocess.run([*VIDCLS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    "A folder with clips/ in it."
+    folder = tmp_path_factory.mktemp('place')
+    make_motion_clips(folder/'clips', n_groups=12, n_frames=8, size=32)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def trained(place):
+    "What the first training said."
+    r = vidcls('train', 'clips', *FEW, cwd=place)
+    assert r.returncode == 0, r.stderr
+    return r
+
+
+def test_it_says_what_it_trains(trained, place):
+    line = next(l for l in trained.stdout.splitlines() if l.startswith('training '))
+    for word in ('i3d_tiny', 'M weights', 'frames of', 'from scratch', '4 steps (1 epochs of 4)'): assert word in line, line
+    assert 'validation: 8 clips of 1 group' in trained.stdout and 'too few to choose by' in trained.stdout
+    assert 'not shown to be better than guessing' in trained.stdout and '--steps' in trained.stdout
+    assert json.loads((place/'runs/train/settings.json').read_text())['epochs'] == 1
+
+
+def test_nothing_is_overwritten(trained, place):
+    before = (place/'runs/train/record.json').read_bytes()
+    r = vidcls('train', 'clips', *FEW, cwd=place)
+    assert r.returncode == 0 and 'this training goes to runs/train-2' in r.stdout
+    assert (place/'runs/train-2/record.json').exists() and (place/'runs/train/record.json').read_bytes() == before
+    for out, says in (('runs/train', '--overwrite replaces it'), ('clips', 'is the folder of the clips')):
+        r = vidcls('train', 'clips', *FEW, '--out', out, cwd=place)
+        assert r.returncode == 2 and says in r.stderr, r.stderr
+    r = vidcls('train', 'clips', *FEW, '--out', 'runs/train-2', '--overwrite', '--seed', 1, cwd=place)
+    assert r.returncode == 0 and json.loads((place/'runs/train-2/record.json').read_text())['seed'] == 1, r.stderr
+
+
+def test_a_run_folder_is_a_classifier(trained, place):
+    r = vidcls('predict', 'runs/train', 'clips/up/*_g000[12]_c01.mp4', 'clips/down', cwd=place)
+    assert r.returncode == 0 and len(r.stdout.splitlines()) == 14, r.stderr         # a pattern and a folder
+    r = vidcls('evaluate', 'runs/train', 'clips', cwd=place)
+    assert r.returncode == 0 and '24 of 24 videos' in r.stdout and 'judged on the 24 test clips of 96' in r.stdout, r.stderr
+
+
+def test_other_clips_are_judged_whole(trained, place, tmp_path):
+    make_motion_clips(tmp_path/'held', n_groups=10, n_frames=8, size=32, seed=3)
+    r = vidcls('evaluate', place/'runs/train', tmp_path/'held')
+    assert r.returncode == 0 and '80 of 80 videos' in r.stdout, r.stdout + r.stderr
+    r = vidcls('evaluate', place/'runs/train', place/'clips', '--split', 'all')
+    assert '96 of 96 videos' in r.stdout and '64 of these clips are training clips' in r.stdout
+
+
+def test_folders_called_train_and_val(trained, place, tmp_path):
+    for split, groups in (('train', 6), ('val', 2)):
+        for move in ('up', 'down'):
+            (tmp_path/'d'/split/move).mkdir(parents=True)
+            files = sorted((place/'clips'/move).glob('*.mp4'))[:6] if split == 'train' else sorted((place/'clips'/move).glob('*.mp4'))[-4:]
+            for f in files: os.link(f, tmp_path/'d'/split/move/f.name)
+    r = vidcls('train', 'd', *FEW, cwd=tmp_path)
+    assert r.returncode == 0 and 'optimistic' in r.stdout, r.stderr
+    rec = json.loads((tmp_path/'runs/train/record.json').read_text())
+    assert (rec['split'], rec['n_evaluated'], rec['optimistic']) == ('valid', 8, True)
+    r = vidcls('evaluate', 'runs/train', 'd', '--split', 'val', cwd=tmp_path)
+    assert r.returncode == 0 and '8 of 8 videos' in r.stdout, r.stderr
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
+def test_resume_knows_its_options_and_can_go_on_for_longer(place, tmp_path):
+    run = subprocess.Popen([*VIDCLS, 'train', place/'clips', '--epochs', '4000', '--folds', '0', '--bs', '8', '--lr', '.0007',
+                            '--out', tmp_path/'run'], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                           env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'},
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    for line in run.stdout:
+        if line.startswith('epoch') and '2' in line.split()[1]: break
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == 130 and '--resume goes on' in said
+    r = vidcls('train', '--resume', '--out', tmp_path/'run', '--lr', '.1')
+    assert r.returncode == 2 and 'was begun with 0.0007' in r.stderr, r.stderr
+    done = len(json.loads((tmp_path/'run/history.json').read_text())['rows'])
+    r = vidcls('train', '--resume', '--out', tmp_path/'run', '--epochs', done+1)
+    assert r.returncode == 0, r.stderr
+    rows = json.loads((tmp_path/'run/history.json').read_text())['rows']
+    assert [row['epoch'] for row in rows] == list(range(1, done+2))
+    assert vidcls('train', '--resume', cwd=tmp_path).returncode == 2                # nothing there to go on with
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
+def test_ctrl_c_before_the_first_step_says_so(place, tmp_path):
+    run = subprocess.Popen([*VIDCLS, 'train', place/'clips', '--out', tmp_path/'run'], text=True, stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    for line in run.stdout:
+        if line.startswith('ClipTable'): break
+    run.send_signal(signal.SIGINT)
+    assert 'nothing was kept' in run.communicate(timeout=120)[1] and run.returncode == 130
+    assert not (tmp_path/'run').exists()
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='Linux')
+def test_output_that_cannot_be_written_costs_no_training(place, tmp_path):
+    with open('/dev/full', 'w') as full:
+        r = subprocess.run([*VIDCLS, 'train', place/'clips', '--epochs', '1', '--folds', '0', '--out', tmp_path/'run'], stdout=full,
+                           stderr=subprocess.PIPE, text=True, timeout=300)
+    assert r.returncode == 0 and r.stderr.count('cannot be written') == 1 and 'Traceback' not in r.stderr, r.stderr
+    assert (tmp_path/'run/record.json').exists()
+
+
+@pytest.mark.parametrize('args, says', [
+    (('train',), 'DATA is missing'),
+    (('train', 'clips', '--size', 33, '--model', 'videomae_tiny'), '--size 33'),
+    (('train', 'clips', '--frames', 16, '--short', 'error'), '--short repeat'),
+    (('train', 'clips', '--steps', 5, '--epochs', 5), 'give one of them'),
+    (('train', 'clips', '--freeze', 'some'), "'all', or a whole number"),
+    (('train', 'clips', '--augment', 'wild'), 'light'),
+    (('train', 'clips', '--device', 'tpu'), "--device tpu"),
+    (('train', 'https://a.org/clips'), 'https://a.org/clips is an address'),
+    (('predict', 'clips', 'clips/up'), 'clips'),
+    (('evaluate', 'nowhere', 'clips'), 'nowhere')])
+def test_errors_speak_of_options(place, args, says):
+    r = vidcls(*args, cwd=place)
+    assert r.returncode == 2 and says in r.stderr and 'Traceback' not in r.stderr, r.stderr
+
+
+def test_small_things():
+    for args in (('-h',), ('train', '-h'), ('benchmark', '-h')): assert vidcls(*args).returncode == 0
+    assert vidcls('--version').stdout.startswith('vidcls 0.')
+    assert '--install-completion' in vidcls('--help').stdout
+    assert [span(s) for s in (.2, 30, 200, 7200)] == ['1 s', '30 s', '3 min', '2.0 h']
+    assert in_words("set short='repeat', or on_error='skip'; leaks='allow'") == (
+        'set --short repeat, or --on-error skip; --leaks allow')
+    assert in_words("a group in two splits (n_frames=16, kind='x')") == "a group in two splits (--frames 16, kind='x')"
+
+
+def test_a_home_folder_is_understood(place, tmp_path):
+    os.symlink(place/'clips', tmp_path/'mine')
+    r = vidcls('train', '~/mine', *FEW, '--out=~/run', cwd=tmp_path, env={**os.environ, 'HOME': str(tmp_path)})
+    assert r.returncode == 0 and (tmp_path/'run/classifier').is_dir(), r.stderr
+
+
+def test_a_list_beside_the_clips_and_other_columns(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ['filename,category,film']
+    for i in range(24):
+        write_video(tmp_path/'d'/f'{i}.mp4', rng.integers(0, 255, (8, 32, 32, 3), np.uint8))
+        rows.append(f'{i}.mp4,{"ab"[i % 2]},f{i//2}')
+    (tmp_path/'d'/'labels.csv').write_text('\n'.join(rows) + '\n')
+    r = vidcls('train', tmp_path/'d', *FEW, '--group', 'film', '--out', tmp_path/'run')
+    assert r.returncode == 0 and "12 groups" in r.stdout and 'note: ' in r.stderr and 'UserWarning' not in r.stderr, r.stderr
+    (tmp_path/'d'/'labels.csv').rename(tmp_path/'d'/'odd.csv')
+    odd = (tmp_path/'d'/'odd.csv').read_text().replace('filename', 'where')
+    (tmp_path/'d'/'odd.csv').write_text(odd)
+    r = vidcls('train', tmp_path/'d'/'odd.csv', *FEW, '--path-column', 'where', '--label', 'category', '--out', tmp_path/'run2')
+    assert r.returncode == 0, r.stderr
+
+
+def test_folders_of_people_are_groups(place, tmp_path):
+    for move in ('up', 'down'):
+        for i,f in enumerate(sorted((place/'clips'/move).glob('*.mp4'))):
+            (tmp_path/'d'/move/f'person{i//2}').mkdir(parents=True, exist_ok=True)
+            os.link(f, tmp_path/'d'/move/f'person{i//2}'/f.name)
+    r = vidcls('train', tmp_path/'d', *FEW, '--group', 'parent', '--out', tmp_path/'run')
+    assert r.returncode == 0 and '6 groups' in r.stdout, r.stdout + r.stderr
+
+
+def test_folds_and_the_announced_time(place, tmp_path):
+    start = time.monotonic()
+    r = vidcls('train', place/'clips', '--steps', 48, '--folds', 2, '--frames', 8, '--size', 32, '--out', tmp_path/'run')
+    took = time.monotonic() - start
+    assert r.returncode == 0, r.stderr
+    line = next(l for l in r.stdout.splitlines() if l.startswith('training '))
+    assert 'judged by 2 folds besides; about ' in line and line.endswith(' in all'), line
+    folds = json.loads((tmp_path/'run/folds.json').read_text())
+    assert folds['n_evaluated'] == 96 and 'folds' in folds['split'] and took > 0
