@@ -47,6 +47,7 @@ def build()->tuple: # (the folder of the site, its published address)
     link, site = cfg.nbs_path/'_quarto.yml', cfg.doc_host + cfg.doc_baseurl
     if not link.exists(): link.symlink_to('../_quarto.yml')
     refresh_quarto_yml()
+    os.environ['VIDCLS_PLAIN_DOCS'] = '1'                   # pages have tables of parameters; see nbs/55_docs.ipynb
     try: proc = proc_nbs(n_workers=2, force=True)
     except Exception as e:
         why = re.search(r'^\w*(?:Error|Exception)\b.*', str(e.__cause__ or ''), re.M)

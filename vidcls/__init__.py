@@ -1,1 +1,50 @@
+"""Video classification: a course and a toolkit. `import vidcls` is light; its names are fetched when they are used."""
 __version__ = "0.1.0"
+
+import importlib, sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder, SourceFileLoader
+
+HOMES = {  # the names that people use most, and the module of each
+    'core': 'ClipSpec VidclsError seed_everything',
+    'show': 'show_clip write_video',
+    'data.synthetic': 'make_motion_clips',
+    'data.decode': 'Video probe read_frames',
+    'data.datasets': 'ClipTable find_videos from_csv from_df from_folder',
+    'data.doctor': 'audit',
+    'data.loaders': 'as_loader as_loaders loader loaders',
+    'augment': 'augmentation',
+    'models.zoo': 'create_model list_models register_model',
+    'train': 'fit',
+    'recipes': 'recipe',
+    'evaluate': 'EvalRecord load_record save_record',
+    'predict': 'Classifier',
+}
+_home = {name: home for home,names in HOMES.items() for name in names.split()}
+__all__ = sorted(_home)
+
+def __getattr__(name):
+    "Fetch a name from its module."
+    if name not in _home: raise AttributeError(f"module 'vidcls' has no attribute {name!r}; from vidcls.MODULE import it")
+    found = getattr(importlib.import_module(f'vidcls.{_home[name]}'), name)
+    globals()[name] = found
+    return found
+
+def __dir__(): return sorted({*globals(), *__all__})
+
+
+class _Documented(SourceFileLoader):
+    "Loads a module, then writes the comments beside the parameters into the docstrings, where help() and `?` look."
+    def exec_module(self, module):
+        super().exec_module(module)
+        from vidcls.docs import document
+        document(module)
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if not name.startswith('vidcls.') or name in ('vidcls.docs', 'vidcls.cli'): return None     # options have their help
+        spec = PathFinder.find_spec(name, path, target)
+        if spec and type(spec.loader) is SourceFileLoader: spec.loader = _Documented(name, spec.loader.path)
+        return spec
+
+if not any(type(f).__name__ == '_Finder' and type(f).__module__ == __name__ for f in sys.meta_path): sys.meta_path.insert(0, _Finder())
