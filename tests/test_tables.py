@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hostile import encode, numbered
-from vidcls.core import DataError, LabelError, LeakageError
+from vidcls.core import ArgumentError, DataError, LabelError, LeakageError
 from vidcls.data.datasets import (VIDEO_SUFFIXES, ClipTable, TableWarning, as_table, find_videos, frames_to_video,
                                   frames_to_videos, from_csv, from_df, from_folder)
 from vidcls.data.decode import Video, probe, read_frames
@@ -108,6 +108,8 @@ def test_a_comma_without_quotes_is_an_error_that_names_its_line(tmp_path):
     assert t.labels == ['rolls', 'so, it\nfalls', 'so, it stays']
     t = listing(tmp_path, 'path, label,\na.mp4, x,\nb.mp4,"y",,\n')                    # blanks and empty fields at the end
     assert t.labels == ['x', 'y'] and t.df.path.tolist() == ['a.mp4', 'b.mp4']
+    t = listing(tmp_path, 'sep=;\r\npath;label\r\na.mp4;x, y\r\nb.mp4;z\r\n')               # as Excel writes it
+    assert t.labels == ['x, y', 'z']
 
 
 def test_lines_are_counted_as_an_editor_counts(tmp_path):
@@ -116,7 +118,8 @@ def test_lines_are_counted_as_an_editor_counts(tmp_path):
     with pytest.raises(DataError, match='line 4: .*gone.mp4 does not exist'): listing(tmp_path, 'path,label\r\na.mp4,"x\r\ny"\r\ngone.mp4,z\r\n')
     with pytest.raises(DataError, match='line 3: the label is empty'): listing(tmp_path, 'path,label\ra.mp4,x\rb.mp4,  \r')
     with pytest.raises(DataError, match="two columns are called 'label'"): listing(tmp_path, 'path,label,label\na.mp4,x,y\n')
-    with pytest.raises(DataError, match='not a CSV file'): listing(tmp_path, 'path,label\na.mp4,"x\nb.mp4,y\n')
+    with pytest.raises(DataError, match='line 2: not a CSV file'): listing(tmp_path, 'path,label\na.mp4,"x\nb.mp4,y\n')
+    with pytest.raises(DataError, match='no rows below'): listing(tmp_path, ' , \n,\n')
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be', 'cp1252', 'latin-1'])
@@ -169,7 +172,7 @@ def test_columns_by_name_and_splits_under_other_names(tmp_path):
 @pytest.mark.parametrize('cells, looks', [
     (['fight,person', 'walk', 'run'], 'multi-label'), (['a;b', 'a', 'b'], 'multi-label'), (['a|b', 'c', 'd'], 'multi-label'), (['fight, person', 'fight', 'x'], 'multi-label'),
     (["['a', 'b']", 'c', 'd'], 'multi-label'), (['[1, 0, 1]', '[0, 1, 1]', '[1, 1, 1]'], 'multi-label'), (['sit+eat', 'sit', 'eat'], 'multi-label'),
-    (['0.13', '2.5', '7.0'], 'regression'), (['-1.5e-3', '2', '3'], 'regression')])
+    (['0.13', '2.5', '7.0'], 'regression'), (['0,5', '1,25', '7'], 'regression'), (['-1.5e-3', '2', '3'], 'regression')])
 def test_other_tasks_are_refused(tmp_path, cells, looks):
     touch(tmp_path, 'a.mp4', 'b.mp4', 'c.mp4')
     df = pd.DataFrame({'path': ['a.mp4', 'b.mp4', 'c.mp4'], 'label': cells})
@@ -242,8 +245,14 @@ def test_a_frame_a_folder_a_list_and_a_table(tmp_path):
     assert u.df.label.tolist() == t.df.label.tolist() and u.df.split.tolist() == t.df.split.tolist() and all(p.is_file() for p in u.paths)
     assert as_table(t) is t and as_table(t.save(tmp_path/'t.csv')).df.equals(t.df)
     for bad, says in ((df.drop(columns='class'), "no column 'label'"), (df.assign(video=3), 'row 0: the path is 3'), (df.head(0), 'no rows'),
-                      (df.assign(video=None), 'row 0: the path is empty')):
+                      (df.assign(video=None), 'row 0: the path is empty'), (pd.concat([df, df], axis=1), "two columns are called 'video'")):
         with pytest.raises(DataError, match=says): from_df(bad)
+    for bad in (None, ['a.mp4'], 3):
+        with pytest.raises(ArgumentError, match='accepted: a ClipTable, a pandas DataFrame, or a path'): as_table(bad)
+    with pytest.raises(ArgumentError, match='accepted: a pandas DataFrame'): from_df(df['video'])
+    for path, says in (('https://x.org/set.zip', 'is an address; download it'), ('https://x.org/t.csv', 'is an address; download it')):
+        with pytest.raises(DataError, match=says): as_table(path)
+    with pytest.raises(DataError, match='is a folder; from_folder reads it'): from_csv(tmp_path)
 
 
 # Splits by folder, lists beside clips, groups

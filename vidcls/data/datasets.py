@@ -549,6 +549,9 @@ def from_df(
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
 )->ClipTable:
     "Read a data set from a pandas frame."
+    if not isinstance(df, pd.DataFrame): raise ArgumentError(f"df={df!r}; accepted: a pandas DataFrame.")
+    if df.columns.has_duplicates:
+        raise DataError(f"df: two columns are called {df.columns[df.columns.duplicated()][0]!r}; rename one of them.")
     want = _Wanted(root, path, label, group, split, valid, seed, leaks, labels, start, end, missing,
                    check_content)
     return _from_rows(_Rows(df.reset_index(drop=True), 'df', 'row'), want)
@@ -560,6 +563,8 @@ def as_table(
     "Read a data set by whichever reader fits it."
     if isinstance(data, ClipTable): return data
     if isinstance(data, pd.DataFrame): return from_df(data, **kwargs)
+    if not isinstance(data, (str, os.PathLike)):
+        raise ArgumentError(f"data={data!r}; accepted: a ClipTable, a pandas DataFrame, or a path.")
     path = Path(data).expanduser()
     lists = path.is_file() or path.suffix.lower() in ('.csv', '.tsv')
     return (from_csv if lists else from_folder)(path, **kwargs)
@@ -593,13 +598,11 @@ def _from_rows(rows, want, csv=None):
 # %% ../../nbs/05_data.datasets.ipynb #split-folders
 def _read_csv(csv):
     "A CSV file as rows of strings, numbered by the lines on which they begin."
-    if not csv.is_file():
-        raise DataError(f"{csv}: no such file; give a CSV file with a header, or a folder of class folders.")
+    if not csv.is_file(): raise DataError(f"{csv}: {_no_file(csv)}")
     if what := _something_else(csv): raise DataError(f"{csv}: {what}")
     text = _text(csv)
     first = re.search(r'[^\r\n]*\S[^\r\n]*', text)[0]
-    try: names, rows, lines = _spaced(text, csv) if _SPACED.match(first) else _separated(text, first, csv)
-    except CSVError as e: raise DataError(f"{csv}: not a CSV file with a header ({e}).") from e
+    names, rows, lines = _spaced(text, csv) if _SPACED.match(first) else _separated(text, first, csv)
     n = len(names)
     for line, row in zip(lines, rows):
         if any(map(str.strip, row[n:])):
@@ -608,6 +611,11 @@ def _read_csv(csv):
                             "Put a name that holds the separator into quotes: \"so, it falls\".")
     cells = [[c or None for c in row[:n]] + [None]*(n - len(row)) for row in rows]
     return _Rows(text_frame(cells, index=lines, columns=names), str(csv))
+
+def _no_file(csv):
+    if re.match('https?:/', str(csv)): return "is an address; download it, and give the file or the folder."
+    if csv.is_dir(): return "is a folder; from_folder reads it."
+    return "no such file; give a CSV file with a header, or a folder of class folders."
 
 def _text(csv):
     "The text of a CSV file: UTF-8, or UTF-16 if it says so."
@@ -629,9 +637,13 @@ def _separated(text, first, csv):
     sep, rows, lines, begins = max(',;\t', key=first.count), [], [], 1
     blanks = f'{sep} ' in first                                                    # 'path, label'
     reader = csv_reader(io.StringIO(text, newline=''), delimiter=sep, strict=True, skipinitialspace=blanks)
-    for row in reader:
-        if any(map(str.strip, row)): rows.append(row); lines.append(begins)         # an empty line is none
-        begins = reader.line_num + 1
+    try:
+        for row in reader:
+            if any(map(str.strip, row)): rows.append(row); lines.append(begins)     # an empty line is none
+            begins = reader.line_num + 1
+    except CSVError as e: raise DataError(f"{csv}, line {begins}: not a CSV file with a header ({e}).") from e
+    if rows and rows[0][0].lower() == 'sep=': rows, lines = rows[1:], lines[1:]     # Excel's own first line
+    if not rows: raise DataError(f"{csv}: no rows below the header.")
     names = [n.strip() for n in rows[0]]
     if any(_suffix(n) in VIDEO_SUFFIXES for n in names): return _without_header(rows, csv), rows, lines
     while len(names) > 1 and not names[-1]: names.pop()
@@ -805,15 +817,17 @@ def _check_targets(label, rows):
         if lists.any(): refuse(lists, several, "Choose one of them for each clip.")
         label = label.map(_as_text)
     names = pd.Series(label.unique())
+    number = pd.to_numeric(names.str.replace(',', '.'), errors='coerce')                # '0,5' is one too
+    number = number.where(~names.str.contains('nan|inf', case=False))
+    if number.notna().all() and (number % 1 != 0).any():
+        or_classes = " or several classes (multi-label)" if names.str.contains(',').any() else ''
+        refuse(label.isin(names[number % 1 != 0]),
+               f"a measured number (regression; {len(names)} different values){or_classes}",
+               "Cut the numbers into ranges with names; or, if they are classes, name them: 'speed 1.5'.")
     multi = names[[_multi(n, set(names)) for n in names]]
     if len(multi):
         refuse(label.isin(multi), several,
                "Choose one of them for each clip; the name of one class needs no ';', '|' or bare ','.")
-    number = pd.to_numeric(names, errors='coerce').where(~names.str.contains('nan|inf', case=False))
-    if number.notna().all() and (number % 1 != 0).any():
-        refuse(label.isin(names[number % 1 != 0]),
-               f"a measured number (regression; {len(names)} different values)",
-               "Cut the numbers into ranges with names; or, if they are classes, name them: 'speed 1.5'.")
     return label
 
 def _as_text(value):
@@ -862,6 +876,7 @@ def _check_files(df, root, missing, rows):
         i = gone.idxmax()
         out = "" if gone.all() else " missing='drop' leaves them out and counts them."
         hint = "" if _suffix(df.path[i]) else " The path has no suffix, such as .mp4."
+        if '\\' in df.path[i]: hint += " Write / between folders, not \\."
         raise DataError(f"{rows.at(i)}: {Path(root)/df.path[i]} does not exist ({gone.sum()} of {len(df)} files "
                         f"are missing). Is root={str(root)!r} right?{hint}{out}")
     return df[~gone].copy(), int(gone.sum())
@@ -889,7 +904,7 @@ def _splits(df, rows, want):
         return _draw(df, want.shares, want.seed, rows)
     if s.isna().any():
         i = s.isna().idxmax()
-        raise DataError(f"{rows.at(i)}: split {rows.df[column][i]!r}; accepted: {', '.join(SPLITS)}.")
+        raise DataError(f"{rows.at(i)}: split {str(rows.df[column][i])!r}; accepted: {', '.join(SPLITS)}.")
     if column != want.split: _tell('columns', f"{rows.name}: the split from {column!r}.")
     return _with_valid(df, s.to_numpy(object), want.valid, want.seed)
 
@@ -970,6 +985,7 @@ def from_folder(
     return _told(ClipTable(df, root, labels), want)
 
 def _no_folder(root):
+    if re.match('https?:/', str(root)): return _no_file(root)
     if not root.is_file(): return "no such folder; give a folder with one folder of videos for each class."
     return _something_else(root) or "is a file; give a folder, or read a list of clips with from_csv."
 
