@@ -100,10 +100,16 @@ def test_other_names_are_refused(files, change, says):
         lambda: calibrate(model, dl, show=False),
         lambda: ask_damaged(model, dl, {'as it is': lambda T, rng: np.arange(T)}, show=False),
         lambda: Explorer(model, dl),
-        lambda: predict_probs(model, dl, show=False),
     ):
         with pytest.raises(LabelError, match=says):
             ask()
+
+
+def test_clips_of_foreign_classes_may_be_asked_about(files):
+    "What a model says of clips that belong to none of its classes is a fair question; the scores keep its order."
+    t, model = table_of(files, OTHER), Knows(NUMBERS)
+    probs, rows, _ = predict_probs(model, loader(t, model.spec), show=False)
+    assert [t.df.path[r] for r in rows] == [f'{k}.mp4' for k in probs.argmax(1)]
 
 
 def test_a_table_of_some_of_the_classes(files):

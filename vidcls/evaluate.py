@@ -229,13 +229,15 @@ def check_asked(
 def finite_scores(
     model, # In eval mode
     clips:torch.Tensor, # uint8 (B,T,H,W,C)
-    labels=None, # Class names, in the wanted order, such as table.labels; None is the model's own
+    labels=None, # The model's class names in the wanted order; None, or names of other classes: its own order
 )->torch.Tensor: # float32 (B,K), on the CPU
     "What the model says of clips, in its own precision and place; raise where that is no number."
     w = next(model.parameters())
     scores = model(model.spec.to_model(clips.to(w.device)).to(w.dtype)).float().cpu()
     if not torch.isfinite(scores).all(): raise DataError("the model's scores are not finite; its weights are broken. Did training diverge?")
-    order = None if labels is None else match_labels(getattr(model, 'labels', None), labels, warn=False)
+    own = getattr(model, 'labels', None)
+    if labels is None or own is None or sorted(own) != sorted(labels): return scores      # or clips of foreign classes
+    order = match_labels(own, labels, warn=False)
     return scores if order is None else scores[:,order]
 
 # %% ../nbs/41_evaluate.ipynb #predict-probs
