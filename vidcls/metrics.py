@@ -286,13 +286,14 @@ def interval_note(
     rare = right != _right('other', other, len(right)) if other is not None else right == (right.mean() < .5)
     worth, of_rare = group_worth(groups), group_worth(groups, rare)
     if other is None and groups.max()+1 == len(right): return ''                 # Wilson's own, good for any n
-    if worth < ENOUGH_GROUPS: said.append(f'the clips are worth {_counted(worth)}')
+    if worth < ENOUGH_GROUPS: said.append(f"only {_counted(worth)} independent group{'s'*(worth >= 1.05)}")
     if of_rare < (ENOUGH_RARE if other is None else 2*ENOUGH_RARE):
-        what = 'the models differ' if other is not None else 'there are mistakes' if right.mean() >= .5 else 'there are right answers'
-        said.append(f'{what} in {_counted(of_rare)}')
-    return f"{'a rough guess' if other is not None else 'wide on purpose'}: {' and '.join(said)}" if said else ''
+        what = 'differences' if other is not None else 'mistakes' if right.mean() >= .5 else 'right answers'
+        where = 'one group' if of_rare < 1.05 else f'{_counted(of_rare)} groups'
+        said.append(f'{what} in only {where}' if of_rare else f'no {what} observed')
+    return f"Interval is {'wide' if other is None else 'rough'}: {', '.join(said)}." if said else ''
 
-def _counted(groups): return 'no group' if groups == 0 else 'one group' if groups < 1.05 else f"{groups:.1f}".removesuffix('.0') + ' groups'
+def _counted(groups): return 'one' if groups < 1.05 else f'{groups:.1f}'.removesuffix('.0')
 
 # %% ../nbs/40_metrics.ipynb #mcnemar
 def mcnemar(
