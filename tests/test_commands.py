@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidcls.cli import in_words, span
+from vidcls.cli import in_words
+from vidcls.core import span
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.show import write_video
 

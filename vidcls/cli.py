@@ -201,11 +201,10 @@ def read_table(
     **more, # Further arguments of from_folder and from_csv: labels, split
 ): # A ClipTable
     "Read the table of a folder or of a CSV file."
-    from vidcls.data.datasets import from_csv, from_folder
+    from vidcls.data.datasets import as_table
     asked = dict(label='label', group=None, path_column='path', leaks='error', seed=0) | ({} if a is None else vars(a))
     named = {k: asked[k] for k in ('label', 'group', 'leaks', 'seed')}
-    read = from_csv if data.is_file() or data.suffix.lower() in ('.csv', '.tsv') else from_folder
-    return read(data, path=asked['path_column'], **named, **more)
+    return as_table(data, path=asked['path_column'], **named, **more)
 
 # %% ../nbs/54_cli.ipynb #cli-train
 Data = Annotated[Path, Argument(parser=as_path, metavar='DATA', help='Folder with one folder for each class (or with '
@@ -819,11 +818,10 @@ def cli_doctor(
 ):
     "Decode every clip once and say what is broken, there twice, or leaking; exit code 1 if there is an error."
     from vidcls.data.doctor import audit
-    table = read_table(data, SimpleNamespace(path_column=path_column, label=label, group=group, leaks='allow'))
-    found = audit(table, frames, workers, limit)
+    found = audit(data, frames, workers, limit, path=path_column, label=label, group=group)
     page = found.save(out)
     _say(f'{found!r}\n\n{page}: the same with pictures; {out}/clips.csv: the clips without errors, '
-         f'{len(found.repaired())} of {len(table)}')
+         f'{len(found.repaired())} of {len(found.table)}')
     if not found.ok: raise typer.Exit(1)
 
 # %% ../nbs/54_cli.ipynb #main
@@ -866,6 +864,7 @@ class _GoesOn:
 def main():
     "Entry point of the `vidcls` command."
     warnings.showwarning = _note
+    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors='backslashreplace')     # file names need not be UTF-8
     sys.stdout = out = _GoesOn(sys.stdout)
     try: app()
     except Exception as e:
