@@ -704,7 +704,7 @@ def test_a_worker_that_dies_outside_the_loader_is_named_too(clips, event, split)
     def noticed(run): raise dead
     with pytest.raises(WorkerError, match='pid 7.* is killed by signal: Killed; the worker processes were at: .*mp4') as e:
         fit(model, dls, epochs=1, callbacks=[At(event, noticed)], show=False)
-    named = re.search('were at: (.*?)[.] One', str(e.value))[1].split(', ')
+    named = re.search('were at: (.*?)[.] It was killed', str(e.value))[1].split(', ')
     assert set(named) <= set(map(str, getattr(dls, split).dataset.paths))
 
 def test_what_filled_the_memory_is_let_go(clips):
