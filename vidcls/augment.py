@@ -395,7 +395,6 @@ class Compose:
 
 PRESETS = {
     'light': lambda flip: [RandomResizedCrop((.8,1.)), *flip],
-    'colour': lambda flip: [RandomResizedCrop((.8,1.)), *flip, ColorJitter(.3, .3, .3, .05), Greyscale(p=.05)],
     'standard': lambda flip: [RandomResizedCrop((.5,1.)), *flip, ColorJitter(.3, .3, .3, .05), Greyscale(p=.05)],
     'strong': lambda flip: [RandomResizedCrop((.3,1.)), *flip, RandAugment(), RandomErasing(p=.25)],
     # Tong et al. 2022, fine-tuning, as in the code: run_class_finetuning.py; its ssv2.py has no mirror

@@ -151,7 +151,7 @@ CANDIDATES = {  # name: (model, its arguments, steps, rate, augmentation)
     'i3d_tiny 16 x 32, 500 steps':        ('i3d_tiny', dict(n_frames=16, size=32), 500, 2e-3, 'light'),
     'i3d_tiny 16 x 32, 1,000 steps':      ('i3d_tiny', dict(n_frames=16, size=32), 1000, 2e-3, 'light'),
     'i3d_tiny 16 x 48, 500 steps':        ('i3d_tiny', dict(n_frames=16, size=48), 500, 2e-3, 'light'),
-    'i3d_tiny 16 x 32, 500 steps, colour': ('i3d_tiny', dict(n_frames=16, size=32), 500, 2e-3, 'colour'),
+    'i3d_tiny 16 x 32, 500 steps, standard': ('i3d_tiny', dict(n_frames=16, size=32), 500, 2e-3, 'standard'),
 }
 CONTROLS = ('eight pictures, logistic regression', 'motion energy, logistic regression')
 
