@@ -510,7 +510,8 @@ class _Packets:
         self.places = np.array(places, np.int64).reshape(-1, 3)  # of packets that are not held
         self.key, self.one, self.spare, discard = (flags & k > 0 for k in (_KEY, _ONE, _SPARE, _DISCARD))
         self.shown = np.flatnonzero(~discard)
-        self.order = self.shown[np.argsort(self.pts[self.shown], kind='stable')]  # place in the file of each shown frame
+        # order: the place in the file of each shown frame
+        self.order = self.shown[np.argsort(self.pts[self.shown], kind='stable')]
 
     def __len__(self): return len(self.pts)
     def __iter__(self): return iter(self.held) if self.held is not None else self._again(0, len(self))
@@ -527,13 +528,14 @@ class _Packets:
     def groups(self, places):
         "(start, stop) of each group that holds one of these places; stop is behind the last of them."
         keys, places = np.flatnonzero(self.key), np.sort(places)
-        for a, b in zip(keys, [*keys[1:], len(self)]):
-            lo, hi = np.searchsorted(places, (a, b))
-            if hi > lo: yield int(a), int(places[hi-1])+1
+        first = np.searchsorted(places, np.append(keys, len(self))).tolist()          # of the places in each group
+        for a, lo, hi in zip(keys.tolist(), first, first[1:]):
+            if hi > lo: yield a, int(places[hi-1])+1
 
     def run(self, start, stop, leave):
         "Packets from start to stop, without those that `leave` marks."
         found = self._again(start, stop) if self.held is None else self.held[start:stop]
+        if not leave.any(): return found
         kept = (p for p,out in zip(found, leave.tolist()) if not out)
         return kept if self.held is None else list(kept)
 
@@ -714,7 +716,8 @@ def read(
     wanted = self._check_idxs(np.unique(idxs) if idxs.ndim == 1 else idxs)
     self._turn = None
     frames = self._within(lambda: [self._sized(f, size) for f in self._one_by_one(wanted)])
-    if len({f.shape for f in frames}) > 1: raise VideoReadError(self.name, "changes its frame size; convert it again")
+    if len({f.shape for f in frames}) > 1:
+        raise VideoReadError(self.name, "changes its frame size; convert it again")
     return np.stack([frames[i] for i in np.searchsorted(wanted, idxs)])
 
 @patch
@@ -741,7 +744,8 @@ def frames(
 ): # Iterator of uint8 (H,W,3), RGB, upright
     "The same frames one by one; the time limit holds for each few of them."
     idxs = self._check_idxs(np.arange(self.n_frames) if idxs is None else np.asarray(idxs))
-    if (np.diff(idxs) <= 0).any(): raise ArgumentError("idxs must ascend without repetitions; `read` takes any order.")
+    if (np.diff(idxs) <= 0).any():
+        raise ArgumentError("idxs must ascend without repetitions; `read` takes any order.")
     n, turn, few = 0, object(), max(1, 2**20 // (3*self._context.width*self._context.height))
     def get(got):
         nonlocal way
@@ -851,13 +855,13 @@ class VideoPart:
 def _planned(self:Video, wanted):
     "The wanted frames of a safe file: only the groups, and in them only the packets, that they need."
     p = self._packets
-    places, shown = p.order[wanted], np.zeros(len(p), bool)
-    shown[p.shown] = True
+    places, hidden = p.order[wanted], np.ones(len(p), bool)
+    hidden[p.shown] = False
     for start, stop in p.groups(places):
         need = places[(places >= start) & (places < stop)]
         leave = p.spare[start:stop].copy()
         leave[need-start] = False
-        due = iter(np.sort(p.pts[start:stop][shown[start:stop] & ~leave]).tolist())      # what must come
+        due = iter(np.sort(p.pts[start:stop][~(hidden[start:stop] | leave)]).tolist())    # what must come
         left = iter(p.pts[need].tolist())
         target = next(left)
         with closing(self._decode(p.run(start, stop, leave))) as frames:
@@ -916,7 +920,8 @@ def _middle(image):
     return image[y:y+most, x:x+most]
 
 # %% ../../nbs/03_data.decode.ipynb #read-decord
-JUMPABLE = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'avi')  # containers in which decord and torchcodec may jump
+# containers in which decord and torchcodec may jump
+JUMPABLE = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'avi')
 
 @patch
 def _jumpable(self:Video):
