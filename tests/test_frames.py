@@ -209,7 +209,7 @@ def test_a_plan_that_fails_becomes_a_forward_decode(tmp_path, monkeypatch):
     "Should a codec hide pictures in a way that we do not know, a sound file is not called damaged."
     plain = encode(tmp_path/'plain.webm', 'libvpx', numbered(60), g=25, qmin=2, qmax=10, b='2M', auto_alt_ref=0)
     path = remux(plain, tmp_path/'h.webm', lambda i, d, pts: [(bytes([d[0] & ~16])+d[1:] if i == 40 else d, pts)])
-    monkeypatch.setitem(decode.COUNTED, 'vp8', lambda extra, has_b: lambda data: decode.ONE)
+    monkeypatch.setitem(decode.PLANNED, 'vp8', lambda extra, has_b: lambda data: decode._ONE)
     truth = full(path)
     with Video(path) as v:
         assert v.safe_seek and v.n_frames == 60
