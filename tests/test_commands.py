@@ -147,7 +147,7 @@ def test_small_things():
     assert [span(s) for s in (.2, 30, 200, 7200)] == ['1 s', '30 s', '3 min', '2.0 h']
     assert in_words("set short='repeat', or on_error='skip'; leaks='allow'") == (
         'set --short repeat, or --on-error skip; --leaks allow')
-    assert in_words("a group in two splits (n_frames=16, kind='x')") == "a group in two splits (--frames 16, kind='x')"
+    assert in_words("a group in two splits (n_frames=16, shape=(2, 3))") == "a group in two splits (--frames 16, shape=(2, 3))"
 
 
 def test_a_home_folder_is_understood(place, tmp_path):

@@ -75,7 +75,7 @@ def _document_class(cls, node, notes):
     if '__init__' in own: _write(cls, own['__init__'], notes)
     elif any('dataclass' in ast.unparse(d) for d in node.decorator_list): _write(cls, node, notes)
     for name,method in own.items():
-        if not name.startswith('_'): _write(vars(cls)[name], method, notes)
+        if not name.startswith('_'): _write(vars(cls).get(name), method, notes)
 
 def _write(found, node, notes):
     "Give a function, method or class its longer docstring; what has none, or can't be written, stays as it is."
