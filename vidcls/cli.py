@@ -10,7 +10,8 @@ __all__ = ['HELP', 'app', 'Data', 'Label', 'Group', 'PathColumn', 'Leaks', 'OnEr
            'cli_download', 'cli_shard', 'cli_benchmark_loader', 'cli_benchmark_step', 'cli_benchmark_inference',
            'cli_benchmark_views', 'cli_benchmark_models', 'cli_benchmark_fit', 'cli_benchmark_techniques',
            'cli_benchmark_time', 'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_distill',
-           'cli_benchmark_curriculum', 'cli_benchmark_stages', 'cli_benchmark_real', 'cli_doctor', 'in_words', 'main']
+           'cli_benchmark_curriculum', 'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults',
+           'cli_doctor', 'in_words', 'main']
 
 # %% ../nbs/54_cli.ipynb #import-sys
 import contextlib, json, os, re, sys, warnings
@@ -805,6 +806,17 @@ def cli_benchmark_real(
     "Real clips, from scratch and from ImageNet, judged on people never seen: an hour without a GPU."
     from vidcls.benchmark_real import benchmark_real, real_table
     _say(real_table(benchmark_real(data, out, k=folds)).round(3).to_string(index=False))
+
+@bench.command('defaults')
+def cli_benchmark_defaults(
+    data: Annotated[Path, Argument(parser=as_path, metavar='DATA', help="Folder of the sets that the page 'Real clips' describes.")],
+    out: Runs = 'runs/defaults',
+    seed: Annotated[int, Option(help='Of folds, weights and order.', min=0)] = 0,
+):
+    "What `vidcls train` should do by default: candidates on real and made clips, with controls; an hour on two cores."
+    from vidcls.benchmark_real import compare_defaults, defaults_table
+    compare_defaults(data, out, seed=seed)
+    _say(defaults_table(out, seed).round(3).to_string(index=False))
 
 # %% ../nbs/54_cli.ipynb #cli-doctor
 @app.command('doctor')
