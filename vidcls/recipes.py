@@ -205,7 +205,7 @@ def training_time(
 # %% ../nbs/38_recipes.ipynb #trainingplan
 DEFAULT = dict(
     model='i3d_tiny', arguments=dict(n_frames=16, size=32), bs=16, steps=500,
-    fit=dict(lr=2e-3, wd=.05, smoothing=.1, clip=1., patience=None), augment='light',
+    fit=dict(lr=2e-3, wd=.05, smoothing=.1, clip=1., patience=None), augment='standard',
     least_epochs=10,                            # a large set is seen at least this often, however many steps that takes
     folds=3, few_clips=500,                     # below this number of clips, the recipe is judged by folds as well
     record='benchmarks/defaults',
