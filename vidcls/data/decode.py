@@ -426,11 +426,12 @@ def crop_frame(
     size:int, # Height and width of the result, >= 1
     flip:bool=False, # Mirror left and right?
     out:np.ndarray|None=None, # uint8 (size,size,C), contiguous, to write into; None makes one
+    short:int|None=None, # Where box is None: pixels of the short side before the middle is cut, >= size; None: size
 )->np.ndarray: # uint8 (size,size,C)
     "Cut a box out of a frame, scaled to a square."
     import cv2
     if box is None:
-        part = resize_short(image, size)
+        part = resize_short(image, short or size)
         y, x = (part.shape[0]-size)//2, (part.shape[1]-size)//2
         part = part[y:y+size, x:x+size]
     else:

@@ -258,6 +258,6 @@ def adapt(self:Swin3d,
     state:dict, # Tensors by torchvision's or the authors' names
 )->dict: # Tensors by our names
     "Translate names, and leave out the rows of the tables, which are computed here."
-    state = {k.removeprefix('backbone.'): v for k,v in state.items() if not k.endswith('relative_position_index')}
+    state = {k: v for k,v in state.items() if not k.endswith('relative_position_index')}
     for naming in _names(len(self.stages)): state = naming.to_ours(state)
     return state
