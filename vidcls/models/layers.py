@@ -45,6 +45,7 @@ def sine_table(
 )->torch.Tensor: # float32 (1,N,D) in [-1,1]; sine at even entries, cosine at odd ones
     "The fixed table of positions that is added to the tokens; it is not learned."
     check_at_least('n', n, 1); check_at_least('dim', dim, 1)
+    if n*dim > 2**28: raise ArgumentError(f"n={n} and dim={dim}: a table of {n*dim/1e9:.3g} thousand million numbers; accepted: at most 0.27.")
     if torch.get_default_device().type == 'meta': return torch.empty(1, n, dim)      # no numbers are wanted
     entry = np.arange(dim)
     angle = np.arange(n)[:,None] / 10000 ** (entry//2*2 / dim)         # (N,D), float64: angles reach 1567

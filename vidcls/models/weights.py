@@ -80,7 +80,8 @@ def read_weights(
 def _unpickled(path):
     "Load a pickle of tensors and plain values; anything else in it is refused by its name."
     try:
-        with torch.serialization.safe_globals(_PLAIN): return torch.load(path, map_location='cpu', weights_only=True)
+        with open(path, 'rb') as f, torch.serialization.safe_globals(_PLAIN):                  # a file, not its name: torch goes by suffixes
+            return torch.load(f, map_location='cpu', weights_only=True)
     except UnpicklingError as e:
         if not (m := re.search(r'GLOBAL ([\w.]+)', str(e))) and 'nsupported' not in str(e): raise
         raise CheckpointError(

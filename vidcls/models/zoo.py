@@ -300,7 +300,7 @@ def _saved_arguments(name, saved, where):
         raise CheckpointError(f"{where}: its config.json has {odd[0]!r} among the arguments of the model; vidcls writes no such config.")
     try: spec = ClipSpec.from_dict(saved['spec'])
     except (ArgumentError, TypeError, ValueError) as e: raise CheckpointError(f"{where}: its config.json has no spec of clips ({e}).") from e
-    if spec.n_frames*spec.size**2 > 2**27:
+    if max(spec.n_frames, spec.size) > 4096 or spec.n_frames*spec.size**2 > 2**27:
         raise CheckpointError(f"{where}: its config.json asks for clips of {spec.n_frames} frames of {spec.size}²; the config is damaged.")
     return spec.to_dict() | saved['arguments']
 
