@@ -76,7 +76,9 @@ def check_choice(
     from difflib import get_close_matches
     near = get_close_matches(str(value), [str(c) for c in choices], 1)
     hint = f" Did you mean {near[0]!r}?" if near else ''
-    raise ArgumentError(f"{name}={value!r}; accepted: {', '.join(repr(c) for c in choices)}.{hint}")
+    accepted = ', '.join(repr(c) for c in choices)
+    if hint and len(choices) > 12: raise ArgumentError(f"{name}={value!r}.{hint} Accepted: {accepted}.")     # not behind a long list
+    raise ArgumentError(f"{name}={value!r}; accepted: {accepted}.{hint}")
 
 # %% ../nbs/00_core.ipynb #check-at-least
 def check_at_least(
@@ -165,8 +167,14 @@ class ClipSpec:
     mean:tuple = (0.485, 0.456, 0.406) # Per channel, of values in [0,1]; mean and std of 0.5 give the range [-1,1]
     std:tuple = (0.229, 0.224, 0.225) # Per channel, > 0
     channels:str = 'RGB' # Channel order that the weights know: 'RGB' or 'BGR'
+    resize:int|None = None # Pixels of the short side before the middle is cropped, >= size; None: size, so that all of it is seen
 
     def __post_init__(self): self._check()
+
+    @property
+    def short_px(self)->int:
+        "Pixels of the short side of a frame before a square of `size` is cut from its middle."
+        return self.resize or self.size
 
     @property
     def drawn(self)->bool:
@@ -186,6 +194,7 @@ class ClipSpec:
 
     def _check(self):
         for n in ('n_frames', 'size', 'stride'): object.__setattr__(self, n, check_whole(n, getattr(self, n)))
+        if self.resize is not None and check_whole('resize', self.resize, self.size) == self.size: object.__setattr__(self, 'resize', None)
         check_choice('sampling', self.sampling, SAMPLINGS)
         if (self.sampling == 'time') != (self.step_s is not None):
             raise ArgumentError(f"sampling={self.sampling!r} with step_s={self.step_s}; "
@@ -215,6 +224,8 @@ def with_(
 )->ClipSpec: # A changed copy
     "The same spec with some fields changed."
     for n in changes: check_choice('field', n, [f.name for f in fields(self)])
+    if self.resize and 'size' in changes and 'resize' not in changes:    # the same part of the frame as before
+        changes['resize'] = round(self.resize*check_whole('size', changes['size'])/self.size)
     return replace(self, **changes)
 
 # %% ../nbs/00_core.ipynb #to-model
@@ -270,7 +281,8 @@ def check_same(
 @patch
 def to_dict(self:ClipSpec)->dict: # JSON-ready
     "The spec as a plain dictionary."
-    return {k: list(v) if isinstance(v, tuple) else v for k,v in asdict(self).items()}
+    kept = {k: v for k,v in asdict(self).items() if k != 'resize' or v is not None}         # most specs have none
+    return {k: list(v) if isinstance(v, tuple) else v for k,v in kept.items()}
 
 # %% ../nbs/00_core.ipynb #seed-everything
 def seed_everything(

@@ -342,7 +342,7 @@ def load_views(
             if squares is None:
                 boxes = [b for c in range(views.crops) for b in _boxes(*frame.shape[:2], views, c)]
                 squares = np.empty((len(boxes), len(wanted), S, S, 3), np.uint8)
-            for b,box in enumerate(boxes): crop_frame(frame, box, S, out=squares[b,n])
+            for b,box in enumerate(boxes): crop_frame(frame, box, S, out=squares[b,n], short=spec.short_px)
     out = np.stack([sq[[at[int(i)] for i in clip]] for clip in idxs for sq in squares])
     return np.concatenate([out, out[:,:,:,::-1]]) if views.flip else out
 

@@ -137,14 +137,14 @@ class FrameCache:
         folder, # Where; made if missing. One folder serves several specs
         spec:ClipSpec, # Says which frames are needed
         format:str='jpeg', # One of CACHE_FORMATS
-        short:int|None=None, # Short side of the stored frames in pixels; None takes spec.size
+        short:int|None=None, # Short side of the stored frames in pixels; None takes what the spec crops from
         quality:int=90, # Of JPEG, 1 to 100
         max_gb:float=20., # Largest size of the data files of this format and spec; clips beyond it come from their source
     ):
         check_choice('format', format, CACHE_FORMATS); check_at_least('max_gb', max_gb, 0)
         if format == 'jpeg': _need_simplejpeg()
         if not 1 <= check_whole('quality', quality) <= 100: raise ArgumentError(f"quality={quality}; accepted: 1 to 100.")
-        self.short = check_whole('short', spec.size if short is None else short)
+        self.short = check_whole('short', spec.short_px if short is None else short)
         self.spec, self.format, self.quality, self.max_gb = spec, format, quality, max_gb
         settings = _settings(spec, format, self.short, quality)
         self.folder = Path(folder)/_folder_name(settings)

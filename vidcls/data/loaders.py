@@ -60,7 +60,7 @@ def _cut(frames, spec, rng, crop, mirror, out):
     box = None
     for i, frame in enumerate(frames):
         if i == 0 and crop != 'center' and rng is not None: box = crop_box(*frame.shape[:2], crop, rng)
-        crop_frame(frame, box, spec.size, mirror, out=out[i])
+        crop_frame(frame, box, spec.size, mirror, out=out[i], short=spec.short_px)
     return out
 
 # %% ../../nbs/08_data.loaders.ipynb #center-crop
@@ -82,7 +82,7 @@ def clip_from_frames(
     "Frames in memory as the clip that `spec` asks for."
     frames = check_clip(frames)
     chosen = frames[sample_idxs(len(frames), spec)]
-    return center_crop(np.stack([resize_short(f, spec.size) for f in chosen]), spec.size)
+    return center_crop(np.stack([resize_short(f, spec.short_px) for f in chosen]), spec.size)
 
 # %% ../../nbs/08_data.loaders.ipynb #clipdataset
 ON_ERROR = ('raise', 'skip')

@@ -106,7 +106,9 @@ def inflate(
     "Make a network of images into one of clips that says the same of a clip in which nothing moves."
     if not isinstance(net, nn.Module) or next(net.parameters(), None) is None:
         raise ArgumentError(f"net is a {type(net).__name__}{' without weights' if isinstance(net, nn.Module) else ''}; accepted: a network of images.")
-    if (dtype := next(net.parameters()).dtype).itemsize < 4: return inflate(copy.deepcopy(net).float(), depth, check).to(dtype)      # a third is no number of half precision
+    dtype = next(net.parameters()).dtype
+    if dtype.itemsize < 4:                                               # half precision would round each weight once more when it is divided
+        return inflate(copy.deepcopy(net).float(), depth, check).to(dtype)
     depth, deep, made = depth or (lambda name, conv: conv.kernel_size[0]), copy.deepcopy(net), {}
     for name, m in net.named_modules(remove_duplicate=False):
         kind = next((k for k in _DEEP if isinstance(m, k)), None)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TubeletEmbed', 'sine_table', 'resize_table', 'Attention', 'Mlp', 'check_chance', 'check_wholes', 'DropPath', 'Block',
-           'drop_path_rates', 'without_insides', 'start_weights', 'new_head', 'VideoModel', 'check_spec', 'build_model',
-           'Naming']
+           'drop_path_rates', 'without_insides', 'start_weights', 'new_head', 'VideoModel', 'check_spec',
+           'check_argument', 'build_model', 'Naming']
 
 # %% ../../nbs/20_models.layers.ipynb #import-numpy-as-np
 import re
@@ -45,6 +45,8 @@ def sine_table(
 )->torch.Tensor: # float32 (1,N,D) in [-1,1]; sine at even entries, cosine at odd ones
     "The fixed table of positions that is added to the tokens; it is not learned."
     check_at_least('n', n, 1); check_at_least('dim', dim, 1)
+    if n*dim > 2**28: raise ArgumentError(f"n={n} and dim={dim}: a table of {n*dim/1e9:.3g} thousand million numbers; accepted: at most 0.27.")
+    if torch.get_default_device().type == 'meta': return torch.empty(1, n, dim)      # no numbers are wanted
     entry = np.arange(dim)
     angle = np.arange(n)[:,None] / 10000 ** (entry//2*2 / dim)         # (N,D), float64: angles reach 1567
     return torch.tensor(np.where(entry%2, np.cos(angle), np.sin(angle)), dtype=torch.float32)[None]
@@ -236,8 +238,21 @@ class VideoModel(nn.Module):
 
     @property
     def n_classes(self)->int:
-        "Classes K that the head tells apart."
+        "Number of classes K of the head."
         return self.head.out_features
+
+    @property
+    def num_features(self)->int:
+        "Number of features D that the head sees."
+        return self.head.in_features
+
+    @property
+    def labels(self)->list|None:
+        "Names of the classes, where they are known. They belong to the head, and go with it."
+        return getattr(self.head, 'labels', None)
+
+    @labels.setter
+    def labels(self, names): self.head.labels = names
 
     def forward(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
@@ -249,7 +264,6 @@ class VideoModel(nn.Module):
         n_classes:int, # K, >= 2
     ):
         "Replace the head by a fresh one; the rest keeps its weights, and the names of the classes are forgotten."
-        self.__dict__.pop('labels', None)
         self.head = new_head(self.head.in_features, n_classes, self.head_init_scale).to(self.head.weight)
 
     def get_classifier(self)->nn.Linear:
@@ -304,6 +318,32 @@ def check_clips(self:VideoModel,
     raise SpecMismatchError(f"expected float (B, 3, {T}, {S}, {S}), got {str(x.dtype)[6:]} {tuple(x.shape)}. {hint}")
 
 # %% ../../nbs/20_models.layers.ipynb #build-model
+_ELSEWHERE = {word: here for here,words in dict(
+    n_classes='num_classes num_labels nb_classes classes', size='img_size image_size input_size crop_size resolution',
+    n_frames='num_frames frames clip_len frames_per_clip T all_frames', dropout='drop_rate drop head_dropout fc_drop_rate dropout_rate',
+    drop_path='drop_path_rate drop_path_prob stochastic_depth_prob', patch='patch_size', tubelet='tubelet_size', dim='embed_dim hidden_size',
+    depth='num_layers num_hidden_layers', heads='num_heads num_attention_heads', spec='clip_spec', pretrained='weights checkpoint_path checkpoint',
+    head_init_scale='init_scale', sampling='frame_sampling', stride='frame_stride sampling_rate').items() for word in words.split()}
+_NOT_HERE = dict.fromkeys(('in_chans', 'in_channels', 'num_channels', 'channels_in'), "clips have 3 channels here; repeat a grey channel three times") | {
+    'global_pool': "model.forward_features gives the features before they are pooled", 'features_only': "model.forward_features gives the features",
+    'device': "move the model afterwards, by model.to(device)", 'dtype': "convert the model afterwards, by model.to(dtype)",
+    'attn_drop_rate': "attention has no dropout here; drop_path and dropout are what the papers use"}
+
+def check_argument(
+    name:str, # What was given
+    accepted, # Names that are accepted
+    where:str, # What it was given to, for the message
+)->str: # The same
+    "Raise `ArgumentError` unless the name of an argument is accepted; names that other libraries use get the word that is used here."
+    accepted = list(accepted)
+    if name in accepted: return name
+    if here := _ELSEWHERE.get(name):
+        known = here in accepted or here == 'pretrained'
+        said = f"Did you mean {here!r}?" if known else f"Here that is {here!r}, which {where} does not have."
+        raise ArgumentError(f"argument={name!r}. {said} {where} accepts {', '.join(accepted)}.")
+    if name in _NOT_HERE: raise ArgumentError(f"argument={name!r}: {_NOT_HERE[name]}. {where} accepts {', '.join(accepted)}.")
+    return check_choice('argument', name, accepted)
+
 def build_model(
     cls, # A VideoModel class: cls(spec, n_classes, **arguments)
     size:dict, # Its arguments that make the size
@@ -315,7 +355,7 @@ def build_model(
     "A model of one size, each override sent to the spec or to the network."
     of_spec = [f.name for f in fields(ClipSpec)]
     of_net = [n for n in signature(cls).parameters if n not in ('spec', 'n_classes')]
-    for name in overrides: check_choice('argument', name, of_net + of_spec)
+    for name in overrides: check_argument(name, ['n_classes', *of_net, *of_spec, 'spec'], cls.__name__)
     spec = check_spec(base if spec is None else spec).with_(**{k:v for k,v in overrides.items() if k in of_spec})
     return cls(spec, n_classes, **size | {k:v for k,v in overrides.items() if k in of_net})
 

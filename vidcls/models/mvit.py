@@ -91,7 +91,7 @@ class PoolAttention(nn.Module):
         qkv = self.qkv(x).unflatten(2, (3,self.heads,-1)).permute(2,0,3,1,4)              # (3,B,h,1+N,d)
         q,k,v = (pool(t, self.grid) for pool,t in zip((self.pool_q, self.pool_k, self.pool_v), qkv))
         wide_q = torch.cat([q*q.shape[-1]**-.5, self.additions(q)], -1)                   # (B,h,1+N',d+H+W+T)
-        wide_k = torch.cat([k, self.places.to(k.dtype).expand(*k.shape[:2],-1,-1)], -1)
+        wide_k = F.pad(k, (0, self.places.shape[1])) + F.pad(self.places, (k.shape[-1], 0)).to(k.dtype)      # side by side, for any batch
         wide_v = F.pad(v, (0, wide_k.shape[-1]-v.shape[-1]))                              # fast kernels want equal widths
         found = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.)[...,:v.shape[-1]]
         found = found + F.pad(q[:,:,1:], (0,0,1,0))                                       # residual pooling

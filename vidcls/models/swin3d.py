@@ -111,13 +111,14 @@ class WindowAttention(nn.Module):
         x, # (B,nW,N,D)
     ): # The same shape
         "Attention in each window."
-        B,nW,N,D = x.shape
+        nW = x.shape[1]
         bias = self.bias_table[self.rows].permute(2,0,1)                         # (h,N,N)
         q,k,v = self.qkv(x).unflatten(3, (3,self.heads,-1)).permute(3,0,1,4,2,5) # each (B,nW,h,N,d)
         if self.mask is None: lead, bias = (0,1), bias[None]                     # windows are a long batch,
         else: lead, bias = (1,2), (bias + self.mask[:,None]).flatten(0,1)[None]  # or, having masks of their own, heads
         q,k,v = (y.flatten(*lead) for y in (q,k,v))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)).reshape(B,nW,self.heads,N,D//self.heads)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        y = y.unflatten(0, (-1,nW)) if self.mask is None else y.unflatten(1, (nW,self.heads))      # (B,nW,h,N,d); B stays free in exports
         return self.proj(y.transpose(2,3).flatten(3))
 
 # %% ../../nbs/25_models.swin3d.ipynb #patchmerge
@@ -258,6 +259,6 @@ def adapt(self:Swin3d,
     state:dict, # Tensors by torchvision's or the authors' names
 )->dict: # Tensors by our names
     "Translate names, and leave out the rows of the tables, which are computed here."
-    state = {k.removeprefix('backbone.'): v for k,v in state.items() if not k.endswith('relative_position_index')}
+    state = {k: v for k,v in state.items() if not k.endswith('relative_position_index')}
     for naming in _names(len(self.stages)): state = naming.to_ours(state)
     return state

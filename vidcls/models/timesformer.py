@@ -167,6 +167,8 @@ def adapt(self:TimeSformer,
     state:dict, # Tensors by the authors' or transformers' names, or those of a vision transformer for images
 )->dict: # Tensors by our names, with tables for this model's clips
     "Translate names; start time where an image model has none; resize tables by the authors' rule, nearest neighbour."
+    alone = ('embeddings.', 'encoder.layer.', 'layernorm.')              # transformers' encoder in a folder of its own
+    state = {f'timesformer.{k}' if k.startswith(alone) else k: v for k,v in state.items()}
     state = self._with_time(_THEIRS.to_ours(state))
     def resize(name, first, old, new):
         if name not in state or state[name].shape[1] == getattr(self, name).shape[1]: return
