@@ -27,12 +27,12 @@ from .data.decode import Video, crop_frame
 from .data.loaders import check_failed, clip_bytes
 from .data.sampling import (i3d_idxs, mvit_test_idxs, sample_idxs, slowfast_idxs, ssv2_test_idxs, swin_test_idxs,
                                   videomae_test_idxs, view_idxs)
-from .metrics import (bootstrap_interval, brier, cluster_wilson, confusion, ece, interval_note, macro_f1, mcnemar,
+from .metrics import (bootstrap_interval, brier, cluster_wilson, confusion, ece, interval_note, macro_f1, matrix_size, mcnemar,
                             mean_class_accuracy, most_confused, nll, paired_difference, per_class, plot_confusion,
                             topk_accuracy)
 from .models.ensemble import average_scores
 from .optimizations import _free_gb
-from .show import contact_sheet, new_figure
+from .show import contact_sheet, figure_names, new_figure
 from .train import is_out_of_memory, leave_at_exit
 
 # %% ../nbs/41_evaluate.ipynb #evalrecord
@@ -587,8 +587,7 @@ def confusion_figure(
     rec:EvalRecord, # Of any split
 ): # matplotlib Figure
     "The confusion matrix of a record, with the number and its interval as the title."
-    K = len(rec.labels)
-    fig = new_figure(figsize=(max(3, .6*K+1),)*2, dpi=72)
+    fig = new_figure(figsize=matrix_size(figure_names(rec.labels)[0]), dpi=100)
     ax = plot_confusion(np.array(rec.confusion), rec.labels, ax=fig.subplots())
     lo, hi = rec.interval
     ax.set_title(f'{rec.video_top1:.1%} [{lo:.1%}, {hi:.1%}], n={rec.n_evaluated}', fontsize=10)

@@ -894,12 +894,12 @@ def crop_frame(
     size:int, # Height and width of the result, >= 1
     flip:bool=False, # Mirror left and right?
     out:np.ndarray|None=None, # uint8 (size,size,C), contiguous, to write into; None makes one
-    short:int|None=None, # Where box is None: pixels of the short side before the middle is cut, >= size; None: size
+    short:int|None=None, # With box None: pixels of the short side before the middle is cut, >= size
 )->np.ndarray: # uint8 (size,size,C)
     "Cut a box out of a frame, scaled to a square."
     import cv2
     if box is None:
-        part = resize_short(image, short or size)
+        part = resize_short(_middle(image), short or size)
         y, x = (part.shape[0]-size)//2, (part.shape[1]-size)//2
         part = part[y:y+size, x:x+size]
     else:
@@ -912,6 +912,13 @@ def crop_frame(
         cv2.resize(part, (size, size), dst=out, interpolation=how)
         if flip: cv2.flip(out, 1, dst=out)
     return out
+
+def _middle(image):
+    "Of a very long strip the middle, so that scaling its short side does not need a gigabyte."
+    h, w = image.shape[:2]
+    most = 8*min(h, w)
+    y, x = max(0, (h-most)//2), max(0, (w-most)//2)
+    return image[y:y+most, x:x+most]
 
 # %% ../../nbs/03_data.decode.ipynb #read-decord
 # containers in which decord and torchcodec may jump
