@@ -187,7 +187,7 @@ def test_a_record_has_its_tables_and_pictures(table):
     rec = evaluate(m, loaders(table, m.spec, bs=8).test, show=False)
     assert len(rec.top_losses(None)) == rec.n_evaluated and list(rec.class_table().index)
     fig = rec.plot_confusion()
-    assert fig.get_size_inches()[0]*fig.dpi >= 300
+    assert fig.get_size_inches()[0]*fig.dpi >= 600
     assert rec.verdict in repr(rec) and 'optimistic' not in repr(rec)
     assert 'chosen on these clips: optimistic' in repr(evaluate(m, loaders(table, m.spec, bs=8).valid, show=False, optimistic=True))
 
