@@ -261,6 +261,8 @@ def _named(model, name, overrides):
     model.name, model.arguments = name, {k:v for k,v in overrides.items() if k not in of_spec}
     return model
 
+_IN_PACKAGES = ('efficientnet_lite0_inflated',)                          # weights that a package brings
+
 def _where_from(name):
     "Words for where weights of a model can be had."
     ids = dict(videomae_base='MCG-NJU/videomae-base-finetuned-kinetics', timesformer_base='facebook/timesformer-base-finetuned-k400')
@@ -480,7 +482,6 @@ def citation(
     "Whom to cite for a model."
     return _family(check_choice('name', name, list_models()))[1]
 
-_IN_PACKAGES = ('efficientnet_lite0_inflated',)                          # weights that a package brings
 def _family(name): return _FAMILIES.get(name.split('_')[0], ('', ''))
 def _short(cited): return m[0] if (m := re.search(r'arXiv [\d.]+\d|CVPR \d+', cited)) else ''
 
