@@ -125,6 +125,7 @@ def keep_training(
 
 # %% ../nbs/54_cli.ipynb #say
 def _is_main(): return os.environ.get('RANK', '0') == '0'      # of the processes that a launcher started
+def _together(): return int(os.environ.get('WORLD_SIZE', 1)) > 1
 
 def _say(text=''):
     if _is_main(): typer.echo(text)
@@ -219,11 +220,15 @@ OnError = Annotated[str, Option(help="A clip that can't be read: 'raise', or 'sk
 Device = Annotated[Optional[str], Option(help="'cpu', 'cuda', 'cuda:1', 'mps'; default: the best there is.")]
 Overwrite = Annotated[bool, Option('--overwrite', help='Replace what an earlier run has kept there.')]
 
-def a_folder(what): return Option(parser=as_path, metavar='FOLDER', help=what)
+def a_folder(
+    what:str, # What it is for
+): # An option
+    "Return an option that takes a folder."
+    return Option(parser=as_path, metavar='FOLDER', help=what)
 
 @app.command('train')
 def cli_train(
-    ctx: Context,
+    ctx: Context, # What was typed
     data: Annotated[Optional[Path], Argument(parser=as_path, metavar='DATA', help='Folder with one folder for each class '
                     '(or with a list of its clips, as clips.csv), or a CSV file. With --resume it is known.')] = None,
     out: Annotated[Optional[Path], a_folder('Folder for classifier, history and record; default: runs/train, or the next free '
@@ -353,17 +358,19 @@ def _run_folder(out, overwrite, data):
     import shutil
     from vidcls.core import ArgumentError
     from vidcls.predict import check_target
+    if out is None and _together(): out = Path('runs/train')       # processes on several machines can't agree on a number
     if out is None:
-        out = next(p for n in range(1, 10_000) if not _taken(p := Path('runs/train' if n == 1 else f'runs/train-{n}')))
-        if out.name != 'train' and _is_main(): _say(f'note: runs/train is kept as it is; this training goes to {out}.')
+        folders = (Path(f'runs/train-{n}' if n > 1 else 'runs/train') for n in range(1, 10_000))
+        out = next(p for p in folders if not _taken(p))
+        if out.name != 'train': _say(f'note: runs/train is kept as it is; this training goes to {out}.')
     if out.exists() and (data.resolve() == out.resolve() or out.resolve() in data.resolve().parents):
         raise ArgumentError(f'--out {out} is the folder of the clips, or above it; name another one.')
     check_target(out/'classifier')
-    if not _taken(out): return out
+    if not _is_main() or not _taken(out): return out
     if not overwrite:
         going_on = ' --resume goes on with it;' if (out/'checkpoints').exists() else ''
         raise ArgumentError(f'--out {out} holds an earlier training.{going_on} --overwrite replaces it; or name another folder.')
-    if _is_main(): shutil.rmtree(out/'checkpoints', ignore_errors=True)
+    shutil.rmtree(out/'checkpoints', ignore_errors=True)
     return out
 
 def _taken(out): return any((out/name).exists() for name in ('classifier', 'record.json', 'history.json', 'checkpoints', SETTINGS))
@@ -389,7 +396,7 @@ class Plan:
         self.steps = self.epochs*-(-clips//(self.bs*a.accum))
         same = dict(accum=a.accum, precision=a.precision, layer_decay=a.layer_decay, seed=a.seed, freeze=_frozen(a.freeze))
         self.fit |= dict(epochs=self.epochs) | same | {k: v for k,v in dict(lr=a.lr, patience=a.patience).items() if v is not None}
-        self.folds = plan.folds if a.folds is None else a.folds
+        self.folds = 0 if _together() else plan.folds if a.folds is None else a.folds
         self.measured = not a.resume and self.steps > 40
 
     def said(self,
@@ -408,7 +415,7 @@ class Plan:
         dls, # Its loaders
     )->Optional[float]: # None where it would take longer to measure than to train, or several processes share the work
         "Return how long training and judging will take, from a few measured steps."
-        if not self.measured or int(os.environ.get('WORLD_SIZE', 1)) > 1: return None
+        if not self.measured or _together(): return None
         from vidcls.optimizations import estimate
         known = {k: v for k,v in self.fit.items() if k not in ('lr', 'patience', 'epochs', 'freeze')}
         each = estimate(net, dls, self.epochs, steps=6, **known)
@@ -477,8 +484,8 @@ def _judge(table, net, dls, hist, plan, a):
     judged = by_folds or rec
     if judged.interval[0] > judged.chance: return
     _say('note: this classifier is not shown to be better than guessing. What helps, in this order: more clips, from more '
-         "people or places; more steps (--steps); a start from pre-trained weights (--pretrained). `vidcls doctor` looks for "
-         'faults in the clips.')
+         "people or places; more steps (--steps) or gentler changes (--augment light); a start from pre-trained weights "
+         '(--pretrained). `vidcls doctor` looks for faults in the clips.')
 
 def _by_folds(table, plan, a):
     "Judge the plan by folds: every clip once, by a model that has never seen its group."
@@ -497,7 +504,7 @@ Folder = Annotated[Path, Argument(parser=as_path, metavar='CLASSIFIER',
 
 @app.command('evaluate')
 def cli_evaluate(
-    ctx: Context,
+    ctx: Context, # What was typed
     classifier: Folder, data: Data,
     split: Annotated[Optional[str], Option(help="'train', 'valid', 'test', or 'all' clips. Default: 'test' where the data name it, "
                                                 'what `train` set aside where it drew it, else all clips.')] = None,

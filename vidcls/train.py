@@ -306,7 +306,7 @@ class Bars(Callback):
                 self.bar.postfix = self.comment(run)
             self.bar.update(run.done-self.bar.n)
 
-    def share(self, run):
+    def _share(self, run):
         "How much of the training that is left to do here has been done, in [0,1]."
         done, begun = run.epoch*run.n_batches + run.done, self.begun[1]
         return (done-begun)/max(1, run.epochs*run.n_batches - begun)
@@ -315,7 +315,7 @@ class Bars(Callback):
         run, # A Run
     )->str:
         "Return the time left of the whole training, in words."
-        part = self.share(run)
+        part = self._share(run)
         if not part: return 'time left not known yet'
         return f'{span((time.perf_counter()-self.begun[0])*(1-part)/part)} left in all'
 
@@ -332,14 +332,14 @@ class Bars(Callback):
     def after_train(self, run): self._close()
     def after_epoch(self, run):
         if not self.on: return
-        if self.master is None: return print(row_line(run.row, run.epochs) + self.rest(run), flush=True)
+        if self.master is None: return print(row_line(run.row, run.epochs) + self._rest(run), flush=True)
         if len(run.hist) == 1: self.master.write(list(run.row), table=True)
         self.master.write([f'{v:.4g}' if isinstance(v, float) else str(v) for v in run.row.values()], table=True)
         drawn = [k for k in ('train_loss', 'valid_loss') if run.row.get(k) is not None]
         self.master.update_graph([[run.hist['epoch'], run.hist[k]] for k in drawn], [1, run.epochs])
         self.master.update(run.epoch+1)
 
-    def rest(self, run):
+    def _rest(self, run):
         "What the line of an epoch says about time: the whole training after the first one, then what is left."
         part, gone = run.epoch+1 - self.begun[1]/run.n_batches, time.perf_counter()-self.begun[0]
         epochs = run.epochs - self.begun[1]/run.n_batches
