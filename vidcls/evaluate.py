@@ -102,6 +102,7 @@ class EvalRecord:
         n:int|None=20, # Rows; None: all
     )->pd.DataFrame: # path (and start and end), label, predicted, p_true, p_predicted, loss in nats; the worst first
         "The clips whose label surprised the model most."
+        _check_record(self)
         c = self.clips
         p = c[[f'p_{l}' for l in self.labels]].to_numpy(float)
         true = p[np.arange(len(c)), [self.labels.index(l) for l in c.label]]
@@ -112,6 +113,7 @@ class EvalRecord:
 
     def class_table(self)->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
         "How each class fares."
+        _check_record(self)
         conf = np.array(self.confusion)
         t = per_class(conf, self.labels)[['n','recall','precision','f1']]
         own = dict(list(self.clips.groupby('label')))
@@ -488,7 +490,7 @@ def evaluate(
                      dataset=table.name, split='+'.join(table.splits), model=getattr(model, 'name', type(model).__name__),
                      spec=model.spec.to_dict(), views=views.to_dict(), n_expected=len(table), seed=seed, clip_top1=by_view,
                      failures={names[i]: why for i,why in sorted(failures.items())}, dropped=dict(table.dropped),
-                     optimistic=bool(optimistic), cache=_lossy_cache(dl))
+                     optimistic=bool(optimistic), cache='' if each is not None else _lossy_cache(dl))     # views are cut from the files
 
 def _lossy_cache(dl):
     "The format of the cache through which clips come changed; '' where they come as the files have them."
@@ -599,7 +601,7 @@ def recompute_record(
     "A record of an older vidcls, brought up to date."
     _check_record(rec)
     kept = dict(dataset=rec.dataset, split=rec.split, model=rec.model, spec=rec.spec, views=rec.views, n_expected=rec.n_expected, seed=rec.seed,
-                failures=rec.failures, dropped=rec.dropped, clip_top1=rec.clip_top1)
+                failures=rec.failures, dropped=rec.dropped, clip_top1=rec.clip_top1, optimistic=rec.optimistic, cache=rec.cache)
     columns = _columns(rec)
     new = record_of(rec.clips.drop(columns=['predicted', *columns]), rec.clips[columns].to_numpy(float), rec.labels, **kept)
     if (differ := new.clips.predicted != rec.clips.predicted).any():
@@ -680,7 +682,8 @@ def combine(
     return record_of(first.clips.drop(columns=['predicted', *columns]), probs, first.labels, dataset=first.dataset, split=first.split,
                      model=' + '.join(r.model for r in records), spec={'members': [r.spec for r in records]}, views=first.views,
                      n_expected=first.n_expected, failures=first.failures, seed=seeds.pop() if len(seeds) == 1 else None,
-                     dropped=first.dropped)
+                     dropped=first.dropped, optimistic=any(r.optimistic for r in records),
+                     cache=' and '.join(sorted({r.cache for r in records} - {''})))
 
 def against_best(
     together:EvalRecord, # As combine gives it

@@ -14,7 +14,7 @@ import torch
 
 from .core import ArgumentError, DataError, LabelError, check_choice, check_whole, progress
 from .evaluate import check_asked, finite_scores
-from .metrics import cluster_wilson, paired_difference
+from .metrics import cluster_wilson, paired_difference, wilson
 from .show import new_figure
 
 # %% ../nbs/42_probes.ipynb #shuffled
@@ -67,8 +67,8 @@ class TimeReport:
             said = 'uses several frames' + ('' if missing else self._denied('but not their order', 'reversed', 'shuffled'))
         elif 'frozen' in t.index:
             said = f'one frame is enough, as far as {self.n} clips can tell'
-            if (worst := -t.d_low['frozen']) > SMALL: said = f'no loss seen on one frame, but {self.n} clips could miss one of {worst:.2f}'
-        elif (worst := -t.d_low.min()) > SMALL: said = f'no harm seen, but {self.n} clips could miss a loss of {worst:.2f}'
+            if (worst := self._missed('frozen')) > SMALL: said = f'no loss seen on one frame, but {self.n} clips could miss one of {worst:.2f}'
+        elif (worst := self._missed(*t.index.drop('as it is'))) > SMALL: said = f'no harm seen, but {self.n} clips could miss a loss of {worst:.2f}'
         else: said = 'what was asked does no harm'
         return said + (f" (not asked: {', '.join(missing)})" if missing else '')
 
@@ -79,11 +79,17 @@ class TimeReport:
         if high <= self.guess + SMALL: return f'knows nothing of these clips: not above {best}'
         return f'cannot be told: accuracy between {low:.2f} and {high:.2f}, and {best} gives {self.guess:.2f}'
 
+    def _missed(self, *names):
+        "The largest loss under these damages that the clips do not exclude; where none is seen, that of a share of 0 in n."
+        if not names: return 0.
+        low = self.table.d_low[list(names)].min()
+        return float(-low) if low < 0 else 1-wilson(self.n, self.n)[0]
+
     def _denied(self, words, *names):
         "That damages do no harm, where the clips could have shown one; '' where it was not asked."
         asked = [n for n in names if n in self.table.index]
         if not asked: return ''
-        worst = -self.table.d_low[asked].min()
+        worst = self._missed(*asked)
         return f', {words}' if worst <= SMALL else f'; of {" and ".join(asked)} clips a loss of {worst:.2f} could be missed'
 
     def __repr__(self):
