@@ -15,7 +15,7 @@ import pandas as pd
 
 from .core import ArgumentError, DataError, check_at_least
 from .evaluate import as_views, check_asked, clip_names, predict_views
-from .metrics import _class_idxs, _groups_for, _numbers, _right, cluster_wilson
+from .metrics import _class_idxs, _groups_for, _numbers, _right, cluster_wilson, group_worth
 from .show import new_figure
 
 # %% ../nbs/43_calibrate.ipynb #tempered
@@ -111,18 +111,20 @@ def pick_threshold(
         keep = sure >= curve.threshold[i]
         bound = 1 - cluster_wilson(right[keep], groups[keep], strict)[0]
         if bound <= error: best = i, bound                               # the last one that keeps the promise answers most
-    if best is None: raise DataError(_no_promise(curve, error, strict, len(sure)))
+    if best is None: raise DataError(_no_promise(curve, error, strict, groups))
     i, bound = best
     return dict(threshold=float(curve.threshold[i]), coverage=float(curve.coverage[i]), error=float(curve.error[i]), upper=float(bound))
 
 def _check_share(name, v):
     if not isinstance(v, (int, float, np.number)) or not 0 < v < 1: raise ArgumentError(f"{name}={v!r}; accepted: above 0 and below 1.")
 
-def _no_promise(curve, error, strict, n):
+def _no_promise(curve, error, strict, groups):
     from statistics import NormalDist
+    n, worth = len(groups), group_worth(groups)
+    few = '' if worth > n-.5 else f', which are worth {worth:.1f} independent ones'
     z2 = NormalDist().inv_cdf((1+strict)/2)**2
     need = math.ceil(z2*(1-error)/error)
-    return (f"error={error}: no threshold keeps it on these {n} clips (least seen error {curve.error.min():.3f}). Even without a mistake, "
+    return (f"error={error}: no threshold keeps it on these {n} clips{few} (least seen error {curve.error.min():.3f}). Even without a mistake, "
             f"it takes {need} independent clips to promise that; accept more errors, or judge more clips.")
 
 # %% ../nbs/43_calibrate.ipynb #auroc

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['RULES', 'PROTOCOLS', 'AHEAD_BYTES', 'EvalRecord', 'clip_names', 'record_clips', 'clips_of', 'clip_at', 'rows_of',
            'code_commit', 'check_loader', 'check_asked', 'finite_scores', 'predict_probs', 'Views', 'as_views',
-           'view_frames', 'load_views', 'predict_views', 'average_views', 'evaluate', 'record_of', 'save_record',
-           'read_clips', 'load_record', 'recompute_record', 'confusion_figure', 'show_predictions', 'combine',
-           'against_best', 'compare', 'compare_views', 'record_intervals']
+           'view_frames', 'load_views', 'predict_views', 'average_views', 'evaluate', 'record_of', 'csv_text',
+           'save_record', 'read_clips', 'load_record', 'recompute_record', 'confusion_figure', 'show_predictions',
+           'combine', 'against_best', 'compare', 'compare_views', 'record_intervals']
 
 # %% ../nbs/41_evaluate.ipynb #import-json-platform-subprocess
-import json, os, platform, subprocess, time, warnings
+import json, os, platform, re, subprocess, time, warnings
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -102,6 +102,7 @@ class EvalRecord:
         n:int|None=20, # Rows; None: all
     )->pd.DataFrame: # path (and start and end), label, predicted, p_true, p_predicted, loss in nats; the worst first
         "The clips whose label surprised the model most."
+        _check_record(self)
         c = self.clips
         p = c[[f'p_{l}' for l in self.labels]].to_numpy(float)
         true = p[np.arange(len(c)), [self.labels.index(l) for l in c.label]]
@@ -112,6 +113,7 @@ class EvalRecord:
 
     def class_table(self)->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
         "How each class fares."
+        _check_record(self)
         conf = np.array(self.confusion)
         t = per_class(conf, self.labels)[['n','recall','precision','f1']]
         own = dict(list(self.clips.groupby('label')))
@@ -488,7 +490,7 @@ def evaluate(
                      dataset=table.name, split='+'.join(table.splits), model=getattr(model, 'name', type(model).__name__),
                      spec=model.spec.to_dict(), views=views.to_dict(), n_expected=len(table), seed=seed, clip_top1=by_view,
                      failures={names[i]: why for i,why in sorted(failures.items())}, dropped=dict(table.dropped),
-                     optimistic=bool(optimistic), cache=_lossy_cache(dl))
+                     optimistic=bool(optimistic), cache='' if each is not None else _lossy_cache(dl))     # views are cut from the files
 
 def _lossy_cache(dl):
     "The format of the cache through which clips come changed; '' where they come as the files have them."
@@ -517,6 +519,17 @@ def record_of(
         versions=_versions(), commit=code_commit(), clips=clips, **about)
 
 # %% ../nbs/41_evaluate.ipynb #save-record
+_TEXT = ('path', 'label', 'group', 'predicted')          # columns whose text comes from names
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")                # what a spreadsheet would compute, perhaps already behind an apostrophe
+
+def csv_text(
+    text, # A class name, a path, …
+)->str: # The same with an apostrophe in front where it begins with =, +, -, @, a tab or a line break
+    "Text that a spreadsheet shows and does not compute; `read_clips` takes the apostrophe off again."
+    return f"'{text}" if _FORMULA.match(str(text)) else str(text)
+
+def _uncsv(text): return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
+
 def save_record(
     rec:EvalRecord, # What to keep
     path, # A .json file; the clips go beside it as .csv
@@ -524,7 +537,8 @@ def save_record(
     "Write a record, and its clips beside it."
     path = Path(path); _check_record(rec)
     if path.suffix != '.json': raise ArgumentError(f"path={str(path)!r}; accepted: a name that ends in .json.")
-    with atomic_path(path.with_suffix('.csv')) as tmp: rec.clips.to_csv(tmp, index=False)
+    text = {k: [csv_text(v) for v in rec.clips[k]] for k in _TEXT if k in rec.clips}
+    with atomic_path(path.with_suffix('.csv')) as tmp: rec.clips.assign(**text).to_csv(tmp, index=False)
     told = {f.name: getattr(rec, f.name) for f in fields(rec) if f.name != 'clips'}
     with atomic_path(path) as tmp: tmp.write_text(json.dumps(told, indent=1))
     return path
@@ -533,8 +547,8 @@ def read_clips(
     path, # The .csv beside a record
 )->pd.DataFrame:
     "The clips of a record; labels stay text, also those called 1 or NA."
-    text = {k: str for k in ('path', 'start', 'end', 'label', 'group', 'predicted')}
-    c = pd.read_csv(path, dtype=text, keep_default_na=False)
+    c = pd.read_csv(path, dtype={k: str for k in (*_TEXT, 'start', 'end')}, keep_default_na=False)
+    c = c.assign(**{k: [_uncsv(v) for v in c[k]] for k in _TEXT if k in c})
     return c.assign(**{k: c[k].replace('', 'nan').astype(float) for k in ('start', 'end') if k in c})      # to the last digit: they are part of the name
 
 def load_record(
@@ -543,7 +557,7 @@ def load_record(
     "Read a record and its clips."
     path = Path(path)
     try: rec = EvalRecord(**json.loads(path.read_text()), clips=read_clips(path.with_suffix('.csv')))
-    except (OSError, ValueError, TypeError) as e:
+    except (OSError, ValueError, TypeError, RecursionError) as e:
         raise CheckpointError(f"{path}: not a record that vidcls wrote ({e}).") from e
     if odd := _odds(rec): raise CheckpointError(f"{path} and the .csv beside it are not of one record: {odd}. Save the record again, or fetch both files anew.")
     return rec
@@ -552,7 +566,8 @@ def _odds(rec):
     "What the clips of a record contradict, in words; None where they fit."
     kind = lambda f: f.type | int if f.type in (float, float|None) else f.type            # 1.0 may come as 1
     wrong = [f.name for f in fields(rec)[:-1] if not isinstance(getattr(rec, f.name), kind(f))]
-    if wrong: return f"{wrong[0]} is {getattr(rec, wrong[0])!r}"
+    if wrong: return f"{wrong[0]} is {getattr(rec, wrong[0])!r:.99}"
+    if odd := _odd_parts(rec): return odd
     c, columns = rec.clips, _columns(rec)
     if lost := [k for k in ('path','label','group','predicted',*columns) if k not in c]: return f"the .csv has no column {lost[0]!r}"
     if len(c) != rec.n_evaluated: return f"n_evaluated={rec.n_evaluated}, but the .csv has {len(c)} rows"
@@ -564,6 +579,19 @@ def _odds(rec):
     top1 = (c.label == c.predicted).mean()
     if abs(top1 - rec.video_top1) > 1e-9: return f"video_top1={rec.video_top1}, but of the clips {top1} are right"
 
+def _odd_parts(rec):
+    "The first field whose parts are of the wrong kind, in words; None where all are right."
+    number = lambda v: isinstance(v, (int, float))
+    K, share = len(rec.labels), lambda v: number(v) and 0 <= v <= 1
+    right = dict(labels=K and all(isinstance(l, str) for l in rec.labels) and len(set(rec.labels)) == K,
+                 interval=len(rec.interval) == 2 and all(map(share, rec.interval)) and rec.interval[0] <= rec.interval[1],
+                 views=all(type(rec.views.get(k)) is int for k in ('clips', 'crops')),
+                 confusion=len(rec.confusion) == K and all(isinstance(r, list) and len(r) == K and all(map(number, r)) for r in rec.confusion),
+                 dropped=all(map(number, rec.dropped.values())),
+                 **{k: share(getattr(rec, k)) for k in ('video_top1', 'clip_top1', 'mean_class', 'chance', 'majority')})
+    wrong = [k for k,ok in right.items() if not ok]
+    return f"{wrong[0]} is {getattr(rec, wrong[0])!r:.99}" if wrong else None
+
 def _columns(rec): return [f'p_{l}' for l in rec.labels]
 
 # %% ../nbs/41_evaluate.ipynb #recompute-record
@@ -573,7 +601,7 @@ def recompute_record(
     "A record of an older vidcls, brought up to date."
     _check_record(rec)
     kept = dict(dataset=rec.dataset, split=rec.split, model=rec.model, spec=rec.spec, views=rec.views, n_expected=rec.n_expected, seed=rec.seed,
-                failures=rec.failures, dropped=rec.dropped, clip_top1=rec.clip_top1)
+                failures=rec.failures, dropped=rec.dropped, clip_top1=rec.clip_top1, optimistic=rec.optimistic, cache=rec.cache)
     columns = _columns(rec)
     new = record_of(rec.clips.drop(columns=['predicted', *columns]), rec.clips[columns].to_numpy(float), rec.labels, **kept)
     if (differ := new.clips.predicted != rec.clips.predicted).any():
@@ -654,7 +682,8 @@ def combine(
     return record_of(first.clips.drop(columns=['predicted', *columns]), probs, first.labels, dataset=first.dataset, split=first.split,
                      model=' + '.join(r.model for r in records), spec={'members': [r.spec for r in records]}, views=first.views,
                      n_expected=first.n_expected, failures=first.failures, seed=seeds.pop() if len(seeds) == 1 else None,
-                     dropped=first.dropped)
+                     dropped=first.dropped, optimistic=any(r.optimistic for r in records),
+                     cache=' and '.join(sorted({r.cache for r in records} - {''})))
 
 def against_best(
     together:EvalRecord, # As combine gives it
@@ -666,11 +695,13 @@ def against_best(
     a, b = _side_by_side({'the ensemble': together, best.model: best}).values()
     d, low, high = paired_difference(_right(a), _right(b), a.group)
     note = interval_note(_right(a), a.group, _right(b))
-    return (f"{d:+.3f} [{low:+.3f}, {high:+.3f}] against {best.model}: {_verdict(low, high, mcnemar(_right(a), _right(b))[2], len(a))}"
+    told = f' [{low:+.3f}, {high:+.3f}]' if low <= high else ''             # of too few groups there is no interval
+    return (f"{d:+.3f}{told} against {best.model}: {_verdict(low, high, mcnemar(_right(a), _right(b))[2], len(a))}"
             f"{f' ({note})' if note else ''}")
 
 def _verdict(low, high, p, n):
     "Both have to say so: the interval knows of groups, the exact test of few clips."
+    if not low <= high: return 'cannot be told: too few groups'
     return f'not distinguishable at n={n}' if p >= .05 or low <= 0 <= high else 'better' if low > 0 else 'worse'
 
 # %% ../nbs/41_evaluate.ipynb #compare

@@ -291,7 +291,8 @@ def interval_note(
         what = 'differences' if other is not None else 'mistakes' if right.mean() >= .5 else 'right answers'
         where = 'one group' if of_rare < 1.05 else f'{_counted(of_rare)} groups'
         said.append(f'{what} in only {where}' if of_rare else f'no {what} observed')
-    return f"Interval is {'wide' if other is None else 'rough'}: {', '.join(said)}." if said else ''
+    begin = 'Interval is wide' if other is None else 'Nothing can be told' if worth < 2 else 'Interval is rough'
+    return f"{begin}: {', '.join(said)}." if said else ''
 
 def _counted(groups): return 'one' if groups < 1.05 else f'{groups:.1f}'.removesuffix('.0')
 
