@@ -292,7 +292,7 @@ class Bars(Callback):
             import sys
             pace = dict(mininterval=.1, delay=.5) if sys.stderr.isatty() else dict(mininterval=10, delay=10)
             self.bar = tqdm(total=run.n_batches, initial=run.done, desc=f'epoch {run.epoch+1}/{run.epochs}', leave=False,
-                            bar_format='{desc}, {postfix} |{bar:10}| {n_fmt}/{total_fmt}', **pace)
+                            bar_format='{desc}{postfix} |{bar:10}| {n_fmt}/{total_fmt}', **pace)
             self.bar.postfix = self.left(run)
 
     def after_batch(self, run):
@@ -364,7 +364,7 @@ def row_line(
     more = ''.join(f'  {k} {v:.3f}' for k,v in row.items() if k not in COLUMNS)
     speed = f", {row['clips_per_s']:.3g} clips/s" if 'clips_per_s' in row else ''
     of = '' if epochs is None else f'/{epochs}'
-    return f"epoch {row['epoch']:{max(3, len(of)-1)}}{of}  train {row['train_loss']:.3f}{valid}{more}  lr {row['lr']:.2g}  {row['seconds']:.1f} s{speed}{waiting}"
+    return f"epoch {row['epoch']:3}{of}  train {row['train_loss']:.3f}{valid}{more}  lr {row['lr']:.2g}  {row['seconds']:.1f} s{speed}{waiting}"
 
 # %% ../nbs/32_train.ipynb #fit-2
 class Trackers(Callback):
@@ -1112,8 +1112,8 @@ def _own(model, dls, spec):
     "A network of one's own gets the spec that was given; Datasets and DataLoaders become loaders."
     from torch.utils.data import DataLoader, Dataset
     if spec is None and not hasattr(model, 'spec') and isinstance(model, torch.nn.Module):
-        raise ArgumentError(f"model is a {type(model).__name__} without a spec, so nobody knows what a clip is for it: "
-                            "fit(model, dls, spec=ClipSpec(n_frames=…, size=…)), or take a model of create_model.")
+        raise ArgumentError(f"model is a {type(model).__name__} without a spec, which says what a clip is; accepted: what "
+                            "create_model gives, or a spec beside it: fit(model, dls, spec=ClipSpec(n_frames=…, size=…)).")
     parts = dls if isinstance(dls, (tuple, list)) else (dls,)
     if isinstance(parts[0], (DataLoader, Dataset)): dls = as_loaders(spec or getattr(model, 'spec', None), *parts)
     if spec is not None and not hasattr(model, 'spec'): model.spec, model.n_classes = spec, len(dls.labels)
