@@ -22,8 +22,8 @@ from .data.datasets import fetch
 from .data.loaders import clip_from_frames, load_clip
 from .evaluate import finite_scores
 from .models.ensemble import average_scores, check_weights
-from .models.weights import read_weights, weight_differences
-from .models.zoo import check_registered, create_model
+from .models.weights import read_weights
+from .models.zoo import check_registered, saved_model
 
 # %% ../nbs/50_predict.ipynb #classifier
 class Classifier:
@@ -340,9 +340,7 @@ def _load(
     "Read a classifier; nothing but tensors and JSON is ever loaded."
     device = pick_device(device or 'cpu')
     folder, cfg, path, state = _read(_path(folder))
-    model = _model(cfg, folder)
-    if wrong := weight_differences(model.state_dict(), state):
-        raise CheckpointError(f"{path}: weights do not fit the model in config.json: {wrong}.")
+    model = _model(cfg, state, folder)
     kinds = {t.dtype for t in state.values() if t.is_floating_point()}
     if len(kinds) == 1: model.to(kinds.pop())                    # half precision stays half
     model.load_state_dict(state)
@@ -458,10 +456,11 @@ def _spec(said, folder):
     except Exception as e:
         raise CheckpointError(f"{folder}/config.json: spec can't be used ({str(e)[:300]}).") from e
 
-def _model(cfg, folder):
-    "The model that config.json describes, with fresh weights."
-    spec = _spec(cfg['spec'], folder)
-    try: return create_model(cfg['model'], n_classes=len(cfg['labels']), spec=spec, **cfg['arguments'])
+def _model(cfg, state, folder):
+    "The model that config.json describes, with its weights; nothing large is allocated for a config that lies."
+    _spec(cfg['spec'], folder)
+    try: return saved_model(cfg, state, folder)
+    except CheckpointError: raise
     except Exception as e:
         said = f"{type(e).__name__}: {e}"[:500]
         raise CheckpointError(f"{folder}/config.json: no model can be made of it ({said}). A model of your "

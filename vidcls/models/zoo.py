@@ -326,7 +326,8 @@ def saved_model(
     if name not in MODELS: raise CheckpointError(
         f"{source}: its model is {name!r}, which is not known here. If it is a network of your own, import the code that calls "
         f"register_model({name!r}, …) before loading; else upgrade vidcls.")
-    asked, n = _saved_arguments(name, saved, source), len(saved['labels'])
+    _saved_arguments(name, saved, source)                                # raises where they can't be used
+    asked, n = saved['arguments'] | dict(spec=ClipSpec.from_dict(saved['spec'])), len(saved['labels'])
     _check_size(name, asked, state, source)
     if wrong := weight_differences(_shapes(name, n, asked), state):
         raise CheckpointError(f"{source}: weights do not fit the model in config.json: {wrong}.")
