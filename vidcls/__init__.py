@@ -1,4 +1,7 @@
-"""Video classification: a course and a toolkit. `import vidcls` is light; its names are fetched when they are used."""
+"""Video classification: a course and a toolkit.
+
+`import vidcls` is light; its names are fetched when they are used.
+"""
 __version__ = "0.1.0"
 
 import importlib, sys
@@ -25,7 +28,8 @@ __all__ = sorted(_home)
 
 def __getattr__(name):
     "Fetch a name from its module."
-    if name not in _home: raise AttributeError(f"module 'vidcls' has no attribute {name!r}; from vidcls.MODULE import it")
+    if name not in _home:
+        raise AttributeError(f"module 'vidcls' has no attribute {name!r}; from vidcls.MODULE import it")
     found = getattr(importlib.import_module(f'vidcls.{_home[name]}'), name)
     globals()[name] = found
     return found
@@ -34,17 +38,20 @@ def __dir__(): return sorted({*globals(), *__all__})
 
 
 class _Documented(SourceFileLoader):
-    "Loads a module, then writes the comments beside the parameters into the docstrings, where help() and `?` look."
+    "Loads a module, then writes the comments beside its parameters into the docstrings."
     def exec_module(self, module):
         super().exec_module(module)
         from vidcls.docs import document
         document(module)
 
 class _Finder(MetaPathFinder):
+    "Finds the modules of vidcls, all but those that need no such docstrings: cli has the help of its options."
     def find_spec(self, name, path=None, target=None):
-        if not name.startswith('vidcls.') or name in ('vidcls.docs', 'vidcls.cli'): return None     # options have their help
+        if not name.startswith('vidcls.') or name in ('vidcls.docs', 'vidcls.cli'): return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and type(spec.loader) is SourceFileLoader: spec.loader = _Documented(name, spec.loader.path)
         return spec
 
-if not any(type(f).__name__ == '_Finder' and type(f).__module__ == __name__ for f in sys.meta_path): sys.meta_path.insert(0, _Finder())
+def _is_ours(finder): return (type(finder).__name__, type(finder).__module__) == ('_Finder', __name__)
+
+if not any(map(_is_ours, sys.meta_path)): sys.meta_path.insert(0, _Finder())

@@ -28,7 +28,8 @@ def numpydoc(
     if isinstance(node, ast.FunctionDef):
         last = node.returns.end_lineno if node.returns else node.body[0].lineno - 1
         back = notes.get(last, '') if last not in {line for _,line in parts} else ''
-        if node.returns or back: text += _section('Returns', [(ast.unparse(node.returns) if node.returns else 'object', back)])
+        kind = ast.unparse(node.returns) if node.returns else 'object'
+        if node.returns or back: text += _section('Returns', [(kind, back)])
     return text
 
 def _parameters(node):
@@ -38,11 +39,13 @@ def _parameters(node):
     defaults = dict(zip([p.arg for p in plain][len(plain)-len(a.defaults):], a.defaults)) | {
         p.arg: d for p,d in zip(a.kwonlyargs, a.kw_defaults) if d is not None}
     stars = {getattr(a.vararg, 'arg', None): '*', getattr(a.kwarg, 'arg', None): '**'}
-    for p in sorted(filter(None, [*plain, *a.kwonlyargs, a.vararg, a.kwarg]), key=lambda p: (p.lineno, p.col_offset)):
+    given = [p for p in (*plain, *a.kwonlyargs, a.vararg, a.kwarg) if p]
+    for p in sorted(given, key=lambda p: (p.lineno, p.col_offset)):
         kind = f' : {ast.unparse(p.annotation)}' if p.annotation else ''
         default = f", default {ast.unparse(defaults[p.arg])}" if p.arg in defaults else ''
         end = defaults[p.arg].end_lineno if p.arg in defaults else p.end_lineno
-        yield f"{stars.get(p.arg, '')}{p.arg}{kind + default if kind else default.replace(', ', ' : ', 1)}", end
+        about = kind + default if kind else default.replace(', ', ' : ', 1)
+        yield f"{stars.get(p.arg, '')}{p.arg}{about}", end
 
 def _fields(node):
     "(name : type, default; line) of each field of a dataclass."
@@ -78,11 +81,11 @@ def _document_class(cls, node, notes):
         if not name.startswith('_'): _write(vars(cls).get(name), method, notes)
 
 def _write(found, node, notes):
-    "Give a function, method or class its longer docstring; what has none, or can't be written, stays as it is."
+    "Give a function, method or class its longer docstring, if it has one that can be replaced."
     found = getattr(found, '__func__', found)
     if isinstance(found, property) or not getattr(found, '__doc__', None) or '\n----' in found.__doc__: return
-    if isinstance(node, ast.FunctionDef) and isinstance(found, type): text = numpydoc(_without_result(node), notes, found.__doc__)
-    else: text = numpydoc(node, notes, found.__doc__)
+    of_class = isinstance(node, ast.FunctionDef) and isinstance(found, type)                 # its __init__
+    text = numpydoc(_without_result(node) if of_class else node, notes, found.__doc__)
     try: found.__doc__ = text
     except AttributeError: pass
 
