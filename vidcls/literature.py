@@ -58,6 +58,7 @@ _ROWS = [  # model, data set, measure, value in %, views, frames of a view, seen
 ]
 _OF_ZOO = {  # family in the zoo: seen before, source
     'videomae': ('the same, without labels, 1600 epochs', _ZOO_VMAE),
+    'videomaev2': ('Kinetics-710, distilled from ViT-g', "VideoMAE v2's repository, model zoo"),
     'timesformer': ('ImageNet-21k', f'{_TSF}, Table 5'),
     'i3d': ('ImageNet', f'{_I3D}, Table 2'),
     'resnet50': ('not stated', _ZOO_SF),
