@@ -45,7 +45,7 @@ class _Documented(SourceFileLoader):
         document(module)
 
 class _Finder(MetaPathFinder):
-    "Finds the modules of vidcls, all but those that need no such docstrings: cli has the help of its options."
+    "Finds all modules of vidcls except docs and cli; the options of cli have a help text of their own."
     def find_spec(self, name, path=None, target=None):
         if not name.startswith('vidcls.') or name in ('vidcls.docs', 'vidcls.cli'): return None
         spec = PathFinder.find_spec(name, path, target)

@@ -181,7 +181,7 @@ EVENTS = ('before_fit', 'before_epoch', 'before_batch', 'after_pred', 'after_los
           'after_train', 'before_validate', 'after_validate', 'after_epoch', 'after_stop', 'after_fit')
 
 class Callback:
-    "Something that hangs into a training: methods named like EVENTS, each called with the run."
+    "An object that takes part in a training: methods named like EVENTS, each called with the run."
     keeps = () # Names of attributes that belong into a checkpoint
 
     def brings(self,
@@ -217,7 +217,7 @@ class EarlyStopping(Callback):
         run.stop(f'nothing better for {waited} epochs')
 
     def _rises(self, run):
-        "Were the last epochs better than those before them, on average? A lucky best epoch says nothing about that."
+        "Were the last epochs better than those before them, on average?"
         name = run.monitor.removeprefix('-')
         values = [row.get(name) for row in run.hist.rows[-2*self.patience:]]
         if None in values: return False
@@ -291,8 +291,9 @@ class Bars(Callback):
             from tqdm import tqdm
             import sys
             pace = dict(mininterval=.1, delay=.5) if sys.stderr.isatty() else dict(mininterval=10, delay=10)
-            self.bar = tqdm(total=run.n_batches, initial=run.done, desc=f'epoch {run.epoch+1}/{run.epochs}', leave=False,
-                            bar_format='{desc}{postfix} |{bar:10}| {n_fmt}/{total_fmt}', **pace)
+            look = '{desc}{postfix} |{bar:10}| {n_fmt}/{total_fmt}'
+            self.bar = tqdm(total=run.n_batches, initial=run.done, desc=f'epoch {run.epoch+1}/{run.epochs}',
+                            leave=False, bar_format=look, **pace)
             self.bar.postfix = self.left(run)
 
     def after_batch(self, run):
@@ -340,11 +341,12 @@ class Bars(Callback):
         self.master.update(run.epoch+1)
 
     def _rest(self, run):
-        "What the line of an epoch says about time: the whole training after the first one, then what is left."
+        "What the line of an epoch says about time: after the first one the whole, then what is left."
         part, gone = run.epoch+1 - self.begun[1]/run.n_batches, time.perf_counter()-self.begun[0]
         epochs = run.epochs - self.begun[1]/run.n_batches
         if epochs <= part: return ''
-        return f', about {span(gone/part*epochs)} in all' if len(run.hist) == 1 else f', {span(gone/part*(epochs-part))} left'
+        if len(run.hist) == 1: return f', about {span(gone/part*epochs)} in all'
+        return f', {span(gone/part*(epochs-part))} left'
 
     def after_fit(self, run):
         self._close()
@@ -364,7 +366,8 @@ def row_line(
     more = ''.join(f'  {k} {v:.3f}' for k,v in row.items() if k not in COLUMNS)
     speed = f", {row['clips_per_s']:.3g} clips/s" if 'clips_per_s' in row else ''
     of = '' if epochs is None else f'/{epochs}'
-    return f"epoch {row['epoch']:3}{of}  train {row['train_loss']:.3f}{valid}{more}  lr {row['lr']:.2g}  {row['seconds']:.1f} s{speed}{waiting}"
+    pace = f"  lr {row['lr']:.2g}  {row['seconds']:.1f} s{speed}{waiting}"
+    return f"epoch {row['epoch']:3}{of}  train {row['train_loss']:.3f}{valid}{more}{pace}"
 
 # %% ../nbs/32_train.ipynb #fit-2
 class Trackers(Callback):
@@ -474,11 +477,11 @@ def _engine(self:Run):
 @patch
 def _optimizer(self:Run, net):
     rates = {k: self.cfg[k] for k in ('layer_decay', 'backbone')}
-    make = self.cfg['optimizer']
+    make, lr, wd, own = (self.cfg[k] for k in ('optimizer', 'lr', 'wd', 'opt_args'))
     try:
-        if isinstance(make, str): return OPTIMIZERS[make](net, self.cfg['lr'], self.cfg['wd'], **self.cfg['opt_args'], **rates)
-        groups = [{**g, 'lr': self.cfg['lr']*g['lr_scale']} for g in param_groups(net, self.cfg['wd'], **rates)]
-        return make(groups, lr=self.cfg['lr'], **self.cfg['opt_args'])
+        if isinstance(make, str): return OPTIMIZERS[make](net, lr, wd, **own, **rates)
+        groups = [{**g, 'lr': lr*g['lr_scale']} for g in param_groups(net, wd, **rates)]
+        return make(groups, lr=lr, **own)
     except (TypeError, ValueError) as e:
         if isinstance(e, VidclsError): raise
         raise ArgumentError(f"opt_args={self.cfg['opt_args']!r}: {e}") from e
@@ -784,8 +787,9 @@ def restore(self:Run,
     here, there = self.cfg['about'], state['about']
     free = ('epochs', 'warmup') if self.cfg['resume'] == 'longer' and here['epochs'] >= state['epoch'] else ()
     if free and here['epochs'] != there['epochs']:
-        warnings.warn(f"{path} was kept by a training of {there['epochs']} epochs; this one goes on to {here['epochs']}. From here on the "
-                      "learning rate follows the longer schedule, so the result is not that of one training of this length.")
+        warnings.warn(f"{path} was kept by a training of {there['epochs']} epochs; this one goes on to "
+                      f"{here['epochs']}. From here on the learning rate follows the longer schedule, so the "
+                      "result is not that of one training of this length.")
     if differ := [f"{k}: {_short(there.get(k))} there, {_short(here.get(k))} here" for k in {**here, **there}
                   if k not in free and here.get(k) != there.get(k)]:
         raise CheckpointError(f"{path} belongs to another training ({'; '.join(differ)}). Take another folder, or empty this one.")
@@ -865,7 +869,8 @@ def _check(model, dls, cfg, metrics):
     if not (hasattr(dls, 'train') and hasattr(dls, 'valid')):
         raise ArgumentError(f"dls is a {type(dls).__name__}; accepted: what loaders(table, model.spec) gives.")
     check_whole('epochs', cfg['epochs']); check_whole('accum', cfg['accum'])
-    check_whole('seed', cfg['seed'], 0); check_choice('resume', cfg['resume'], (True, False, 'auto', 'longer'))
+    check_whole('seed', cfg['seed'], 0)
+    check_choice('resume', cfg['resume'], (True, False, 'auto', 'longer'))
     if cfg['clip'] is not None: check_at_least('clip', cfg['clip'], 1e-6)
     if not (isinstance(cfg['lr'], (int, float)) and 0 < cfg['lr'] < 10):
         raise ArgumentError(f"lr={cfg['lr']!r}; accepted: above 0 and below 10, 1e-3 is a common start.")
@@ -938,9 +943,10 @@ def _check_freeze(model, freeze):
 def _match_head(model, labels, warn=True):
     "Which row of the head is each class of the table; None where nothing has to move."
     order = match_labels(getattr(model, 'labels', None), labels, warn=warn)
-    if order is None or getattr(getattr(model, 'head', None), 'out_features', None) == len(labels): return order
-    raise LabelError("the model has the table's classes in another order, and no layer `head` that could be sorted; "
-                     "read the table with labels=model.labels.")
+    head = getattr(model, 'head', None)
+    if order is None or getattr(head, 'out_features', None) == len(labels): return order
+    raise LabelError("the model has the table's classes in another order, and no layer `head` that could be "
+                     "sorted; read the table with labels=model.labels.")
 
 def _take_labels(model, labels):
     "From now on the model's scores are of these classes, in this order; a trained head is sorted so."
@@ -990,7 +996,7 @@ def _loading(loader):
     return {k: _digest(v) if isinstance(v, (np.ndarray, torch.Tensor)) else _said(v) for k,v in found.items()}
 
 def _files(loader):
-    "The size of each training file and a kilobyte from its middle: other clips under the old names are another training."
+    "A digest of the training files by size and a kilobyte each: clips may be replaced under their old names."
     ds = loader.dataset
     if not getattr(ds, 'from_files', False): return None
     def piece(path):
@@ -1006,13 +1012,18 @@ def _about(model, dls, cfg, augment, mix, loss, metrics):
     "What a checkpoint belongs to."
     own = ('epochs', 'lr', 'wd', 'warmup', 'smoothing', 'clip', 'accum', 'precision', 'seed', 'optimizer', 'opt_args', 'schedule', 'schedule_args',
            'layer_decay', 'backbone', 'freeze', 'ema', 'monitor', 'patience', 'keep_last')
-    return dict(files=None if cfg['out'] is None else _files(dls.train), model=getattr(model, 'name', type(model).__name__), n_weights=sum(p.numel() for p in model.parameters()),
+    return dict(files=None if cfg['out'] is None else _files(dls.train),
+                model=getattr(model, 'name', type(model).__name__),
+                n_weights=sum(p.numel() for p in model.parameters()),
                 arguments={k: _said(v) for k,v in (getattr(model, 'arguments', None) or {}).items()},
                 spec=model.spec.to_dict(), labels=[str(l) for l in dls.labels], clips=_clips(dls.train), valid=_clips(dls.valid),
                 bs=dls.train.batch_size, loading=_loading(dls.train), augment=_said(augment), mix=_said(mix), loss=_said(loss),
-                metrics=list(metrics or {})) | {k: cfg[k] for k in own} | dict(optimizer=_said(cfg['optimizer']))
+                metrics=list(metrics or {}),
+                **{k: cfg[k] for k in own} | dict(optimizer=_said(cfg['optimizer'])))
 
 # %% ../nbs/32_train.ipynb #fit-3
+_OBJECTS = ('model', 'dls', 'augment', 'mix', 'loss', 'metrics', 'callbacks', 'spec', 'others')   # objects
+
 def fit(
     model, # Takes float (B,C,T,H,W); has .spec and .n_classes
     dls, # ClipLoaders, made with model.spec
@@ -1030,16 +1041,16 @@ def fit(
     seed:int=0, # Of dropout, drop path and augmentation
     show:bool=True, # Show progress?
     *,
-    optimizer:str='adamw', # A key of OPTIMIZERS; or a class or function (parameter groups, lr=…) -> torch optimiser
+    optimizer:str='adamw', # A key of OPTIMIZERS; or a class or function (groups, lr=…) -> torch optimiser
     opt_args:dict|None=None, # Further arguments of the optimiser: betas, momentum, nesterov
     schedule:str='cosine', # A key of SCHEDULES
     schedule_args:dict|None=None, # Further arguments of the schedule: final, rise, start, at, gamma
     layer_decay:float=1., # Factor on lr from each layer to the one before it
     backbone:float=1., # Factor on lr of everything but the head
-    freeze:dict|int|bool|None=None, # Layers that don't learn, as in freeze_layers; or a plan {epoch: n}, see Thaw; True: all but the head
+    freeze:dict|int|bool|None=None, # As in freeze_layers; True: all but the head; a plan {epoch: n}: see Thaw
     ema:float|None=None, # Decay of a moving average of the weights; None keeps none
     patience:int|None=15, # Epochs without anything better that end the training; None goes to the end
-    keep_last:bool=False, # Keep the last weights, not those that did best on the validation clips? For too few of these
+    keep_last:bool=False, # Keep the last weights, not the best ones? For too few validation clips
     monitor:str='accuracy', # Column of the history that decides what is best; larger is better, of losses smaller; '-error' takes the smallest of a metric 'error'
     metrics:dict|None=None, # {name: function (logits (N,K), labels (N,)) -> number}, further columns; each is tried beforehand on made-up logits
     callbacks=(), # Callbacks of your own
@@ -1047,14 +1058,14 @@ def fit(
     out=None, # Folder for checkpoints; None keeps none
     every=None, # Checkpoints within an epoch: a number of steps, or '10min'
     keep:int=2, # How many checkpoints stay
-    resume:bool|str=False, # 'auto' goes on from the newest checkpoint in `out`, where there is one; 'longer' too, for more epochs
+    resume:bool|str=False, # 'auto' goes on from the newest checkpoint if any; 'longer' also takes more epochs
     trackers=None, # 'tensorboard', 'wandb', …, or a list: accelerate's names
     compile:bool=False, # torch.compile the model
     spec=None, # For a network or loaders of your own: a ClipSpec, what a clip is
     **others, # Nothing else: the words of other libraries end in an error that says what they are called here
 )->History: # The model holds the best weights when it returns
     "Train a model; keep the weights that did best on the validation clips."
-    cfg = {k: v for k,v in locals().items() if k not in ('model', 'dls', 'augment', 'mix', 'loss', 'metrics', 'callbacks', 'spec', 'others')}
+    cfg = {k: v for k,v in locals().items() if k not in _OBJECTS}
     _refuse(others)
     model, dls = _own(model, dls, spec)
     check_whole('epochs', epochs)
@@ -1087,35 +1098,47 @@ def _usual_decay(optimizer):
     known = signature(optimizer).parameters.get('weight_decay')
     return 0. if known is None or known.default is known.empty else known.default
 
-HERE = dict(cbs='callbacks', callback='callbacks', loss_func='loss', loss_fn='loss', criterion='loss', opt_func='optimizer', opt='optimizer',
-            optim='optimizer', lr_max='lr', learning_rate='lr', max_lr='lr', n_epoch='epochs', n_epochs='epochs', num_epochs='epochs',
-            num_train_epochs='epochs', weight_decay='wd', scheduler='schedule', lr_scheduler='schedule', grad_clip='clip',
-            max_grad_norm='clip', gradient_clip_val='clip', gradient_accumulation_steps='accum', accumulate_grad_batches='accum',
-            output_dir='out', path='out', resume_from_checkpoint='resume', label_smoothing='smoothing', warmup_epochs='warmup',
-            verbose='show', early_stopping='patience', freeze_backbone='freeze', logger='trackers', report_to='trackers')
-OWN = dict(fp16="say precision='fp16'", bf16="say precision='bf16'", amp="say precision='bf16' or 'fp16'", bs='loaders(table, spec, bs=…) takes it',
-           batch_size='loaders(table, spec, bs=…) takes it', shuffle='training clips are shuffled by their loader',
-           steps="epochs=epochs_for(steps, n_clips, bs) of vidcls.recipes turns steps into epochs",
-           device="fit uses the GPU where there is one; ACCELERATE_USE_CPU=true keeps it on the CPU, torch.cuda.set_device chooses a GPU",
-           class_weights='loss=CrossEntropy with weights of vidcls.losses, or loaders(…, balance=…)',
-           eval_dataset='dls.valid is judged after each epoch', train_dataset='give loaders: fit(model, loaders(table, model.spec))')
+HERE = {theirs: ours for ours, names in dict(            # other libraries' names of fit's arguments
+    accum='gradient_accumulation_steps accumulate_grad_batches', callbacks='cbs callback',
+    clip='grad_clip max_grad_norm gradient_clip_val', epochs='n_epoch n_epochs num_epochs num_train_epochs',
+    freeze='freeze_backbone', loss='loss_func loss_fn criterion', lr='lr_max learning_rate max_lr',
+    optimizer='opt_func opt optim', out='output_dir path', patience='early_stopping',
+    resume='resume_from_checkpoint', schedule='scheduler lr_scheduler', show='verbose',
+    smoothing='label_smoothing', trackers='logger report_to', warmup='warmup_epochs', wd='weight_decay',
+).items() for theirs in names.split()}
+OWN = dict(                                              # what is asked for in another way here
+    amp="say precision='bf16' or 'fp16'",
+    batch_size='loaders(table, spec, bs=…) takes it',
+    bf16="say precision='bf16'",
+    bs='loaders(table, spec, bs=…) takes it',
+    class_weights='loss=CrossEntropy with weights of vidcls.losses, or loaders(…, balance=…)',
+    device='fit uses the GPU where there is one; ACCELERATE_USE_CPU=true keeps it on the CPU, '
+           'torch.cuda.set_device chooses a GPU',
+    eval_dataset='dls.valid is judged after each epoch',
+    fp16="say precision='fp16'",
+    shuffle='training clips are shuffled by their loader',
+    steps='epochs=epochs_for(steps, n_clips, bs) of vidcls.recipes turns steps into epochs',
+    train_dataset='give loaders: fit(model, loaders(table, model.spec))')
 
 def _refuse(others):
     "Say what an argument of other libraries is called here."
+    known = [n for n in signature(fit).parameters if n != 'others']
     for name in others:
-        near = get_close_matches(name, signature(fit).parameters, 1)
-        hint = f'say {HERE[name]}=' if name in HERE else OWN.get(name) or (
-               f'did you mean {near[0]}=?' if near else f"accepted: {', '.join(n for n in signature(fit).parameters if n != 'others')}")
+        near = get_close_matches(name, known, 1)
+        guess = f'did you mean {near[0]}=?' if near else f"accepted: {', '.join(known)}"
+        hint = f'say {HERE[name]}=' if name in HERE else OWN.get(name, guess)
         raise ArgumentError(f"{name}={str(others[name])[:60]} is no argument of fit: {hint}.")
 
 def _own(model, dls, spec):
     "A network of one's own gets the spec that was given; Datasets and DataLoaders become loaders."
     from torch.utils.data import DataLoader, Dataset
     if spec is None and not hasattr(model, 'spec') and isinstance(model, torch.nn.Module):
-        raise ArgumentError(f"model is a {type(model).__name__} without a spec, which says what a clip is; accepted: what "
-                            "create_model gives, or a spec beside it: fit(model, dls, spec=ClipSpec(n_frames=…, size=…)).")
+        raise ArgumentError(f"model is a {type(model).__name__} without a spec, which says what a clip is; "
+                            "accepted: what create_model gives, or a spec beside it: "
+                            "fit(model, dls, spec=ClipSpec(n_frames=…, size=…)).")
     parts = dls if isinstance(dls, (tuple, list)) else (dls,)
-    if isinstance(parts[0], (DataLoader, Dataset)): dls = as_loaders(spec or getattr(model, 'spec', None), *parts)
+    if isinstance(parts[0], (DataLoader, Dataset)):
+        dls = as_loaders(spec or getattr(model, 'spec', None), *parts)
     if spec is not None and not hasattr(model, 'spec'): model.spec, model.n_classes = spec, len(dls.labels)
     return model, dls
 
@@ -1158,7 +1181,9 @@ def _resumed(run, resume, out):
         from accelerate.utils import gather_object
         if len(names := set(gather_object([path and path.name]))) > 1:
             raise CheckpointError(f"out={str(out)!r}: processes find different checkpoints there ({names}); it has to lie where all can read it.")
-    if state is None and resume is True: raise CheckpointError(f"out={str(out)!r} holds no checkpoint to go on from; resume='auto' starts anew then.")
+    if state is None and resume is True:
+        raise CheckpointError(f"out={str(out)!r} holds no checkpoint to go on from; "
+                              "resume='auto' starts anew then.")
     if state is not None: run.restore(state, path)
     return state is not None
 
@@ -1223,7 +1248,8 @@ def _one_epoch(run):
     seconds = run.elapsed + time.perf_counter()-run.started
     run.row |= dict(lr=run.rate, seconds=seconds, waiting=run.timer.share, clips_per_s=run.rows_done/seconds)
     run.hist.rows.append(run.row)
-    if run.cfg['keep_last'] or run.hist.best is None or _better(run.row, run.hist.rows[run.hist.best], run.monitor):
+    best = None if run.cfg['keep_last'] or run.hist.best is None else run.hist.rows[run.hist.best]
+    if best is None or _better(run.row, best, run.monitor):
         run.hist.best = len(run.hist)-1
         run.best = {k: v.detach().cpu().clone() for k,v in unsharded(run.judged.state_dict()).items()}
     run('after_epoch')
