@@ -59,6 +59,8 @@ def depth_of(name, order, blocks):
     if not owner: return 0                                                   # tokens and tables that the model itself holds
     return sum(order.index(b) < order.index(owner) for b in blocks) + bool(order.index(owner) > order.index(blocks[0]))
 
+DEPTHS |= dict(videomaev2_small=12, videomaev2_base=12)
+
 @pytest.mark.parametrize('name', [n for n in list_models() if n != 'transformers'] + ['vivit', 'hf_videomae', 'hf_timesformer'])
 def test_every_parameter_learns_at_the_rate_of_its_depth(name):
     "Depth as a clip meets the layers; each parameter in one group; what is no matrix doesn't decay."
@@ -160,7 +162,7 @@ def test_fit_is_measured_with_its_bars(monkeypatch):
         def __exit__(self, *a): shown.append(self.getvalue()); return super().__exit__(*a)
     monkeypatch.setattr(bf, '_Terminal', Terminal); monkeypatch.setenv('VIDCLS_PROGRESS', '0')
     found = bf.benchmark_fit(n_groups=10, bs=16, rounds=1, show=False, loops=['bare PyTorch', 'vidcls fit', 'vidcls fit, no bars'], dim=24, depth=1, heads=2)
-    assert len(shown) == 3 and all(s.count('epoch   1  train') == 1 for s in shown)      # two warm, one counts; nothing of the others
+    assert len(shown) == 3 and all(s.count('epoch   1/1  train') == 1 for s in shown)      # two warm, one counts; nothing of the others
     assert os.environ['VIDCLS_PROGRESS'] == '0' and found.df.way.nunique() == 3
 
 def test_every_technique_can_be_measured(tmp_path, monkeypatch):

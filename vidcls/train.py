@@ -1137,7 +1137,7 @@ def _own(model, dls, spec):
                             "accepted: what create_model gives, or a spec beside it: "
                             "fit(model, dls, spec=ClipSpec(n_frames=…, size=…)).")
     parts = dls if isinstance(dls, (tuple, list)) else (dls,)
-    if isinstance(parts[0], (DataLoader, Dataset)):
+    if isinstance(parts[0], (DataLoader, Dataset)) and not isinstance(parts[0], ClipLoader):
         dls = as_loaders(spec or getattr(model, 'spec', None), *parts)
     if spec is not None and not hasattr(model, 'spec'): model.spec, model.n_classes = spec, len(dls.labels)
     return model, dls
