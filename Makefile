@@ -30,7 +30,7 @@ test: .venv/.dev ## Every check that CI makes: notebooks in step, tested, linted
 quick: .venv/.dev ## The inner loop, under two minutes: notebooks in step, imports, and the fast tests
 	@$(QUIET) python tools/check_sync.py
 	@.venv/bin/ruff check --quiet --select F401,F821,F811,F63,F7 vidcls
-	@$(QUIET) python -m pytest -q -m "not slow" -n 2 tests
+	@$(QUIET) python -m pytest -q -m "not slow" --ignore=tests/test_train.py --ignore=tests/test_cli.py --ignore=tests/test_commands.py --ignore=tests/test_evaluation.py --ignore=tests/test_zoo.py --ignore=tests/test_hanging.py --ignore=tests/test_loading.py --ignore=tests/test_cache.py --ignore=tests/test_default.py --ignore=tests/test_classifier.py tests
 
 docs: .venv/.dev ## Build the site into _docs/ (Quarto where it is installed, else smalldocs)
 	@$(QUIET) python tools/docs.py

@@ -15,3 +15,6 @@ def real_data():
     if not folder: pytest.skip("real clips are not here; VIDCLS_TEST_DATA names their folder")
     assert Path(folder).is_dir(), f"VIDCLS_TEST_DATA={folder} is no folder"
     return Path(folder)
+
+
+def pytest_configure(config): config.addinivalue_line('markers', 'slow: left out by `make quick`')
