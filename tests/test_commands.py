@@ -1,14 +1,19 @@
 "The command line as people type it: what it takes over, keeps, refuses and says."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vidcls.cli import in_words
-from vidcls.core import span
+from vidcls.core import ArgumentError, CheckpointError, span
+from vidcls.data.datasets import from_folder
+from vidcls.data.doctor import audit
+from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
+from vidcls.models.zoo import create_model
 from vidcls.show import write_video
+from vidcls.train import Callback, fit
 
 VIDCLS = [sys.executable, '-c', 'from vidcls.cli import main; main()']
 FEW = ('--epochs', 1, '--folds', 0)
@@ -16,6 +21,19 @@ FEW = ('--epochs', 1, '--folds', 0)
 
 def vidcls(*args, cwd=None, **kwargs):
     return subprocess.run([*VIDCLS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+def interrupted(*args, cwd=None):
+    "What a training said that Ctrl-C stopped after its first epochs."
+    run = subprocess.Popen([*VIDCLS, *map(str, args)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                           env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'},
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    for line in run.stdout:
+        if line.startswith('epoch') and '2' in line.split()[1]: break
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == 130, said
+    return said
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +54,7 @@ def trained(place):
 
 def test_it_says_what_it_trains(trained, place):
     line = next(l for l in trained.stdout.splitlines() if l.startswith('training '))
-    for word in ('i3d_tiny', 'M weights', 'frames of', 'from scratch', '4 steps (1 epochs of 4)'): assert word in line, line
+    for word in ('i3d_tiny', 'M weights', 'frames of', 'from scratch', '4 steps (1 epoch of 4)'): assert word in line, line
     assert 'validation: 8 clips of 1 group' in trained.stdout and 'too few to choose by' in trained.stdout
     assert 'not shown to be better than guessing' in trained.stdout and '--steps' in trained.stdout
     assert json.loads((place/'runs/train/settings.json').read_text())['epochs'] == 1
@@ -83,17 +101,63 @@ def test_folders_called_train_and_val(trained, place, tmp_path):
     assert r.returncode == 0 and '8 of 8 videos' in r.stdout, r.stderr
 
 
+def test_the_demo_and_the_doctor_overwrite_nothing_either(trained, place, tmp_path):
+    before = (place/'runs/train/record.json').read_bytes()
+    r = vidcls('demo', '--groups', 10, '--epochs', 1, '--out', 'runs/train', cwd=place)
+    assert r.returncode == 2 and '--overwrite replaces it' in r.stderr, r.stderr
+    assert (place/'runs/train/record.json').read_bytes() == before
+    (tmp_path/'clips.csv').write_text('path,label,camera\n')                       # somebody's own list
+    with pytest.raises(ArgumentError, match='no audit has written'): audit(place/'clips', workers=1).save(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['clips.csv']
+
+
+def test_shards_take_no_options_about_files(place, tmp_path):
+    assert vidcls('shard', place/'clips', tmp_path/'shards').returncode == 0
+    for option, value in (('--label', 'kind'), ('--group', 'parent'), ('--folds', 3)):
+        r = vidcls('train', tmp_path/'shards', '--epochs', 1, option, value, '--out', tmp_path/'run')
+        assert r.returncode == 2 and f'{option} {value} works on files' in r.stderr, r.stderr
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
+def test_the_same_line_with_resume_goes_on_from_any_folder(trained, place, tmp_path):
+    "Relative names of cache and weights mean what they meant when the training began."
+    (tmp_path/'w').symlink_to(place/'runs/train/classifier')
+    line = ['train', place/'clips', '--folds', 0, '--cache', 'frames', '--pretrained', 'w', '--out', 'run', '--epochs']
+    run = interrupted(*line, 4000, cwd=tmp_path)
+    assert 'the same line with --resume goes on' in run
+    done = len(json.loads((tmp_path/'run/history.json').read_text())['rows'])
+    shutil.copytree(tmp_path/'run', tmp_path/'copy')
+    (tmp_path/'elsewhere').mkdir()
+    same = vidcls(*line, done+1, '--resume', cwd=tmp_path)
+    other = vidcls('train', '--resume', '--out', '../copy', '--epochs', done+1, cwd=tmp_path/'elsewhere')
+    for r in (same, other): assert r.returncode == 0, r.stderr
+    for folder in ('run', 'copy'):
+        rows = json.loads((tmp_path/folder/'history.json').read_text())['rows']
+        assert [row['epoch'] for row in rows] == list(range(1, done+2))
+    assert not (tmp_path/'elsewhere'/'frames').exists()
+
+
+def test_going_on_with_other_clips_under_the_old_names_is_refused(tmp_path):
+    make_motion_clips(tmp_path/'clips', n_groups=12, n_frames=8, size=32)
+    make_motion_clips(tmp_path/'other', n_groups=12, n_frames=8, size=32, seed=9)
+
+    class Stop(Callback):
+        def after_epoch(self, run): os.kill(os.getpid(), signal.SIGINT)
+
+    def train(**kwargs):
+        table = from_folder(tmp_path/'clips', seed=0)
+        net = create_model('videomae_tiny', n_classes=table.n_classes)
+        return fit(net, loaders(table, net.spec), epochs=2, out=tmp_path/'run', show=False, **kwargs)
+
+    train(callbacks=[Stop()])
+    for f in (tmp_path/'clips').rglob('*.mp4'): shutil.copy(tmp_path/'other'/f.relative_to(tmp_path/'clips'), f)
+    with pytest.raises(CheckpointError, match='what the clips hold has changed'): train(resume=True)
+
+
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
 def test_resume_knows_its_options_and_can_go_on_for_longer(place, tmp_path):
-    run = subprocess.Popen([*VIDCLS, 'train', place/'clips', '--epochs', '4000', '--folds', '0', '--bs', '8', '--lr', '.0007',
-                            '--out', tmp_path/'run'], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                           env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'},
-                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    for line in run.stdout:
-        if line.startswith('epoch') and '2' in line.split()[1]: break
-    run.send_signal(signal.SIGINT)
-    said = run.communicate(timeout=120)[0]
-    assert run.returncode == 130 and '--resume goes on' in said
+    said = interrupted('train', place/'clips', '--epochs', 4000, '--folds', 0, '--bs', 8, '--lr', .0007, '--out', tmp_path/'run')
+    assert '--resume goes on' in said
     r = vidcls('train', '--resume', '--out', tmp_path/'run', '--lr', '.1')
     assert r.returncode == 2 and 'was begun with 0.0007' in r.stderr, r.stderr
     done = len(json.loads((tmp_path/'run/history.json').read_text())['rows'])
@@ -132,12 +196,23 @@ def test_output_that_cannot_be_written_costs_no_training(place, tmp_path):
     (('train', 'clips', '--freeze', 'some'), "'all', or a whole number"),
     (('train', 'clips', '--augment', 'wild'), 'light'),
     (('train', 'clips', '--device', 'tpu'), "--device tpu"),
+    (('train', 'clips', '--folds', 40), '--folds 40; this table has 12 groups'),
+    (('train', 'clips', '--folds', 1), '--folds 1; accepted'),
+    (('train', 'clips', '--cache', 'frames', '--cache-format', 'gif'), '--cache-format gif; accepted'),
+    (('train', 'clips', '--sampling', 'random', '--step-s', .1), 'give --step-s, in seconds, with --sampling time'),
+    (('train', 'clips', '--label', 'kind'), 'Name another one with --label.'),
+    (('evaluate', 'nowhere', 'clips', '--out', 'record.txt'), 'record.txt: the name must end in .json'),
+    (('doctor', 'clips', '--out', 'clips'), '--out clips is the folder of the clips'),
+    (('doctor', 'clips', '--out', '.'), 'or above it'),
+    (('shard', 'clips', 'clips'), 'FOLDER clips is the folder of the clips'),
     (('train', 'https://a.org/clips'), 'https://a.org/clips is an address'),
     (('predict', 'clips', 'clips/up'), 'clips'),
     (('evaluate', 'nowhere', 'clips'), 'nowhere')])
 def test_errors_speak_of_options(place, args, says):
+    files = {p for p in place.rglob('*') if 'runs' not in p.parts}
     r = vidcls(*args, cwd=place)
     assert r.returncode == 2 and says in r.stderr and 'Traceback' not in r.stderr, r.stderr
+    assert {p for p in place.rglob('*') if 'runs' not in p.parts} == files and 'epoch ' not in r.stderr
 
 
 def test_small_things():

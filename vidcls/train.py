@@ -776,6 +776,10 @@ def sharded_like(
     from torch.distributed.tensor import distribute_tensor
     return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
 
+def _difference(name, there, here):
+    if name == 'files' and there and here: return 'files: what the clips hold has changed since'
+    return f'{name}: {_short(there)} there, {_short(here)} here'
+
 def _short(x, n=200): return repr(x) if len(repr(x)) <= n else repr(x)[:n] + '…'
 
 @patch
@@ -790,7 +794,7 @@ def restore(self:Run,
         warnings.warn(f"{path} was kept by a training of {there['epochs']} epochs; this one goes on to "
                       f"{here['epochs']}. From here on the learning rate follows the longer schedule, so the "
                       "result is not that of one training of this length.")
-    if differ := [f"{k}: {_short(there.get(k))} there, {_short(here.get(k))} here" for k in {**here, **there}
+    if differ := [_difference(k, there.get(k), here.get(k)) for k in {**here, **there}
                   if k not in free and here.get(k) != there.get(k)]:
         raise CheckpointError(f"{path} belongs to another training ({'; '.join(differ)}). Take another folder, or empty this one.")
     mine, params = self.net.state_dict(), dict(enumerate(p for g in self.opt.param_groups for p in g['params']))

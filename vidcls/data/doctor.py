@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, VideoReadError, WorkerError
+from ..core import ArgumentError, DataError, VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_whole, file_sha256, patch, progress
 from .datasets import ClipTable, as_table, find_videos, text_frame
 from .decode import Video, resize_short
@@ -319,6 +319,8 @@ def save(
 )->Path: # The page
     "Write report.md, index.html, audit.csv and the repaired clips.csv."
     folder = Path(folder)
+    if (folder/'clips.csv').exists() and not (folder/'audit.csv').exists():
+        raise ArgumentError(f"{folder} holds a clips.csv that no audit has written; name another folder.")
     for name, text in (('report.md', f"# Audit\n\n```\n{self!r}\n```\n"), ('index.html', self._page())):
         with atomic_path(folder/name) as tmp: tmp.write_text(_printable(text), encoding='utf-8')
     with atomic_path(folder/'audit.csv') as tmp:
