@@ -154,6 +154,38 @@ def _say(text=''):
 
 def _heading(n, text): _say(f'\n[{n}] {text}')
 
+# %% ../nbs/54_cli.ipynb #run-folder
+def _apart(name, out, data):
+    "Refuse a folder for results that is the folder of the clips, or above it."
+    from vidcls.core import ArgumentError
+    if out.exists() and (data.resolve() == out.resolve() or out.resolve() in data.resolve().parents):
+        raise ArgumentError(f'{name} {out} is the folder of the clips, or above it; name another one.')
+
+def _run_folder(out, overwrite, data=None, default='train'):
+    "The folder of a new training; never one that an earlier training has filled, or the one of the clips."
+    import shutil
+    from vidcls.core import ArgumentError
+    from vidcls.predict import check_target
+    first = Path('runs')/default
+    if out is None and _together(): out = first                   # several machines can't agree on a number
+    if out is None:
+        folders = (first.with_name(f'{default}-{n}' if n > 1 else default) for n in range(1, 10_000))
+        out = next(p for p in folders if not _taken(p))
+        if out != first: _say(f'note: {first} is kept as it is; this training goes to {out}.')
+    if data is not None: _apart('--out', out, data)
+    check_target(out/'classifier')
+    if not _is_main() or not _taken(out): return out
+    if not overwrite:
+        going_on = ' --resume goes on with it;' if (out/'checkpoints').exists() else ''
+        raise ArgumentError(f'--out {out} holds an earlier training.{going_on} '
+                            '--overwrite replaces it; or name another folder.')
+    shutil.rmtree(out/'checkpoints', ignore_errors=True)
+    return out
+
+def _taken(out):
+    names = ('classifier', 'record.json', 'history.json', 'checkpoints', SETTINGS)
+    return any((out/name).exists() for name in names)
+
 # %% ../nbs/54_cli.ipynb #cli-demo
 @app.command('demo')
 def cli_demo(
@@ -389,38 +421,6 @@ def _newest_run():
     "The newest folder among runs/train, runs/train-2, … that holds an interrupted training."
     there = [p.parent for p in Path('runs').glob('train*/' + SETTINGS) if (p.parent/'checkpoints').is_dir()]
     return max(there, key=lambda p: (p/SETTINGS).stat().st_mtime, default=Path('runs/train'))
-
-# %% ../nbs/54_cli.ipynb #run-folder
-def _apart(name, out, data):
-    "Refuse a folder for results that is the folder of the clips, or above it."
-    from vidcls.core import ArgumentError
-    if out.exists() and (data.resolve() == out.resolve() or out.resolve() in data.resolve().parents):
-        raise ArgumentError(f'{name} {out} is the folder of the clips, or above it; name another one.')
-
-def _run_folder(out, overwrite, data=None, default='train'):
-    "The folder of a new training; never one that an earlier training has filled, or the one of the clips."
-    import shutil
-    from vidcls.core import ArgumentError
-    from vidcls.predict import check_target
-    first = Path('runs')/default
-    if out is None and _together(): out = first                   # several machines can't agree on a number
-    if out is None:
-        folders = (first.with_name(f'{default}-{n}' if n > 1 else default) for n in range(1, 10_000))
-        out = next(p for p in folders if not _taken(p))
-        if out != first: _say(f'note: {first} is kept as it is; this training goes to {out}.')
-    if data is not None: _apart('--out', out, data)
-    check_target(out/'classifier')
-    if not _is_main() or not _taken(out): return out
-    if not overwrite:
-        going_on = ' --resume goes on with it;' if (out/'checkpoints').exists() else ''
-        raise ArgumentError(f'--out {out} holds an earlier training.{going_on} '
-                            '--overwrite replaces it; or name another folder.')
-    shutil.rmtree(out/'checkpoints', ignore_errors=True)
-    return out
-
-def _taken(out):
-    names = ('classifier', 'record.json', 'history.json', 'checkpoints', SETTINGS)
-    return any((out/name).exists() for name in names)
 
 # %% ../nbs/54_cli.ipynb #plan
 class Plan:
