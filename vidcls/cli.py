@@ -190,7 +190,8 @@ def _taken(out):
 @app.command('demo')
 def cli_demo(
     out: Annotated[Optional[Path], a_folder(
-        'Folder for everything that is written; default: runs/demo, or the next free runs/demo-2, …')] = None,
+        'Folder for everything that is written; '
+        'default: runs/demo, or the next free runs/demo-2, -3, …')] = None,
     groups: Annotated[int, Option(help='Scenes of the data set; each gives eight clips.', min=10)] = 300,
     epochs: Annotated[int, Option(help='Passes over the training clips.', min=1)] = 20,
     seed: Annotated[int, Option(help='Of clips, split, weights and order.', min=0)] = 0,
