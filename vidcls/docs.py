@@ -24,12 +24,14 @@ def numpydoc(
     "Return the docstring with sections for parameters and result, as numpydoc has them."
     parts = _fields(node) if isinstance(node, ast.ClassDef) else _parameters(node)
     rows = [(head, notes.get(line, '')) for head,line in parts if not head.startswith(('self', 'cls'))]
-    if any(note for _,note in rows): text += _section('Parameters', rows)
+    if any(note for _,note in rows):
+        text += _section('Parameters', rows)
     if isinstance(node, ast.FunctionDef):
         last = node.returns.end_lineno if node.returns else node.body[0].lineno - 1
         back = notes.get(last, '') if last not in {line for _,line in parts} else ''
         kind = ast.unparse(node.returns) if node.returns else 'object'
-        if node.returns or back: text += _section('Returns', [(kind, back)])
+        if node.returns or back:
+            text += _section('Returns', [(kind, back)])
     return text
 
 def _parameters(node):
@@ -50,7 +52,8 @@ def _parameters(node):
 def _fields(node):
     "(name : type, default; line) of each field of a dataclass."
     for f in node.body:
-        if not isinstance(f, ast.AnnAssign): continue
+        if not isinstance(f, ast.AnnAssign):
+            continue
         default = f', default {ast.unparse(f.value)}' if f.value is not None else ''
         yield f'{f.target.id} : {ast.unparse(f.annotation)}{default}', f.end_lineno
 
@@ -63,31 +66,43 @@ def document(
     module, # Just imported
 ):
     "Write the comments beside the parameters of a module into its docstrings."
-    if os.environ.get('VIDCLS_PLAIN_DOCS') == '1': return
-    try: source = inspect.getsource(module)
-    except (OSError, TypeError): return                                  # no source beside the program
+    if os.environ.get('VIDCLS_PLAIN_DOCS') == '1':
+        return
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):
+        return                                  # no source beside the program
     notes = comments_by_line(source)
     for node in ast.parse(source).body:
         found = vars(module).get(getattr(node, 'name', None))
-        if getattr(found, '__module__', None) != module.__name__ or node.name.startswith('_'): continue
-        if isinstance(node, ast.FunctionDef): _write(found, node, notes)
-        elif isinstance(node, ast.ClassDef): _document_class(found, node, notes)
+        if getattr(found, '__module__', None) != module.__name__ or node.name.startswith('_'):
+            continue
+        if isinstance(node, ast.FunctionDef):
+            _write(found, node, notes)
+        elif isinstance(node, ast.ClassDef):
+            _document_class(found, node, notes)
 
 def _document_class(cls, node, notes):
     own = {m.name: m for m in node.body if isinstance(m, ast.FunctionDef)}
-    if '__init__' in own: _write(cls, own['__init__'], notes)
-    elif any('dataclass' in ast.unparse(d) for d in node.decorator_list): _write(cls, node, notes)
+    if '__init__' in own:
+        _write(cls, own['__init__'], notes)
+    elif any('dataclass' in ast.unparse(d) for d in node.decorator_list):
+        _write(cls, node, notes)
     for name,method in own.items():
-        if not name.startswith('_'): _write(vars(cls).get(name), method, notes)
+        if not name.startswith('_'):
+            _write(vars(cls).get(name), method, notes)
 
 def _write(found, node, notes):
     "Give a function, method or class its longer docstring, if it has one that can be replaced."
     found = getattr(found, '__func__', found)
-    if isinstance(found, property) or not getattr(found, '__doc__', None) or '\n----' in found.__doc__: return
+    if isinstance(found, property) or not getattr(found, '__doc__', None) or '\n----' in found.__doc__:
+        return
     of_class = isinstance(node, ast.FunctionDef) and isinstance(found, type)                 # its __init__
     text = numpydoc(_without_result(node) if of_class else node, notes, found.__doc__)
-    try: found.__doc__ = text
-    except AttributeError: pass
+    try:
+        found.__doc__ = text
+    except AttributeError:
+        pass
 
 def _without_result(node):
     "An `__init__` gives nothing back."
