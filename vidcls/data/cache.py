@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import ArgumentError, ClipSpec, DecodeTimeoutError, ThreadPool, VidclsError
+from ..core import ArgumentError, ClipSpec, DecodeTimeoutError, VidclsError
+from ..parallel import ThreadPool
 from ..core import VideoNotFoundError, VideoReadError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, patch, progress
 from .datasets import ClipTable

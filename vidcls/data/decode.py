@@ -27,15 +27,8 @@ from vidcls.core import (
     VideoPermissionError,
 )
 from ..show import write_video  # noqa: F401, one looks for it here, beside read_frames
-from vidcls.core import (
-    ThreadPool,
-    VideoReadError,
-    check_at_least,
-    check_choice,
-    check_whole,
-    patch,
-    result_within,
-)
+from ..core import VideoReadError, check_at_least, check_choice, check_whole, patch
+from ..parallel import ThreadPool, result_within
 
 # %% ../../nbs/inside/04_data.decode.ipynb #check-file
 def _check_file(path, name):

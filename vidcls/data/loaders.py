@@ -22,17 +22,11 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler, Subset
 from torch.utils.data import default_collate, get_worker_info
 
-from vidcls.core import (
-    ArgumentError,
-    ClipSpec,
-    DataError,
-    LabelError,
-    SpecMismatchError,
-    ThreadPool,
-    VidclsError,
-)
+from ..core import ArgumentError, ClipSpec, DataError, LabelError, SpecMismatchError, VidclsError
+from ..parallel import ThreadPool
 from ..core import VideoReadError, WorkerError
-from ..core import call_within, check_at_least, check_choice, check_whole, progress, result_within
+from ..core import check_at_least, check_choice, check_whole, progress
+from ..parallel import call_within, result_within
 from .cache import FrameCache
 from .datasets import ClipTable
 from .decode import Video, crop_frame, resize_short

@@ -19,15 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..core import ArgumentError, ClipSpec, DataError, DecodeTimeoutError, VidclsError
 from ..core import VideoReadError, WorkerError
-from vidcls.core import (
-    atomic_path,
-    call_within,
-    check_at_least,
-    check_choice,
-    check_whole,
-    file_sha256,
-    progress,
-)
+from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, progress
+from ..parallel import call_within
 from .datasets import SPLITS, ClipTable
 from .decode import Video
 from .loaders import BatchBuffers, ClipDataset, ClipLoaders, ON_ERROR, check_bad, thread_batches
