@@ -30,9 +30,10 @@ from .data.synthetic import make_motion_clips, roll_clips
 from .losses import LabelSmoothingCrossEntropy
 from .models.zoo import create_model
 from .optim import adamw, make_schedule
-from .optimizations import estimate
+from .tune import estimate
 from .recipes import training_time
-from .train import _precision, fit
+from .train import fit
+from .training.engine import choose_precision
 
 # %% ../nbs/studies/93_benchmark_fit.ipynb #bare
 def _bare(model, dls, device):
@@ -210,7 +211,7 @@ class _Floats:
 
 def _measure_technique(name, clips, epochs, where):
     "Step time, memory, accuracy of one technique; in a process of its own."
-    from vidcls.optimizations import _Stopwatch
+    from vidcls.tune import Stopwatch
     how = TECHNIQUES[name]
     net, lr, size = _NETS[where][how.get('net', 'videomae')]
     table = from_folder(clips).only(['left', 'right'])
@@ -224,7 +225,7 @@ def _measure_technique(name, clips, epochs, where):
     if how.get('floats'):
         dls.train, dls.valid = _Floats(dls.train), _Floats(dls.valid)
         object.__setattr__(model.spec, 'to_model', lambda x, out=None: x)
-    watch = _Stopwatch(10**9)
+    watch = Stopwatch(10**9)
     hist = fit(
         model,
         dls,
@@ -329,7 +330,7 @@ def benchmark_time(
                     tflops=e.clips_per_s * training_time(name, 1, 1.0, share=1.0),
                 )
             )
-    half = dict(bf16='bfloat16', no='float32')[_precision(None)]
+    half = dict(bf16='bfloat16', no='float32')[choose_precision(None)]
     return Benchmark(
         rows,
         {

@@ -26,9 +26,9 @@ from .evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_view
 from .metrics import cluster_wilson
 from .models.i3d import _LAYERS, same_padding
 from .models.zoo import create_model
-from .optimizations import _forget_peak, _gb
+from .training.memory import device_gb, reset_peak
 from .show import new_figure
-from .train import fit_whole
+from .train import fit_or_raise
 
 # %% ../nbs/studies/92_benchmark_models.ipynb #plainunit
 class _PlainUnit(nn.Module):
@@ -184,13 +184,13 @@ def _measure_peak(name, way, bs, device, overrides):
     y = torch.zeros(bs, dtype=torch.long, device=device)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)            # they are there from the second step on
-    _forget_peak(device)
-    base = _gb(device, peak=False)
+    reset_peak(device)
+    base = device_gb(device, peak=False)
     for _ in range(3):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=_half(way, device)):
             loss = F.cross_entropy(model(x).float(), y)
         loss.backward()
-    return 1e3*(_gb(device)-base)
+    return 1e3*(device_gb(device)-base)
 
 # %% ../nbs/studies/92_benchmark_models.ipynb #benchmark-step
 def benchmark_step(
@@ -464,7 +464,7 @@ def compare_models(
             seed_everything(seed)
             model = create_model(name, n_classes=table.n_classes, **arguments)
             dls = loaders(table, model.spec, bs=32, seed=seed)
-            fit_whole(
+            fit_or_raise(
                 model,
                 dls,
                 epochs=epochs or own,

@@ -40,7 +40,7 @@ from vidcls.evaluate import (
 from .models.zoo import create_model
 from .probes import DAMAGES, ask_damaged, report_of
 from .recipes import epochs_for, recipe
-from .train import fit_whole
+from .train import fit_or_raise
 
 # %% ../nbs/studies/94_benchmark_real.ipynb #judge-by-folds
 def judge_by_folds(
@@ -62,7 +62,7 @@ def judge_by_folds(
         seed_everything(seed)
         net = create_model(model, pretrained, n_classes=table.n_classes, **(arguments or {}))
         dls = loaders(fold, net.spec, bs=bs, seed=seed)
-        fit_whole(net, dls, seed=seed, patience=None, show=show, **fit_args)
+        fit_or_raise(net, dls, seed=seed, patience=None, show=show, **fit_args)
         p, rows, failed = predict_probs(net, dls.test, show=False)
         if also is not None:
             also(net, dls.test)

@@ -21,7 +21,9 @@ from .data.synthetic import make_motion_clips, roll_clips
 from .distill import _clips_right, _keep_run, _missing_runs, _read_runs, gains_table
 from .models.weights import fit_in
 from .models.zoo import create_model
-from .train import Callback, _digest, fit_whole
+from .train import fit_or_raise
+from .training.callbacks import Callback
+from .training.resume import digest
 
 # %% ../nbs/46_curriculum.ipynb #curriculum
 class Curriculum(Callback):
@@ -48,7 +50,7 @@ class Curriculum(Callback):
 
     def before_fit(self, run):
         self.sampler = getattr(run.dls.train, 'sampler', None)
-        if run.acc.num_processes > 1 or not hasattr(self.sampler, 'weights'):
+        if run.accelerator.num_processes > 1 or not hasattr(self.sampler, 'weights'):
             raise ArgumentError("a curriculum works on loaders of files, in one process.")
         if self.sampler.balance:
             raise ArgumentError(
@@ -59,7 +61,7 @@ class Curriculum(Callback):
             raise ArgumentError(f"{len(self.scores)} scores for {self.sampler.n} training clips.")
         self.before = self.sampler.weights
 
-    def state_dict(self): return dict(plan=[_digest(self.scores), self.start, self.full])
+    def state_dict(self): return dict(plan=[digest(self.scores), self.start, self.full])
 
     def load_state_dict(self, state):
         if state != self.state_dict():
@@ -125,7 +127,7 @@ def fit_stages(
         else:
             fit_in(model, before.state_dict(), 'the stage before')
         dls = loaders(table, model.spec, bs=stage.get('bs', 16), seed=seed)
-        hists.append(fit_whole(model, dls, seed=seed, **{**kwargs, **own, **kept}))
+        hists.append(fit_or_raise(model, dls, seed=seed, **{**kwargs, **own, **kept}))
     return model, hists
 
 # %% ../nbs/46_curriculum.ipynb #orders-all-from-the-start
@@ -147,7 +149,7 @@ def _scores(arm, seed, table, epochs):
 def _trained(table, seed, epochs, callbacks=()):
     seed_everything(seed)
     model = create_model('videomae_tiny', n_classes=8)
-    fit_whole(
+    fit_or_raise(
         model,
         loaders(table, model.spec, bs=32, seed=seed),
         epochs=epochs,

@@ -24,7 +24,9 @@ from vidcls.core import (
 )
 from .core import match_labels, patch, seed_everything
 from .losses import DistillationLoss, feature_distance
-from .train import Callback, _digest, _said, fit_whole
+from .train import fit_or_raise
+from .training.callbacks import Callback
+from .training.resume import digest, stable_repr
 
 # %% ../nbs/45_distill.ipynb #seededaugment
 class SeededAugment:
@@ -66,7 +68,7 @@ class SeededAugment:
         return torch.cat([x for x,_ in out]), torch.cat([y for _,y in out])
 
     def __repr__(self):
-        return f'SeededAugment({_said(self.augment)}, variants={self.variants}, seed={self.seed})'
+        return f'SeededAugment({stable_repr(self.augment)}, variants={self.variants}, seed={self.seed})'
 
 # %% ../nbs/45_distill.ipynb #distill
 class Distill(Callback):
@@ -99,9 +101,9 @@ class Distill(Callback):
             None,
         )
 
-    def brings(self, run):
+    def extra_module(self, run):
         "The bridge, for the optimiser: a matrix from the student's features to the teacher's."
-        self.who = _digest(*self.teacher.state_dict().values())
+        self.who = digest(*self.teacher.state_dict().values())
         self.teaching = f'{self}, teacher {self.who}'
         self.bridge = (
             nn.Linear(run.net.head.in_features, self.teacher.head.in_features) if self.features else None
@@ -109,7 +111,7 @@ class Distill(Callback):
         return self.bridge
 
     def before_fit(self, run):
-        if self.teacher is run.given:
+        if self.teacher is run.original_model:
             raise ArgumentError(
                 "the teacher is the student itself; give a trained model, such as copy.deepcopy of this one."
             )
@@ -126,9 +128,9 @@ class Distill(Callback):
                 "the same."
             )
         self.order = match_labels(getattr(self.teacher, 'labels', None), run.dls.labels)
-        if run.mix and self.cache is not None:
+        if run.functions.mix and self.cache is not None:
             raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
-        self.teacher = self.teacher.to(run.acc.device).eval()
+        self.teacher = self.teacher.to(run.accelerator.device).eval()
         if self.cache is not None:
             self._open_cache(run)
         self.seen = {}
@@ -152,7 +154,7 @@ class Distill(Callback):
         "The teacher's logits for the clips of this batch."
         if self.cache is None:
             return self._answer(run)
-        keys = [(r, run.augment.variant()) for r in run.rows]
+        keys = [(r, run.functions.augment.variant()) for r in run.batch.rows.tolist()]
         if new := [i for i,k in enumerate(keys) if k not in self.known]:
             self.known |= {keys[i]: logits.cpu() for i,logits in zip(new, self._answer(run, new))}
             self.kept = False
@@ -160,8 +162,8 @@ class Distill(Callback):
 
     def _answer(self, run, which=slice(None)):
         x = (
-            self.teacher.spec.to_model(run.bytes[which])
-            if not run.mix
+            self.teacher.spec.to_model(run.clips[which])
+            if not run.functions.mix
             else _renormalised(run.xb, run.spec, self.teacher.spec)
         )
         self.asked += len(x)
@@ -200,7 +202,7 @@ def _renormalised(xb, own, other):
 @patch
 def _open_cache(self:Distill, run):
     ds = run.dls.train.dataset
-    if not isinstance(run.augment, SeededAugment):
+    if not isinstance(run.functions.augment, SeededAugment):
         raise ArgumentError("cache needs augment=SeededAugment(…), whose views come back.")
     if ds.drawn:
         raise ArgumentError(
@@ -209,10 +211,10 @@ def _open_cache(self:Distill, run):
         )
     bytes_of = {k: v for k,v in run.spec.to_dict().items() if k not in ('mean', 'std', 'channels')}
     self.about = json.dumps(
-        [run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(), self.who]
+        [run.fingerprint['clips'], bytes_of, repr(run.functions.augment), self.teacher.spec.to_dict(), self.who]
     )
     # each process keeps what it asked, and reads what all kept
-    self.file = Path(self.cache)/f'teacher_{run.acc.process_index}.safetensors'
+    self.file = Path(self.cache)/f'teacher_{run.accelerator.process_index}.safetensors'
     self.known, self.kept = {}, True
     for file in sorted(Path(self.cache).glob('teacher_*.safetensors')):
         self.known |= self._kept(file)
@@ -280,7 +282,7 @@ def compare_distillation(
             seed_everything(0)
             teacher = create_model('videomae_tiny', n_classes=8)
             if any(a != 'labels alone' for a,_ in todo):
-                fit_whole(
+                fit_or_raise(
                     teacher,
                     loaders(table, teacher.spec, bs=32),
                     epochs=40,
@@ -303,7 +305,7 @@ def compare_distillation(
                     if TEACHING[arm] is None
                     else [Distill(untrained if 'untrained' in arm else teacher, **TEACHING[arm])]
                 )
-                fit_whole(
+                fit_or_raise(
                     student,
                     dls,
                     epochs=epochs,

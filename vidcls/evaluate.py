@@ -63,9 +63,10 @@ from vidcls.metrics import (
     topk_accuracy,
 )
 from .models.ensemble import average_scores
-from .optimizations import _free_gb
+from .training.memory import free_gb
 from .show import contact_sheet, figure_names, new_figure
-from .train import is_out_of_memory, leave_at_exit
+from .training.engine import leave_at_exit
+from .training.memory import is_out_of_memory
 
 # %% ../nbs/51_evaluate.ipynb #evalrecord
 @dataclass
@@ -571,7 +572,7 @@ def _fitting(chunk, spec, device, times=100):
     "At most `chunk` clips; on a CPU so few that `times` the memory of the decoded ones is free: floats are 4, the rest is the model's."
     if device.type != 'cpu':
         return chunk
-    if (free := _free_gb()) is None:
+    if (free := free_gb()) is None:
         return chunk                        # a system that doesn't tell
     return max(1, min(chunk, int(1e9*free/(times*clip_bytes(spec)))))
 

@@ -31,7 +31,7 @@ from .distill import _clips_right, _keep_run, _missing_runs, _read_runs, _run_fi
 from .losses import FocalLoss, class_weights
 from .models.zoo import create_model
 from .mix import Mixup
-from .train import fit_whole
+from .train import fit_or_raise
 
 # %% ../nbs/studies/95_imbalance.ipynb #make-imbalanced
 def make_imbalanced(
@@ -116,7 +116,7 @@ def run_arm(
     model = create_model('videomae_tiny', n_classes=table.n_classes)
     for_loaders, for_fit = ARMS[arm](train)
     dls = loaders(table, model.spec, bs=bs, seed=seed, **for_loaders)
-    fit_whole(
+    fit_or_raise(
         model,
         dls,
         epochs=epochs,
@@ -278,7 +278,7 @@ def compare_noise(
             seed_everything(seed)
             model = create_model('videomae_tiny', n_classes=table.n_classes)
             dls = loaders(make_noisy(table, share, seed), model.spec, bs=32, seed=seed)
-            fit_whole(
+            fit_or_raise(
                 model,
                 dls,
                 epochs=epochs,

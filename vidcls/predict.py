@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .calibrate import NONE, UNSURE, Calibration, calibrate
-from .checkpoint import locked, save_tensors, whole_folder, _sync
+from .training.checkpoint import locked, save_tensors, whole_folder, _sync
 from .core import ArgumentError, CheckpointError, ClipSpec, LabelError, VideoFolderError
 from .core import check_whole, file_sha256, match_labels, patch, pick_device, progress
 from .data.datasets import fetch
