@@ -45,9 +45,9 @@ class _Documented(SourceFileLoader):
         document(module)
 
 class _Finder(MetaPathFinder):
-    "Finds all modules of vidcls except docs and cli; the options of cli have a help text of their own."
+    "Finds the modules of vidcls."
     def find_spec(self, name, path=None, target=None):
-        if not name.startswith('vidcls.') or name in ('vidcls.docs', 'vidcls.cli'): return None
+        if not name.startswith('vidcls.'): return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and type(spec.loader) is SourceFileLoader: spec.loader = _Documented(name, spec.loader.path)
         return spec
