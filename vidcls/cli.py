@@ -14,7 +14,7 @@ __all__ = ['HELP', 'app', 'Overwrite', 'SETTINGS', 'CLIPS', 'Data', 'Label', 'Gr
            'cli_doctor', 'in_words', 'main']
 
 # %% ../nbs/54_cli.ipynb #import-sys
-import contextlib, json, os, re, sys, warnings
+import contextlib, json, os, re, sys, traceback, warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Optional
@@ -934,20 +934,34 @@ SAID = {'read it with salvage=True': 'leave such clips out with --on-error skip'
         "resume='auto' (--resume)": '--resume', "resume='auto'": '--resume',
         'as label= (at the command line --label)': 'with --label',
         'as path= (at the command line --path-column)': 'with --path-column',
-        'give step_s, in seconds': 'give --step-s, in seconds'}
+        'give step_s, in seconds': 'give --step-s, in seconds',
+        "give pretrained= a folder or a hub id, or config={'model_type': 'vivit', …}":
+            'give --pretrained a folder or a hub id'}
 
-def _options():
+def _options(said):
     "Python's name and the option of each parameter of each command."
-    commands = [c.callback for t in (app, bench) for c in t.registered_commands]
-    hints = [hint for c in commands for hint in c.__annotations__.items()]
-    asked = [(n, about) for n,h in hints for about in getattr(h, '__metadata__', ())]
-    return {n: _option(n) for n,about in asked if isinstance(about, typer.models.OptionInfo)} | ALSO
+    asked = [a for c in _callbacks() for a in _asked_for(c)]
+    known = {n: _option(n) for n,about in asked if isinstance(about, typer.models.OptionInfo)}
+    return known | ALSO | dict(name=_calls_model(said))
+
+def _callbacks(): return [c.callback for t in (app, bench) for c in t.registered_commands]
+
+def _asked_for(command):
+    "(name, Option or Argument) of each parameter of a command."
+    return [(n, about) for n,h in command.__annotations__.items() for about in getattr(h, '__metadata__', ())]
+
+def _calls_model(error):
+    "What the command that met this error calls Python's `name`: --model, or MODEL or NAME without an option."
+    frames = {f.f_code for f,_ in traceback.walk_tb(getattr(error, '__traceback__', None))}
+    asked = [a for c in _callbacks() if c.__code__ in frames for a in _asked_for(c)]
+    bare = [n for n,about in asked if n in ('model', 'name') and isinstance(about, typer.models.ArgumentInfo)]
+    return bare[0].upper() if bare else '--model'
 
 def in_words(
     said, # An error or a warning
 )->str:
     "Return what it says, with options in place of Python's arguments."
-    text, options = str(said), _options()
+    text, options = str(said), _options(said)
     for python, words in SAID.items(): text = text.replace(python, words)
     def option(m): return f"{options[m[1]]} {m[2].strip(chr(39))}" if m[1] in options else m[0]
     return re.sub(r"\b([a-z_]+)=('[^']*'|-?[\w.]+(?![\w(\[]))", option, text)

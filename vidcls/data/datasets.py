@@ -498,7 +498,19 @@ def _way_out(skipped):
         " Clips that are folders of pictures become videos by frames_to_videos(FOLDER, NEW_FOLDER) "
         "of vidcls.data.datasets." if some(PICTURES) else '')
 
+_SHARDS = ('shards.json', 'shards.csv')                           # beside the shards that vidcls wrote
+
+def _of_shards(folder):
+    "What takes shards, and what does not."
+    if not (folder/_SHARDS[0]).is_file():
+        return (f"{' and '.join(_SHARDS)} are missing. Copy them from where `vidcls shard` wrote them; "
+                "unpack shards that another program wrote.")
+    return (f"`vidcls train {folder}` or shard_loaders of vidcls.data.shards trains on them; "
+            "everything else takes the clips that they were made from: their folder or CSV file.")
+
 def _no_videos(root, skipped):
+    if (root/_SHARDS[0]).is_file() or any(root.glob('*-000000.tar')):
+        return f"{root}: these are shards. {_of_shards(root)}"
     tip = _left_out(skipped) or "It is empty, or holds empty folders."
     return f"{root}: found no videos; expected {root.name}/CLASS/clip.mp4. {tip[0].upper() + tip[1:]}"
 
@@ -679,6 +691,8 @@ def _without_header(rows, csv):
 def _something_else(file):
     "What a file is that is no list of clips, and the way from there; None where nothing is known."
     suffix = _suffix(file.name)
+    if (file.parent/_SHARDS[0]).is_file() and (suffix == '.tar' or file.name in _SHARDS):
+        return f"is a part of shards. {_of_shards(file.parent)}"
     video = "Give a folder with one folder of videos for each class, or a CSV file that lists clips."
     with file.open('rb') as f: head = f.read(12)
     if suffix in ('.xlsx', '.xls', '.ods'): return "is a spreadsheet; save it as 'CSV UTF-8'."

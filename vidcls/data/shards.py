@@ -95,7 +95,7 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, limit_s):
 def _clip_bytes(path, limit_s):
     "The bytes of a file that can be opened as a video; what can't doesn't travel."
     def read():
-        with Video(path) as v: v.n_frames
+        with Video(path) as v: v.check_moving()
         try: return path.read_bytes()
         except OSError as e: raise VideoReadError(path, f"{e.strerror}") from e
     return call_within(read, limit_s, DecodeTimeoutError(path, f"not read within limit_s={limit_s} seconds"))

@@ -283,7 +283,7 @@ def _said_by(name, found, where):
     if kind is None: raise CheckpointError(f"{where}: its config.json has no model_type, and is not that of a saved classifier either.")
     if str(kind) != {'resnet50': 'resnet', 'videomaev2': 'videomae'}.get(family, family) and not (
             family == 'videomaev2' and str(kind).lower().startswith('videomaev2')):                  # as its authors' folders say
-        raise CheckpointError(f"pretrained holds a {kind!r} and name is {name!r}; name='transformers' takes any video "
+        raise CheckpointError(f"pretrained holds a {kind!r} with name={name!r}; name='transformers' takes any video "
                               "classifier of transformers.")
     ways = dict(divided_space_time='divided', joint_space_time='joint', space_only='space')
     if family == 'resnet50' and (odd := [k for k,v in _RESNET.items() if c.get(k, v) != v]):
@@ -296,7 +296,7 @@ def _said_by(name, found, where):
 def _saved_arguments(name, saved, where):
     "What the config of a saved classifier says of its model; only what makes a network, nothing that fetches one."
     if name != saved['model']: raise CheckpointError(
-        f"{where} holds a classifier of the model {saved['model']!r} and name is {name!r}; give name={saved['model']!r}.")
+        f"{where} holds a classifier of the model {saved['model']!r}, not of name={name!r}; give name={saved['model']!r}.")
     check_numbers(saved['arguments'], where, 'arguments'); check_numbers(saved['spec'], where, 'spec')
     if odd := sorted({'pretrained', 'n_classes', 'name', 'spec'} & set(saved['arguments'])):
         raise CheckpointError(f"{where}: its config.json has {odd[0]!r} among the arguments of the model; vidcls writes no such config.")
