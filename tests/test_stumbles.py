@@ -1,14 +1,17 @@
 "Small things at which people stumble: each is said, with the way out."
-import importlib, inspect, pkgutil, shutil, subprocess, sys
+import importlib, inspect, pkgutil, shutil, subprocess, sys, warnings
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import vidcls
-from vidcls.core import DataError, VideoReadError
+from vidcls.cli import app, in_words
+from vidcls.core import DataError, VidclsError, VideoReadError
 from vidcls.data.cache import FrameCache
-from vidcls.data.datasets import as_table, find_videos, frames_to_videos, from_folder
+from vidcls.data.datasets import TableWarning, as_table, find_videos, frames_to_videos, from_csv, from_df, from_folder
 from vidcls.data.doctor import examine
 from vidcls.data.shards import read_manifest, write_shards
 from vidcls.data.synthetic import make_motion_clips
@@ -17,6 +20,7 @@ from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.show import write_video
 
+VIDCLS = [sys.executable, '-c', 'from vidcls.cli import main; main()']
 MODULES = [m.name for m in pkgutil.walk_packages(vidcls.__path__, 'vidcls.') if not m.ispkg and not m.name.endswith('_modidx')]
 
 
@@ -59,11 +63,17 @@ def place(tmp_path_factory):
 
 
 def vidcls_says(*args, cwd):
-    "What a command that fails as it should says, in one line."
-    r = subprocess.run([sys.executable, '-c', 'from vidcls.cli import main; main()', *map(str, args)],
-                       cwd=cwd, capture_output=True, text=True, timeout=300)
+    "What a command that fails as it should says, in one line; in a process of its own, as it is typed."
+    r = subprocess.run([*VIDCLS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300)
     assert r.returncode == 2 and 'Traceback' not in r.stderr, r.stderr
     return r.stderr.strip().splitlines()[-1]
+
+
+def said_by(*args):
+    "The same within this process, which is quicker."
+    r = CliRunner().invoke(app, [*map(str, args)])
+    assert isinstance(r.exception, VidclsError), r.output
+    return in_words(r.exception)
 
 
 def picture(path):
@@ -111,11 +121,12 @@ def picture_folder(root):
     return root/'frames'/'up'/'one'
 
 
-def test_shards_are_called_shards(place, tmp_path):
+def test_shards_are_called_shards(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
     for args in (('evaluate', 'classifier', 'shards'), ('predict', 'classifier', 'shards'), ('doctor', 'shards', '--out', tmp_path/'d'),
                  ('shard', 'shards', tmp_path/'s')):
-        said = vidcls_says(*args, cwd=place)
-        assert said.startswith('vidcls: shards: these are shards. `vidcls train shards`') and 'folder or CSV file' in said
+        said = said_by(*args)
+        assert said.startswith('shards: these are shards. `vidcls train shards`') and 'folder or CSV file' in said
     for name in ('shards.json', 'shards.csv', 'train-000000.tar'):
         with pytest.raises(DataError, match='is a part of shards. `vidcls train .*shards`'): as_table(place/'shards'/name)
     with pytest.raises(VideoReadError, match='an archive.*unpack'): Classifier.load(place/'classifier').predict(place/'shards/train-000000.tar')
@@ -127,14 +138,58 @@ def test_shards_are_called_shards(place, tmp_path):
     assert len(as_table(table)) == 80
 
 
-def test_a_misspelt_model_in_the_words_of_the_command_line(place):
+def test_a_misspelt_model_in_the_words_of_the_command_line(place, monkeypatch):
     said = vidcls_says('train', 'clips', '--model', 'videomae_tinny', '--out', 'no', cwd=place)
     assert said.startswith("vidcls: --model videomae_tinny. Did you mean 'videomae_tiny'?")
-    assert vidcls_says('benchmark', 'views', 'clips', '--model', 'i4d', cwd=place).startswith('vidcls: --model i4d')
-    for command in ('step', 'inference'):
-        assert vidcls_says('benchmark', command, 'i4d', cwd=place).startswith('vidcls: MODEL i4d; accepted:')
-    assert vidcls_says('download', 'ucf102', 'folder', cwd=place).startswith('vidcls: NAME ucf102; accepted:')
-    said = vidcls_says('train', 'clips', '--model', 'transformers', '--out', 'no', cwd=place)
+    monkeypatch.chdir(place)
+    assert said_by('benchmark', 'views', 'clips', '--model', 'i4d').startswith('--model i4d')
+    for command in ('step', 'inference'): assert said_by('benchmark', command, 'i4d').startswith('MODEL i4d; accepted:')
+    assert said_by('download', 'ucf102', 'folder').startswith('NAME ucf102; accepted:')
+    said = said_by('train', 'clips', '--model', 'transformers', '--out', 'no')
     assert '--pretrained a folder' in said and '=' not in said
-    said = vidcls_says('train', 'clips', '--model', 'i3d', '--pretrained', 'classifier', '--out', 'no', cwd=place)
+    said = said_by('train', 'clips', '--model', 'i3d', '--pretrained', 'classifier', '--out', 'no')
     assert "holds a classifier of the model 'videomae_tiny', not of --model i3d; give --model videomae_tiny" in said
+
+
+LIKE_GROUPS = {
+    'actor': ['ann', 'bob', 'cat', 'dan']*5, 'subject_id': [1, 2, 3, 4, 5]*4, 'Camera': ['a', 'b']*10,
+    'video_id': [f'v{i//2}' for i in range(20)], 'dancer': ['ann', 'bob', 'cat', 'dan']*5}
+NO_GROUPS = {
+    'fps': [25, 30, 50, 60]*5, 'video_id': [f'v{i}' for i in range(20)], 'night': ['yes', 'no']*10, 'remark': [None]*19 + ['dark'],
+    'class_id': ['c0']*10 + ['c1']*10, 'duration': [float(i % 4) for i in range(20)]}
+
+
+def rows_with(name, values):
+    "Twenty clips of two classes, and a further column."
+    return pd.DataFrame({'path': [f'{i}.mp4' for i in range(20)], 'label': ['run']*10 + ['sit']*10, name: values})
+
+
+@pytest.mark.parametrize('name', LIKE_GROUPS)
+def test_a_column_like_groups_is_suggested_and_not_taken(tmp_path, name):
+    rows = rows_with(name, LIKE_GROUPS[name])
+    rows.to_csv(tmp_path/'t.csv', index=False)
+    for read in (lambda **how: from_csv(tmp_path/'t.csv', missing='unchecked', **how),
+                 lambda **how: from_df(rows, root=tmp_path, missing='unchecked', **how)):
+        with pytest.warns(TableWarning, match=f"column '{name}' looks like a group .*group='{name}'"): table = read()
+        assert table.df.group.nunique() == 20
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            assert read(group=name).df.group.nunique() == len(set(map(str, rows[name])))
+
+
+@pytest.mark.parametrize('name', NO_GROUPS)
+def test_a_column_that_is_no_group_is_not_suggested(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        from_df(rows_with(name, NO_GROUPS[name]), root='.', missing='unchecked')
+        from_df(rows_with('group', LIKE_GROUPS['actor']).assign(actor='x'), root='.', missing='unchecked')
+
+
+def test_the_command_line_suggests_the_column(place, tmp_path):
+    table = from_folder(place/'clips').filter("label in ('up', 'down')")
+    rows = pd.DataFrame({'path': [str(p) for p in table.paths], 'label': table.df.label, 'who is it': table.df.group})
+    rows.to_csv(tmp_path/'t.csv', index=False)
+    r = subprocess.run([*VIDCLS, 'train', 't.csv', '--model', 'i4d'], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert "column 'who is it' looks like a group (10 values for 20 clips)" in r.stderr, r.stderr
+    assert "--group 'who is it'." in r.stderr and 'group=' not in r.stderr
+    assert 'note: every clip is its own group' in r.stdout

@@ -938,6 +938,9 @@ SAID = {'read it with salvage=True': 'leave such clips out with --on-error skip'
         "give pretrained= a folder or a hub id, or config={'model_type': 'vivit', …}":
             'give --pretrained a folder or a hub id'}
 
+# leaks='allow' (at the command line --leaks allow); (leaks='allow', at the command line --leaks allow)
+_BOTH = re.compile(r"""\w+=(?:'[^']*'|"[^"]*")(?: \(at the command line (--[^)]+)\)|, at the command line (--[^)]+))""")
+
 def _options(said):
     "Python's name and the option of each parameter of each command."
     asked = [a for c in _callbacks() for a in _asked_for(c)]
@@ -963,6 +966,7 @@ def in_words(
     "Return what it says, with options in place of Python's arguments."
     text, options = str(said), _options(said)
     for python, words in SAID.items(): text = text.replace(python, words)
+    text = _BOTH.sub(lambda m: m[1] or m[2], text)
     def option(m): return f"{options[m[1]]} {m[2].strip(chr(39))}" if m[1] in options else m[0]
     return re.sub(r"\b([a-z_]+)=('[^']*'|-?[\w.]+(?![\w(\[]))", option, text)
 
