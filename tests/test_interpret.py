@@ -126,7 +126,7 @@ def test_maps_in_inference_mode():
 
 
 def test_each_family_was_judged_on_motion():
-    "The records that page 44 reads: seven models, two trainings each, right on nearly all clips, and each map's share on the shape with its interval."
+    "The records that page 53 reads: seven models, two trainings each, right on nearly all clips, and each map's share on the shape with its interval."
     found = pd.concat([pd.read_csv(f) for f in sorted((Path(__file__).parents[1]/'benchmarks'/'maps').glob('*.csv'))])
     runs = found.groupby('model').seed.unique().map(sorted)
     assert len(runs) == 7 and (runs.map(list) == [[0,1]]*7).all() and (found.top1 > .9).all()

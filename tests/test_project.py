@@ -8,7 +8,7 @@ from fastcore.docments import docments
 from packaging.requirements import Requirement
 
 root = Path(__file__).resolve().parents[1]
-notebooks = sorted((root/'nbs').glob('[!.]*.ipynb'))
+notebooks = sorted((f for f in (root/'nbs').rglob('[!.]*.ipynb') if '.ipynb_checkpoints' not in f.parts), key=lambda f: f.name)
 modules = {'.'.join(f.relative_to(root).with_suffix('').parts): f for f in sorted((root/'vidcls').rglob('[!_]*.py'))}
 every_notebook = pytest.mark.parametrize('nb', notebooks, ids=lambda f: f.stem)
 every_module = pytest.mark.parametrize('mod', modules)
@@ -26,7 +26,7 @@ def python(*args): return subprocess.run([sys.executable, *args], cwd=root, text
 
 def number(mod):
     "The number of a module's notebook, from the header that nbdev writes."
-    return int(re.search(r'File to edit: \S*nbs/(\d+)', modules[mod].read_text())[1])
+    return int(re.search(r'File to edit: \S*nbs/(?:\w+/)?(\d+)', modules[mod].read_text())[1])
 
 def imported(mod):
     "The modules of the library that a module imports, inside functions too."
@@ -96,9 +96,18 @@ def test_readme_is_the_home_page():
     assert got.returncode == 0, got.stderr
 
 def test_sidebar_has_every_page_once_in_order():
-    sections = yaml.safe_load((root/'_quarto.yml').read_text())['website']['sidebar']['contents']
-    pages = [p for s in sections for p in s['contents']]
-    assert pages == ['index.ipynb', *(f.name for f in notebooks if f.name != 'index.ipynb')]
+    "Three groups, one for each folder, each in the order of the numbers."
+    home, *groups = yaml.safe_load((root/'_quarto.yml').read_text())['website']['sidebar']['contents']
+    assert home == 'index.ipynb'
+    folders = {'The course': 'nbs', 'Inside': 'inside', 'Studies': 'studies'}
+    assert [g['section'] for g in groups] == list(folders)
+    for g in groups:
+        there = [f for f in notebooks if f.parent.name == folders[g['section']] and f.name != 'index.ipynb']
+        assert g['contents'] == [str(f.relative_to(root/'nbs')) for f in there]
+
+def test_numbers_are_the_order_of_all_pages():
+    numbers = [f.name[:2] for f in notebooks if f.name != 'index.ipynb']
+    assert len(set(numbers)) == len(numbers) and all(n.isdigit() for n in numbers)
 
 
 # Notebooks

@@ -3,7 +3,7 @@
 nbdev turns the notebooks of nbs/ into pages in _proc/; Quarto renders them where it is on the PATH, else smalldocs.
 Exit code 1 lists each link, anchor or name that leads nowhere.
 """
-import json, os, pkgutil, re, shutil, subprocess, sys
+import json, os, pkgutil, posixpath, re, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,23 +19,40 @@ def stage(
 ):
     "Pages get the names that nbdev's links use (00_core -> core), the sidebar its numbers; links within lose the host."
     pages = {}
-    for nb in sorted(proc.glob('*.ipynb')):
+    for nb in sorted(proc.rglob('*.ipynb')):
         cells = json.loads(nb.read_text(encoding='utf-8'))['cells']
         raw = ''.join(cells[0]['source']) if cells and cells[0]['cell_type'] == 'raw' else '{}'
         front = next(yaml.safe_load_all(raw))
-        if 'title' not in front: sys.exit(f"nbs/{nb.name} has no title: its first cell must start with '# '.")
-        pages[nb.name] = front['output-file'].replace('.html', '.ipynb'), front['title']
+        name = nb.relative_to(proc).as_posix()
+        if 'title' not in front: sys.exit(f"nbs/{name} has no title: its first cell must start with '# '.")
+        new = posixpath.join(posixpath.dirname(name), front['output-file'].replace('.html', '.ipynb'))
+        pages[name] = new, front['title']
     for old,(new,_) in pages.items():
-        text = (proc/old).read_text(encoding='utf-8').replace(f'({site}/', '(').replace(f'\\"{site}/', '\\"')
-        for o,(n,_) in pages.items():
-            text = re.sub(rf'(\]\(|href=\\")(?:\./)?{re.escape(o)}(?=[#)\\])', lambda m: m[1] + n, text)
+        text = (proc/old).read_text(encoding='utf-8')
         (proc/old).unlink()
-        (proc/new).write_text(text, encoding='utf-8')
+        (proc/new).write_text(relinked(text, old, pages, site), encoding='utf-8')
     yml = (proc/'_quarto.yml').read_text(encoding='utf-8')
     for old,(new,title) in pages.items():
-        text = json.dumps(f"{old.split('_')[0]} {title}" if old[0].isdigit() else title, ensure_ascii=False)
+        number = posixpath.basename(old).split('_')[0]
+        text = json.dumps(f"{number} {title}" if number.isdigit() else title, ensure_ascii=False)
         yml = re.sub(rf'^(\s*- ){re.escape(old)}$', lambda m: f'{m[1]}{{href: {new}, text: {text}}}', yml, flags=re.M)
     (proc/'_quarto.yml').write_text(yml, encoding='utf-8')
+
+
+def relinked(
+    text:str, # A notebook as nbdev made it
+    old:str, # Its path below the folder of pages
+    pages:dict, # Path of each page -> (its new path, its title)
+    site:str, # The address of the published site
+)->str:
+    "Return the notebook with links to other pages by their new names, relative to this one."
+    here = posixpath.dirname(old)
+    up = posixpath.relpath('.', here or '.')
+    text = re.sub(rf'(\(|\\"){re.escape(site)}/', lambda m: m[1] + ('' if up == '.' else up + '/'), text)
+    def named(m):
+        to = posixpath.normpath(posixpath.join(here, m[2]))
+        return m[1] + (posixpath.relpath(pages[to][0], here or '.') if to in pages else m[2])
+    return re.sub(r'(\]\(|href=\\")([\w./-]+\.ipynb)(?=[#)\\])', named, text)
 
 
 def build()->tuple: # (the folder of the site, its published address)

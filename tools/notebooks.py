@@ -22,6 +22,12 @@ MIME = ('text/html', 'image/svg+xml', 'image/png', 'text/plain')          # the 
 NUMBER = re.compile(r'(?<![\w.])-?\d+\.\d+(?:e[+-]?\d+)?|(?<![\w.])-?\d+e[+-]?\d+')    # a float; integers are text
 
 
+def all_pages()->list:
+    "Return the paths of all pages, in the order of their numbers."
+    found = (f for f in (root/'nbs').rglob('[!.]*.ipynb') if '.ipynb_checkpoints' not in f.parts)
+    return sorted(found, key=lambda f: f.name)
+
+
 def directive(
     cell, # A code cell
     word:str, # As in `#| slow`
@@ -156,7 +162,7 @@ def main():
     args = p.parse_args()
     os.environ.update(ENV)
     os.environ.pop('MPLBACKEND', None)                                      # the kernel's own, as a reader has it
-    paths = [f.resolve() for f in args.notebooks] or sorted((root/'nbs').glob('[!.]*.ipynb'))
+    paths = [f.resolve() for f in args.notebooks] or all_pages()
     bad = asyncio.run(run_all(paths, args))
     for b in bad: print(b, file=sys.stderr)
     if bad: sys.exit("Mend the page, or store what it shows now by `make refresh NB=nbs/…`, and read the difference.")
