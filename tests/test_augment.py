@@ -10,38 +10,56 @@ def still():
     "A clip that stands still (3,H,W,C), smooth with noise on it, as Pillow's functions look at one picture."
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:48, :64]
-    image = np.stack([120 + 60*np.sin(x/9), 100 + 50*np.cos(y/7), 40 + 2*x + y], -1) + rng.normal(0, 6, (48, 64, 3))
+    image = np.stack([120 + 60 * np.sin(x / 9), 100 + 50 * np.cos(y / 7), 40 + 2 * x + y], -1) + rng.normal(
+        0, 6, (48, 64, 3)
+    )
     image = image.clip(5, 240).round().astype(np.uint8)
     return Image.fromarray(image), torch.from_numpy(np.stack([image]*3))
 
 
 def close(ours, pil, levels, share=1.):
     diff = np.abs(ours[1].numpy().astype(int) - np.asarray(pil).astype(int))
-    assert (ours[0] == ours[1]).all() and (ours[1] == ours[2]).all()                 # one draw, all frames alike
-    assert (diff <= levels).mean() >= share, f"{(diff <= levels).mean():.3f} within {levels}, largest {diff.max()}"
+    assert (ours[0] == ours[1]).all() and (ours[1] == ours[2]).all()  # one draw, all frames alike
+    assert (diff <= levels).mean() >= share, (
+        f"{(diff <= levels).mean():.3f} within {levels}, largest {diff.max()}"
+    )
 
 
 def pillow(name, image, v):
     W, H = image.size
     grey = (int(FILL),)*3
     move = lambda m: image.transform(image.size, Image.AFFINE, m, resample=Image.BILINEAR, fillcolor=grey)
-    return {'autocontrast': lambda: ImageOps.autocontrast(image), 'equalize': lambda: ImageOps.equalize(image),
-            'invert': lambda: ImageOps.invert(image),
-            'rotate': lambda: image.rotate(3*v, resample=Image.BILINEAR, fillcolor=grey),
-            'posterize': lambda: ImageOps.posterize(image, 4-int(.4*v)),
-            'solarize': lambda: ImageOps.solarize(image, 256-int(25.6*v)),
-            'solarize_add': lambda: Image.fromarray(np.where(np.asarray(image) < 128, np.minimum(np.asarray(image).astype(int) + int(11*v), 255), np.asarray(image)).astype(np.uint8)),
-            'color': lambda: ImageEnhance.Color(image).enhance(1+.09*v), 'contrast': lambda: ImageEnhance.Contrast(image).enhance(1+.09*v),
-            'brightness': lambda: ImageEnhance.Brightness(image).enhance(1+.09*v), 'sharpness': lambda: ImageEnhance.Sharpness(image).enhance(1+.09*v),
-            'shear_x': lambda: move((1, .03*v, -.03*v*H/2, 0, 1, 0)), 'shear_y': lambda: move((1, 0, 0, .03*v, 1, -.03*v*W/2)),
-            'translate_x': lambda: move((1, 0, .045*v*W, 0, 1, 0)), 'translate_y': lambda: move((1, 0, 0, 0, 1, .045*v*H))}[name]()
+    return {
+        'autocontrast': lambda: ImageOps.autocontrast(image),
+        'equalize': lambda: ImageOps.equalize(image),
+        'invert': lambda: ImageOps.invert(image),
+        'rotate': lambda: image.rotate(3 * v, resample=Image.BILINEAR, fillcolor=grey),
+        'posterize': lambda: ImageOps.posterize(image, 4 - int(0.4 * v)),
+        'solarize': lambda: ImageOps.solarize(image, 256 - int(25.6 * v)),
+        'solarize_add': lambda: Image.fromarray(
+            np.where(
+                np.asarray(image) < 128,
+                np.minimum(np.asarray(image).astype(int) + int(11 * v), 255),
+                np.asarray(image),
+            ).astype(np.uint8)
+        ),
+        'color': lambda: ImageEnhance.Color(image).enhance(1 + 0.09 * v),
+        'contrast': lambda: ImageEnhance.Contrast(image).enhance(1 + 0.09 * v),
+        'brightness': lambda: ImageEnhance.Brightness(image).enhance(1 + 0.09 * v),
+        'sharpness': lambda: ImageEnhance.Sharpness(image).enhance(1 + 0.09 * v),
+        'shear_x': lambda: move((1, 0.03 * v, -0.03 * v * H / 2, 0, 1, 0)),
+        'shear_y': lambda: move((1, 0, 0, 0.03 * v, 1, -0.03 * v * W / 2)),
+        'translate_x': lambda: move((1, 0, 0.045 * v * W, 0, 1, 0)),
+        'translate_y': lambda: move((1, 0, 0, 0, 1, 0.045 * v * H)),
+    }[name]()
 
 
 @pytest.mark.parametrize('name', OPS)
 @pytest.mark.parametrize('v', [3., 7., -7.])
 def test_randaugment_changes_are_pillows(name, v, still):
     f, signed = OPS[name]
-    if v < 0 and not signed: pytest.skip('this change has no direction')
+    if v < 0 and not signed:
+        pytest.skip('this change has no direction')
     image, clip = still
     moved = name in ('rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y')
     # at the rim Pillow fills whole pixels, we blend; inside both are bilinear
@@ -61,10 +79,13 @@ def test_order_of_the_batch_does_not_matter_to_what_can_happen():
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_input_may_be_strided(name):
-    x = torch.randint(0, 256, (2, 3, 6, 40, 40), dtype=torch.uint8).permute(0, 2, 3, 4, 1)      # (B,T,H,W,C), not contiguous
-    y = torch.tensor([0, 1]); aug = augmentation(name, ['left', 'right'])
+    # (B,T,H,W,C), not contiguous
+    x = torch.randint(0, 256, (2, 3, 6, 40, 40), dtype=torch.uint8).permute(0, 2, 3, 4, 1)
+    y = torch.tensor([0, 1])
+    aug = augmentation(name, ['left', 'right'])
     gen = lambda: torch.Generator().manual_seed(1)
-    for a, b in zip(aug(x, y, gen()), aug(x.contiguous(), y, gen())): assert (a == b).all()
+    for a, b in zip(aug(x, y, gen()), aug(x.contiguous(), y, gen())):
+        assert (a == b).all()
 
 
 def test_a_mirror_changes_the_label_in_fit():
@@ -77,8 +98,13 @@ def test_a_mirror_changes_the_label_in_fit():
 
 
 def test_wrong_layout_is_named():
-    for bad in (torch.zeros(2, 3, 4, 8, 8, dtype=torch.uint8), torch.zeros(2, 4, 8, 8, 3), np.zeros((2, 4, 8, 8, 3), np.uint8)):
-        with pytest.raises(ArgumentError, match='B,T,H,W,3'): augmentation('light')(bad, torch.zeros(2).long(), torch.Generator())
+    for bad in (
+        torch.zeros(2, 3, 4, 8, 8, dtype=torch.uint8),
+        torch.zeros(2, 4, 8, 8, 3),
+        np.zeros((2, 4, 8, 8, 3), np.uint8),
+    ):
+        with pytest.raises(ArgumentError, match='B,T,H,W,3'):
+            augmentation('light')(bad, torch.zeros(2).long(), torch.Generator())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device here')

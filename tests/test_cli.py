@@ -14,7 +14,9 @@ VIDCLS = [sys.executable, '-c', 'from vidcls.cli import main; main()']
 
 
 def vidcls(*args, cwd=None, **kwargs):
-    return subprocess.run([*VIDCLS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+    return subprocess.run(
+        [*VIDCLS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs
+    )
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +30,7 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo')
     r = vidcls('demo', '--groups', 12, '--epochs', 2, cwd=folder)
     assert r.returncode == 0, r.stderr
-    assert 'single frames: top-1' in r.stdout and 'not above chance yet' in r.stdout       # an honest last word
+    assert 'single frames: top-1' in r.stdout and 'not above chance yet' in r.stdout  # an honest last word
     return folder/'runs'/'demo'
 
 
@@ -62,27 +64,44 @@ def bad(tmp_path, clips, kind):
     "Arguments of a command that cannot work, and what has to be said."
     data = tmp_path/'data'
     data.mkdir()
-    if kind == 'empty folder': return ('train', data), 'found no videos'
-    if kind == 'no folder': return ('train', tmp_path/'gone'), 'no such folder'
-    if kind == 'no file': return ('train', tmp_path/'gone.csv'), 'no such file'
+    if kind == 'empty folder':
+        return ('train', data), 'found no videos'
+    if kind == 'no folder':
+        return ('train', tmp_path/'gone'), 'no such folder'
+    if kind == 'no file':
+        return ('train', tmp_path/'gone.csv'), 'no such file'
     if kind == 'one class':
-        for g in range(10): write_video(data/'jump'/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
+        for g in range(10):
+            write_video(data/'jump'/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
         return ('train', data), 'one class only'
     if kind == 'no video':
         for l in 'ab':
-            for g in range(10): write_video(data/l/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
+            for g in range(10):
+                write_video(data/l/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
         (data/'a'/'3.mp4').write_text('this is no film')
         return ('train', data), '3.mp4: not a video'
-    if kind == 'short': return ('train', clips, '--frames', 16, '--short', 'error'), "has 8 frames and the spec asks for --frames 16; set --short repeat"
-    if kind == 'unknown model': return ('train', clips, '--model', 'videomae_tini'), "Did you mean 'videomae_tiny'?"
-    if kind == 'bad size': return ('train', clips, '--model', 'videomae_tiny', '--size', 33), '--size 33'
+    if kind == 'short':
+        return (
+            'train',
+            clips,
+            '--frames',
+            16,
+            '--short',
+            'error',
+        ), "has 8 frames and the spec asks for --frames 16; set --short repeat"
+    if kind == 'unknown model':
+        return ('train', clips, '--model', 'videomae_tini'), "Did you mean 'videomae_tiny'?"
+    if kind == 'bad size':
+        return ('train', clips, '--model', 'videomae_tiny', '--size', 33), '--size 33'
     if kind == 'one clip a class':
-        for l in 'ab': write_video(data/l/'0.mp4', np.zeros((8, 32, 32, 3), np.uint8))
+        for l in 'ab':
+            write_video(data/l/'0.mp4', np.zeros((8, 32, 32, 3), np.uint8))
         return ('train', data), 'has no test split'
     if kind == 'out is a file':
         (tmp_path/'out').write_text('precious')
         return ('train', clips), 'out is a file; choose another folder'
-    if kind == 'no column': return ('train', clips, '--group', 'actor'), "no column 'actor'"
+    if kind == 'no column':
+        return ('train', clips, '--group', 'actor'), "no column 'actor'"
 
 
 @pytest.mark.parametrize('kind', ['empty folder', 'no folder', 'no file', 'one class', 'no video', 'short', 'unknown model', 'bad size', 'no column', 'one clip a class', 'out is a file'])
@@ -99,11 +118,17 @@ def test_bad_questions_to_a_classifier(demo, clips, tmp_path):
     (tmp_path/'page.mp4').write_text('<html>404</html>')
     write_video(tmp_path/'short.mp4', np.zeros((4, 32, 32, 3), np.uint8))
     clf = demo/'classifier'
-    assert vidcls('predict', clf, tmp_path/'short.mp4').returncode == 0                   # its frames are repeated
-    for args, says in [(('evaluate', clf, tmp_path/'other', '--split', 'all'), "labels ['hop'] are not among the known ones"),
-                       (('evaluate', tmp_path, clips), 'holds no classifier'), (('predict', clf, tmp_path/'page.mp4'), 'HTML'),
-                       (('predict', clf, tmp_path/'gone.mp4'), 'no such file'),
-                       (('evaluate', clf, clips, '--split', 'tset'), "--split tset")]:
+    assert vidcls('predict', clf, tmp_path/'short.mp4').returncode == 0  # its frames are repeated
+    for args, says in [
+        (
+            ('evaluate', clf, tmp_path / 'other', '--split', 'all'),
+            "labels ['hop'] are not among the known ones",
+        ),
+        (('evaluate', tmp_path, clips), 'holds no classifier'),
+        (('predict', clf, tmp_path / 'page.mp4'), 'HTML'),
+        (('predict', clf, tmp_path / 'gone.mp4'), 'no such file'),
+        (('evaluate', clf, clips, '--split', 'tset'), "--split tset"),
+    ]:
         r = vidcls(*args)
         assert r.returncode == 2 and says in r.stderr and r.stderr.count('\n') == 1, r.stderr
 
@@ -111,19 +136,37 @@ def test_bad_questions_to_a_classifier(demo, clips, tmp_path):
 def test_skipped_clips_are_counted(tmp_path, clips, demo):
     import shutil
     shutil.copytree(clips, tmp_path/'clips')
-    for g in range(12): (tmp_path/'clips'/'up'/f'up_g{g:04}_c01.mp4').write_bytes(b'broken')
-    r = vidcls('evaluate', demo/'classifier', tmp_path/'clips', '--split', 'all', '--on-error', 'skip', '--out', tmp_path/'rec.json')
+    for g in range(12):
+        (tmp_path/'clips'/'up'/f'up_g{g:04}_c01.mp4').write_bytes(b'broken')
+    r = vidcls(
+        'evaluate',
+        demo / 'classifier',
+        tmp_path / 'clips',
+        '--split',
+        'all',
+        '--on-error',
+        'skip',
+        '--out',
+        tmp_path / 'rec.json',
+    )
     rec = json.loads((tmp_path/'rec.json').read_text())
     assert r.returncode == 0 and (rec['n_expected'], rec['n_evaluated'], len(rec['failures'])) == (96, 84, 12)
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
 def test_ctrl_c_keeps_the_best_weights(tmp_path, clips):
-    run = subprocess.Popen([*VIDCLS, 'train', str(clips), '--epochs', '5000', '--out', str(tmp_path/'out')], text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'},
-                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))      # a shell's background job ignores it
+    run = subprocess.Popen(
+        [*VIDCLS, 'train', str(clips), '--epochs', '5000', '--out', str(tmp_path / 'out')],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'},
+        # a shell's background job ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for line in run.stdout:
-        if line.startswith('epoch   2'): break
+        if line.startswith('epoch   2'):
+            break
     run.send_signal(signal.SIGINT)
     said = run.communicate(timeout=120)[0]
     assert run.returncode == 130 and 'best weights and history' in said
@@ -142,16 +185,41 @@ def test_real_clips_to_a_record(real_data, tmp_path, name, group):
     csv = pd.read_csv(real_data/name/'clips.csv')
     assert rec['n_evaluated'] == rec['n_expected'] == (csv.split == 'test').sum()
     assert rec['interval'][0] <= rec['video_top1'] <= rec['interval'][1]
-    again = vidcls('evaluate', out/'classifier', real_data/name, '--group', group, '--out', tmp_path/'again.json')
-    assert again.returncode == 0 and json.loads((tmp_path/'again.json').read_text())['video_top1'] == rec['video_top1']
+    again = vidcls(
+        'evaluate', out / 'classifier', real_data / name, '--group', group, '--out', tmp_path / 'again.json'
+    )
+    assert (
+        again.returncode == 0
+        and json.loads((tmp_path / 'again.json').read_text())['video_top1'] == rec['video_top1']
+    )
 
 
 def test_train_with_cache_augmentation_and_balance(clips, tmp_path):
-    r = vidcls('train', clips, '--epochs', 1, '--sampling', 'random', '--augment', 'light', '--balance', 'weighted',
-               '--cache', tmp_path/'cache', '--cache-format', 'raw', '--out', tmp_path/'run')
+    r = vidcls(
+        'train',
+        clips,
+        '--epochs',
+        1,
+        '--sampling',
+        'random',
+        '--augment',
+        'light',
+        '--balance',
+        'weighted',
+        '--cache',
+        tmp_path / 'cache',
+        '--cache-format',
+        'raw',
+        '--out',
+        tmp_path / 'run',
+    )
     assert r.returncode == 0, r.stderr
     assert list((tmp_path/'cache').glob('raw-*/*.data')) and (tmp_path/'run'/'record.json').exists()
-    for args, says in ((['--augment', 'wild'], "name='wild'"), (['--balance', 'even'], "--balance even"), (['--cache', clips/'clips.csv'], 'cannot be written')):
+    for args, says in (
+        (['--augment', 'wild'], "name='wild'"),
+        (['--balance', 'even'], "--balance even"),
+        (['--cache', clips / 'clips.csv'], 'cannot be written'),
+    ):
         r = vidcls('train', clips, '--epochs', 1, '--out', tmp_path/'x', *args)
         assert r.returncode == 2 and says in r.stderr and r.stderr.count('\n') == 1, r.stderr
 
@@ -161,10 +229,16 @@ def test_shards_are_written_and_trained_on(clips, tmp_path):
     r = vidcls('shard', clips, tmp_path/'tars', '--shard-mb', .05)
     assert r.returncode == 0 and 'shards of train' in r.stdout, r.stderr
     r = vidcls('train', tmp_path/'tars', '--epochs', 1, '--out', tmp_path/'run')
-    assert r.returncode == 0 and json.loads((tmp_path/'run'/'record.json').read_text())['n_evaluated'] > 0, r.stderr
-    for args, says in ((['shard', clips, tmp_path/'tars'], 'holds shards already'), (['shard', tmp_path/'nothing', tmp_path/'y'], 'nothing'),
-                       (['train', tmp_path/'tars', '--cache', tmp_path/'c', '--out', tmp_path/'z'], 'not on shards')):
-        r = vidcls(*args); assert r.returncode == 2 and says in r.stderr, (r.stdout, r.stderr)
+    assert (
+        r.returncode == 0 and json.loads((tmp_path / 'run' / 'record.json').read_text())['n_evaluated'] > 0
+    ), r.stderr
+    for args, says in (
+        (['shard', clips, tmp_path / 'tars'], 'holds shards already'),
+        (['shard', tmp_path / 'nothing', tmp_path / 'y'], 'nothing'),
+        (['train', tmp_path / 'tars', '--cache', tmp_path / 'c', '--out', tmp_path / 'z'], 'not on shards'),
+    ):
+        r = vidcls(*args)
+        assert r.returncode == 2 and says in r.stderr, (r.stdout, r.stderr)
 
 
 def test_download_names_what_there_is(tmp_path):
@@ -175,7 +249,22 @@ def test_download_names_what_there_is(tmp_path):
 
 
 def test_benchmark(tmp_path):
-    r = vidcls('benchmark', 'loader', '--kind', 'ucf', '--clips', 8, '--size', 32, '--frames', 2, '--rounds', 1, '--out', tmp_path/'b.json')
+    r = vidcls(
+        'benchmark',
+        'loader',
+        '--kind',
+        'ucf',
+        '--clips',
+        8,
+        '--size',
+        32,
+        '--frames',
+        2,
+        '--rounds',
+        1,
+        '--out',
+        tmp_path / 'b.json',
+    )
     assert r.returncode == 0, r.stderr
     rows = json.loads((tmp_path/'b.json').read_text())['rows']
     assert len(rows) == 8 and all(x['clips_per_s'] > 0 for x in rows)
@@ -185,7 +274,9 @@ def test_benchmark(tmp_path):
 
 def test_as_a_module():
     "Launchers start it so: accelerate launch -m vidcls.cli train CLIPS."
-    r = subprocess.run([sys.executable, '-m', 'vidcls.cli', 'train', 'nowhere'], capture_output=True, text=True, timeout=120)
+    r = subprocess.run(
+        [sys.executable, '-m', 'vidcls.cli', 'train', 'nowhere'], capture_output=True, text=True, timeout=120
+    )
     assert r.returncode == 2 and r.stderr.startswith('vidcls: ') and 'nowhere' in r.stderr
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
@@ -193,13 +284,38 @@ def test_two_machines_train_by_accelerate_launch(tmp_path):
     "The lines of page 43, with both machines on this one: one result, said and written once, and the same as of one process."
     make_motion_clips(tmp_path/'clips', n_groups=11, n_frames=8, size=32)
     with socket.socket() as s:
-        s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
     env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
     def train(*launcher, bs, out):
-        words = [*launcher, '-m', 'vidcls.cli', 'train', tmp_path/'clips', '--epochs', 2, '--bs', bs, '--out', tmp_path/out]
-        return subprocess.Popen([str(w) for w in words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        words = [
+            *launcher,
+            '-m',
+            'vidcls.cli',
+            'train',
+            tmp_path / 'clips',
+            '--epochs',
+            2,
+            '--bs',
+            bs,
+            '--out',
+            tmp_path / out,
+        ]
+        return subprocess.Popen(
+            [str(w) for w in words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     where = ('--main_process_ip', '127.0.0.1', '--main_process_port', port)
-    accelerate = (sys.executable, '-m', 'accelerate.commands.accelerate_cli', 'launch', '--multi_gpu', '--num_machines', 2, '--num_processes', 2)
+    accelerate = (
+        sys.executable,
+        '-m',
+        'accelerate.commands.accelerate_cli',
+        'launch',
+        '--multi_gpu',
+        '--num_machines',
+        2,
+        '--num_processes',
+        2,
+    )
     both = [train(*accelerate, '--machine_rank', i, *where, bs=8, out='two') for i in (0,1)]
     (said, err), (other, err1) = (p.communicate(timeout=240) for p in both)
     assert [p.returncode for p in both] == [0,0], err[-2000:] + err1[-2000:]

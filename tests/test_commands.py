@@ -20,16 +20,25 @@ FEW = ('--epochs', 1, '--folds', 0)
 
 
 def vidcls(*args, cwd=None, **kwargs):
-    return subprocess.run([*VIDCLS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs)
+    return subprocess.run(
+        [*VIDCLS, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs
+    )
 
 
 def interrupted(*args, cwd=None):
     "What a training said that Ctrl-C stopped after its first epochs."
-    run = subprocess.Popen([*VIDCLS, *map(str, args)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                           env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'},
-                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    run = subprocess.Popen(
+        [*VIDCLS, *map(str, args)],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, 'VIDCLS_PROGRESS': '1', 'PYTHONUNBUFFERED': '1'},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for line in run.stdout:
-        if line.startswith('epoch') and '2' in line.split()[1]: break
+        if line.startswith('epoch') and '2' in line.split()[1]:
+            break
     run.send_signal(signal.SIGINT)
     said = run.communicate(timeout=120)[0]
     assert run.returncode == 130, said
@@ -54,7 +63,8 @@ def trained(place):
 
 def test_it_says_what_it_trains(trained, place):
     line = next(l for l in trained.stdout.splitlines() if l.startswith('training '))
-    for word in ('i3d_tiny', 'M weights', 'frames of', 'from scratch', '4 steps (1 epoch of 4)'): assert word in line, line
+    for word in ('i3d_tiny', 'M weights', 'frames of', 'from scratch', '4 steps (1 epoch of 4)'):
+        assert word in line, line
     assert 'validation: 8 clips of 1 group' in trained.stdout and 'too few to choose by' in trained.stdout
     assert 'not shown to be better than guessing' in trained.stdout and '--steps' in trained.stdout
     assert json.loads((place/'runs/train/settings.json').read_text())['epochs'] == 1
@@ -64,19 +74,27 @@ def test_nothing_is_overwritten(trained, place):
     before = (place/'runs/train/record.json').read_bytes()
     r = vidcls('train', 'clips', *FEW, cwd=place)
     assert r.returncode == 0 and 'this training goes to runs/train-2' in r.stdout
-    assert (place/'runs/train-2/record.json').exists() and (place/'runs/train/record.json').read_bytes() == before
+    assert (place / 'runs/train-2/record.json').exists() and (
+        place / 'runs/train/record.json'
+    ).read_bytes() == before
     for out, says in (('runs/train', '--overwrite replaces it'), ('clips', 'is the folder of the clips')):
         r = vidcls('train', 'clips', *FEW, '--out', out, cwd=place)
         assert r.returncode == 2 and says in r.stderr, r.stderr
     r = vidcls('train', 'clips', *FEW, '--out', 'runs/train-2', '--overwrite', '--seed', 1, cwd=place)
-    assert r.returncode == 0 and json.loads((place/'runs/train-2/record.json').read_text())['seed'] == 1, r.stderr
+    assert r.returncode == 0 and json.loads((place / 'runs/train-2/record.json').read_text())['seed'] == 1, (
+        r.stderr
+    )
 
 
 def test_a_run_folder_is_a_classifier(trained, place):
     r = vidcls('predict', 'runs/train', 'clips/up/*_g000[12]_c01.mp4', 'clips/down', cwd=place)
     assert r.returncode == 0 and len(r.stdout.splitlines()) == 14, r.stderr         # a pattern and a folder
     r = vidcls('evaluate', 'runs/train', 'clips', cwd=place)
-    assert r.returncode == 0 and '24 of 24 videos' in r.stdout and 'judged on the 24 test clips of 96' in r.stdout, r.stderr
+    assert (
+        r.returncode == 0
+        and '24 of 24 videos' in r.stdout
+        and 'judged on the 24 test clips of 96' in r.stdout
+    ), r.stderr
 
 
 def test_other_clips_are_judged_whole(trained, place, tmp_path):
@@ -91,8 +109,13 @@ def test_folders_called_train_and_val(trained, place, tmp_path):
     for split, groups in (('train', 6), ('val', 2)):
         for move in ('up', 'down'):
             (tmp_path/'d'/split/move).mkdir(parents=True)
-            files = sorted((place/'clips'/move).glob('*.mp4'))[:6] if split == 'train' else sorted((place/'clips'/move).glob('*.mp4'))[-4:]
-            for f in files: os.link(f, tmp_path/'d'/split/move/f.name)
+            files = (
+                sorted((place / 'clips' / move).glob('*.mp4'))[:6]
+                if split == 'train'
+                else sorted((place / 'clips' / move).glob('*.mp4'))[-4:]
+            )
+            for f in files:
+                os.link(f, tmp_path/'d'/split/move/f.name)
     r = vidcls('train', 'd', *FEW, cwd=tmp_path)
     assert r.returncode == 0 and 'optimistic' in r.stdout, r.stderr
     rec = json.loads((tmp_path/'runs/train/record.json').read_text())
@@ -107,7 +130,8 @@ def test_the_demo_and_the_doctor_overwrite_nothing_either(trained, place, tmp_pa
     assert r.returncode == 2 and '--overwrite replaces it' in r.stderr, r.stderr
     assert (place/'runs/train/record.json').read_bytes() == before
     (tmp_path/'clips.csv').write_text('path,label,camera\n')                       # somebody's own list
-    with pytest.raises(ArgumentError, match='no audit has written'): audit(place/'clips', workers=1).save(tmp_path)
+    with pytest.raises(ArgumentError, match='no audit has written'):
+        audit(place/'clips', workers=1).save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ['clips.csv']
 
 
@@ -122,7 +146,19 @@ def test_shards_take_no_options_about_files(place, tmp_path):
 def test_the_same_line_with_resume_goes_on_from_any_folder(trained, place, tmp_path):
     "Relative names of cache and weights mean what they meant when the training began."
     (tmp_path/'w').symlink_to(place/'runs/train/classifier')
-    line = ['train', place/'clips', '--folds', 0, '--cache', 'frames', '--pretrained', 'w', '--out', 'run', '--epochs']
+    line = [
+        'train',
+        place / 'clips',
+        '--folds',
+        0,
+        '--cache',
+        'frames',
+        '--pretrained',
+        'w',
+        '--out',
+        'run',
+        '--epochs',
+    ]
     run = interrupted(*line, 4000, cwd=tmp_path)
     assert 'the same line with --resume goes on' in run
     done = len(json.loads((tmp_path/'run/history.json').read_text())['rows'])
@@ -130,7 +166,8 @@ def test_the_same_line_with_resume_goes_on_from_any_folder(trained, place, tmp_p
     (tmp_path/'elsewhere').mkdir()
     same = vidcls(*line, done+1, '--resume', cwd=tmp_path)
     other = vidcls('train', '--resume', '--out', '../copy', '--epochs', done+1, cwd=tmp_path/'elsewhere')
-    for r in (same, other): assert r.returncode == 0, r.stderr
+    for r in (same, other):
+        assert r.returncode == 0, r.stderr
     for folder in ('run', 'copy'):
         rows = json.loads((tmp_path/folder/'history.json').read_text())['rows']
         assert [row['epoch'] for row in rows] == list(range(1, done+2))
@@ -150,13 +187,28 @@ def test_going_on_with_other_clips_under_the_old_names_is_refused(tmp_path):
         return fit(net, loaders(table, net.spec), epochs=2, out=tmp_path/'run', show=False, **kwargs)
 
     train(callbacks=[Stop()])
-    for f in (tmp_path/'clips').rglob('*.mp4'): shutil.copy(tmp_path/'other'/f.relative_to(tmp_path/'clips'), f)
-    with pytest.raises(CheckpointError, match='what the clips hold has changed'): train(resume=True)
+    for f in (tmp_path/'clips').rglob('*.mp4'):
+        shutil.copy(tmp_path/'other'/f.relative_to(tmp_path/'clips'), f)
+    with pytest.raises(CheckpointError, match='what the clips hold has changed'):
+        train(resume=True)
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
 def test_resume_knows_its_options_and_can_go_on_for_longer(place, tmp_path):
-    said = interrupted('train', place/'clips', '--epochs', 4000, '--folds', 0, '--bs', 8, '--lr', .0007, '--out', tmp_path/'run')
+    said = interrupted(
+        'train',
+        place / 'clips',
+        '--epochs',
+        4000,
+        '--folds',
+        0,
+        '--bs',
+        8,
+        '--lr',
+        0.0007,
+        '--out',
+        tmp_path / 'run',
+    )
     assert '--resume goes on' in said
     r = vidcls('train', '--resume', '--out', tmp_path/'run', '--lr', '.1')
     assert r.returncode == 2 and 'was begun with 0.0007' in r.stderr, r.stderr
@@ -165,15 +217,21 @@ def test_resume_knows_its_options_and_can_go_on_for_longer(place, tmp_path):
     assert r.returncode == 0, r.stderr
     rows = json.loads((tmp_path/'run/history.json').read_text())['rows']
     assert [row['epoch'] for row in rows] == list(range(1, done+2))
-    assert vidcls('train', '--resume', cwd=tmp_path).returncode == 2                # nothing there to go on with
+    assert vidcls('train', '--resume', cwd=tmp_path).returncode == 2  # nothing there to go on with
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='POSIX signals')
 def test_ctrl_c_before_the_first_step_says_so(place, tmp_path):
-    run = subprocess.Popen([*VIDCLS, 'train', place/'clips', '--out', tmp_path/'run'], text=True, stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    run = subprocess.Popen(
+        [*VIDCLS, 'train', place / 'clips', '--out', tmp_path / 'run'],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for line in run.stdout:
-        if line.startswith('ClipTable'): break
+        if line.startswith('ClipTable'):
+            break
     run.send_signal(signal.SIGINT)
     assert 'nothing was kept' in run.communicate(timeout=120)[1] and run.returncode == 130
     assert not (tmp_path/'run').exists()
@@ -182,9 +240,16 @@ def test_ctrl_c_before_the_first_step_says_so(place, tmp_path):
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='Linux')
 def test_output_that_cannot_be_written_costs_no_training(place, tmp_path):
     with open('/dev/full', 'w') as full:
-        r = subprocess.run([*VIDCLS, 'train', place/'clips', '--epochs', '1', '--folds', '0', '--out', tmp_path/'run'], stdout=full,
-                           stderr=subprocess.PIPE, text=True, timeout=300)
-    assert r.returncode == 0 and r.stderr.count('cannot be written') == 1 and 'Traceback' not in r.stderr, r.stderr
+        r = subprocess.run(
+            [*VIDCLS, 'train', place / 'clips', '--epochs', '1', '--folds', '0', '--out', tmp_path / 'run'],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
+        )
+    assert r.returncode == 0 and r.stderr.count('cannot be written') == 1 and 'Traceback' not in r.stderr, (
+        r.stderr
+    )
     assert (tmp_path/'run/record.json').exists()
 
 
@@ -199,7 +264,8 @@ def test_output_that_cannot_be_written_costs_no_training(place, tmp_path):
     (('train', 'clips', '--folds', 40), '--folds 40; this table has 12 groups'),
     (('train', 'clips', '--folds', 1), '--folds 1; accepted'),
     (('train', 'clips', '--cache', 'frames', '--cache-format', 'gif'), '--cache-format gif; accepted'),
-    (('train', 'clips', '--sampling', 'random', '--step-s', .1), 'give --step-s, in seconds, with --sampling time'),
+    (('train', 'clips', '--sampling', 'random', '--step-s', .1), 'give --step-s, in seconds, with '
+                                                                 '--sampling time'),
     (('train', 'clips', '--label', 'kind'), 'Name another one with --label.'),
     (('evaluate', 'nowhere', 'clips', '--out', 'record.txt'), 'record.txt: the name must end in .json'),
     (('doctor', 'clips', '--out', 'clips'), '--out clips is the folder of the clips'),
@@ -216,18 +282,24 @@ def test_errors_speak_of_options(place, args, says):
 
 
 def test_small_things():
-    for args in (('-h',), ('train', '-h'), ('benchmark', '-h')): assert vidcls(*args).returncode == 0
+    for args in (('-h',), ('train', '-h'), ('benchmark', '-h')):
+        assert vidcls(*args).returncode == 0
     assert vidcls('--version').stdout.startswith('vidcls 0.')
     assert '--install-completion' in vidcls('--help').stdout
     assert [span(s) for s in (.2, 30, 200, 7200)] == ['1 s', '30 s', '3 min', '2.0 h']
     assert in_words("set short='repeat', or on_error='skip'; leaks='allow'") == (
         'set --short repeat, or --on-error skip; --leaks allow')
-    assert in_words("a group in two splits (n_frames=16, shape=(2, 3))") == "a group in two splits (--frames 16, shape=(2, 3))"
+    assert (
+        in_words("a group in two splits (n_frames=16, shape=(2, 3))")
+        == "a group in two splits (--frames 16, shape=(2, 3))"
+    )
 
 
 def test_a_home_folder_is_understood(place, tmp_path):
     os.symlink(place/'clips', tmp_path/'mine')
-    r = vidcls('train', '~/mine', *FEW, '--out=~/run', cwd=tmp_path, env={**os.environ, 'HOME': str(tmp_path)})
+    r = vidcls(
+        'train', '~/mine', *FEW, '--out=~/run', cwd=tmp_path, env={**os.environ, 'HOME': str(tmp_path)}
+    )
     assert r.returncode == 0 and (tmp_path/'run/classifier').is_dir(), r.stderr
 
 
@@ -239,11 +311,26 @@ def test_a_list_beside_the_clips_and_other_columns(tmp_path):
         rows.append(f'{i}.mp4,{"ab"[i % 2]},f{i//2}')
     (tmp_path/'d'/'labels.csv').write_text('\n'.join(rows) + '\n')
     r = vidcls('train', tmp_path/'d', *FEW, '--group', 'film', '--out', tmp_path/'run')
-    assert r.returncode == 0 and "12 groups" in r.stdout and 'note: ' in r.stderr and 'UserWarning' not in r.stderr, r.stderr
+    assert (
+        r.returncode == 0
+        and "12 groups" in r.stdout
+        and 'note: ' in r.stderr
+        and 'UserWarning' not in r.stderr
+    ), r.stderr
     (tmp_path/'d'/'labels.csv').rename(tmp_path/'d'/'odd.csv')
     odd = (tmp_path/'d'/'odd.csv').read_text().replace('filename', 'where')
     (tmp_path/'d'/'odd.csv').write_text(odd)
-    r = vidcls('train', tmp_path/'d'/'odd.csv', *FEW, '--path-column', 'where', '--label', 'category', '--out', tmp_path/'run2')
+    r = vidcls(
+        'train',
+        tmp_path / 'd' / 'odd.csv',
+        *FEW,
+        '--path-column',
+        'where',
+        '--label',
+        'category',
+        '--out',
+        tmp_path / 'run2',
+    )
     assert r.returncode == 0, r.stderr
 
 
@@ -258,7 +345,20 @@ def test_folders_of_people_are_groups(place, tmp_path):
 
 def test_folds_and_the_announced_time(place, tmp_path):
     start = time.monotonic()
-    r = vidcls('train', place/'clips', '--steps', 48, '--folds', 2, '--frames', 8, '--size', 32, '--out', tmp_path/'run')
+    r = vidcls(
+        'train',
+        place / 'clips',
+        '--steps',
+        48,
+        '--folds',
+        2,
+        '--frames',
+        8,
+        '--size',
+        32,
+        '--out',
+        tmp_path / 'run',
+    )
     took = time.monotonic() - start
     assert r.returncode == 0, r.stderr
     line = next(l for l in r.stdout.splitlines() if l.startswith('training '))

@@ -9,12 +9,21 @@ from vidcls.data.synthetic import MOVES, make_motion_clips, motion_clip
 
 # decoded frames, frames per second, upright width and height: as the projects that the clips come from assert them
 KNOWN = {
-    'v_SoccerJuggling_g23_c01.avi': (240, 29.97, 320, 240), 'v_SoccerJuggling_g24_c01.avi': (251, 29.97, 320, 240),
-    'RATRACE_wave_f_nm_np1_fr_goo_37.avi': (72, 30, 560, 240), 'TrumanShow_wave_f_nm_np1_fr_med_26.avi': (48, 30, 432, 240),
+    'v_SoccerJuggling_g23_c01.avi': (240, 29.97, 320, 240),
+    'v_SoccerJuggling_g24_c01.avi': (251, 29.97, 320, 240),
+    'RATRACE_wave_f_nm_np1_fr_goo_37.avi': (72, 30, 560, 240),
+    'TrumanShow_wave_f_nm_np1_fr_med_26.avi': (48, 30, 432, 240),
     'hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi': (83, 30, 320, 240),
-    'R6llTwEh07w.mp4': (303, 30, 340, 256), 'mmaction2_test.mp4': (300, 30, 340, 256), 'mmaction2_demo.mp4': (280, 28, 340, 256),
-    'v_ApplyEyeMakeup_g01_c01.avi': (164, 25, 320, 240), 'flipping_a_pancake.mkv': (310, 30, 426, 240), 'unordered.mov': (4, 32, 50, 50),
-    'video_0.mov': (3, 30, 568, 320), 'video_90.mov': (3, 30, 320, 568), 'video_180.mov': (3, 30, 568, 320), 'video_270.mov': (3, 30, 320, 568),
+    'R6llTwEh07w.mp4': (303, 30, 340, 256),
+    'mmaction2_test.mp4': (300, 30, 340, 256),
+    'mmaction2_demo.mp4': (280, 28, 340, 256),
+    'v_ApplyEyeMakeup_g01_c01.avi': (164, 25, 320, 240),
+    'flipping_a_pancake.mkv': (310, 30, 426, 240),
+    'unordered.mov': (4, 32, 50, 50),
+    'video_0.mov': (3, 30, 568, 320),
+    'video_90.mov': (3, 30, 320, 568),
+    'video_180.mov': (3, 30, 568, 320),
+    'video_270.mov': (3, 30, 320, 568),
 }
 
 
@@ -36,8 +45,10 @@ def test_backends_give_the_same_frames(real_data, name):
 def test_reference_frames(real_data, backend):
     "torchcodec's own frames of a file whose best video stream is its fourth."
     if backend == 'torchcodec':
-        try: import torchcodec.decoders                                    # noqa: F401
-        except (ImportError, RuntimeError, OSError): pytest.skip('torchcodec, or its FFmpeg, is not installed')
+        try:
+            import torchcodec.decoders                                    # noqa: F401
+        except (ImportError, RuntimeError, OSError):
+            pytest.skip('torchcodec, or its FFmpeg, is not installed')
     folder = real_data/'torchcodec'
     refs = sorted(folder.glob('*stream3.frame*.npy'))
     idxs = [int(r.stem[-6:]) for r in refs]
@@ -49,7 +60,8 @@ def test_reference_frames(real_data, backend):
 
 def test_corrupted_names_the_file(real_data):
     path = real_data/'single'/'corrupted.mp4'
-    with pytest.raises(VideoReadError, match='corrupted.mp4: damaged after 28 readable frames'): read_frames(path, [probe(path).n_frames-1])
+    with pytest.raises(VideoReadError, match='corrupted.mp4: damaged after 28 readable frames'):
+        read_frames(path, [probe(path).n_frames-1])
 
 
 def test_real_tables(real_data):
@@ -79,7 +91,14 @@ def test_motion_files_hold_the_frames(tmp_path):
 def test_a_frame_does_not_know_its_label():
     "A linear readout of single frames, 160 scenes, tested on the other half of them, stays at chance (99.9 % limits)."
     from sklearn.linear_model import RidgeClassifier
-    X = np.stack([motion_clip(l, g, n_frames=5, seed=7)[-1, ::4, ::4].mean(-1).ravel() for g in range(160) for l in MOVES])
+
+    X = np.stack(
+        [
+            motion_clip(l, g, n_frames=5, seed=7)[-1, ::4, ::4].mean(-1).ravel()
+            for g in range(160)
+            for l in MOVES
+        ]
+    )
     y = np.tile(np.arange(8), 160)
     right = (RidgeClassifier(100.).fit(X[:640], y[:640]).predict(X[640:]) == y[640:]).mean()
     assert abs(right - .125) < 3.29*(.125*.875/640)**.5

@@ -46,7 +46,8 @@ def test_steps_become_epochs_for_any_number_of_clips():
             assert (epochs-1)*batches < 500 <= epochs*batches
     assert epochs_for(500, 1_000_000, 16, least=10) == 10
     for wrong in (0, -1, 2.5, '3'):
-        with pytest.raises(ArgumentError, match='steps'): epochs_for(wrong, 10)
+        with pytest.raises(ArgumentError, match='steps'):
+            epochs_for(wrong, 10)
 
 def test_the_plan_is_what_fit_does(motion):
     plan = default_recipe(motion, steps=7)
@@ -60,11 +61,16 @@ def test_folds_only_for_few_clips_and_only_where_every_class_stays_in_each(motio
     assert default_recipe(motion).folds == DEFAULT['folds']
     scene = motion.df.group.iloc[0]
     lonely = motion.filter(((motion.df.label != 'left') | (motion.df.group == scene)).to_numpy())
-    assert default_recipe(lonely).folds == 0                      # without its one scene, nobody could learn 'left'
-    many = ClipTable(motion.df.loc[motion.df.index.repeat(10)].assign(path=[f'{i}.mp4' for i in range(10*len(motion))]),
-                     motion.root, motion.labels, 'many')
+    assert default_recipe(lonely).folds == 0  # without its one scene, nobody could learn 'left'
+    many = ClipTable(
+        motion.df.loc[motion.df.index.repeat(10)].assign(path=[f'{i}.mp4' for i in range(10 * len(motion))]),
+        motion.root,
+        motion.labels,
+        'many',
+    )
     assert len(many) >= DEFAULT['few_clips'] and default_recipe(many).folds == 0
-    with pytest.raises(DataError, match='no train split'): default_recipe(motion.part('test'))
+    with pytest.raises(DataError, match='no train split'):
+        default_recipe(motion.part('test'))
 
 def test_a_mirror_swaps_left_and_right(motion):
     flip = next(s for s in default_recipe(motion).fit['augment'].steps if isinstance(s, Flip))
@@ -78,7 +84,8 @@ def test_the_record_says_that_the_default_is_above_chance():
     table = defaults_table(RECORDS)
     arm = next(n for n,candidate in CANDIDATES.items() if candidate == _default())
     found = table[table.arm == arm].set_index('set')
-    for s in ('weizmann silhouettes', 'fights', 'motion'): assert found.low[s] > found.majority[s], found
+    for s in ('weizmann silhouettes', 'fights', 'motion'):
+        assert found.low[s] > found.majority[s], found
 
 def test_what_was_run_is_not_run_again(real_data, tmp_path):
     arms = CONTROLS[1:]
@@ -88,5 +95,6 @@ def test_what_was_run_is_not_run_again(real_data, tmp_path):
     assert kept == {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     assert {k: r.video_top1 for k,r in first.items()} == {k: r.video_top1 for k,r in again.items()}
     assert first['weizmann colour', arms[0]].interval[0] > .25
-    with pytest.raises(ArgumentError, match='arms'): compare_defaults(real_data, tmp_path, ['weizmann colour'], ['resnet'], show=False)
+    with pytest.raises(ArgumentError, match='arms'):
+        compare_defaults(real_data, tmp_path, ['weizmann colour'], ['resnet'], show=False)
     assert load_defaults(tmp_path/'nowhere') == {}

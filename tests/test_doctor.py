@@ -11,12 +11,18 @@ from vidcls.show import write_video
 
 
 def run(*args):
-    return subprocess.run([sys.executable, '-c', 'from vidcls.cli import main; main()', *map(str, args)], capture_output=True, text=True,
-                          env={**os.environ, 'VIDCLS_PROGRESS': '0'}, timeout=300)
+    return subprocess.run(
+        [sys.executable, '-c', 'from vidcls.cli import main; main()', *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'VIDCLS_PROGRESS': '0'},
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope='module')
-def clips(tmp_path_factory): return make_motion_clips(tmp_path_factory.mktemp('d')/'clips', n_groups=10, n_frames=8, size=32)
+def clips(tmp_path_factory):
+    return make_motion_clips(tmp_path_factory.mktemp('d') / 'clips', n_groups=10, n_frames=8, size=32)
 
 
 def test_every_kind_of_broken_file_is_named_and_the_rest_trains(clips, tmp_path):
@@ -26,7 +32,8 @@ def test_every_kind_of_broken_file_is_named_and_the_rest_trains(clips, tmp_path)
     from vidcls.train import fit
     shutil.copytree(clips, tmp_path/'sick', ignore=shutil.ignore_patterns('*.csv'))
     for name, (make, _) in BROKEN.items():
-        make(tmp_path/name); shutil.move(tmp_path/name, tmp_path/'sick'/'left'/name)
+        make(tmp_path/name)
+        shutil.move(tmp_path/name, tmp_path/'sick'/'left'/name)
     r = run('doctor', tmp_path/'sick', '--out', tmp_path/'audit', '--frames', 8)
     assert r.returncode == 1 and 'Traceback' not in r.stderr, r.stderr
     assert len(BROKEN) >= 20 and not [n for n in BROKEN if n not in r.stdout]
@@ -37,7 +44,12 @@ def test_every_kind_of_broken_file_is_named_and_the_rest_trains(clips, tmp_path)
     dls = loaders(table, model.spec, bs=16)
     hist = fit(model, dls, epochs=1, show=False)
     rec = evaluate(model, dls.test, show=False)
-    assert len(hist) == 1 and not hist.skipped and sum(rec.dropped.values()) == len(BROKEN) and 'dropped before' in repr(rec)
+    assert (
+        len(hist) == 1
+        and not hist.skipped
+        and sum(rec.dropped.values()) == len(BROKEN)
+        and 'dropped before' in repr(rec)
+    )
 
 
 def test_a_clean_set_passes(clips, tmp_path):
@@ -49,19 +61,31 @@ def test_a_clean_set_passes(clips, tmp_path):
 
 def test_hanging_and_dying_workers(tmp_path):
     "One worker is stopped, one is killed, while they decode: two files are named, the audit ends."
-    (tmp_path/'a').mkdir(); (tmp_path/'b').mkdir()
-    long = write_video(tmp_path/'a'/'0.mp4', np.random.default_rng(0).integers(0, 256, (150, 240, 320, 3), dtype=np.uint8))
-    for i in range(1, 16): shutil.copy(long, tmp_path/'ab'[i % 2]/f'{i}.mp4')
+    (tmp_path/'a').mkdir()
+    (tmp_path/'b').mkdir()
+    long = write_video(
+        tmp_path / 'a' / '0.mp4',
+        np.random.default_rng(0).integers(0, 256, (150, 240, 320, 3), dtype=np.uint8),
+    )
+    for i in range(1, 16):
+        shutil.copy(long, tmp_path/'ab'[i % 2]/f'{i}.mp4')
     hit = []
     def at_work(pid):
-        try: return any(str(tmp_path) in os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd'))
-        except OSError: return False
+        try:
+            return any(
+                str(tmp_path) in os.readlink(f'/proc/{pid}/fd/{fd}') for fd in os.listdir(f'/proc/{pid}/fd')
+            )
+        except OSError:
+            return False
     def disturb():
         while len(hit) < 2:
             for p in multiprocessing.active_children():
                 if p.pid not in hit and len(hit) < 2 and at_work(p.pid):
-                    try: os.kill(p.pid, signal.SIGSTOP if not hit else signal.SIGKILL); hit.append(p.pid)
-                    except ProcessLookupError: pass
+                    try:
+                        os.kill(p.pid, signal.SIGSTOP if not hit else signal.SIGKILL)
+                        hit.append(p.pid)
+                    except ProcessLookupError:
+                        pass
             time.sleep(.01)
     threading.Thread(target=disturb, daemon=True).start()
     start = time.monotonic()
@@ -74,18 +98,32 @@ def test_hanging_and_dying_workers(tmp_path):
 
 def test_copies_and_leaks(clips, tmp_path):
     a = sorted((clips/'left').glob('*.mp4'))[0]
-    for f in ('train/left', 'test/left', 'train/up', 'test/up'): (tmp_path/f).mkdir(parents=True)
-    shutil.copy(a, tmp_path/'train'/'left'/'x_g01_c01.mp4'); shutil.copy(a, tmp_path/'test'/'left'/'y_g02_c01.mp4')
+    for f in ('train/left', 'test/left', 'train/up', 'test/up'):
+        (tmp_path/f).mkdir(parents=True)
+    shutil.copy(a, tmp_path/'train'/'left'/'x_g01_c01.mp4')
+    shutil.copy(a, tmp_path/'test'/'left'/'y_g02_c01.mp4')
     frames = numbered(20)
     encode(tmp_path/'train'/'up'/'p_g03_c01.mp4', frames=frames, qp=10)
     import cv2
-    write_video(tmp_path/'test'/'up'/'q_g04_c01.mp4', np.stack([cv2.resize(f, (96, 72)) for f in frames]), qp=26)      # coded anew, smaller
-    encode(tmp_path/'train'/'up'/'r_g05_c01.mp4', frames=frames[:, :, ::-1]); encode(tmp_path/'test'/'up'/'s_g05_c02.mp4', frames=frames[:, ::-1])
+    # coded anew, smaller
+    write_video(
+        tmp_path / 'test' / 'up' / 'q_g04_c01.mp4', np.stack([cv2.resize(f, (96, 72)) for f in frames]), qp=26
+    )
+    encode(tmp_path/'train'/'up'/'r_g05_c01.mp4', frames=frames[:, :, ::-1])
+    encode(tmp_path/'test'/'up'/'s_g05_c02.mp4', frames=frames[:, ::-1])
     found = audit(tmp_path, n_frames=8, workers=1, show=False, valid=0)
     kinds = set(found.problems.kind)
-    assert {'the same clip in two splits', 'looks like a clip of another split', 'a group in two splits'} <= kinds, found
+    assert {
+        'the same clip in two splits',
+        'looks like a clip of another split',
+        'a group in two splits',
+    } <= kinds, found
     good = found.repaired()
-    assert good.dropped == {'also in another split': 2} and len(good) == 4 and set(good.df.split) == {'train', 'test'}
+    assert (
+        good.dropped == {'also in another split': 2}
+        and len(good) == 4
+        and set(good.df.split) == {'train', 'test'}
+    )
 
 
 def test_real_clips(real_data):
@@ -94,7 +132,9 @@ def test_real_clips(real_data):
 
 
 def test_a_name_can_not_write_into_the_page(clips, tmp_path):
-    (tmp_path/'a').mkdir(); (tmp_path/'b').mkdir()
-    (tmp_path/'a'/'<script>alert(1)<!--.mp4').write_text('x'); shutil.copy(next((clips/'up').glob('*.mp4')), tmp_path/'b'/'ok.mp4')
+    (tmp_path/'a').mkdir()
+    (tmp_path/'b').mkdir()
+    (tmp_path/'a'/'<script>alert(1)<!--.mp4').write_text('x')
+    shutil.copy(next((clips/'up').glob('*.mp4')), tmp_path/'b'/'ok.mp4')
     page = audit(tmp_path, workers=1, show=False).save(tmp_path/'out').read_text()
     assert '<script>' not in page and '&lt;script&gt;' in page

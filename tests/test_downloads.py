@@ -17,15 +17,18 @@ def pack(path, n=40, size=3000, kind='gz', seed=0):
     content = {f'd{i % 3}/{i}.bin': rng.bytes(size) for i in range(n)}
     if kind == 'zip':
         with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z:
-            for name, data in content.items(): z.writestr(name, data)
+            for name, data in content.items():
+                z.writestr(name, data)
     else:
         with tarfile.open(path, f'w:{kind}') as t:
             for name, data in content.items():
-                m = tarfile.TarInfo(name); m.size = len(data)
+                m = tarfile.TarInfo(name)
+                m.size = len(data)
                 t.addfile(m, io.BytesIO(data))
     return content
 
-def below(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+def below(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
 def beside(folder): return sorted(p.name for p in folder.iterdir())
 
 
@@ -40,8 +43,15 @@ unpack(sys.argv[1], sys.argv[2], show=False); print('whole')
 def test_two_unpackers_of_one_archive_both_end_with_the_whole(tmp_path, kind):
     content, name = pack(tmp_path/f'a.{kind}', 2000, 200, kind), tmp_path/f'a.{kind}'
     start = str(time.time() + 2.5)
-    crew = [subprocess.Popen([sys.executable, '-c', UNPACKER, name, tmp_path/'out', start], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for _ in range(3)]
+    crew = [
+        subprocess.Popen(
+            [sys.executable, '-c', UNPACKER, name, tmp_path / 'out', start],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
     told = [p.communicate(timeout=60) for p in crew]
     assert [p.returncode for p in crew] == [0]*3 and all('whole' in out for out, _ in told), told
     assert below(tmp_path/'out') == content and beside(tmp_path) == [name.name, 'out']
@@ -51,16 +61,20 @@ def test_a_killed_unpacker_leaves_nothing_for_whole_and_the_next_one_sweeps(tmp_
     content = pack(tmp_path/'a.zip', 4000, 200, 'zip')
     p = subprocess.Popen([sys.executable, '-c', UNPACKER, tmp_path/'a.zip', tmp_path/'out', '0'])
     for _ in range(2000):
-        if any(sum(1 for _ in r.rglob('*')) > 50 for r in tmp_path.glob('.out.*')): break
+        if any(sum(1 for _ in r.rglob('*')) > 50 for r in tmp_path.glob('.out.*')):
+            break
         time.sleep(.005)
-    p.send_signal(signal.SIGKILL); p.wait()
+    p.send_signal(signal.SIGKILL)
+    p.wait()
     assert not (tmp_path/'out').exists() and [n for n in beside(tmp_path) if n.startswith('.out')]
     unpack(tmp_path/'a.zip', tmp_path/'out', show=False)
     assert below(tmp_path/'out') == content and beside(tmp_path) == ['a.zip', 'out']
 
 
 def test_a_running_unpacker_is_not_swept_away(tmp_path):
-    (tmp_path/'.out.other.tmp').mkdir(); (tmp_path/'.out.rest.tmp').mkdir(); (tmp_path/'.out.x').mkdir()
+    (tmp_path/'.out.other.tmp').mkdir()
+    (tmp_path/'.out.rest.tmp').mkdir()
+    (tmp_path/'.out.x').mkdir()
     held = datasets._lock(tmp_path/'.out.other.tmp')
     pack(tmp_path/'a.zip', 2, kind='zip')
     unpack(tmp_path/'a.zip', tmp_path/'out', show=False)
@@ -77,9 +91,13 @@ def test_a_flipped_bit_anywhere_is_an_error_or_does_no_harm(tmp_path, kind):
         data = bytearray(good)
         data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
         (tmp_path/'a.tar').write_bytes(data)
-        try: unpack(tmp_path/'a.tar', tmp_path/'out', show=False)
-        except DownloadError: refused += 1
-        else: assert below(tmp_path/'out') == content; datasets.shutil.rmtree(tmp_path/'out')       # a time, or padding
+        try:
+            unpack(tmp_path/'a.tar', tmp_path/'out', show=False)
+        except DownloadError:
+            refused += 1
+        else:
+            assert below(tmp_path/'out') == content
+            datasets.shutil.rmtree(tmp_path/'out')       # a time, or padding
         assert beside(tmp_path) == ['a.tar']
     assert refused >= 34
 
@@ -88,20 +106,25 @@ def test_a_flipped_bit_anywhere_is_an_error_or_does_no_harm(tmp_path, kind):
 def test_a_cut_archive_is_never_whole(tmp_path, kind):
     pack(tmp_path/'good', 12, 700, kind)
     good = (tmp_path/'good').read_bytes()
-    ends = [len(good)*k//10 for k in range(1, 10)] + ([512*k for k in range(1, 34)] if kind == '' else [len(good) - 4])
+    ends = [len(good) * k // 10 for k in range(1, 10)] + (
+        [512 * k for k in range(1, 34)] if kind == '' else [len(good) - 4]
+    )
     for n in ends:
         (tmp_path/'a.tar').write_bytes(good[:n])
-        with pytest.raises(DamagedArchiveError, match='a damaged archive'): unpack(tmp_path/'a.tar', tmp_path/'out', show=False)
+        with pytest.raises(DamagedArchiveError, match='a damaged archive'):
+            unpack(tmp_path/'a.tar', tmp_path/'out', show=False)
     assert beside(tmp_path) == ['a.tar', 'good']
 
 
 def test_a_tar_whose_middle_header_is_damaged_and_two_in_one(tmp_path):
     pack(tmp_path/'good', 6, 700, '')
     good = (tmp_path/'good').read_bytes()
-    sick = bytearray(good); sick[3*1536 + 20] ^= 1                        # a name, behind its own checksum
+    sick = bytearray(good)
+    sick[3*1536 + 20] ^= 1                        # a name, behind its own checksum
     for data in (bytes(sick), good + good):
         (tmp_path/'a.tar').write_bytes(data)
-        with pytest.raises(DamagedArchiveError, match='something follows|damaged'): unpack(tmp_path/'a.tar', tmp_path/'out', show=False)
+        with pytest.raises(DamagedArchiveError, match='something follows|damaged'):
+            unpack(tmp_path/'a.tar', tmp_path/'out', show=False)
         assert not (tmp_path/'out').exists()
 
 
@@ -109,14 +132,18 @@ def test_archives_made_to_fill_disks_are_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path/'bomb.zip', 'w', zipfile.ZIP_DEFLATED) as z:
         z.writestr('zeros', bytes(2_000_000))
         z.filelist[0].file_size = 3 * 2**30                               # what its list claims
-    with pytest.raises(DownloadError, match=r'0.0 MB that would become 3.2 GB; refused'): unpack(tmp_path/'bomb.zip', tmp_path/'out', show=False)
+    with pytest.raises(DownloadError, match=r'0.0 MB that would become 3.2 GB; refused'):
+        unpack(tmp_path/'bomb.zip', tmp_path/'out', show=False)
     monkeypatch.setattr(datasets, 'SMALL', 2**20)                         # the same for less work
     with tarfile.open(tmp_path/'bomb.tar.gz', 'w:gz') as t:
-        m = tarfile.TarInfo('zeros'); m.size = 20_000_000
+        m = tarfile.TarInfo('zeros')
+        m.size = 20_000_000
         t.addfile(m, io.BytesIO(bytes(m.size)))
-    with pytest.raises(DownloadError, match='would become 0.0 GB; refused'): unpack(tmp_path/'bomb.tar.gz', tmp_path/'out', show=False)
+    with pytest.raises(DownloadError, match='would become 0.0 GB; refused'):
+        unpack(tmp_path/'bomb.tar.gz', tmp_path/'out', show=False)
     assert beside(tmp_path) == ['bomb.tar.gz', 'bomb.zip']
-    with pytest.raises(DownloadError, match='no such archive'): unpack(tmp_path/'gone.zip', tmp_path/'out')
+    with pytest.raises(DownloadError, match='no such archive'):
+        unpack(tmp_path/'gone.zip', tmp_path/'out')
 
 
 @pytest.fixture
@@ -126,12 +153,15 @@ def site(tmp_path):
     asked = []
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *args): super().__init__(*args, directory=tmp_path/'www')
-        def do_GET(self): asked.append(self.path); super().do_GET()
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
         def log_message(self, *args): pass
     server = ThreadingHTTPServer(('127.0.0.1', 0), Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f'http://127.0.0.1:{server.server_port}', tmp_path/'www', asked
-    server.shutdown(); server.server_close()
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize('suffix, damage', [('zip', 'cut'), ('tar.gz', 'flip'), ('rar', 'tool')])
@@ -140,15 +170,23 @@ def test_a_damaged_archive_is_fetched_again(site, tmp_path, monkeypatch, suffix,
     url, www, asked = site
     content = pack(www/f'a.{suffix}', 8, 700, 'zip' if suffix == 'zip' else 'gz')
     good = (www/f'a.{suffix}').read_bytes()
-    if suffix == 'rar':                                                   # no .rar can be made here: a tool that reads a tar under that name
-        (tmp_path/'bin').mkdir(); monkeypatch.setenv('PATH', f"{tmp_path/'bin'}:/usr/bin:/bin")
-        (tmp_path/'bin'/'unrar').write_text(f'#!{sys.executable}\nimport sys, tarfile\ntry: tarfile.open(sys.argv[-2]).extractall(sys.argv[-1])\n'
-                                            'except Exception as e: sys.exit("CRC failed: " + str(e))\n')
+    if suffix == 'rar':  # no .rar can be made here: a tool that reads a tar under that name
+        (tmp_path/'bin').mkdir()
+        monkeypatch.setenv('PATH', f"{tmp_path/'bin'}:/usr/bin:/bin")
+        (tmp_path / 'bin' / 'unrar').write_text(
+            f'#!{sys.executable}\nimport sys, tarfile\ntry: '
+            'tarfile.open(sys.argv[-2]).extractall(sys.argv[-1])\n'
+            'except Exception as e: sys.exit("CRC failed: " + str(e))\n'
+        )
         (tmp_path/'bin'/'unrar').chmod(0o755)
-    sick = bytearray(good); sick[len(sick)//2] ^= 8
-    (www/f'a.{suffix}').write_bytes(good[:-30] if damage == 'cut' else bytes(sick) if damage == 'flip' else good[:len(good)//2])
+    sick = bytearray(good)
+    sick[len(sick)//2] ^= 8
+    (www / f'a.{suffix}').write_bytes(
+        good[:-30] if damage == 'cut' else bytes(sick) if damage == 'flip' else good[: len(good) // 2]
+    )
     mini = Source(url, 'of the test', (Archive(f'{url}/a.{suffix}', 'videos'),))
-    with pytest.raises(DamagedArchiveError): download(mini, tmp_path/'set', show=False)
+    with pytest.raises(DamagedArchiveError):
+        download(mini, tmp_path/'set', show=False)
     assert not (tmp_path/'set'/'videos').exists()
     (www/f'a.{suffix}').write_bytes(good)
     assert below(download(mini, tmp_path/'set', show=False)/'videos') == content and len(asked) == 2
@@ -156,10 +194,25 @@ def test_a_damaged_archive_is_fetched_again(site, tmp_path, monkeypatch, suffix,
 
 
 def test_addresses_that_are_none(tmp_path, site):
-    for url in ('ftp://example.org/a.zip', 'file:///etc/passwd', 'www.example.org/a.zip', '/some/a.zip', 's3://b/a.zip', '', 'http://', 'HTTP:/x'):
-        with pytest.raises(ArgumentError, match='accepted: an address that begins with http:// or https://'): fetch(url, tmp_path/'x' if url else tmp_path/'y')
+    for url in (
+        'ftp://example.org/a.zip',
+        'file:///etc/passwd',
+        'www.example.org/a.zip',
+        '/some/a.zip',
+        's3://b/a.zip',
+        '',
+        'http://',
+        'HTTP:/x',
+    ):
+        with pytest.raises(ArgumentError, match='accepted: an address that begins with http:// or https://'):
+            fetch(url, tmp_path/'x' if url else tmp_path/'y')
     (site[1]/'a.bin').write_bytes(b'abc')
-    assert fetch(f'{site[0]}/a.bin', tmp_path/'b.bin', 'sha256:' + hashlib.sha256(b'abc').hexdigest()).read_bytes() == b'abc'
+    assert (
+        fetch(
+            f'{site[0]}/a.bin', tmp_path / 'b.bin', 'sha256:' + hashlib.sha256(b'abc').hexdigest()
+        ).read_bytes()
+        == b'abc'
+    )
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ['b.bin']
 
 
@@ -169,4 +222,5 @@ def test_a_list_of_checksums_that_is_none(site, tmp_path):
     (tmp_path/'set'/'archives').mkdir(parents=True)
     for bad in ('[]', '{"a', '['*100_000):
         (tmp_path/'set'/'archives'/'hashes.json').write_text(bad)
-        with pytest.raises(DataError, match='hashes.json: damaged'): download(Source(url, '', (Archive(f'{url}/a.zip', 'v'),)), tmp_path/'set', show=False)
+        with pytest.raises(DataError, match='hashes.json: damaged'):
+            download(Source(url, '', (Archive(f'{url}/a.zip', 'v'),)), tmp_path/'set', show=False)

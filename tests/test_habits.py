@@ -21,50 +21,70 @@ from vidcls.train import fit
 
 
 @pytest.fixture(scope='module')
-def clips(tmp_path_factory): return make_motion_clips(tmp_path_factory.mktemp('habits')/'motion', n_groups=10, n_frames=4, size=16)
+def clips(tmp_path_factory):
+    return make_motion_clips(tmp_path_factory.mktemp('habits') / 'motion', n_groups=10, n_frames=4, size=16)
 
 @pytest.fixture(scope='module')
 def table(clips): return from_folder(clips).only(['left', 'right'])
 
-def small(n=2, **kw): return create_model('videomae_tiny', n_classes=n, n_frames=4, size=16, dim=16, depth=1, heads=2, **kw)
+def small(n=2, **kw):
+    return create_model('videomae_tiny', n_classes=n, n_frames=4, size=16, dim=16, depth=1, heads=2, **kw)
 
 
 def test_names_at_the_top():
-    code = ("import sys, vidcls\nassert not {'torch', 'pandas', 'av'} & set(sys.modules)\n"
-            "assert vidcls.create_model and vidcls.fit and vidcls.ClipSpec().n_frames == 16 and 'fit' in dir(vidcls)\n"
-            "from vidcls import *\nassert from_folder and Classifier\nimport vidcls.evaluate; print(vidcls.__version__)")
+    code = (
+        "import sys, vidcls\nassert not {'torch', 'pandas', 'av'} & set(sys.modules)\n"
+        "assert vidcls.create_model and vidcls.fit and vidcls.ClipSpec().n_frames == 16 and 'fit' in "
+        "dir(vidcls)\n"
+        "from vidcls import *\nassert from_folder and Classifier\nimport vidcls.evaluate; "
+        "print(vidcls.__version__)"
+    )
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert r.returncode == 0 and r.stdout.startswith('0.'), r.stderr
-    with pytest.raises(AttributeError, match='vidcls.MODULE'): vidcls.nothing
+    with pytest.raises(AttributeError, match='vidcls.MODULE'):
+        vidcls.nothing
 
 
 def test_every_name_at_the_top_is_there():
-    for name in vidcls.__all__: assert getattr(vidcls, name).__doc__, name
+    for name in vidcls.__all__:
+        assert getattr(vidcls, name).__doc__, name
 
 
 def test_help_shows_the_parameters():
-    assert 'Parameters\n----------\n' in fit.__doc__ and 'lr : float, default 0.001\n    Peak learning rate' in fit.__doc__
+    assert (
+        'Parameters\n----------\n' in fit.__doc__
+        and 'lr : float, default 0.001\n    Peak learning rate' in fit.__doc__
+    )
     import importlib, inspect, pkgutil
     lacking = []
     for m in pkgutil.walk_packages(vidcls.__path__, 'vidcls.'):
-        if m.name in ('vidcls.cli', 'vidcls.docs', 'vidcls._modidx') or m.ispkg: continue
+        if m.name in ('vidcls.cli', 'vidcls.docs', 'vidcls._modidx') or m.ispkg:
+            continue
         module = importlib.import_module(m.name)
         for name in module.__all__:
             f = getattr(module, name)
-            if inspect.isfunction(f) and f.__module__ == m.name and inspect.signature(f).parameters and 'Parameters' not in f.__doc__:
+            if (
+                inspect.isfunction(f)
+                and f.__module__ == m.name
+                and inspect.signature(f).parameters
+                and 'Parameters' not in f.__doc__
+            ):
                 lacking.append(f'{m.name}.{name}')
     assert not lacking
 
 
 def test_list_models_finds_what_contains_the_word():
-    assert {'mvit_v2_s', 'mvit_v2_b'} <= set(list_models('mvit')) and all('mvit' in m for m in list_models('mvit'))
+    assert {'mvit_v2_s', 'mvit_v2_b'} <= set(list_models('mvit')) and all(
+        'mvit' in m for m in list_models('mvit')
+    )
     assert list_models('videomae*') and not list_models('nonsense')
 
 
 @pytest.mark.parametrize('name, value, says', [('num_classes', 3, 'n_classes'), ('img_size', 64, 'size'),
                                                ('num_frames', 8, 'n_frames'), ('drop_rate', .1, 'drop')])
 def test_create_model_hints(name, value, says):
-    with pytest.raises(ArgumentError, match=says) as e: create_model('videomae_tiny', **{name: value})
+    with pytest.raises(ArgumentError, match=says) as e:
+        create_model('videomae_tiny', **{name: value})
     assert len(str(e.value).split(says)[0]) < 200                     # the hint comes before the list
 
 
@@ -74,12 +94,14 @@ def test_create_model_hints(name, value, says):
     ('xyz', 'accepted: model')])
 def test_fit_hints(table, name, says):
     m = small()
-    with pytest.raises(ArgumentError, match=says): fit(m, loaders(table, m.spec, bs=8), epochs=1, **{name: True})
+    with pytest.raises(ArgumentError, match=says):
+        fit(m, loaders(table, m.spec, bs=8), epochs=1, **{name: True})
 
 
 def test_loaders_hints(table, clips):
     for name, says in (('batch_size', 'bs'), ('num_workers', 'workers')):
-        with pytest.raises(ArgumentError, match=f'say {says}='): loaders(table, small().spec, **{name: 2})
+        with pytest.raises(ArgumentError, match=f'say {says}='):
+            loaders(table, small().spec, **{name: 2})
     assert loaders(str(clips), small().spec, bs=4).train.dataset.table.n_classes == 8
     df = from_folder(clips).df.assign(path=lambda d: [str(Path(clips)/p) for p in d.path])
     assert len(loaders(df, small().spec, bs=4).train.dataset.table) == len(from_folder(clips).part('train'))
@@ -87,11 +109,17 @@ def test_loaders_hints(table, clips):
 
 
 def test_an_optimiser_is_a_name_a_class_or_a_function(table):
-    for how in ('sgd', torch.optim.SGD, torch.optim.AdamW, lambda groups, lr: torch.optim.SGD(groups, lr=lr, momentum=.5)):
+    for how in (
+        'sgd',
+        torch.optim.SGD,
+        torch.optim.AdamW,
+        lambda groups, lr: torch.optim.SGD(groups, lr=lr, momentum=0.5),
+    ):
         m = small()
         hist = fit(m, loaders(table, m.spec, bs=8), epochs=1, lr=1e-3, optimizer=how, show=False)
         assert np.isfinite(hist['train_loss']).all()
-    with pytest.raises(ArgumentError, match='Did you mean'): fit(m, loaders(table, m.spec, bs=8), epochs=1, optimizer='adamv')
+    with pytest.raises(ArgumentError, match='Did you mean'):
+        fit(m, loaders(table, m.spec, bs=8), epochs=1, optimizer='adamv')
 
 
 def test_freeze_true_trains_the_head_alone(table):
@@ -105,7 +133,8 @@ def test_freeze_true_trains_the_head_alone(table):
 @pytest.mark.parametrize('epochs', ['3', 0, 1.5, None])
 def test_epochs_are_a_whole_number(table, epochs):
     m = small()
-    with pytest.raises(ArgumentError, match='epochs='): fit(m, loaders(table, m.spec, bs=8), epochs=epochs, show=False)
+    with pytest.raises(ArgumentError, match='epochs='):
+        fit(m, loaders(table, m.spec, bs=8), epochs=epochs, show=False)
 
 
 class Squares(Dataset):
@@ -121,7 +150,9 @@ class Squares(Dataset):
 
 class Plain(nn.Module):
     "A network that knows nothing of vidcls."
-    def __init__(self): super().__init__(); self.net = nn.Sequential(nn.Flatten(), nn.Linear(3*4*16*16, 2))
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(3*4*16*16, 2))
     def forward(self, x): return self.net(x)
 
 
@@ -129,7 +160,8 @@ class Plain(nn.Module):
 def test_a_network_and_clips_of_ones_own(own):
     spec = ClipSpec(n_frames=4, size=16, mean=.5, std=.5)
     parts = [Squares(32), Squares(16)]
-    if own == 'DataLoader': parts = [DataLoader(p, 8, shuffle=i == 0) for i,p in enumerate(parts)]
+    if own == 'DataLoader':
+        parts = [DataLoader(p, 8, shuffle=i == 0) for i,p in enumerate(parts)]
     dls = as_loaders(spec, *parts) if own == 'loaders' else tuple(parts)
     model = Plain()
     hist = fit(model, dls, epochs=3, lr=1e-2, spec=spec, show=False)
@@ -139,7 +171,8 @@ def test_a_network_and_clips_of_ones_own(own):
 
 
 def test_a_network_without_a_spec_is_told_so(table):
-    with pytest.raises(ArgumentError, match='spec=ClipSpec'): fit(Plain(), loaders(table, small().spec, bs=8), epochs=1)
+    with pytest.raises(ArgumentError, match='spec=ClipSpec'):
+        fit(Plain(), loaders(table, small().spec, bs=8), epochs=1)
 
 
 @pytest.fixture(scope='module')
@@ -156,11 +189,20 @@ def test_predict_takes_every_form_of_a_clip(clf, clips, table):
     path = table.root/table.df.path[0]
     frames = read_frames(path, range(4))
     want = c.predict(path)
-    for form in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), frames, torch.from_numpy(frames),
-                 [Image.fromarray(f) for f in frames]):
+    for form in (
+        str(path),
+        path.read_bytes(),
+        io.BytesIO(path.read_bytes()),
+        frames,
+        torch.from_numpy(frames),
+        [Image.fromarray(f) for f in frames],
+    ):
         got = c.predict(form)
-        assert got[0]['label'] == want[0]['label'] and abs(got[0]['score']-want[0]['score']) < 1e-5, type(form)
-    with pytest.raises(ArgumentError, match='address|URL|download'): c.predict('https://example.org/a.mp4')
+        assert got[0]['label'] == want[0]['label'] and abs(got[0]['score'] - want[0]['score']) < 1e-5, type(
+            form
+        )
+    with pytest.raises(ArgumentError, match='address|URL|download'):
+        c.predict('https://example.org/a.mp4')
 
 
 def test_from_pretrained_and_save_pretrained(clf, tmp_path):
@@ -172,14 +214,25 @@ def test_from_pretrained_and_save_pretrained(clf, tmp_path):
 def test_a_classifiers_folder_and_a_transformers_object_are_weights(clf):
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
     c, out = clf
-    m = create_model('videomae_tiny', pretrained=out, n_classes=2, n_frames=4, size=16, dim=16, depth=1, heads=2)
+    m = create_model(
+        'videomae_tiny', pretrained=out, n_classes=2, n_frames=4, size=16, dim=16, depth=1, heads=2
+    )
     assert torch.equal(m.head.weight, c.model.head.weight)
-    config = VideoMAEConfig(image_size=16, num_frames=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-                            patch_size=8, num_labels=3)
+    config = VideoMAEConfig(
+        image_size=16,
+        num_frames=4,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        patch_size=8,
+        num_labels=3,
+    )
     theirs = VideoMAEForVideoClassification(config).eval()
     ours = create_model('transformers', pretrained=theirs).eval()
     x = torch.rand(1, 3, 4, 16, 16)
-    with torch.no_grad(): assert torch.allclose(ours(x), theirs(pixel_values=x.transpose(1, 2)).logits, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(ours(x), theirs(pixel_values=x.transpose(1, 2)).logits, atol=1e-5)
 
 
 def test_a_record_has_its_tables_and_pictures(table):
@@ -189,13 +242,17 @@ def test_a_record_has_its_tables_and_pictures(table):
     fig = rec.plot_confusion()
     assert fig.get_size_inches()[0]*fig.dpi >= 600
     assert rec.verdict in repr(rec) and 'optimistic' not in repr(rec)
-    assert 'chosen on these clips: optimistic' in repr(evaluate(m, loaders(table, m.spec, bs=8).valid, show=False, optimistic=True))
+    assert 'chosen on these clips: optimistic' in repr(
+        evaluate(m, loaders(table, m.spec, bs=8).valid, show=False, optimistic=True)
+    )
 
 
 def test_other_tasks_are_refused(clips, tmp_path):
     table = from_folder(clips)
     paths = [str(Path(clips)/p) for p in table.df.path]
     rng = np.random.default_rng(0)
-    with pytest.raises((DataError, LabelError), match='number|regression|numeric'): from_df(pd.DataFrame(dict(path=paths, label=rng.random(len(paths)))))
+    with pytest.raises((DataError, LabelError), match='number|regression|numeric'):
+        from_df(pd.DataFrame(dict(path=paths, label=rng.random(len(paths)))))
     several = ['fight,person', 'fight', 'person', 'fight,person,dog']*(len(paths)//4)
-    with pytest.raises((DataError, LabelError), match='several|multi'): from_df(pd.DataFrame(dict(path=paths, label=several)))
+    with pytest.raises((DataError, LabelError), match='several|multi'):
+        from_df(pd.DataFrame(dict(path=paths, label=several)))

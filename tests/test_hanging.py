@@ -12,8 +12,13 @@ ALONE = {**os.environ, 'OMP_NUM_THREADS': '1', 'VIDCLS_PROGRESS': '0'}
 def run_alone(script, *args, limit_s=60):
     "Run a script in a process of its own, which must end by itself; give what it printed and how long it took."
     start = time.monotonic()
-    done = subprocess.run([sys.executable, '-c', script, *map(str, args)], capture_output=True, text=True, env=ALONE,
-                          timeout=limit_s)
+    done = subprocess.run(
+        [sys.executable, '-c', script, *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=ALONE,
+        timeout=limit_s,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout, time.monotonic()-start
 
@@ -52,7 +57,8 @@ ThreadPool(1).submit(write, sys.argv[1])
 def test_errors_come_with_their_traceback_and_an_own_timeout_stays_what_it_is():
     from vidcls.core import WorkerError, call_within
     def own_limit(): raise TimeoutError('its own')
-    with pytest.raises(TimeoutError, match='its own') as caught: call_within(own_limit, 5, WorkerError('late'))
+    with pytest.raises(TimeoutError, match='its own') as caught:
+        call_within(own_limit, 5, WorkerError('late'))
     assert 'own_limit' in [entry.name for entry in caught.traceback]
 
 
@@ -123,8 +129,11 @@ def root(tmp_path_factory):
 def held(root):
     "One of eight clips; opening it blocks for 45 seconds, the system's default, because another process holds it."
     path = sorted(root.glob('*/*.mp4'))[5]
-    holder = subprocess.Popen([sys.executable, '-c', HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if holder.stdout.readline() != 'held\n': pytest.skip('this file system has no leases, which make opening a file block')
+    holder = subprocess.Popen(
+        [sys.executable, '-c', HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    if holder.stdout.readline() != 'held\n':
+        pytest.skip('this file system has no leases, which make opening a file block')
     yield path
     holder.kill()
     holder.communicate()
@@ -138,20 +147,25 @@ def test_a_file_that_never_opens_is_named_and_the_process_ends(root, held, tmp_p
     said, seconds = run_alone(
         BLOCKED, root, tmp_path/'cache',
         'rows(DRAWN, bs=4, threads=2, limit_s=1)', "rows(DRAWN, bs=4, threads=2, limit_s=1, on_error='skip')",
-        'rows(SPEC, bs=4, limit_s=1)', "rows(SPEC, bs=4, limit_s=1, on_error='skip')",       # decoded into memory
+        'rows(SPEC, bs=4, limit_s=1)', "rows(SPEC, bs=4, limit_s=1, on_error='skip')",  # decoded into memory
         'cache(threads=2).failed', 'cache(threads=1)')
     threads, skipped, memory, memory_skipped, failed, report = said.splitlines()
     assert seconds < 30 and 'late' not in said
-    for line in (threads, memory): assert 'WorkerError' in line and held.name in line and 'limit_s=1' in line
-    for line in (skipped, memory_skipped): assert line.startswith(f"(7, [('{held.name}', 'not read within limit_s=1 seconds')")
+    for line in (threads, memory):
+        assert 'WorkerError' in line and held.name in line and 'limit_s=1' in line
+    for line in (skipped, memory_skipped):
+        assert line.startswith(f"(7, [('{held.name}', 'not read within limit_s=1 seconds')")
     assert held.name in failed and 'limit_s=1' in failed
-    assert '7 clips stored' in report and "1 can't be decoded" in report           # one thread was lost, another took its place
+    # one thread was lost, another took its place
+    assert '7 clips stored' in report and "1 can't be decoded" in report
 
 
 @LEASES
 def test_a_file_that_never_opens_in_a_worker_process(root, held, tmp_path):
     said, seconds = run_alone(BLOCKED, root, tmp_path, 'rows(DRAWN, bs=4, workers=2, limit_s=2)')
-    assert 'WorkerError' in said and 'timed out after 2' in said and held.name in said and 'in time' in said, said
+    assert (
+        'WorkerError' in said and 'timed out after 2' in said and held.name in said and 'in time' in said
+    ), said
     assert 'crash' not in said and seconds < 25
 
 
@@ -182,9 +196,15 @@ for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP):
     ends(batches)
 ''', root)
     killed, crashed, stopped = said.splitlines()
-    assert 'killed from outside' in killed and ('may crash the decoder' in crashed or 'It ended by itself' in crashed) and 'are stopped (SIGSTOP)' in stopped
-    for line in (killed, crashed, stopped): assert line.startswith('WorkerError') and '.mp4' in line
-    for line in (killed, stopped): assert 'crash' not in line
+    assert (
+        'killed from outside' in killed
+        and ('may crash the decoder' in crashed or 'It ended by itself' in crashed)
+        and 'are stopped (SIGSTOP)' in stopped
+    )
+    for line in (killed, crashed, stopped):
+        assert line.startswith('WorkerError') and '.mp4' in line
+    for line in (killed, stopped):
+        assert 'crash' not in line
     assert seconds < 40
 
 
@@ -212,11 +232,23 @@ os.kill(workers[0].pid, signal.SIGSTOP)
 
 
 def test_a_worker_that_never_started_is_no_broken_clip(root, tmp_path):
-    (tmp_path/'unguarded.py').write_text('import multiprocessing\nmultiprocessing.set_start_method("spawn", force=True)\n' + WORKERS + '''
+    (tmp_path / 'unguarded.py').write_text(
+        'import multiprocessing\nmultiprocessing.set_start_method("spawn", force=True)\n'
+        + WORKERS
+        + '''
 ends(loader(from_folder(sys.argv[1]), SPEC, bs=4, shuffle=True, workers=1, limit_s=30))
-''')
-    done = subprocess.run([sys.executable, tmp_path/'unguarded.py', root], capture_output=True, text=True, env=ALONE, timeout=60)
-    assert 'WorkerError' in done.stdout and 'never started' in done.stdout and '__main__' in done.stdout, done.stdout + done.stderr
+'''
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / 'unguarded.py', root],
+        capture_output=True,
+        text=True,
+        env=ALONE,
+        timeout=60,
+    )
+    assert 'WorkerError' in done.stdout and 'never started' in done.stdout and '__main__' in done.stdout, (
+        done.stdout + done.stderr
+    )
     assert '.mp4' not in done.stdout
 
 
@@ -245,8 +277,13 @@ if __name__ == '__main__':
         return torch.cat([b.clips for _ in range(2) for b in made])
     print(torch.equal(clips(cache=sys.argv[2], cache_format='raw', workers=2, limit_s=60), clips()))
 ''')
-    done = subprocess.run([sys.executable, tmp_path/'script.py', root, tmp_path/'cache'], capture_output=True, text=True, env=ALONE,
-                          timeout=120)
+    done = subprocess.run(
+        [sys.executable, tmp_path / 'script.py', root, tmp_path / 'cache'],
+        capture_output=True,
+        text=True,
+        env=ALONE,
+        timeout=120,
+    )
     assert done.stdout == 'True\n', done.stdout + done.stderr
 
 
@@ -257,7 +294,9 @@ def test_a_shard_that_never_opens(root, tmp_path):
     from vidcls.data.shards import write_shards
     place = write_shards(from_folder(root), tmp_path/'shards', show=False)
     shard = next(place.glob('train-*.tar'))
-    holder = subprocess.Popen([sys.executable, '-c', HOLDER, shard], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, '-c', HOLDER, shard], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout.readline() == 'held\n'
     said, seconds = run_alone(BLOCKED + '''
 from vidcls.data.shards import shard_loader

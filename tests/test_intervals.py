@@ -24,7 +24,11 @@ fewer = settings(quick, max_examples=20)            # each record asks git for i
 def judged(draw):
     "(right, right of another model, groups): 1 to 12 groups of 1 to 40 clips, alike or mixed, from never to always right."
     G, seed = draw(st.integers(1, 12)), draw(st.integers(0, 2**32-1))
-    p, q, alike = draw(st.sampled_from([0, .1, .5, .9, 1])), draw(st.sampled_from([0, .3, .9, 1])), draw(st.booleans())
+    p, q, alike = (
+        draw(st.sampled_from([0, 0.1, 0.5, 0.9, 1])),
+        draw(st.sampled_from([0, 0.3, 0.9, 1])),
+        draw(st.booleans()),
+    )
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(G), rng.integers(1, 41, G))
     u, v = (rng.random(G)[groups] if alike else rng.random(len(groups)) for _ in range(2))
@@ -32,7 +36,8 @@ def judged(draw):
 
 def possible(value, low, high, smallest, largest):
     "Both ends are possible values around the value, or both say that nothing can be told."
-    if math.isnan(low) and math.isnan(high): return True
+    if math.isnan(low) and math.isnan(high):
+        return True
     return smallest <= low <= value + 1e-12 and value - 1e-12 <= high <= largest
 
 def record(right, groups, model='m', labels=('a', 'b')):
@@ -72,7 +77,9 @@ def test_intervals_over_seeds_hold_possible_numbers(n, seed):
 def test_seeds_have_students_t_at_any_number(n):
     "Also beyond eight seeds, where 1.96 is too small."
     gain = .1 + .001*np.arange(n)
-    runs = {('none', s): dict(accuracy=.5) for s in range(n)} | {('all', s): dict(accuracy=.5+g) for s, g in enumerate(gain)}
+    runs = {('none', s): dict(accuracy=0.5) for s in range(n)} | {
+        ('all', s): dict(accuracy=0.5 + g) for s, g in enumerate(gain)
+    }
     r = gains_table(runs, ['none', 'all']).iloc[1]
     assert r.high-r.gain == pytest.approx(student.ppf(.975, n-1)*gain.std(ddof=1)/n**.5, rel=.005)
 
@@ -81,7 +88,10 @@ def test_the_interval_that_a_real_test_gave_is_possible():
     "Four cameras, one of which has most of the clips: worth under two groups. It was [-6.27, 1.25]."
     sizes, rng = [105, 16, 12, 6], np.random.default_rng(0)
     groups = np.repeat(range(4), sizes)
-    a, b = rng.random(139) < np.array([.70, .9, .8, .3])[groups], rng.random(139) < np.array([.9, .95, .7, .8])[groups]
+    a, b = (
+        rng.random(139) < np.array([0.70, 0.9, 0.8, 0.3])[groups],
+        rng.random(139) < np.array([0.9, 0.95, 0.7, 0.8])[groups],
+    )
     assert possible(*paired_difference(a, b, groups), -1, 1)
     assert interval_note(a, groups, b).startswith('Nothing can be told: only 1.7 independent groups')
 
@@ -91,13 +101,14 @@ def test_the_interval_that_a_real_test_gave_is_possible():
 def test_numbers_without_limits_may_be_given_some(d):
     a, b, groups = d
     rng = np.random.default_rng(len(a))
-    x, y = a*rng.random(len(a)), b*rng.random(len(b))                     # probabilities: differences in [-1,1]
+    x, y = a*rng.random(len(a)), b*rng.random(len(b))  # probabilities: differences in [-1,1]
     assert possible(*paired_difference(x, y, groups, within=(-1, 1)), -1, 1)
 
 
 @pytest.mark.parametrize('within', [(1, 0), (0, 1, 2), (float('nan'), 1), 3, 'all'])
 def test_odd_limits_are_named(within):
-    with pytest.raises(ArgumentError, match='within'): paired_difference([1, 0], [0, 1], within=within)
+    with pytest.raises(ArgumentError, match='within'):
+        paired_difference([1, 0], [0, 1], within=within)
 
 
 @pytest.mark.parametrize('top1, n', [(0, 1), (100, 1), (50, 3), (99.9, 10)])
@@ -124,7 +135,8 @@ def test_a_record_is_called_above_chance_only_where_its_interval_is(d):
 def test_a_comparison_is_decided_only_where_its_interval_is(d):
     a, b, groups = d
     row = compare([record(b, groups), record(a, groups)]).iloc[1]
-    if math.isnan(row.d_low): assert row.verdict == 'cannot be told: too few groups'
+    if math.isnan(row.d_low):
+        assert row.verdict == 'cannot be told: too few groups'
     assert (row.verdict == 'better') == bool(row.d_low > 0 and row.p < .05)
     assert (row.verdict == 'worse') == bool(row.d_high < 0 and row.p < .05)
     assert 'nan' not in against_best(record(a, groups), [record(b, groups)])
@@ -134,7 +146,11 @@ def test_two_groups_that_agree_decide_nothing():
     "Sixty clips of two scenes, on all of which one model is right and the other wrong."
     groups = np.arange(60) // 30
     row = compare([record(np.zeros(60, bool), groups), record(np.ones(60, bool), groups)]).iloc[1]
-    assert row.difference == 1 and row.verdict == 'cannot be told: too few groups' and row.note.startswith('Interval is rough')
+    assert (
+        row.difference == 1
+        and row.verdict == 'cannot be told: too few groups'
+        and row.note.startswith('Interval is rough')
+    )
 
 
 def test_one_group_decides_nothing():
@@ -142,13 +158,19 @@ def test_one_group_decides_nothing():
     rng = np.random.default_rng(0)
     a, b = record(rng.random(60) < .9, groups), record(rng.random(60) < .4, groups)
     row = compare([b, a]).iloc[1]
-    assert row.p < .05 and row.verdict == 'cannot be told: too few groups' and row.note.startswith('Nothing can be told')
+    assert (
+        row.p < 0.05
+        and row.verdict == 'cannot be told: too few groups'
+        and row.note.startswith('Nothing can be told')
+    )
     assert record_intervals(a, n_boot=100).loc[['mean_class', 'nll'], ['low', 'high']].isna().all(axis=None)
 
 
 def told(answers, y, groups):
     "The verdict of a probe on answers (N,) of each kind."
-    return report_of(pd.DataFrame(dict(path='x', group=groups, target=y) | answers), 'm', int(y.max())+1).verdict
+    return report_of(
+        pd.DataFrame(dict(path='x', group=groups, target=y) | answers), 'm', int(y.max()) + 1
+    ).verdict
 
 def test_probes_that_cannot_be_told_are_called_that():
     "0.71 of clips from few cameras, 0.6 of clips of ten patients of whom nearly half have one illness."
@@ -158,7 +180,10 @@ def test_probes_that_cannot_be_told_are_called_that():
         right = np.arange(len(y)) % 10 < (7 if classes == 4 else 6)
         said = np.where(right, y, (y+1) % classes)
         verdict = told({k: said for k in ('as it is', 'reversed', 'shuffled', 'frozen')}, y, groups)
-        assert verdict.startswith('cannot be told: accuracy between 0.') and 'most frequent class gives 0.' in verdict, verdict
+        assert (
+            verdict.startswith('cannot be told: accuracy between 0.')
+            and 'most frequent class gives 0.' in verdict
+        ), verdict
 
 
 def test_no_loss_among_a_few_clips_is_no_proof():
@@ -169,15 +194,18 @@ def test_no_loss_among_a_few_clips_is_no_proof():
 
 def test_probes_know_nothing_where_the_clips_exclude_knowledge():
     y = np.arange(2000) % 2
-    said = np.arange(2000) // 2 % 2                                      # right on every second clip
-    assert told({'as it is': said, 'frozen': said}, y, np.arange(2000)) == 'knows nothing of these clips: not above chance'
+    said = np.arange(2000) // 2 % 2  # right on every second clip
+    assert (
+        told({'as it is': said, 'frozen': said}, y, np.arange(2000))
+        == 'knows nothing of these clips: not above chance'
+    )
 
 
 @pytest.mark.parametrize('n, words', [(400, 'one frame is enough, as far as 400 clips can tell'),
                                       (24, 'no loss seen on one frame, but 24 clips could miss one of 0.')])
 def test_one_frame_is_enough_only_where_a_loss_would_be_seen(n, words):
     y = np.arange(n) % 2
-    frozen = np.where(np.arange(n) % 12 == 0, 1-y, y)                    # a clip in twelve is lost, another one gained
+    frozen = np.where(np.arange(n) % 12 == 0, 1-y, y)  # a clip in twelve is lost, another one gained
     plain = np.where(np.arange(n) % 12 == 5, 1-y, y)
     kinds = {'as it is': plain, 'reversed': plain, 'shuffled': plain, 'frozen': frozen}
     assert told(kinds, y, np.arange(n)).startswith(words)
@@ -190,7 +218,9 @@ def test_order_is_denied_only_where_a_loss_would_be_seen():
     plain = np.where(at % 10 == 5, 1-y, y)
     kinds = {'as it is': plain, 'reversed': back, 'shuffled': plain, 'frozen': 1-y}
     assert 'could be missed' in told(kinds, y, at)
-    assert told({k: np.tile(v, 20) for k, v in kinds.items()}, np.tile(y, 20), np.arange(20*n)).endswith('but not their order')
+    assert told({k: np.tile(v, 20) for k, v in kinds.items()}, np.tile(y, 20), np.arange(20 * n)).endswith(
+        'but not their order'
+    )
 
 
 @quick
@@ -198,9 +228,12 @@ def test_order_is_denied_only_where_a_loss_would_be_seen():
 def test_a_promise_is_kept_by_its_bound_or_refused(d):
     right, _, groups = d
     sure = np.random.default_rng(len(right)).random(len(right))
-    try: found = pick_threshold(sure, right, .3, groups)
-    except DataError as e: assert 'independent clips' in str(e)
-    else: assert found['error'] <= found['upper'] <= .3
+    try:
+        found = pick_threshold(sure, right, .3, groups)
+    except DataError as e:
+        assert 'independent clips' in str(e)
+    else:
+        assert found['error'] <= found['upper'] <= .3
 
 
 def test_a_refused_promise_counts_the_groups():

@@ -23,17 +23,27 @@ def million(n, root):
     "A table whose rows look like Kinetics'."
     i = np.arange(n)
     path = [f'train/playing_harmonica/a{k:011d}_{k%300:06d}_{k%300+10:06d}.mp4' for k in i]
-    return ClipTable(pd.DataFrame(dict(path=path, label=np.char.add('c', (i%400).astype(str)), group=path, split='train')), root)
+    return ClipTable(
+        pd.DataFrame(
+            dict(path=path, label=np.char.add('c', (i % 400).astype(str)), group=path, split='train')
+        ),
+        root,
+    )
 
 
 def test_a_killed_worker_is_named_with_its_file(table):
     dl = loader(table, SPEC, bs=2, shuffle=True, workers=1, limit_s=3)
-    l = iter(dl); next(l)
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)                  # PyTorch's raises wherever the test is just then, perhaps not in the loader
+    l = iter(dl)
+    next(l)
+    # PyTorch's raises wherever the test is just then, perhaps not in the loader
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        for p in dl._iterator._workers: os.kill(p.pid, signal.SIGKILL)
-        with pytest.raises(WorkerError, match=r'\.mp4') as e: list(l)
-    finally: signal.signal(signal.SIGCHLD, handler)
+        for p in dl._iterator._workers:
+            os.kill(p.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match=r'\.mp4') as e:
+            list(l)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
     assert isinstance(e.value, RuntimeError)
 
 
@@ -42,12 +52,14 @@ def test_a_clip_that_never_comes_is_given_up(table, how, monkeypatch):
     import vidcls.data.loaders as module
     real = module.load_clip
     def load(path, *args):
-        if path == table.paths[5]: time.sleep(3)
+        if path == table.paths[5]:
+            time.sleep(3)
         return real(path, *args)
     monkeypatch.setattr(module, 'load_clip', load)
     l = loader(table, SPEC, bs=4, ram_gb=0, limit_s=1, **how)
     start = time.monotonic()
-    with pytest.raises(WorkerError, match=table.paths[5].name): list(l)
+    with pytest.raises(WorkerError, match=table.paths[5].name):
+        list(l)
     assert time.monotonic()-start < 8
 
 
@@ -55,12 +67,15 @@ def test_a_clip_that_never_comes_is_given_up(table, how, monkeypatch):
 def test_a_million_rows_are_cheap_for_every_further_process(tmp_path):
     n = 1_000_000
     ds = ClipDataset(million(n, tmp_path), SPEC)
-    with open(tmp_path/'ds.pickle', 'wb') as f: pickle.dump(ds, f)
+    with open(tmp_path/'ds.pickle', 'wb') as f:
+        pickle.dump(ds, f)
     script = ("import gc, pickle, sys; from vidcls.data.loaders import ClipDataset\n"
               "memory = lambda: int(open('/proc/self/statm').read().split()[1])*4096\n"
               "before = memory(); ds = pickle.load(open(sys.argv[1], 'rb')); gc.collect()\n"
               "ds.paths[123456], ds.targets[5]; print(memory()-before, len(ds))")
-    out = subprocess.run([sys.executable, '-c', script, tmp_path/'ds.pickle'], capture_output=True, text=True, check=True).stdout.split()
+    out = subprocess.run(
+        [sys.executable, '-c', script, tmp_path / 'ds.pickle'], capture_output=True, text=True, check=True
+    ).stdout.split()
     used, rows = map(int, out)
     assert rows == n and 40 < used/n < 200, used/n
     print(f'{used/n:.0f} bytes a row')
@@ -72,7 +87,9 @@ def test_the_order_of_a_million_rows_needs_no_python_objects(tmp_path):
     assert order.nbytes == 16_000_000 and (order[::2,0] == order[1::2,0]).all() and (order[1::2,1] == 1).all()
     drawn = EpochSampler(1000, True, weights=np.r_[np.ones(10), np.zeros(990)]).order(3)
     seen = {}
-    for row, draw in drawn.tolist(): assert draw == seen.get(row, 0); seen[row] = draw+1
+    for row, draw in drawn.tolist():
+        assert draw == seen.get(row, 0)
+        seen[row] = draw+1
 
 
 def test_threads_and_accelerate(table):
@@ -80,10 +97,13 @@ def test_threads_and_accelerate(table):
     from accelerate import Accelerator
     acc = Accelerator(cpu=True)
     l = loader(table, SPEC, bs=5, shuffle=True)
-    ready = acc.prepare(l); assert hasattr(ready, 'base_dataloader'), "accelerate has changed; see fit's _share"
+    ready = acc.prepare(l)
+    assert hasattr(ready, 'base_dataloader'), "accelerate has changed; see fit's _share"
     ready.base_dataloader = l
     ends, rows = [], []
-    for b in ready: ends.append(acc.gradient_state.end_of_dataloader); rows.append(b.rows)
+    for b in ready:
+        ends.append(acc.gradient_state.end_of_dataloader)
+        rows.append(b.rows)
     assert ends == [False]*(len(l)-1) + [True]
     assert torch.equal(torch.cat(rows), torch.cat([b.rows for b in loader(table, SPEC, bs=5, shuffle=True)]))
 
@@ -92,11 +112,14 @@ def test_threads_leave_nothing_behind(table):
     l = loader(table, SPEC, bs=4, shuffle=True, threads=3)
     before = threading.active_count()
     for _ in range(3):
-        for b in l: break                                         # left in the first batch
+        for b in l:
+            break                                         # left in the first batch
         del b
-    import gc; gc.collect()
-    for _ in range(100):                                          # an idle thread ends by itself, a moment later
-        if threading.active_count() <= before: break
+    import gc
+    gc.collect()
+    for _ in range(100):  # an idle thread ends by itself, a moment later
+        if threading.active_count() <= before:
+            break
         time.sleep(.05)
     assert threading.active_count() <= before
 

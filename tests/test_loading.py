@@ -15,7 +15,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset, WeightedRandomSampler
 
-from vidcls.core import ArgumentError, ClipSpec, DataError, LabelError, SpecMismatchError, VideoReadError, WorkerError
+from vidcls.core import (
+    ArgumentError,
+    ClipSpec,
+    DataError,
+    LabelError,
+    SpecMismatchError,
+    VideoReadError,
+    WorkerError,
+)
 from vidcls.data.cache import FrameCache, _read_index
 from vidcls.data.datasets import from_folder
 from vidcls.data.decode import Video, read_frames
@@ -45,7 +53,8 @@ def own(root, tmp_path):
     dict(mean=float('inf')), dict(mean=(1, 2)), dict(mean={}), dict(sampling='time', step_s=float('inf')),
     dict(sampling='time', step_s=float('nan')), dict(n_frames=float('nan')), dict(size=True)])
 def test_a_spec_that_cannot_be_is_refused_by_name(odd):
-    with pytest.raises(ArgumentError, match=f'{list(odd)[-1]}='): ClipSpec(**odd)
+    with pytest.raises(ArgumentError, match=f'{list(odd)[-1]}='):
+        ClipSpec(**odd)
 
 
 # ---- the cache
@@ -66,7 +75,9 @@ print(writer.name)
 
 @POSIX
 def test_a_disk_that_is_full_within_an_index_record_loses_no_other(tmp_path):
-    said = subprocess.run([sys.executable, '-c', FULL, tmp_path], capture_output=True, text=True, env=ALONE, check=True).stdout.split()
+    said = subprocess.run(
+        [sys.executable, '-c', FULL, tmp_path], capture_output=True, text=True, env=ALONE, check=True
+    ).stdout.split()
     assert said[:-1] == ['full', 'full']
     size = (tmp_path/f'{said[-1]}.data').stat().st_size
     records, sound = _read_index(tmp_path/f'{said[-1]}.index', 0, size)
@@ -94,27 +105,39 @@ except VidclsError as e: print(e)
 
 @POSIX
 def test_a_complete_cache_opens_where_nothing_can_be_written(root):
-    with tempfile.TemporaryDirectory() as d:                           # pytest's own folders are closed to other users
+    with tempfile.TemporaryDirectory() as d:  # pytest's own folders are closed to other users
         os.chmod(d, 0o755)
         shutil.copytree(root, f'{d}/clips')
         table = from_folder(f'{d}/clips')
         FrameCache(f'{d}/cache', DRAWN).build(table, show=False)
         for where, _, files in os.walk(d):
             os.chmod(where, 0o555)
-            for f in files: os.chmod(f'{where}/{f}', 0o444)
-        try: done = subprocess.run([sys.executable, '-c', NOBODY, f'{d}/clips', f'{d}/cache'], capture_output=True, text=True, env=ALONE)
+            for f in files:
+                os.chmod(f'{where}/{f}', 0o444)
+        try:
+            done = subprocess.run(
+                [sys.executable, '-c', NOBODY, f'{d}/clips', f'{d}/cache'],
+                capture_output=True,
+                text=True,
+                env=ALONE,
+            )
         finally:
-            for where, *_ in os.walk(d): os.chmod(where, 0o755)
+            for where, *_ in os.walk(d):
+                os.chmod(where, 0o755)
     n = len(table)
-    assert done.stdout.startswith(f'{n} {n} {n}\n') and 'cannot be written' in done.stdout, done.stdout + done.stderr
+    assert done.stdout.startswith(f'{n} {n} {n}\n') and 'cannot be written' in done.stdout, (
+        done.stdout + done.stderr
+    )
 
 
 def test_data_of_a_cache_that_are_gone_are_read_from_the_files(own, tmp_path):
     want = torch.cat([b.clips for b in loader(own, DRAWN, shuffle=True)])
     cached = loader(own, DRAWN, shuffle=True, cache=tmp_path/'cache', cache_format='raw')
-    cached.dataset.cache = FrameCache(tmp_path/'cache', DRAWN, 'raw')                    # has read the index, and no data yet
-    for f in cached.dataset.cache.folder.glob('*.data'): f.unlink()
-    with pytest.warns(UserWarning, match='damaged'): got = torch.cat([b.clips for b in cached])
+    cached.dataset.cache = FrameCache(tmp_path/'cache', DRAWN, 'raw')  # has read the index, and no data yet
+    for f in cached.dataset.cache.folder.glob('*.data'):
+        f.unlink()
+    with pytest.warns(UserWarning, match='damaged'):
+        got = torch.cat([b.clips for b in cached])
     assert torch.equal(got, want)
 
 
@@ -126,26 +149,34 @@ def test_names_that_are_no_utf8_go_through_cache_loader_and_shards(own, tmp_path
     own.df.loc[0, 'path'] = os.fsdecode(os.fsencode(str(Path(own.df.path[0]).parent)) + b'/caf\xe9 \xff.mp4')
     own.df.loc[1, 'path'] = str(Path(own.df.path[1]).parent/'new\nline, "quote".mp4')
     before = from_folder(own.root)
-    for i in (0, 1): os.rename(before.paths[i], own.paths[i])
+    for i in (0, 1):
+        os.rename(before.paths[i], own.paths[i])
     want = torch.cat([b.clips for b in loader(own, SPEC, threads=2)])
     cached = loader(own, SPEC, cache=tmp_path/'cache', cache_format='raw', workers=1, ram_gb=0)
-    assert torch.equal(torch.cat([b.clips for b in cached]), want) and cached.dataset.cache.get(own.paths[0]) is not None
+    assert (
+        torch.equal(torch.cat([b.clips for b in cached]), want)
+        and cached.dataset.cache.get(own.paths[0]) is not None
+    )
     place = write_shards(own, tmp_path/'shards', show=False)
     for split in own.splits:
         rows = torch.from_numpy(np.flatnonzero(own.df.split == split))
         batches = list(shard_loader(place, SPEC, split=split, shuffle=False))
-        assert torch.equal(torch.cat([b.clips for b in batches]), want[rows][torch.cat([b.rows for b in batches])])
+        assert torch.equal(
+            torch.cat([b.clips for b in batches]), want[rows][torch.cat([b.rows for b in batches])]
+        )
 
 
 # ---- files that change
 
 @pytest.mark.parametrize('how', [dict(threads=2), dict(workers=1), dict(cache='cache', cache_format='raw')])
 def test_another_video_under_the_same_name_is_noticed(own, tmp_path, how):
-    if 'cache' in how: how = dict(how, cache=tmp_path/'cache')
+    if 'cache' in how:
+        how = dict(how, cache=tmp_path/'cache')
     made = loader(own, DRAWN, bs=8, shuffle=True, **how)
     assert sum(len(b.rows) for b in made) == len(own)
     shutil.copy(own.paths[9], own.paths[3])                            # a valid video
-    with pytest.raises(VideoReadError, match='another file has taken its place') as caught: list(made)
+    with pytest.raises(VideoReadError, match='another file has taken its place') as caught:
+        list(made)
     assert own.paths[3].name in str(caught.value)
     skipping = loader(own, DRAWN, bs=8, shuffle=True, on_error='skip', **how)
     list(skipping)
@@ -157,7 +188,8 @@ def test_clips_in_memory_stay_and_it_is_said(own):
     made = loader(own, SPEC)
     want = torch.cat([b.clips for b in made])
     shutil.copy(own.paths[9], own.paths[3])
-    with pytest.warns(UserWarning, match=f'{own.paths[3].name}.*those of the old one'): got = torch.cat([b.clips for b in made])
+    with pytest.warns(UserWarning, match=f'{own.paths[3].name}.*those of the old one'):
+        got = torch.cat([b.clips for b in made])
     assert torch.equal(got, want)
 
 
@@ -174,25 +206,32 @@ def test_file_states_tell_replaced_files(own):
 class Odd(Dataset):
     "Clips of one level each; some items do what nobody expects."
     classes = ['a', 'b']
-    def __init__(self, at=None, error=None, n=12): self.at, self.error, self.n, self.targets = at, error, n, [i % 2 for i in range(n)]
+
+    def __init__(self, at=None, error=None, n=12):
+        self.at, self.error, self.n, self.targets = at, error, n, [i % 2 for i in range(n)]
     def __len__(self): return self.n
     def __getitem__(self, i):
-        if i == self.at: raise self.error
+        if i == self.at:
+            raise self.error
         return np.full((4, 32, 32, 3), 20*i, np.uint8), i % 2
 
 
 @pytest.mark.parametrize('workers', [0, 1])
 @pytest.mark.parametrize('error', [KeyError('boom'), RuntimeError('boom'), RuntimeError('DataLoader boom'), OSError(5, 'boom')])
 def test_an_unexpected_error_names_the_clip_and_keeps_its_cause(error, workers):
-    with pytest.raises(WorkerError, match='item 7: reading it ended in') as caught: list(as_loader(Odd(7, error), SPEC, workers=workers, bs=3))
+    with pytest.raises(WorkerError, match='item 7: reading it ended in') as caught:
+        list(as_loader(Odd(7, error), SPEC, workers=workers, bs=3))
     assert 'boom' in str(caught.value) and 'crash' not in str(caught.value)
-    if not workers: assert caught.value.__cause__ is error
-    else: assert '__getitem__' in str(caught.value)                    # the traceback of the other process
+    if not workers:
+        assert caught.value.__cause__ is error
+    else:
+        assert '__getitem__' in str(caught.value)                    # the traceback of the other process
 
 
 def test_ragged_batches_name_their_shapes():
     clip = lambda *shape: (torch.zeros(*shape, 3, dtype=torch.uint8), 0, 1, None)
-    with pytest.raises(DataError, match=r'\(4, 16, 16, 3\), \(4, 32, 32, 3\)'): collate([clip(4, 32, 32), clip(4, 16, 16)])
+    with pytest.raises(DataError, match=r'\(4, 16, 16, 3\), \(4, 32, 32, 3\)'):
+        collate([clip(4, 32, 32), clip(4, 16, 16)])
 
 
 def test_the_same_seed_gives_the_same_clips_for_any_number_of_workers(root):
@@ -201,7 +240,8 @@ def test_the_same_seed_gives_the_same_clips_for_any_number_of_workers(root):
         made = loader(table, DRAWN, bs=5, shuffle=True, seed=seed, crop='random', flip=True, **kwargs)
         return torch.cat([b.clips for _ in range(2) for b in made])
     want = clips(threads=1)
-    for how in (dict(threads=3), dict(workers=1), dict(workers=3)): assert torch.equal(clips(**how), want), how
+    for how in (dict(threads=3), dict(workers=1), dict(workers=3)):
+        assert torch.equal(clips(**how), want), how
     assert not torch.equal(clips(seed=4), want)
 
 
@@ -214,19 +254,24 @@ def test_a_reader_that_is_open_while_workers_are_forked(own, tmp_path):
     want = torch.cat([b.clips for b in loader(table, DRAWN, shuffle=True)])
     with Video(table.paths[0]) as video:
         first = video.read([0])
-        made = loader(table, DRAWN, shuffle=True, workers=2, cache=cache)                # its maps are open here
+        made = loader(table, DRAWN, shuffle=True, workers=2, cache=cache)  # its maps are open here
         assert torch.equal(torch.cat([b.clips for b in made]), want)
         ctx = multiprocessing.get_context('fork')
         ends = [ctx.Process(target=_reads, args=(video, table.paths[0])) for _ in range(2)]
-        for p in ends: p.start()
-        for p in ends: p.join(30)
+        for p in ends:
+            p.start()
+        for p in ends:
+            p.join(30)
         assert [p.exitcode for p in ends] == [0, 0]
-        assert np.array_equal(video.read([0, 5]), read_frames(table.paths[0], [0, 5])) and np.array_equal(first, video.read([0]))
+        assert np.array_equal(video.read([0, 5]), read_frames(table.paths[0], [0, 5])) and np.array_equal(
+            first, video.read([0])
+        )
     assert stored.read([0]).shape[0] == 1
 
 
 def _reads(video, path):
-    for i in (5, 2, 7): assert np.array_equal(video.read([i]), read_frames(path, [i]))
+    for i in (5, 2, 7):
+        assert np.array_equal(video.read([i]), read_frames(path, [i]))
 
 
 MEMORY = '''
@@ -249,7 +294,9 @@ print(memory()-before[0], opened()-before[1])
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_memory_and_open_files_stay_the_same_over_thousands_of_reads(root):
-    done = subprocess.run([sys.executable, '-c', MEMORY, root, '2500'], capture_output=True, text=True, env=ALONE, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', MEMORY, root, '2500'], capture_output=True, text=True, env=ALONE, check=True
+    )
     grown, opened = map(int, done.stdout.split())
     assert grown < 8e6 and opened <= 0                                # a frame a read, 3 KB, would be 8 MB
 
@@ -270,7 +317,9 @@ def test_a_folder_is_a_folder_whatever_it_is_called(shards, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shards, name)
     for source in (name, Path(name), f'{name}/'):
-        assert sum(len(b.rows) for b in shard_loader(source, SPEC, split='test', bs=4)) == len(from_folder_test(shards))
+        assert sum(len(b.rows) for b in shard_loader(source, SPEC, split='test', bs=4)) == len(
+            from_folder_test(shards)
+        )
     assert len(next(iter(shard_loaders(name, SPEC, bs=4).train)).rows) == 4
     assert os.listdir('.') == [name]
 
@@ -286,7 +335,8 @@ def test_webdataset_never_runs_a_name(source, tmp_path, monkeypatch):
     pytest.importorskip('webdataset')
     from vidcls.data.shards import shard_loader
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ArgumentError, DataError), match='accepted: a folder|no shards that vidcls wrote'): shard_loader(source, SPEC)
+    with pytest.raises((ArgumentError, DataError), match='accepted: a folder|no shards that vidcls wrote'):
+        shard_loader(source, SPEC)
     assert not os.listdir('.')
 
 
@@ -294,7 +344,8 @@ def changed(place, to, change):
     "A copy whose shards.json is another."
     shutil.copytree(place, to)
     about = json.loads((to/'shards.json').read_text())
-    if (said := change(about)) is not None: about = said
+    if (said := change(about)) is not None:
+        about = said
     (to/'shards.json').write_text(about if isinstance(about, str) else json.dumps(about))
     return to
 
@@ -311,7 +362,8 @@ def first(about): return about['shards']['test'][0]
     lambda a: a.update(failed=[]), lambda a: a.update(dropped='x'), lambda a: a.update(name=None), lambda a: a['shards'].update(odd=[])])
 def test_an_odd_manifest_is_a_data_error(shards, tmp_path, change):
     from vidcls.data.shards import shard_loader
-    with pytest.raises(DataError, match='no shards that vidcls wrote'): shard_loader(changed(shards, tmp_path/'odd', change), SPEC, split='test')
+    with pytest.raises(DataError, match='no shards that vidcls wrote'):
+        shard_loader(changed(shards, tmp_path/'odd', change), SPEC, split='test')
 
 
 def rewritten(place, to, change):
@@ -322,8 +374,10 @@ def rewritten(place, to, change):
             done = False
             for member in old.getmembers():
                 data = old.extractfile(member).read()
-                if member.name.endswith('.json') and not done: data, done = change(json.loads(data)), True
-                if not isinstance(data, bytes): data = json.dumps(data).encode()
+                if member.name.endswith('.json') and not done:
+                    data, done = change(json.loads(data)), True
+                if not isinstance(data, bytes):
+                    data = json.dumps(data).encode()
                 member.size = len(data)
                 new.addfile(member, io.BytesIO(data))
         shard['bytes'] = (to/shard['name']).stat().st_size
@@ -338,7 +392,8 @@ def rewritten(place, to, change):
     (lambda s: {**s, 'path': s['path'] + 'x'}, 'another clip in shards.csv')])
 def test_an_odd_record_is_a_data_error(shards, tmp_path, change, says):
     from vidcls.data.shards import shard_loader
-    with pytest.raises(DataError, match=says) as caught: list(shard_loader(rewritten(shards, tmp_path/'odd', change), SPEC, split='test'))
+    with pytest.raises(DataError, match=says) as caught:
+        list(shard_loader(rewritten(shards, tmp_path/'odd', change), SPEC, split='test'))
     assert 'test-000000.tar' in str(caught.value)
 
 
@@ -364,24 +419,29 @@ def test_a_clip_whose_suffix_is_json_or_odd_travels(own, tmp_path):
 def test_names_of_other_libraries_get_a_hint(root, given, says):
     table = from_folder(root)
     for f in (loaders, loader):
-        with pytest.raises(ArgumentError, match=says) as caught: f(table, SPEC, **given)
+        with pytest.raises(ArgumentError, match=says) as caught:
+            f(table, SPEC, **given)
         assert list(given)[0] in str(caught.value)
 
 
 def test_a_folder_a_csv_and_a_model_will_do(root, own, tmp_path):
     want = torch.cat([b.clips for b in loaders(from_folder(root), SPEC).test])
     assert torch.equal(torch.cat([b.clips for b in loaders(str(root), SPEC).test]), want)
-    class Model: spec = SPEC
+    class Model:
+        spec = SPEC
     assert torch.equal(torch.cat([b.clips for b in loaders(root, Model()).test]), want)
-    with pytest.raises(ArgumentError, match='model.spec'): loaders(root)
-    with pytest.raises(ArgumentError, match='accepted: a ClipTable'): loaders([1, 2], SPEC)
+    with pytest.raises(ArgumentError, match='model.spec'):
+        loaders(root)
+    with pytest.raises(ArgumentError, match='accepted: a ClipTable'):
+        loaders([1, 2], SPEC)
 
 
 def test_a_data_frame_will_do(root):
     from vidcls.data import datasets
     table = from_folder(root)
     df = table.df.assign(path=[str(p) for p in table.paths])
-    if not hasattr(datasets, 'from_df'): pytest.skip('from_df is not there yet')
+    if not hasattr(datasets, 'from_df'):
+        pytest.skip('from_df is not there yet')
     assert sum(len(b.rows) for b in loaders(df, SPEC).test) == len(table.part('test'))
 
 
@@ -389,13 +449,19 @@ def test_the_test_split_is_read_from_its_files(own, tmp_path):
     files = loaders(own, DRAWN)
     assert files.test.cache_format is None and files.test.lossless
     cached = loaders(own, DRAWN, cache=tmp_path/'cache')
-    assert (cached.train.cache_format, cached.train.lossless, cached.valid.cache_format) == ('jpeg', False, 'jpeg')
+    assert (cached.train.cache_format, cached.train.lossless, cached.valid.cache_format) == (
+        'jpeg',
+        False,
+        'jpeg',
+    )
     assert cached.test.cache_format is None and cached.test.lossless
     assert all(torch.equal(a.clips, b.clips) for a, b in zip(files.test, cached.test, strict=True))
     asked = loaders(own, DRAWN, cache=tmp_path/'cache', cache_test=True)
     assert asked.test.cache_format == 'jpeg' and not asked.test.lossless
     raw = loaders(own, DRAWN, cache=tmp_path/'raw', cache_format='raw', cache_test=True)
-    assert raw.test.lossless and all(torch.equal(a.clips, b.clips) for a, b in zip(files.test, raw.test, strict=True))
+    assert raw.test.lossless and all(
+        torch.equal(a.clips, b.clips) for a, b in zip(files.test, raw.test, strict=True)
+    )
     assert not loader(own, DRAWN, cache=FrameCache(tmp_path/'raw', DRAWN, 'raw', short=40)).lossless
 
 
@@ -422,12 +488,14 @@ def test_blue_first_is_undone_as_to_model_does_it():
     (CLIP, True, 'uint8, and normalised=True'), (5*SPEC.to_model(CLIP[None])[0], True, 'other numbers'), (CLIP[:3], False, r'\(3, 32, 32, 3\)'),
     (CLIP[0], False, r'\(32, 32, 3\)'), (CLIP[..., :1], False, 'expects'), (CLIP/255*float('nan'), False, 'nan')])
 def test_what_is_no_clip_of_the_spec_is_refused(given, normalised, says):
-    with pytest.raises(SpecMismatchError, match=says): as_clip(given, SPEC, normalised)
+    with pytest.raises(SpecMismatchError, match=says):
+        as_clip(given, SPEC, normalised)
 
 
 def test_three_frames_channels_first_are_not_guessed():
     spec = SPEC.with_(n_frames=3)
-    with pytest.raises(SpecMismatchError, match='can be read as'): as_clip(np.zeros((3, 3, 32, 32), np.uint8), spec)
+    with pytest.raises(SpecMismatchError, match='can be read as'):
+        as_clip(np.zeros((3, 3, 32, 32), np.uint8), spec)
     assert as_clip(np.zeros((3, 32, 32, 3), np.uint8), spec).shape == (3, 32, 32, 3)
 
 
@@ -437,11 +505,14 @@ class Dicts(Odd):
 
 class Names(Odd):
     targets = None
-    def __init__(self): super().__init__(); del self.targets
+    def __init__(self):
+        super().__init__()
+        del self.targets
     def __getitem__(self, i): return super().__getitem__(i)[0], 'audio', 'ab'[i % 2]
 
 
-def own_collate(items): return torch.stack([torch.as_tensor(x) for x, _ in items]), torch.tensor([y for _, y in items])
+def own_collate(items):
+    return torch.stack([torch.as_tensor(x) for x, _ in items]), torch.tensor([y for _, y in items])
 
 
 @pytest.mark.parametrize('data', [
@@ -454,7 +525,11 @@ def test_datasets_and_loaders_of_ones_own(data):
     rows = torch.cat([b.rows for b in batches])
     assert sorted(rows.tolist()) == list(range(12)) and made.batch_size == getattr(data, 'batch_size', 16)
     for b in batches:
-        assert (b.clips == (20*b.rows).view(-1, 1, 1, 1, 1)).all() and torch.equal(b.labels, b.rows % 2) and b.clips.dtype == torch.uint8
+        assert (
+            (b.clips == (20 * b.rows).view(-1, 1, 1, 1, 1)).all()
+            and torch.equal(b.labels, b.rows % 2)
+            and b.clips.dtype == torch.uint8
+        )
 
 
 def test_own_orders_are_kept_and_drawn_from_the_seed():
@@ -478,7 +553,8 @@ def test_a_part_of_a_dataset_keeps_classes_and_targets():
     (torch.tensor([0., 1.]), DataError, '2 labels; one class each'), (None, DataError, 'accepted: a class number')])
 def test_labels_that_are_no_class_are_refused(label, error, says):
     clip = np.zeros((4, 32, 32, 3), np.uint8)
-    with pytest.raises(error, match=says): as_loader([(clip, 0), (clip, label)], SPEC, labels=['a', 'b'])
+    with pytest.raises(error, match=says):
+        as_loader([(clip, 0), (clip, label)], SPEC, labels=['a', 'b'])
 
 
 class Stream(torch.utils.data.IterableDataset):
@@ -489,11 +565,13 @@ class Stream(torch.utils.data.IterableDataset):
     (Stream(), ArgumentError, 'A stream'), (DataLoader(Stream()), ArgumentError, 'A stream'), (3, ArgumentError, 'data is a int'), ([], DataError, 'empty'),
     (DataLoader(Odd(), batch_sampler=[[0, 1], [2]]), ArgumentError, 'give its Dataset'), ([(1, 2)], ArgumentError, 'labels is missing')])
 def test_what_cannot_be_a_loader_says_why(data, error, says):
-    with pytest.raises(error, match=says): as_loader(data, SPEC)
+    with pytest.raises(error, match=says):
+        as_loader(data, SPEC)
 
 
 def test_targets_that_are_not_the_items_are_noticed():
-    with pytest.raises(DataError, match="item 0 has label 'a', but its target is 'b'"): list(as_loader(Odd(), SPEC, targets=[1]*12))
+    with pytest.raises(DataError, match="item 0 has label 'a', but its target is 'b'"):
+        list(as_loader(Odd(), SPEC, targets=[1]*12))
 
 
 def test_a_model_trains_and_is_judged_on_a_dataset_of_ones_own():
@@ -504,9 +582,22 @@ def test_a_model_trains_and_is_judged_on_a_dataset_of_ones_own():
     spec = model.spec
     def items(n, seed):
         rng = np.random.default_rng(seed)
-        return [(rng.integers(100*(i % 2), 100*(i % 2)+100, (spec.n_frames, spec.size, spec.size, 3)).astype(np.uint8), i % 2) for i in range(n)]
+        return [
+            (
+                rng.integers(
+                    100 * (i % 2), 100 * (i % 2) + 100, (spec.n_frames, spec.size, spec.size, 3)
+                ).astype(np.uint8),
+                i % 2,
+            )
+            for i in range(n)
+        ]
     dls = as_loaders(spec, items(16, 0), items(8, 1), items(8, 2), labels=['dark', 'bright'], bs=8)
     history = fit(model, dls, epochs=2, show=False)
     record = evaluate(model, dls.test, show=False)
-    assert len(history) == 2 and record.n_evaluated == 8 and record.split == 'test' and list(record.labels) == ['dark', 'bright']
+    assert (
+        len(history) == 2
+        and record.n_evaluated == 8
+        and record.split == 'test'
+        and list(record.labels) == ['dark', 'bright']
+    )
     assert dls.one_batch().clips.shape[0] == 8

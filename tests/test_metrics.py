@@ -10,13 +10,36 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import binomtest
 
-from vidcls.calibrate import Calibration, auroc, calibrate, fit_temperature, pick_threshold, risk_coverage, tempered
+from vidcls.calibrate import (
+    Calibration,
+    auroc,
+    calibrate,
+    fit_temperature,
+    pick_threshold,
+    risk_coverage,
+    tempered,
+)
 from vidcls.core import ArgumentError, DataError, LabelError
-from vidcls.metrics import (bootstrap_interval, cluster_wilson, confusion, group_worth, interval_note, mcnemar, mean_class_accuracy, most_confused, nll,
-                            paired_difference, per_class, plot_confusion, topk_accuracy, wilson)
+from vidcls.metrics import (
+    bootstrap_interval,
+    cluster_wilson,
+    confusion,
+    group_worth,
+    interval_note,
+    mcnemar,
+    mean_class_accuracy,
+    most_confused,
+    nll,
+    paired_difference,
+    per_class,
+    plot_confusion,
+    topk_accuracy,
+    wilson,
+)
 
 matplotlib.use('Agg')
-pytestmark = pytest.mark.filterwarnings('ignore:A single label was found')   # by scikit-learn, of one-class draws
+# by scikit-learn, of one-class draws
+pytestmark = pytest.mark.filterwarnings('ignore:A single label was found')
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 
@@ -73,8 +96,9 @@ def test_most_confused_lists_each_mistake_once(d, min_count):
     pairs = most_confused(conf, range(K), min_count)
     counts = [c for *_, c in pairs]
     assert counts == sorted(counts, reverse=True)
-    assert {(int(t), int(p), c) for t, p, c in pairs} == {(i, j, conf[i, j]) for i in range(K) for j in range(K)
-                                                          if i != j and conf[i, j] >= min_count}
+    assert {(int(t), int(p), c) for t, p, c in pairs} == {
+        (i, j, conf[i, j]) for i in range(K) for j in range(K) if i != j and conf[i, j] >= min_count
+    }
 
 
 @quick
@@ -134,7 +158,8 @@ def test_wilson_narrows_with_n_and_widens_with_level(n, data):
     (lambda: topk_accuracy(np.zeros((2, 3)), [0, 1], k=4), ArgumentError, 'k=4; accepted: 1 to 3'),
     (lambda: topk_accuracy(np.zeros((2, 3)), [0, 1], k=0), ArgumentError, 'k=0'),
     (lambda: topk_accuracy(np.zeros((2, 3)), [0, 3]), LabelError, 'label 3, not in [0, 3)'),
-    (lambda: topk_accuracy([[0, np.nan], [0, 1]], [0, 1]), ArgumentError, 'NaN in 1 of 2 rows, first in row 0'),
+    (lambda: topk_accuracy([[0, np.nan], [0, 1]], [0, 1]), ArgumentError, 'NaN in 1 of 2 rows, first in '
+                                                                          'row 0'),
     (lambda: topk_accuracy(np.zeros((2, 3)), [0.]*2), ArgumentError, 'targets is float64'),
     (lambda: confusion([0, 9, -1], [0, 0, 0], 3), LabelError, 'preds has label -1, 9'),
     (lambda: confusion([], [], 3), ArgumentError, 'preds is empty'),
@@ -149,18 +174,21 @@ def test_wilson_narrows_with_n_and_widens_with_level(n, data):
     (lambda: wilson(1, 2, 95), ArgumentError, 'level=95'),
     (lambda: wilson(1, 2, '95'), ArgumentError, "level='95'; accepted: above 0"),
     (lambda: topk_accuracy([['a', 'b']], [0]), ArgumentError, 'scores is <U1; expected numbers'),
-    (lambda: topk_accuracy([[1, 2], [3]], [0, 1]), ArgumentError, 'scores is no array; expected rows of one length'),
+    (lambda: topk_accuracy([[1, 2], [3]], [0, 1]), ArgumentError, 'scores is no array; expected rows of '
+                                                                  'one length'),
     (lambda: confusion([[0], [1, 2]], [0, 1], 3), ArgumentError, 'preds is no array'),
     (lambda: nll([['high', 'low']], [0]), ArgumentError, 'probs is <U4; expected numbers'),
     (lambda: mcnemar(['yes'], [1]), ArgumentError, 'right_a is <U3; expected numbers'),
     (lambda: paired_difference(['yes'], [1]), ArgumentError, 'right_a is <U3; expected numbers'),
     (lambda: per_class([[1, 0], [-1, 2]], 'ab'), ArgumentError, 'conf holds -1 (row 1); expected counts'),
-    (lambda: most_confused([[1, np.nan], [1, 2]], 'ab'), ArgumentError, 'conf holds nan (row 0); expected counts'),
+    (lambda: most_confused([[1, np.nan], [1, 2]], 'ab'), ArgumentError, 'conf holds nan (row 0); '
+                                                                        'expected counts'),
     (lambda: group_worth([1, 2], of=[1]), ArgumentError, 'of has 1 for 2 clips'),
     (lambda: group_worth(5), ArgumentError, 'groups=5 has shape ()'),
     (lambda: interval_note([1, 0], [1]), ArgumentError, 'groups has 1 for 2 clips'),
     (lambda: interval_note([1, 0], [1, 2], other=[1, 0, 1]), ArgumentError, 'other has 3 for 2 clips'),
-    (lambda: cluster_wilson([1, 0, 1], ['x', None, None]), ArgumentError, 'groups has no value for 2 of 3 clips (first: clip 1)'),
+    (lambda: cluster_wilson([1, 0, 1], ['x', None, None]), ArgumentError, 'groups has no value for 2 of '
+                                                                          '3 clips (first: clip 1)'),
     (lambda: cluster_wilson([1, 0], np.array(['x', 1], object)), ArgumentError, 'groups mixes types'),
     (lambda: paired_difference([1, 0], [1, 1], groups=[np.nan]*2), ArgumentError, 'groups has no value for 2 of 2 clips'),
     (lambda: bootstrap_interval(nll, [[1., 0.]], [0], within=(1,)), ArgumentError, 'within=[1]; expected (smallest, largest)'),
@@ -169,7 +197,8 @@ def test_wilson_narrows_with_n_and_widens_with_level(n, data):
     (lambda: bootstrap_interval(nll, None, [0]), ArgumentError, 'scores=None'),
 ])
 def test_bad_input_ends_in_one_sentence(bad, error, words):
-    with pytest.raises(error) as e: bad()
+    with pytest.raises(error) as e:
+        bad()
     assert words in str(e.value)
 
 
@@ -185,8 +214,15 @@ def test_plot_confusion_writes_every_count(K):
 
 
 def test_importing_metrics_brings_neither_torch_nor_pandas_nor_matplotlib():
-    code = "import sys, vidcls.metrics; print([m for m in ('torch','pandas','matplotlib') if m in sys.modules])"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+    code = (
+        "import sys, vidcls.metrics; print([m for m in ('torch','pandas','matplotlib') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, '-c', code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == '[]'
+    )
 
 
 class TestCalibration:
@@ -222,7 +258,8 @@ class TestCalibration:
         (lambda s: Calibration(none_below=np.nan), ArgumentError, 'none_below=nan'),
     ])
     def test_bad_input_is_named(self, bad, error, words):
-        with pytest.raises(error) as e: bad(self)
+        with pytest.raises(error) as e:
+            bad(self)
         assert words in str(e.value)
 
     def test_tensors_of_any_kind(self):
@@ -230,8 +267,12 @@ class TestCalibration:
         for dtype in (torch.bfloat16, torch.float32):
             t = torch.tensor(self.z, dtype=dtype, requires_grad=True)
             same = t.detach().double().numpy()
-            assert (tempered(t, 2.) == tempered(same, 2.)).all() and fit_temperature(t, torch.tensor(self.y)) == fit_temperature(same, self.y)
-            assert (Calibration().decide(t) == Calibration().decide(same)).all() and auroc(t[:,0], t[:,1]) == auroc(same[:,0], same[:,1])
+            assert (tempered(t, 2.0) == tempered(same, 2.0)).all() and fit_temperature(
+                t, torch.tensor(self.y)
+            ) == fit_temperature(same, self.y)
+            assert (Calibration().decide(t) == Calibration().decide(same)).all() and auroc(
+                t[:, 0], t[:, 1]
+            ) == auroc(same[:, 0], same[:, 1])
         found = pick_threshold(torch.tensor(self.sure), torch.ones(400, dtype=torch.bool), .1)
         assert found == pick_threshold(self.sure, self.right, .1)
 
@@ -239,15 +280,21 @@ class TestCalibration:
         assert tempered([[0., -np.inf]]).tolist() == [[1., 0.]]
 
     def test_a_temperature_that_cannot_be_told_is_said_so(self):
-        with pytest.warns(UserWarning, match='all 50 clips are right: '): assert fit_temperature(np.eye(3)[self.y], self.y) == 1
-        with pytest.warns(UserWarning, match='all 50 clips are right, or tied with another class: '): assert fit_temperature(np.zeros((50,3)), self.y) == 1
+        with pytest.warns(UserWarning, match='all 50 clips are right: '):
+            assert fit_temperature(np.eye(3)[self.y], self.y) == 1
+        with pytest.warns(UserWarning, match='all 50 clips are right, or tied with another class: '):
+            assert fit_temperature(np.zeros((50,3)), self.y) == 1
         wrong = np.eye(3)[(self.y+1) % 3]*4 + self.rng.normal(size=(50,3))
-        with pytest.warns(UserWarning, match='scores no higher than the others'): T = fit_temperature(wrong, self.y)
+        with pytest.warns(UserWarning, match='scores no higher than the others'):
+            T = fit_temperature(wrong, self.y)
         assert T == 1e4 and np.ptp(tempered(wrong, T)) < .01
 
     @pytest.mark.parametrize('asked', [dict(error=2), dict(keep=0), dict(error='a')])
     def test_what_cannot_be_promised_is_refused_before_the_model_is_asked(self, asked, monkeypatch):
         monkeypatch.setattr('vidcls.calibrate.check_asked', lambda model, dl: None)
-        monkeypatch.setattr('vidcls.calibrate.predict_views', lambda *a, **k: pytest.fail('the model was asked'))
+        monkeypatch.setattr(
+            'vidcls.calibrate.predict_views', lambda *a, **k: pytest.fail('the model was asked')
+        )
         name, value = next(iter(asked.items()))
-        with pytest.raises(ArgumentError, match=f'{name}={value!r}'): calibrate(None, SimpleNamespace(dataset=SimpleNamespace(table=None)), **asked)
+        with pytest.raises(ArgumentError, match=f'{name}={value!r}'):
+            calibrate(None, SimpleNamespace(dataset=SimpleNamespace(table=None)), **asked)

@@ -26,8 +26,10 @@ def clip(model, n=2):
 @pytest.mark.skipif(not (NAMES and NAMES.is_file()),
                     reason='needs reference/videomae_small.tsv beside the folder in VIDCLS_TEST_DATA')
 def test_names_shapes_and_order_are_those_of_the_authors():
-    with open(NAMES) as f: want = [(r['name'], r['shape'], r['dtype']) for r in csv.DictReader(f, delimiter='\t')]
-    with torch.device('meta'): model = videomae_small()
+    with open(NAMES) as f:
+        want = [(r['name'], r['shape'], r['dtype']) for r in csv.DictReader(f, delimiter='\t')]
+    with torch.device('meta'):
+        model = videomae_small()
     got = [(k, str(tuple(v.shape)), str(v.dtype)[6:]) for k,v in model.state_dict().items()]
     assert len(want) == 162
     assert got == want
@@ -83,8 +85,10 @@ def test_the_graph_is_whole_and_the_batch_size_free():
 
 def test_every_model_of_the_zoo_has_what_others_call():
     for name in list_models():
-        if name == 'transformers': continue                             # it needs a config
-        with torch.device('meta'): model = create_model(name, n_classes=3)
+        if name == 'transformers':
+            continue                             # it needs a config
+        with torch.device('meta'):
+            model = create_model(name, n_classes=3)
         assert isinstance(model.spec, ClipSpec) and model.n_classes == 3
         model.reset_classifier(4)
         T,S = model.spec.n_frames, model.spec.size
@@ -112,9 +116,13 @@ def test_saved_here_loaded_there_gives_the_same_logits(tmp_path):
     save_file(model.state_dict(), tmp_path/'m.safetensors')
     seed_everything(1)
     want = model(clip(model)).flatten().tolist()
-    got = run("import sys, torch; from vidcls.core import seed_everything; from vidcls.models.zoo import create_model\n"
-              "m = create_model('videomae_tiny', sys.argv[1]).eval(); seed_everything(1)\n"
-              "print(*m(torch.randn(2,3,8,32,32)).flatten().tolist())", tmp_path/'m.safetensors')
+    got = run(
+        "import sys, torch; from vidcls.core import seed_everything; from vidcls.models.zoo import "
+        "create_model\n"
+        "m = create_model('videomae_tiny', sys.argv[1]).eval(); seed_everything(1)\n"
+        "print(*m(torch.randn(2,3,8,32,32)).flatten().tolist())",
+        tmp_path / 'm.safetensors',
+    )
     assert [float(v) for v in got.split()] == pytest.approx(want, abs=1e-6)
 
 
@@ -131,10 +139,13 @@ class Runs:
 def test_code_in_a_pickle_never_runs(tmp_path, suffix, how):
     f,trap = tmp_path/f'weights{suffix}', tmp_path/'ran'
     content = {'model': videomae_tiny(5).state_dict(), 'args': Runs(trap)}
-    if how == 'plain': f.write_bytes(pickle.dumps(Runs(trap)))
-    else: torch.save(content, f, _use_new_zipfile_serialization=how == 'zip')
+    if how == 'plain':
+        f.write_bytes(pickle.dumps(Runs(trap)))
+    else:
+        torch.save(content, f, _use_new_zipfile_serialization=how == 'zip')
     model = videomae_tiny(5)
-    with pytest.raises(CheckpointError, match='weights'): load_weights(model, f)
+    with pytest.raises(CheckpointError, match='weights'):
+        load_weights(model, f)
     assert not trap.exists()
 
 
@@ -148,15 +159,17 @@ def test_a_file_cut_anywhere_is_refused_and_changes_nothing(tmp_path, suffix):
     before = {k: v.clone() for k,v in model.state_dict().items()}
     for at in [0, 1, 7, 8, 9, 100, *range(1000, len(content), len(content)//15), len(content)-1]:
         cut.write_bytes(content[:at])
-        with pytest.raises(CheckpointError, match='cut'): load_weights(model, cut)
+        with pytest.raises(CheckpointError, match='cut'):
+            load_weights(model, cut)
     assert all(torch.equal(before[k], v) for k,v in model.state_dict().items())
 
 
 def test_only_the_head_may_differ_and_only_in_its_classes(tmp_path):
     model = videomae_tiny(5)
     state = model.state_dict()
-    for name,other in {'a': state | {'head.weight': torch.zeros(9,48), 'head.bias': torch.zeros(9)},   # another width
-                       'b': {k: v for k,v in state.items() if k != 'head.bias'},                               # half a head
+    # another width
+    for name,other in {'a': state | {'head.weight': torch.zeros(9,48), 'head.bias': torch.zeros(9)},
+                       'b': {k: v for k,v in state.items() if k != 'head.bias'},  # half a head
                        'c': state | {'blocks.0.norm1.bias': torch.zeros(97)}}.items():
         torch.save(other, tmp_path/f'{name}.pt')
         with warnings.catch_warnings(), pytest.raises(CheckpointError, match='does not fit'):

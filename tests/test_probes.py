@@ -17,24 +17,32 @@ tiny = dict(dim=24, depth=1, heads=2)
 def asked(tmp_path):
     "(model, loaders) of 12 clips that nobody has learned from."
     seed_everything(0)
-    table = from_folder(make_motion_clips(tmp_path/'clips', n_groups=20, n_frames=8, size=32)).only(['left','right'])
+    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32)).only(
+        ['left', 'right']
+    )
     model = create_model('videomae_tiny', n_classes=2, **tiny)
     return model, loaders(table, model.spec, bs=4, on_error='skip')
 
 @pytest.mark.parametrize('ask', [probe_time, sweep_time])
 def test_what_is_no_answer_gets_no_report(asked, ask):
     model, dls = asked
-    with pytest.raises(DataError, match='table.splits'): ask(model, None)
-    with pytest.raises(LabelError, match='the data have 2 classes, the model tells 3'): ask(create_model('videomae_tiny', n_classes=3, **tiny), dls.test)
-    with pytest.raises(SpecMismatchError, match='n_frames'): ask(create_model('videomae_tiny', n_classes=2, n_frames=4, **tiny), dls.test)
+    with pytest.raises(DataError, match='table.splits'):
+        ask(model, None)
+    with pytest.raises(LabelError, match='the data have 2 classes, the model tells 3'):
+        ask(create_model('videomae_tiny', n_classes=3, **tiny), dls.test)
+    with pytest.raises(SpecMismatchError, match='n_frames'):
+        ask(create_model('videomae_tiny', n_classes=2, n_frames=4, **tiny), dls.test)
     for broken in (float('nan'), float('inf')):
-        with torch.no_grad(): model.head.bias[0] = broken
-        with pytest.raises(DataError, match='not finite'): ask(model, dls.test)
+        with torch.no_grad():
+            model.head.bias[0] = broken
+        with pytest.raises(DataError, match='not finite'):
+            ask(model, dls.test)
 
 def test_one_frame_has_no_time(tmp_path):
     model = create_model('i3d_tiny', n_classes=8, n_frames=1)
     table = from_folder(make_motion_clips(tmp_path, n_groups=10, n_frames=8, size=32))
-    with pytest.raises(ArgumentError, match='n_frames=1'): probe_time(model, loaders(table, model.spec, bs=4).test)
+    with pytest.raises(ArgumentError, match='n_frames=1'):
+        probe_time(model, loaders(table, model.spec, bs=4).test)
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_a_model_is_asked_in_its_own_precision(asked, dtype):
@@ -42,7 +50,8 @@ def test_a_model_is_asked_in_its_own_precision(asked, dtype):
     want = ask_damaged(model, dls.test, DAMAGES)
     got = ask_damaged(model.to(dtype), dls.test, DAMAGES)
     assert got.path.tolist() == want.path.tolist()
-    if dtype == torch.float64: assert got.equals(want)
+    if dtype == torch.float64:
+        assert got.equals(want)
 
 def test_a_clip_that_cannot_be_read_is_named(asked):
     model, dls = asked
@@ -51,16 +60,43 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
     (table.root/table.df.path[0]).write_bytes(b'no video')
     dls = loaders(from_folder(table.root).only(['left','right']), model.spec, bs=4, on_error='skip')
     answers = ask_damaged(model, dls.test, DAMAGES)
-    assert len(answers) == len(table) and (answers.loc[answers.failed != '', list(DAMAGES)] == -1).all(axis=None)
+    assert len(answers) == len(table) and (answers.loc[answers.failed != '', list(DAMAGES)] == -1).all(
+        axis=None
+    )
     report = probe_time(model, dls.test)
-    assert report.n == whole.n-1 and list(report.failures) == [table.df.path[0]] and '(1 more could not be read)' in repr(report)
-    assert report.failures == probe_time(model, loaders(from_folder(table.root).only(['left','right']), model.spec, bs=1, on_error='skip').test).failures
+    assert (
+        report.n == whole.n - 1
+        and list(report.failures) == [table.df.path[0]]
+        and '(1 more could not be read)' in repr(report)
+    )
+    assert (
+        report.failures
+        == probe_time(
+            model,
+            loaders(from_folder(table.root).only(['left', 'right']), model.spec, bs=1, on_error='skip').test,
+        ).failures
+    )
     sweep = sweep_time(model, dls.test)
-    assert (sweep.n == report.n).all() and (sweep.n_expected == whole.n).all() and sweep.attrs['failures'] == report.failures
-    for p in table.df.path: (table.root/p).write_bytes(b'no video')
-    dls = loaders(from_folder(table.root).only(['left','right']), model.spec, bs=4, on_error='skip', ram_gb=0, max_bad=1.)
+    assert (
+        (sweep.n == report.n).all()
+        and (sweep.n_expected == whole.n).all()
+        and sweep.attrs['failures'] == report.failures
+    )
+    for p in table.df.path:
+        (table.root/p).write_bytes(b'no video')
+    dls = loaders(
+        from_folder(table.root).only(['left', 'right']),
+        model.spec,
+        bs=4,
+        on_error='skip',
+        ram_gb=0,
+        max_bad=1.0,
+    )
     for ask in (probe_time, sweep_time):
-        with pytest.raises(DataError, match=f'none of the {len(table)} clips could be read; nothing to probe'): ask(model, dls.test)
+        with pytest.raises(
+            DataError, match=f'none of the {len(table)} clips could be read; nothing to probe'
+        ):
+            ask(model, dls.test)
 
 def test_answers_survive_a_file(asked, tmp_path):
     "Kept as CSV and read again, they say the same; so do those of before, which had no column of failures."
@@ -77,61 +113,112 @@ def test_answers_survive_a_file(asked, tmp_path):
 def told(target, **said):
     "The verdict on answers (N,) under each damage, a clip a group."
     said = {k.replace('_', ' '): v for k,v in said.items()}
-    return report_of(pd.DataFrame(dict(path='x', group=range(len(target)), target=target) | said), 'm', 2).verdict
+    return report_of(
+        pd.DataFrame(dict(path='x', group=range(len(target)), target=target) | said), 'm', 2
+    ).verdict
 
 def test_a_verdict_says_what_it_rests_on():
     y = np.arange(200) % 2
     no = 1-y
-    assert told(y, as_it_is=y, reversed=no, shuffled=y, frozen=y) == told(y, as_it_is=y, reversed=no) == 'uses the order of frames'
-    assert told(y, as_it_is=y, reversed=y, shuffled=no, frozen=no) == 'uses how frames follow each other, but not in which direction'
-    assert told(y, as_it_is=y, shuffled=no) == 'uses how frames follow each other (not asked: reversed, frozen)'
-    assert told(y, as_it_is=y, reversed=y, shuffled=y, frozen=no) == 'uses several frames, but not their order'
+    assert (
+        told(y, as_it_is=y, reversed=no, shuffled=y, frozen=y)
+        == told(y, as_it_is=y, reversed=no)
+        == 'uses the order of frames'
+    )
+    assert (
+        told(y, as_it_is=y, reversed=y, shuffled=no, frozen=no)
+        == 'uses how frames follow each other, but not in which direction'
+    )
+    assert (
+        told(y, as_it_is=y, shuffled=no) == 'uses how frames follow each other (not asked: reversed, frozen)'
+    )
+    assert (
+        told(y, as_it_is=y, reversed=y, shuffled=y, frozen=no) == 'uses several frames, but not their order'
+    )
     assert told(y, as_it_is=y, shuffled=y, frozen=no) == 'uses several frames (not asked: reversed)'
-    assert told(y, as_it_is=y, reversed=y, shuffled=y, frozen=y) == 'one frame is enough, as far as 200 clips can tell'
+    assert (
+        told(y, as_it_is=y, reversed=y, shuffled=y, frozen=y)
+        == 'one frame is enough, as far as 200 clips can tell'
+    )
     assert told(y, as_it_is=y, frozen=y).endswith('(not asked: reversed, shuffled)')
     assert told(y, as_it_is=y, reversed=y) == 'what was asked does no harm (not asked: shuffled, frozen)'
 
 def test_always_the_most_frequent_class_is_no_knowledge():
     "Nine clips of ten of one class: to say that class is right nine times of ten, on any clip, damaged or not."
     y = (np.arange(200) % 10 == 0).astype(int)
-    assert told(y, as_it_is=0*y, frozen=0*y) == 'knows nothing of these clips: not above its most frequent class'
-    assert told(y, as_it_is=y, reversed=y, shuffled=y, frozen=0*y) == 'uses several frames, but not their order'
+    assert (
+        told(y, as_it_is=0 * y, frozen=0 * y)
+        == 'knows nothing of these clips: not above its most frequent class'
+    )
+    assert (
+        told(y, as_it_is=y, reversed=y, shuffled=y, frozen=0 * y)
+        == 'uses several frames, but not their order'
+    )
     one = report_of(pd.DataFrame(dict(path='x', group=range(50), target=0, **{'as it is': 0})), 'm', 2)
-    assert one.majority == 1 and one.verdict.startswith('knows nothing')             # one class only: right, and nothing known
+    # one class only: right, and nothing known
+    assert one.majority == 1 and one.verdict.startswith('knows nothing')
 
 def answers(**columns):
     "Four clips, answered under no damage; and what else is given, in place of it."
-    return pd.DataFrame(dict(path=list('abcd'), group=range(4), target=[0,1,0,1], failed='') | {'as it is': [0,1,1,1]} | columns)
+    return pd.DataFrame(
+        dict(path=list('abcd'), group=range(4), target=[0, 1, 0, 1], failed='')
+        | {'as it is': [0, 1, 1, 1]}
+        | columns
+    )
 
 @pytest.mark.parametrize('odd', [-1, np.nan, 2, .5, 'left'])
 @pytest.mark.parametrize('column', ['as it is', 'frozen', 'target'])
 @pytest.mark.parametrize('failed', [True, False])
 def test_what_is_no_class_is_not_counted_as_wrong(odd, column, failed):
     t = answers(**{column: [0,odd,1,1]}).drop(columns=[] if failed else 'failed')
-    with pytest.raises(LabelError, match=rf"answers says {odd}.* under '{column}' \(row 1\); accepted: classes, 0 to 1"): report_of(t, 'm', 2)
+    with pytest.raises(
+        LabelError, match=rf"answers says {odd}.* under '{column}' \(row 1\); accepted: classes, 0 to 1"
+    ):
+        report_of(t, 'm', 2)
 
 def test_answers_below_each_other_are_told_apart_by_their_place():
     "Of several models, with the row numbers of each."
-    twice = pd.concat([answers(), answers(path=list('efgh'), failed=['no video','','',''], **{'as it is': [-1,1,1,1]})])
+    twice = pd.concat(
+        [
+            answers(),
+            answers(path=list('efgh'), failed=['no video', '', '', ''], **{'as it is': [-1, 1, 1, 1]}),
+        ]
+    )
     report = report_of(twice, 'm', 2)
     assert report.n == 7 and report.failures == {'e': 'no video'} and report.table.accuracy['as it is'] == 5/7
-    with pytest.raises(LabelError, match='row 4'): report_of(twice.drop(columns='failed'), 'm', 2)
+    with pytest.raises(LabelError, match='row 4'):
+        report_of(twice.drop(columns='failed'), 'm', 2)
 
 @pytest.mark.parametrize('column', ['path', 'group', 'target', 'as it is'])
 def test_a_column_that_is_missing_is_named(column):
-    with pytest.raises(DataError, match=f"no column '{column}'"): report_of(answers().drop(columns=column), 'm', 2)
+    with pytest.raises(DataError, match=f"no column '{column}'"):
+        report_of(answers().drop(columns=column), 'm', 2)
 
 def test_answers_of_no_clip_are_no_report():
     for t, n in ((answers(failed='no video', **{'as it is': -1}), 4), (answers()[:0], 0)):
-        with pytest.raises(DataError, match=f'none of the {n} clips could be read'): report_of(t, 'm', 2)
-    with pytest.raises(ArgumentError, match='n_classes=0'): report_of(answers(), 'm', 0)
+        with pytest.raises(DataError, match=f'none of the {n} clips could be read'):
+            report_of(t, 'm', 2)
+    with pytest.raises(ArgumentError, match='n_classes=0'):
+        report_of(answers(), 'm', 0)
 
 def test_damages_that_are_none_are_named(asked):
     model, dls = asked
     for none in ({}, None):
-        with pytest.raises(ArgumentError, match='damages=.*; give at least one'): ask_damaged(model, dls.test, none)
-    for frames in (np.arange(1,9), np.arange(8)-1, np.arange(4), np.arange(8)/2, np.zeros((8,1), int), np.ones(8, bool)):
-        with pytest.raises(ArgumentError, match="damages: 'own' gives the frames .*; accepted: 8 whole numbers, 0 to 7"):
+        with pytest.raises(ArgumentError, match='damages=.*; give at least one'):
+            ask_damaged(model, dls.test, none)
+    for frames in (
+        np.arange(1, 9),
+        np.arange(8) - 1,
+        np.arange(4),
+        np.arange(8) / 2,
+        np.zeros((8, 1), int),
+        np.ones(8, bool),
+    ):
+        with pytest.raises(
+            ArgumentError, match="damages: 'own' gives the frames .*; accepted: 8 whole numbers, 0 to 7"
+        ):
             ask_damaged(model, dls.test, {'own': lambda T, rng: frames})
-    own = ask_damaged(model, dls.test, {'own': lambda T, rng: torch.arange(T).flip(0), 'reversed': DAMAGES['reversed']})
+    own = ask_damaged(
+        model, dls.test, {'own': lambda T, rng: torch.arange(T).flip(0), 'reversed': DAMAGES['reversed']}
+    )
     assert own.own.equals(own.reversed.rename('own'))

@@ -8,8 +8,14 @@ from fastcore.docments import docments
 from packaging.requirements import Requirement
 
 root = Path(__file__).resolve().parents[1]
-notebooks = sorted((f for f in (root/'nbs').rglob('[!.]*.ipynb') if '.ipynb_checkpoints' not in f.parts), key=lambda f: f.name)
-modules = {'.'.join(f.relative_to(root).with_suffix('').parts): f for f in sorted((root/'vidcls').rglob('[!_]*.py'))}
+notebooks = sorted(
+    (f for f in (root / 'nbs').rglob('[!.]*.ipynb') if '.ipynb_checkpoints' not in f.parts),
+    key=lambda f: f.name,
+)
+modules = {
+    '.'.join(f.relative_to(root).with_suffix('').parts): f
+    for f in sorted((root / 'vidcls').rglob('[!_]*.py'))
+}
 every_notebook = pytest.mark.parametrize('nb', notebooks, ids=lambda f: f.stem)
 every_module = pytest.mark.parametrize('mod', modules)
 
@@ -19,7 +25,8 @@ def settings():
     ini.read(root/'settings.ini', encoding='utf-8')
     return ini['DEFAULT']
 
-def python(*args): return subprocess.run([sys.executable, *args], cwd=root, text=True, capture_output=True, timeout=300)
+def python(*args):
+    return subprocess.run([sys.executable, *args], cwd=root, text=True, capture_output=True, timeout=300)
 
 
 # Modules
@@ -32,9 +39,14 @@ def imported(mod):
     "The modules of the library that a module imports, inside functions too."
     pkg = mod.split('.')[:-1]
     for node in ast.walk(ast.parse(modules[mod].read_text())):
-        if isinstance(node, ast.Import): yield from (a.name for a in node.names if a.name in modules)
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name in modules)
         if isinstance(node, ast.ImportFrom):
-            base = '.'.join(pkg[:len(pkg)+1-node.level] + [node.module or '']).strip('.') if node.level else node.module
+            base = (
+                '.'.join(pkg[: len(pkg) + 1 - node.level] + [node.module or '']).strip('.')
+                if node.level
+                else node.module
+            )
             yield from {n for n in (base, *(f'{base}.{a.name}' for a in node.names)) if n in modules}
 
 @every_module
@@ -52,7 +64,8 @@ def test_modules_import_without_a_notebook():
 def test_one_name_one_module():
     home = {}
     for mod in modules:
-        for name in importlib.import_module(mod).__all__: home.setdefault(name, []).append(mod)
+        for name in importlib.import_module(mod).__all__:
+            home.setdefault(name, []).append(mod)
     assert not {n: m for n,m in home.items() if len(m) > 1}
 
 
@@ -63,23 +76,31 @@ def public(mod):
     from vidcls.train import EVENTS, Callback
     for name in mod.__all__:
         o = getattr(mod, name)
-        if not (inspect.isfunction(o) or inspect.isclass(o)) or o.__module__ != mod.__name__: continue
+        if not (inspect.isfunction(o) or inspect.isclass(o)) or o.__module__ != mod.__name__:
+            continue
         yield name, o
-        if not inspect.isclass(o): continue
+        if not inspect.isclass(o):
+            continue
         for n,m in vars(o).items():
-            if issubclass(o, Callback) and n in EVENTS: continue
+            if issubclass(o, Callback) and n in EVENTS:
+                continue
             m = getattr(m, '__func__', m)
-            if n.startswith('_') or not inspect.isfunction(m) or any(hasattr(b, n) for b in o.__mro__[1:]): continue
+            if n.startswith('_') or not inspect.isfunction(m) or any(hasattr(b, n) for b in o.__mro__[1:]):
+                continue
             yield f'{name}.{n}', m
 
 def undocumented(o):
     "Parameters with no comment beside them; a command line option has its help instead."
-    if inspect.isclass(o): o = vars(o).get('__init__')
-    if not inspect.isfunction(o) or o.__code__.co_filename.startswith('<'): return []   # a dataclass writes its own
+    if inspect.isclass(o):
+        o = vars(o).get('__init__')
+    if not inspect.isfunction(o) or o.__code__.co_filename.startswith('<'):
+        return []   # a dataclass writes its own
     docs, src = docments(o), inspect.getsource(o)
     def said(p):
-        if p.name in ('self', 'cls') or docs.get(p.name): return True
-        if any(getattr(h, 'help', None) for h in (p.default, *getattr(p.annotation, '__metadata__', ()))): return True
+        if p.name in ('self', 'cls') or docs.get(p.name):
+            return True
+        if any(getattr(h, 'help', None) for h in (p.default, *getattr(p.annotation, '__metadata__', ()))):
+            return True
         return re.search(rf'\*{p.name}\b.*#', src)   # docments leaves *args and **kwargs out
     return [n for n,p in inspect.signature(o).parameters.items() if not said(p)]
 
@@ -87,7 +108,8 @@ def undocumented(o):
 def test_public_names_are_documented(mod):
     bad = []
     for name,o in public(importlib.import_module(mod)):
-        if not (vars(o).get('__doc__') if inspect.isclass(o) else o.__doc__): bad.append(f'{name} has no docstring')
+        if not (vars(o).get('__doc__') if inspect.isclass(o) else o.__doc__):
+            bad.append(f'{name} has no docstring')
         bad += [f'{name}: nothing is said of {p}' for p in undocumented(o)]
     assert not bad, '\n'.join(bad)
 
@@ -114,18 +136,27 @@ def test_numbers_are_the_order_of_all_pages():
 
 def cells(nb):
     "Code cells, each with its source as one string."
-    return [(c, ''.join(c['source'])) for c in json.loads(nb.read_text())['cells'] if c['cell_type'] == 'code']
+    return [
+        (c, ''.join(c['source'])) for c in json.loads(nb.read_text())['cells'] if c['cell_type'] == 'code'
+    ]
 
 def names(src):
     "(names that a cell binds, names that it uses); magics are left out."
-    tree = ast.walk(ast.parse('\n'.join(l for l in src.splitlines() if not l.lstrip().startswith(('%', '!')))))
+    tree = ast.walk(
+        ast.parse('\n'.join(l for l in src.splitlines() if not l.lstrip().startswith(('%', '!'))))
+    )
     binds, uses = set(), set()
     for n in tree:
-        if isinstance(n, ast.Name): (uses if isinstance(n.ctx, ast.Load) else binds).add(n.id)
-        elif isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)): binds.add(n.name)
-        elif isinstance(n, ast.alias): binds.add((n.asname or n.name).split('.')[0])
-        elif isinstance(n, ast.arg): binds.add(n.arg)
-        elif isinstance(n, ast.ExceptHandler) and n.name: binds.add(n.name)
+        if isinstance(n, ast.Name):
+            (uses if isinstance(n.ctx, ast.Load) else binds).add(n.id)
+        elif isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+            binds.add(n.name)
+        elif isinstance(n, ast.alias):
+            binds.add((n.asname or n.name).split('.')[0])
+        elif isinstance(n, ast.arg):
+            binds.add(n.arg)
+        elif isinstance(n, ast.ExceptHandler) and n.name:
+            binds.add(n.name)
     return binds, uses
 
 def leaks(sources, flags):
@@ -144,7 +175,8 @@ def test_leaks_are_found():
 def test_cells_do_without_the_skipped_ones(nb):
     assert not leaks([s for _,s in cells(nb)], settings()['tst_flags'].split())
 
-MACHINE = re.compile(r'(?:/(?:work|root|home|tmp|Users)/|[A-Z]:\\)\S*| at 0x[0-9a-f]{6,}')   # paths and addresses
+# paths and addresses
+MACHINE = re.compile(r'(?:/(?:work|root|home|tmp|Users)/|[A-Z]:\\)\S*| at 0x[0-9a-f]{6,}')
 
 @every_notebook
 def test_outputs_are_fit_to_print(nb):
@@ -153,7 +185,8 @@ def test_outputs_are_fit_to_print(nb):
     bad = []
     for c,_ in cells(nb):
         for o in c['outputs']:
-            if o['output_type'] == 'error' or o.get('name') == 'stderr': bad.append(f"{c['id']}: an error or a warning")
+            if o['output_type'] == 'error' or o.get('name') == 'stderr':
+                bad.append(f"{c['id']}: an error or a warning")
             texts = [o.get('text', ''), *(v for k,v in o.get('data', {}).items() if k.startswith('text/'))]
             text = re.sub(r'base64,[\w+/=\s]+', '', ''.join(map(''.join, texts)))
             bad += [f"{c['id']}: {found}" for found in MACHINE.findall(text)]
@@ -163,14 +196,24 @@ def test_outputs_are_fit_to_print(nb):
 # The package
 
 def test_constraints_pin_what_settings_ask_for():
-    pins = dict(l.split('==') for l in (root/'constraints.txt').read_text().split('\n') if l and not l.startswith('#'))
+    pins = dict(
+        l.split('==')
+        for l in (root / 'constraints.txt').read_text().split('\n')
+        if l and not l.startswith('#')
+    )
     pins = {k.lower(): v for k,v in pins.items()}
     asked = [Requirement(r) for k,v in settings().items() if k.endswith('requirements') for r in v.split()]
-    bad = [str(r) for r in asked if pins.get(r.name.lower()) is None or not r.specifier.contains(pins[r.name.lower()])]
+    bad = [
+        str(r)
+        for r in asked
+        if pins.get(r.name.lower()) is None or not r.specifier.contains(pins[r.name.lower()])
+    ]
     assert not bad, f"no fitting pin for {bad}"
 
-START = {'import': "import vidcls",
-         'help': "from vidcls.cli import main\ntry: main()\nexcept SystemExit as e: assert not e.code, e.code"}
+START = {
+    'import': "import vidcls",
+    'help': "from vidcls.cli import main\ntry: main()\nexcept SystemExit as e: assert not e.code, e.code",
+}
 
 @pytest.mark.parametrize('what', START)
 def test_starts_fast_and_light(what):
@@ -183,5 +226,6 @@ def test_starts_fast_and_light(what):
         got = python('-c', code)
         took.append(time.perf_counter() - t0)
         assert got.returncode == 0 and got.stdout.splitlines()[-1] == 'light', got.stdout + got.stderr
-        if took[-1] < .5: return
+        if took[-1] < .5:
+            return
     pytest.fail(f"{min(took):.2f} s; expected under 0.5 s")

@@ -11,13 +11,42 @@ import pytest
 from vidcls.core import CheckpointError, DataError, VidclsError
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loader
-from vidcls.evaluate import (EvalRecord, Views, combine, confusion_figure, csv_text, evaluate, load_record, read_clips, record_of,
-                             recompute_record, save_record)
+from vidcls.evaluate import (
+    EvalRecord,
+    Views,
+    combine,
+    confusion_figure,
+    csv_text,
+    evaluate,
+    load_record,
+    read_clips,
+    record_of,
+    recompute_record,
+    save_record,
+)
 from vidcls.models.videomae import videomae_tiny
 from vidcls.show import write_video
 
 matplotlib.use('Agg')
-FORMULAS = ['=cmd|calc', '+1', '-1', '@sum', '\tx', "'=x", "''-", '=', "it's", "'quoted'", '', '§', '跑步', '1', 'NA', '$5', '$a$']
+FORMULAS = [
+    '=cmd|calc',
+    '+1',
+    '-1',
+    '@sum',
+    '\tx',
+    "'=x",
+    "''-",
+    '=',
+    "it's",
+    "'quoted'",
+    '',
+    '§',
+    '跑步',
+    '1',
+    'NA',
+    '$5',
+    '$a$',
+]
 
 
 def made(right, groups=None, labels=('a', 'b'), **more):
@@ -26,10 +55,24 @@ def made(right, groups=None, labels=('a', 'b'), **more):
     y = np.arange(len(right)) % K
     said = np.where(right, y, (y+1) % K)
     groups = np.arange(len(y)) if groups is None else groups
-    clips = pd.DataFrame(dict(path=[f'{labels[i]}/{n}.mp4' for n, i in enumerate(y)], label=[labels[i] for i in y],
-                              group=[f'{labels[0]}{g}' for g in groups]))
+    clips = pd.DataFrame(
+        dict(
+            path=[f'{labels[i]}/{n}.mp4' for n, i in enumerate(y)],
+            label=[labels[i] for i in y],
+            group=[f'{labels[0]}{g}' for g in groups],
+        )
+    )
     probs = np.where(np.arange(K) == said[:,None], .9, .1/(K-1))
-    about = dict(dataset='d', split='test', model='m', spec={}, views=dict(clips=1, crops=1), n_expected=len(y), failures={}, seed=0)
+    about = dict(
+        dataset='d',
+        split='test',
+        model='m',
+        spec={},
+        views=dict(clips=1, crops=1),
+        n_expected=len(y),
+        failures={},
+        seed=0,
+    )
     return record_of(clips, probs, list(labels), **about | more)
 
 @pytest.fixture(scope='module')
@@ -37,14 +80,16 @@ def judged(tmp_path_factory):
     "A table of six clips with noise in them, and a model that was never trained."
     root, rng = tmp_path_factory.mktemp('clips'), np.random.default_rng(0)
     for label in ('a', 'b'):
-        for i in range(3): write_video(root/label/f'{i}.mp4', rng.integers(0, 256, (4,16,16,3), dtype=np.uint8), gop=1)
+        for i in range(3):
+            write_video(root/label/f'{i}.mp4', rng.integers(0, 256, (4,16,16,3), dtype=np.uint8), gop=1)
     return from_folder(root, split=(0, 0, 1)), videomae_tiny(n_classes=2, n_frames=2, size=16)
 
 
 # What it says
 
 @pytest.mark.parametrize('share, words', [(1., 'above chance, and above always naming the commonest class'),
-                                          (.5, 'not above chance: the interval contains it'), (0., 'below chance')])
+                                          (.5, 'not above chance: the interval '
+                                               'contains it'), (0., 'below chance')])
 def test_a_record_says_whether_it_is_above_chance(share, words):
     rec = made(np.arange(200) % 100 < 100*share)
     assert rec.verdict == words and words in repr(rec).splitlines()
@@ -53,9 +98,22 @@ def test_a_record_says_whether_it_is_above_chance(share, words):
 def test_above_chance_is_not_above_the_commonest_class():
     "Of three classes: 140 clips of one, ten of each other; all that is said is the first."
     y = np.repeat([0, 1, 2], [140, 10, 10])
-    clips = pd.DataFrame(dict(path=[f'{i}.mp4' for i in range(160)], label=[f'c{i}' for i in y], group=range(160)))
-    rec = record_of(clips, np.tile([.8, .1, .1], (160, 1)), ['c0', 'c1', 'c2'], dataset='d', split='test', model='m', spec={},
-                    views=dict(clips=1, crops=1), n_expected=160, failures={}, seed=0)
+    clips = pd.DataFrame(
+        dict(path=[f'{i}.mp4' for i in range(160)], label=[f'c{i}' for i in y], group=range(160))
+    )
+    rec = record_of(
+        clips,
+        np.tile([0.8, 0.1, 0.1], (160, 1)),
+        ['c0', 'c1', 'c2'],
+        dataset='d',
+        split='test',
+        model='m',
+        spec={},
+        views=dict(clips=1, crops=1),
+        n_expected=160,
+        failures={},
+        seed=0,
+    )
     assert rec.verdict == 'above chance; not shown to be better than always naming the commonest class'
 
 
@@ -71,7 +129,12 @@ def test_what_was_chosen_on_its_clips_is_optimistic(judged, tmp_path):
     assert not plain.optimistic and 'optimistic' not in repr(plain)
     assert chosen.optimistic and 'chosen on these clips: optimistic' in repr(chosen)
     back = load_record(save_record(chosen, tmp_path/'r.json'))
-    assert back.optimistic and back == chosen and recompute_record(back).optimistic and combine([back, back]).optimistic
+    assert (
+        back.optimistic
+        and back == chosen
+        and recompute_record(back).optimistic
+        and combine([back, back]).optimistic
+    )
 
 
 @pytest.mark.parametrize('format', ['jpeg', 'raw'])
@@ -82,10 +145,19 @@ def test_a_lossy_cache_is_named(judged, tmp_path, format):
     files = evaluate(model, loader(table, model.spec))
     same = np.allclose(cached.clips[['p_a', 'p_b']], files.clips[['p_a', 'p_b']], atol=1e-7)
     assert files.cache == '' and 'cache' not in repr(files)
-    if format == 'raw': assert cached.cache == '' and same
+    if format == 'raw':
+        assert cached.cache == '' and same
     else:
-        assert cached.cache == 'jpeg' and not same and 'judged through a jpeg cache, not from the files' in repr(cached)
-        assert load_record(save_record(cached, tmp_path/'r.json')).cache == recompute_record(cached).cache == 'jpeg'
+        assert (
+            cached.cache == 'jpeg'
+            and not same
+            and 'judged through a jpeg cache, not from the files' in repr(cached)
+        )
+        assert (
+            load_record(save_record(cached, tmp_path / 'r.json')).cache
+            == recompute_record(cached).cache
+            == 'jpeg'
+        )
         assert combine([cached, cached]).cache == 'jpeg'
 
 
@@ -123,11 +195,13 @@ def test_names_are_no_formulas_for_a_spreadsheet(tmp_path):
     "And come back as they were, also those that begin with an apostrophe."
     rec = made(np.arange(4*len(FORMULAS)) % 3 > 0, labels=FORMULAS)
     path = save_record(rec, tmp_path/'r.json')
-    with open(tmp_path/'r.csv', newline='', encoding='utf-8') as f: cells = [c for row in csv.reader(f) for c in row]
+    with open(tmp_path/'r.csv', newline='', encoding='utf-8') as f:
+        cells = [c for row in csv.reader(f) for c in row]
     assert not [c for c in cells if c[:1] in ('=', '+', '-', '@', '\t', '\r') and c]
     back = load_record(path)
     assert back == rec
-    for k in ('path', 'label', 'group', 'predicted'): assert back.clips[k].tolist() == rec.clips[k].tolist()
+    for k in ('path', 'label', 'group', 'predicted'):
+        assert back.clips[k].tolist() == rec.clips[k].tolist()
 
 
 @pytest.mark.parametrize('name', FORMULAS)
@@ -142,22 +216,41 @@ def test_older_files_load(tmp_path):
     path = save_record(rec, tmp_path/'r.json')
     rec.clips.to_csv(tmp_path/'r.csv', index=False)
     told = json.loads(path.read_text())
-    for k in ('optimistic', 'cache', 'dropped', 'note'): del told[k]
+    for k in ('optimistic', 'cache', 'dropped', 'note'):
+        del told[k]
     path.write_text(json.dumps(told))
     back = load_record(path)
-    assert not back.optimistic and back.cache == '' and read_clips(tmp_path/'r.csv').label.tolist() == rec.clips.label.tolist()
+    assert (
+        not back.optimistic
+        and back.cache == ''
+        and read_clips(tmp_path / 'r.csv').label.tolist() == rec.clips.label.tolist()
+    )
 
 
-WRONG = dict(interval=[[], [1], ['a', 'b'], [.9, .1], [-1, 2], [None, None], {}], labels=[[], [1, 2], ['a', 'a'], ['a', 'b', 'c'], 'ab', None],
-             views=[{}, {'clips': '1', 'crops': 1}, [], {'clips': None, 'crops': 1}], confusion=[[], [[1]], [[1, 2], 3], [['a', 'b']]*2],
-             dropped=[{'why': 'many'}, []], video_top1=['1', None, 2, -.5, []], chance=[None, 'a'], majority=[[], 7], note=[3, []],
-             optimistic=['yes', 1], cache=[None, 3], n_evaluated=['4', 1.5, None, 10**30], failures=[[], 3], dataset=[None, 1], spec=[[], 'x'])
+WRONG = dict(
+    interval=[[], [1], ['a', 'b'], [0.9, 0.1], [-1, 2], [None, None], {}],
+    labels=[[], [1, 2], ['a', 'a'], ['a', 'b', 'c'], 'ab', None],
+    views=[{}, {'clips': '1', 'crops': 1}, [], {'clips': None, 'crops': 1}],
+    confusion=[[], [[1]], [[1, 2], 3], [['a', 'b']] * 2],
+    dropped=[{'why': 'many'}, []],
+    video_top1=['1', None, 2, -0.5, []],
+    chance=[None, 'a'],
+    majority=[[], 7],
+    note=[3, []],
+    optimistic=['yes', 1],
+    cache=[None, 3],
+    n_evaluated=['4', 1.5, None, 10**30],
+    failures=[[], 3],
+    dataset=[None, 1],
+    spec=[[], 'x'],
+)
 
 @pytest.mark.parametrize('field, value', [(k, v) for k, vs in WRONG.items() for v in vs])
 def test_a_field_of_another_kind_is_named(tmp_path, field, value):
     path = save_record(made(np.ones(8, bool)), tmp_path/'r.json')
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(CheckpointError, match=r'r\.json') as e: load_record(path)
+    with pytest.raises(CheckpointError, match=r'r\.json') as e:
+        load_record(path)
     assert len(str(e.value)) < 500
 
 
@@ -166,23 +259,27 @@ def test_a_field_of_another_kind_is_named(tmp_path, field, value):
 def test_json_that_is_no_record_is_refused(tmp_path, text):
     path = save_record(made(np.ones(8, bool)), tmp_path/'r.json')
     path.write_text(text)
-    with pytest.raises(CheckpointError, match=r'r\.json'): load_record(path)
+    with pytest.raises(CheckpointError, match=r'r\.json'):
+        load_record(path)
 
 
 @pytest.mark.parametrize('raw', [b'', b'\xff\xfe\x00', b'path\n', b'a,b\n1,2,3\n', b'"', b'path,label,group,predicted,p_a,p_b\n' + b'x,a,g,a,nan,1\n'*8])
 def test_a_csv_that_is_none_is_refused(tmp_path, raw):
     path = save_record(made(np.ones(8, bool)), tmp_path/'r.json')
     (tmp_path/'r.csv').write_bytes(raw)
-    with pytest.raises(CheckpointError, match=r'r\.json'): load_record(path)
+    with pytest.raises(CheckpointError, match=r'r\.json'):
+        load_record(path)
 
 
 @pytest.mark.parametrize('call', [lambda r: r.top_losses(0), lambda r: r.top_losses('a'), lambda r: r.top_losses(1.5)])
 def test_odd_numbers_of_rows_are_named(call):
-    with pytest.raises(VidclsError, match='n='): call(made(np.ones(8, bool)))
+    with pytest.raises(VidclsError, match='n='):
+        call(made(np.ones(8, bool)))
 
 
 @pytest.mark.parametrize('name', ['top_losses', 'class_table'])
 def test_a_record_without_clips_says_so(name):
     bare = replace(made(np.ones(8, bool)), clips=None)
     assert isinstance(bare, EvalRecord)
-    with pytest.raises(DataError, match='no clips'): getattr(bare, name)()
+    with pytest.raises(DataError, match='no clips'):
+        getattr(bare, name)()

@@ -30,13 +30,20 @@ def page(path, *cells):
     return path
 
 def check(path, *options):
-    got = subprocess.run([sys.executable, root/'tools/notebooks.py', path, *options], text=True, capture_output=True)
+    got = subprocess.run(
+        [sys.executable, root / 'tools/notebooks.py', path, *options], text=True, capture_output=True
+    )
     return got.returncode, got.stdout + got.stderr
 
 
 def test_a_page_is_run_and_compared(tmp_path):
-    sound = page(tmp_path/'sound.ipynb', ("x = 1\nprint(x)", '1\n'), ("#| varies\nprint('here')", 'elsewhere\n'),
-                 ("#| slow\nprint('not run')", 'from an earlier day\n'), ("raise_nothing = 'nbdev_export('", None))
+    sound = page(
+        tmp_path / 'sound.ipynb',
+        ("x = 1\nprint(x)", '1\n'),
+        ("#| varies\nprint('here')", 'elsewhere\n'),
+        ("#| slow\nprint('not run')", 'from an earlier day\n'),
+        ("raise_nothing = 'nbdev_export('", None),
+    )
     assert check(sound)[0] == 0
     code, said = check(page(tmp_path/'stale.ipynb', ("print(6*7)", '41\n')))
     assert code == 1 and re.search(r"stale.ipynb: cell 'c0': kept '41', fresh '42'", said)
@@ -45,17 +52,29 @@ def test_a_page_is_run_and_compared(tmp_path):
 def test_what_a_reader_would_stumble_over(tmp_path):
     code, said = check(page(tmp_path/'fails.ipynb', ("print(1)", '1\n'), ("1/0", None)))
     assert code == 1 and 'fails.ipynb: fails' in said and 'ZeroDivisionError' in said and '\x1b' not in said
-    moved = page(tmp_path/'moved.ipynb', ("import os; os.chdir('/')", None), ("import nbdev; nbdev.nbdev_export()", None))
+    moved = page(
+        tmp_path / 'moved.ipynb',
+        ("import os; os.chdir('/')", None),
+        ("import nbdev; nbdev.nbdev_export()", None),
+    )
     code, said = check(moved)
     assert code == 1 and 'leaves its folder' in said
 
 
 def test_outputs_are_stored_as_a_kernel_gives_them(tmp_path):
-    kept = page(tmp_path/'page.ipynb', ("import sys\nprint('new')\nprint('a warning', file=sys.stderr)", 'old\n'),
-                ("#| varies\nprint('here')", 'elsewhere\n'), ("[1];", None))
+    kept = page(
+        tmp_path / 'page.ipynb',
+        ("import sys\nprint('new')\nprint('a warning', file=sys.stderr)", 'old\n'),
+        ("#| varies\nprint('here')", 'elsewhere\n'),
+        ("[1];", None),
+    )
     code, said = check(kept, '--store')
     assert code == 0 and 'a warning' in said
     first, varies, silent = nbformat.read(kept, 4).cells
-    assert [o.text for o in first.outputs] == ['new\n'] and varies.outputs[0].text == 'elsewhere\n' and not silent.outputs
+    assert (
+        [o.text for o in first.outputs] == ['new\n']
+        and varies.outputs[0].text == 'elsewhere\n'
+        and not silent.outputs
+    )
     before = kept.read_bytes()
     assert check(kept, '--store')[0] == 0 and kept.read_bytes() == before

@@ -53,19 +53,30 @@ def test_fit_and_evaluate(made):
     dls = shard_loaders(place, model.spec, bs=16)
     hist = fit(model, dls, epochs=1, accum=2, show=False)
     rec = evaluate(model, dls.test, show=False)
-    assert (rec.n_evaluated, rec.n_expected, rec.dataset) == (len(table.part('test')), len(table.part('test')), table.name)
-    assert sorted(rec.clips.path) == sorted(table.part('test').df.path) and np.isfinite(hist['train_loss']).all()
+    assert (rec.n_evaluated, rec.n_expected, rec.dataset) == (
+        len(table.part('test')),
+        len(table.part('test')),
+        table.name,
+    )
+    assert (
+        sorted(rec.clips.path) == sorted(table.part('test').df.path) and np.isfinite(hist['train_loss']).all()
+    )
     assert len(dls.one_batch().clips) == 16
 
 def test_views_of_clips_in_shards_are_those_of_files(made):
     table, place = made
     model = create_model('videomae_tiny', n_classes=8, dim=24, depth=1, heads=2)
     streamed = shard_loaders(place, model.spec, bs=16).test
-    a, b = (predict_views(model, dl, Views(clips=2), show=False) for dl in (streamed, loader(table.part('test'), model.spec)))
+    a, b = (
+        predict_views(model, dl, Views(clips=2), show=False)
+        for dl in (streamed, loader(table.part('test'), model.spec))
+    )
     assert np.array_equal(a[1], b[1]) and np.allclose(a[0], b[0], atol=1e-5)
     rec = evaluate(model, streamed, show=False)
-    with pytest.raises(ArgumentError, match='stream of shards'): show_predictions(rec, streamed)
-    with pytest.raises(ArgumentError, match='hands out each clip once'): evaluate(model, shard_loaders(place, model.spec, bs=16).train)
+    with pytest.raises(ArgumentError, match='stream of shards'):
+        show_predictions(rec, streamed)
+    with pytest.raises(ArgumentError, match='hands out each clip once'):
+        evaluate(model, shard_loaders(place, model.spec, bs=16).train)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
@@ -73,20 +84,37 @@ def test_two_processes(tmp_path, made):
     table, place = made
     (tmp_path/'train.py').write_text(SCRIPT)
     env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', tmp_path/'train.py', place, tmp_path/'out'],
-                   env=env, check=True, timeout=300)
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc_per_node=2',
+            tmp_path / 'train.py',
+            place,
+            tmp_path / 'out',
+        ],
+        env=env,
+        check=True,
+        timeout=300,
+    )
     a, b = (torch.load(tmp_path/f'out.{i}', weights_only=True) for i in (0,1))
     n = len(table.part('train'))
-    assert a['steps'] == b['steps'] == n//16 and a['seen'] == b['seen'] == [8]*2*(n//16)        # the same number of steps: nobody waits for ever
-    assert torch.equal(a['weights'], b['weights']) and a['valid'] == b['valid']                # gradients and validation were shared
-    assert a['top1'] == b['top1'] and a['judged'] == b['judged'] == table.part('test').df.path.tolist()     # each once, in the table's order
+    # the same number of steps: nobody waits for ever
+    assert a['steps'] == b['steps'] == n//16 and a['seen'] == b['seen'] == [8]*2*(n//16)
+    # gradients and validation were shared
+    assert torch.equal(a['weights'], b['weights']) and a['valid'] == b['valid']
+    # each once, in the table's order
+    assert a['top1'] == b['top1'] and a['judged'] == b['judged'] == table.part('test').df.path.tolist()
     mine, yours = set(a['rows']), set(b['rows'])
-    assert not mine & yours and len(mine | yours) > .8*n                                       # no clip in both
+    assert not mine & yours and len(mine | yours) > .8*n  # no clip in both
 
 
 def test_over_http(made):
     table, place = made
-    if not shutil.which('curl'): pytest.skip('webdataset reads addresses with curl, which is not installed')
+    if not shutil.which('curl'):
+        pytest.skip('webdataset reads addresses with curl, which is not installed')
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(place))
     handler.log_message = lambda *a: None
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
@@ -95,18 +123,28 @@ def test_over_http(made):
         url = f'http://127.0.0.1:{server.server_port}'
         far = [b for b in shard_loader(url, SPEC, bs=8, split='test')]
         near = [b for b in shard_loader(place, SPEC, bs=8, split='test')]
-        assert all(torch.equal(a.clips, b.clips) and torch.equal(a.rows, b.rows) for a, b in zip(far, near, strict=True))
-        with pytest.raises(DataError, match='no shards'): shard_loader(url + '/elsewhere', SPEC)
-    finally: server.shutdown()
+        assert all(
+            torch.equal(a.clips, b.clips) and torch.equal(a.rows, b.rows)
+            for a, b in zip(far, near, strict=True)
+        )
+        with pytest.raises(DataError, match='no shards'):
+            shard_loader(url + '/elsewhere', SPEC)
+    finally:
+        server.shutdown()
 
 
 def test_a_clip_that_cannot_be_decoded(tmp_path, made):
     table, _ = made
     shutil.copytree(table.root, tmp_path/'clips')
-    sick = from_folder(tmp_path/'clips'); path = sick.part('test').paths[0]
-    raw = bytearray(path.read_bytes()); at = raw.find(b'mdat'); end = at-4 + int.from_bytes(raw[at-4:at], 'big')
-    raw[at+900:end] = bytes(end-at-900); path.write_bytes(raw)                                 # opens, and doesn't decode
-    with pytest.raises(Exception, match=path.name): write_shards(sick, tmp_path/'tars', show=False)
+    sick = from_folder(tmp_path/'clips')
+    path = sick.part('test').paths[0]
+    raw = bytearray(path.read_bytes())
+    at = raw.find(b'mdat')
+    end = at-4 + int.from_bytes(raw[at-4:at], 'big')
+    raw[at+900:end] = bytes(end-at-900)
+    path.write_bytes(raw)                                 # opens, and doesn't decode
+    with pytest.raises(Exception, match=path.name):
+        write_shards(sick, tmp_path/'tars', show=False)
     place = write_shards(sick, tmp_path/'skipped', on_error='skip', show=False)
     batches = list(shard_loader(place, ClipSpec(n_frames=8, size=32), split='test'))
     assert sum(len(b.rows) for b in batches) == len(sick.part('test'))-1
@@ -115,14 +153,23 @@ def test_a_clip_that_cannot_be_decoded(tmp_path, made):
 def test_too_few_shards_for_the_processes(tmp_path, made, monkeypatch):
     table, _ = made
     place = write_shards(table, tmp_path/'one', show=False)
-    monkeypatch.setenv('RANK', '1'); monkeypatch.setenv('WORLD_SIZE', '2')
-    with pytest.raises(DataError, match='1 shards for 2 processes'): shard_loader(place, SPEC, bs=4)
-    with pytest.raises(DataError, match='make no batch'): shard_loader(made[1], SPEC, bs=64)
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(DataError, match='1 shards for 2 processes'):
+        shard_loader(place, SPEC, bs=4)
+    with pytest.raises(DataError, match='make no batch'):
+        shard_loader(made[1], SPEC, bs=64)
 
 
 def test_manifest_counts_what_was_left_out(tmp_path, made):
     table, _ = made
     shutil.copytree(table.root, tmp_path/'clips')
-    sick = from_folder(tmp_path/'clips'); sick.paths[2].write_bytes(b'')
-    about = json.loads((write_shards(sick, tmp_path/'t', on_error='skip', show=False)/'shards.json').read_text())
-    assert list(about['failed']) == [sick.df.path[2]] and sum(x['clips'] for s in about['shards'].values() for x in s) == len(sick)-1
+    sick = from_folder(tmp_path/'clips')
+    sick.paths[2].write_bytes(b'')
+    about = json.loads(
+        (write_shards(sick, tmp_path / 't', on_error='skip', show=False) / 'shards.json').read_text()
+    )
+    assert (
+        list(about['failed']) == [sick.df.path[2]]
+        and sum(x['clips'] for s in about['shards'].values() for x in s) == len(sick) - 1
+    )

@@ -25,7 +25,8 @@ TIMES = ('seconds', 'waiting', 'clips_per_s')
 
 @pytest.fixture(scope='module')
 def clips(tmp_path_factory):
-    return make_motion_clips(tmp_path_factory.mktemp('motion'), n_groups=11, n_frames=8, size=32)   # 64 clips to train on
+    # 64 clips to train on
+    return make_motion_clips(tmp_path_factory.mktemp('motion'), n_groups=11, n_frames=8, size=32)
 
 def small(n=8, **kw):
     seed_everything(0)
@@ -103,10 +104,16 @@ def run_processes(tmp_path, clips, n, bs, how):
     out = tmp_path/f'{how}{n}.pt'
     env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
     launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}'] if n > 1 else []
-    subprocess.run([sys.executable, *launcher, tmp_path/'train.py', clips, str(bs), out, how], env=env, check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, *launcher, tmp_path / 'train.py', clips, str(bs), out, how],
+        env=env,
+        check=True,
+        timeout=300,
+    )
     got = torch.load(out, weights_only=True)
     assert got['processes'] == n
-    assert Path(f'{out}.left').read_text() == n*'yes '                   # a group that nobody leaves can abort the end of its processes
+    # a group that nobody leaves can abort the end of its processes
+    assert Path(f'{out}.left').read_text() == n*'yes '
     return got
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tried on Linux')
@@ -123,7 +130,8 @@ def test_two_processes_equal_one_after_ten_steps(tmp_path, clips, how):
 @linux
 def test_two_processes_with_adamw(tmp_path, clips):
     one, two = (run_processes(tmp_path, clips, n, 16//n, 'adamw') for n in (1,2))
-    assert (one['weights'] - two['weights']).abs().max() < 1e-3          # AdamW enlarges the rounding of small gradients
+    # AdamW enlarges the rounding of small gradients
+    assert (one['weights'] - two['weights']).abs().max() < 1e-3
     assert (one['valid'] - two['valid']).abs().max() < 1e-3
 
 @linux
@@ -204,8 +212,23 @@ torch.save(said, f'{out}/said{rank}.pt')
 
 def run_pair(tmp_path, clips, mode):
     (tmp_path/'pair.py').write_text(PAIR.replace('SHARD', SHARD))
-    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', tmp_path/'pair.py', clips, tmp_path, mode],
-                          env={**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=200)
+    return subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc_per_node=2',
+            tmp_path / 'pair.py',
+            clips,
+            tmp_path,
+            mode,
+        ],
+        env={**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
 
 @linux
 def test_processes_end_together_and_go_on(tmp_path, clips):
@@ -213,15 +236,29 @@ def test_processes_end_together_and_go_on(tmp_path, clips):
     done = run_pair(tmp_path, clips, 'ends')
     assert done.returncode == 0, done.stderr[:3000]
     said, other = (torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1))
-    assert said == other == {'SIGTERM': ('143', True), 'SIGINT': ('interrupted', True), 'judging': ('interrupted', True), 'stop': ('enough', True)}
-    assert not torch.equal(*(torch.load(tmp_path/f'chance{r}.pt', weights_only=True) for r in (0,1)))     # other dropout for other clips
+    assert (
+        said
+        == other
+        == {
+            'SIGTERM': ('143', True),
+            'SIGINT': ('interrupted', True),
+            'judging': ('interrupted', True),
+            'stop': ('enough', True),
+        }
+    )
+    # other dropout for other clips
+    assert not torch.equal(*(torch.load(tmp_path/f'chance{r}.pt', weights_only=True) for r in (0,1)))
 
 @linux
 def test_processes_with_workers_end_together(tmp_path, clips):
     "A signal to a process and the workers of its loader ends in a checkpoint; where only a worker dies, one learns at which file."
     done = run_pair(tmp_path, clips, 'workers')
-    assert [torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1)] == 2*[{'group': ('143', True)}], done.stderr[:3000]
-    assert done.returncode != 0 and re.search(r'WorkerError: .*the worker processes were at: .*[.]mp4', done.stderr), done.stderr[:3000]
+    assert [torch.load(tmp_path / f'said{r}.pt', weights_only=True) for r in (0, 1)] == 2 * [
+        {'group': ('143', True)}
+    ], done.stderr[:3000]
+    assert done.returncode != 0 and re.search(
+        r'WorkerError: .*the worker processes were at: .*[.]mp4', done.stderr
+    ), done.stderr[:3000]
 
 @linux
 def test_sharded_processes_go_on(tmp_path, clips):
@@ -249,7 +286,10 @@ def test_two_processes_killed_and_gone_on(tmp_path, clips):
     assert list((tmp_path/'killed'/'checkpoints').glob('step_*')) and not (tmp_path/'said0.pt').exists()
     done = run_pair(tmp_path, clips, 'gone on')
     assert done.returncode == 0, done.stderr[:3000]
-    assert all(torch.load(tmp_path/f'said{r}.pt', weights_only=True) == {'killed': True, 'own disks': True} for r in (0,1))
+    assert all(
+        torch.load(tmp_path / f'said{r}.pt', weights_only=True) == {'killed': True, 'own disks': True}
+        for r in (0, 1)
+    )
 
 
 # --- accumulation
@@ -259,8 +299,17 @@ def test_accumulation_equals_the_large_batch(clips, bs, accum):
     "Also where batches and groups end short: 64 clips are 3·21+1, and 22 batches are three groups of six and one of four."
     def run(bs, accum):
         model = small(head_init_scale=1.)
-        h = fit(model, loaders(from_folder(clips), model.spec, bs=bs), epochs=2, lr=.05, wd=0, optimizer='sgd', accum=accum, show=False,
-                smoothing=0.)
+        h = fit(
+            model,
+            loaders(from_folder(clips), model.spec, bs=bs),
+            epochs=2,
+            lr=0.05,
+            wd=0,
+            optimizer='sgd',
+            accum=accum,
+            show=False,
+            smoothing=0.0,
+        )
         return flat(model), h['train_loss']
     (a,la), (b,lb) = run(bs*accum, 1), run(bs, accum)
     assert (a-b).abs().max() < 1e-6 and np.allclose(la, lb, atol=1e-5)
@@ -268,8 +317,21 @@ def test_accumulation_equals_the_large_batch(clips, bs, accum):
 def test_an_own_step_is_taken_for_the_short_group(clips):
     "A group that ends short is a step of its own, of the size that it has: by hand."
     model, twin = small(head_init_scale=1.), small(head_init_scale=1.)
-    dls = loaders(from_folder(clips), model.spec, bs=24)                        # 24 + 24 + 16
-    fit(model, dls, epochs=1, lr=.05, wd=0, optimizer='sgd', accum=2, schedule='constant', warmup=0, clip=None, smoothing=0., show=False)
+    dls = loaders(from_folder(clips), model.spec, bs=24)  # 24 + 24 + 16
+    fit(
+        model,
+        dls,
+        epochs=1,
+        lr=0.05,
+        wd=0,
+        optimizer='sgd',
+        accum=2,
+        schedule='constant',
+        warmup=0,
+        clip=None,
+        smoothing=0.0,
+        show=False,
+    )
     opt, vel = list(twin.parameters()), None
     dls.train.sampler.set_epoch(0)
     batches = [(b.clips.clone(), b.labels.clone()) for b in dls.train]
@@ -279,7 +341,8 @@ def test_an_own_step_is_taken_for_the_short_group(clips):
         grads = torch.autograd.grad(torch.nn.functional.cross_entropy(twin(twin.spec.to_model(x)), y), opt)
         vel = [g if vel is None else .9*v+g for v,g in zip(vel or grads, grads)]
         with torch.no_grad():
-            for p,v in zip(opt, vel): p -= .05*v
+            for p,v in zip(opt, vel):
+                p -= .05*v
     assert (flat(model)-flat(twin)).abs().max() < 1e-6
 
 
@@ -339,9 +402,18 @@ print(f'{done} kills, {met} of them in the middle of a save')
 
 @linux
 def test_twenty_kills_end_bit_identical(tmp_path, clips):
-    done = subprocess.run([sys.executable, '-c', KILLED, clips, tmp_path, '20'], capture_output=True, text=True, timeout=600,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0 and done.stdout.startswith('20 kills') and not done.stdout.startswith('20 kills, 0 of'), done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, '-c', KILLED, clips, tmp_path, '20'],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+    assert (
+        done.returncode == 0
+        and done.stdout.startswith('20 kills')
+        and not done.stdout.startswith('20 kills, 0 of')
+    ), done.stdout + done.stderr
 
 def test_going_on_with_something_else_is_refused(tmp_path, clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)
@@ -349,24 +421,53 @@ def test_going_on_with_something_else_is_refused(tmp_path, clips):
     other = loaders(from_folder(clips), small().spec, bs=16, seed=5)
     swapped = loaders(from_folder(clips), small().spec, bs=16)
     swapped.train.dataset.targets = swapped.train.dataset.targets[::-1].copy()
-    for what, call in {'lr: 0.001 there, 0.01 here': lambda: fit(small(), dls, epochs=2, lr=.01, out=tmp_path, resume='auto'),
-                       'augment: None there, .<function roll_clips>. here': lambda: fit(small(), dls, epochs=2, augment=roll_clips, out=tmp_path, resume='auto'),
-                       'mix: None there, .Mixup.n_classes=8, alpha=0.5': lambda: fit(small(), dls, epochs=2, mix=Mixup(8, .5), out=tmp_path, resume='auto'),
-                       'loss: None there, .FocalLoss.gamma=2.0. ': lambda: fit(small(), dls, epochs=2, loss=FocalLoss(2., torch.ones(8)), out=tmp_path, resume='auto'),
-                       "monitor: 'accuracy' there, 'valid_loss'": lambda: fit(small(), dls, epochs=2, monitor='valid_loss', out=tmp_path, resume='auto'),
-                       "arguments: {'dim': 48, 'depth': 2} there, {.*'drop_path': 0.1}":
-                           lambda: fit(small(drop_path=.1), dls, epochs=2, out=tmp_path, resume='auto'),
-                       'patience: 15 there, 3 here': lambda: fit(small(), dls, epochs=2, patience=3, out=tmp_path, resume='auto'),
-                       "loading: .*'seed': 0.* there, .*'seed': 5": lambda: fit(small(), other, epochs=2, out=tmp_path, resume='auto'),
-                       r"\(clips: '64 \(\w+\)' there, '64 \(\w+\)' here\)": lambda: fit(small(), swapped, epochs=2, out=tmp_path, resume='auto'),
-                       'epochs: 2 there, 3 here': lambda: fit(small(), dls, epochs=3, out=tmp_path, resume='auto'),
-                       'n_weights': lambda: fit(create_model('videomae_tiny', n_classes=8), dls, epochs=2, out=tmp_path, resume='auto'),
-                       r"clips: '64 \(": lambda: fit(small(), loaders(from_folder(clips, seed=1).filter(lambda d: d.group != 'g0000'), small().spec, bs=16),
-                                                      epochs=2, out=tmp_path, resume='auto')}.items():
-        with pytest.raises(CheckpointError, match=what): call()
+    for what, call in {
+        'lr: 0.001 there, 0.01 here': lambda: fit(
+            small(), dls, epochs=2, lr=0.01, out=tmp_path, resume='auto'
+        ),
+        'augment: None there, .<function roll_clips>. here': lambda: fit(
+            small(), dls, epochs=2, augment=roll_clips, out=tmp_path, resume='auto'
+        ),
+        'mix: None there, .Mixup.n_classes=8, alpha=0.5': lambda: fit(
+            small(), dls, epochs=2, mix=Mixup(8, 0.5), out=tmp_path, resume='auto'
+        ),
+        'loss: None there, .FocalLoss.gamma=2.0. ': lambda: fit(
+            small(), dls, epochs=2, loss=FocalLoss(2.0, torch.ones(8)), out=tmp_path, resume='auto'
+        ),
+        "monitor: 'accuracy' there, 'valid_loss'": lambda: fit(
+            small(), dls, epochs=2, monitor='valid_loss', out=tmp_path, resume='auto'
+        ),
+        "arguments: {'dim': 48, 'depth': 2} there, {.*'drop_path': 0.1}": lambda: fit(
+            small(drop_path=0.1), dls, epochs=2, out=tmp_path, resume='auto'
+        ),
+        'patience: 15 there, 3 here': lambda: fit(
+            small(), dls, epochs=2, patience=3, out=tmp_path, resume='auto'
+        ),
+        "loading: .*'seed': 0.* there, .*'seed': 5": lambda: fit(
+            small(), other, epochs=2, out=tmp_path, resume='auto'
+        ),
+        r"\(clips: '64 \(\w+\)' there, '64 \(\w+\)' here\)": lambda: fit(
+            small(), swapped, epochs=2, out=tmp_path, resume='auto'
+        ),
+        'epochs: 2 there, 3 here': lambda: fit(small(), dls, epochs=3, out=tmp_path, resume='auto'),
+        'n_weights': lambda: fit(
+            create_model('videomae_tiny', n_classes=8), dls, epochs=2, out=tmp_path, resume='auto'
+        ),
+        r"clips: '64 \(": lambda: fit(
+            small(),
+            loaders(from_folder(clips, seed=1).filter(lambda d: d.group != 'g0000'), small().spec, bs=16),
+            epochs=2,
+            out=tmp_path,
+            resume='auto',
+        ),
+    }.items():
+        with pytest.raises(CheckpointError, match=what):
+            call()
     again = small()
-    assert len(fit(again, dls, epochs=2, out=tmp_path, resume='auto', show=False)) == 2     # ended already: its result
-    with pytest.raises(CheckpointError, match='holds no checkpoint'): fit(small(), dls, epochs=2, out=tmp_path/'x', resume=True)
+    # ended already: its result
+    assert len(fit(again, dls, epochs=2, out=tmp_path, resume='auto', show=False)) == 2
+    with pytest.raises(CheckpointError, match='holds no checkpoint'):
+        fit(small(), dls, epochs=2, out=tmp_path/'x', resume=True)
 
 
 # --- signals
@@ -388,29 +489,51 @@ print('returned', hist.interrupted, hist.stopped, model.training, flush=True)
 @pytest.mark.parametrize('number,code', [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
 def test_signals_keep_a_checkpoint(tmp_path, clips, number, code):
     from vidcls.checkpoint import latest_checkpoint
-    p = subprocess.Popen([sys.executable, '-c', SIGNALLED, clips, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    for _ in range(13): assert p.stdout.readline().startswith('step')
+
+    p = subprocess.Popen(
+        [sys.executable, '-c', SIGNALLED, clips, tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    for _ in range(13):
+        assert p.stdout.readline().startswith('step')
     p.send_signal(number)
     out, err = p.communicate(timeout=60)
     assert p.returncode == code, err
     _, state = latest_checkpoint(tmp_path/'checkpoints')
     last = int(out.split('step ')[-1].split()[0]) if 'step' in out else 13
     assert state['n_steps'] == last                                             # not one step is lost
-    if number == signal.SIGINT: assert 'returned True interrupted False' in out
+    if number == signal.SIGINT:
+        assert 'returned True interrupted False' in out
 
 
 class At(Callback):
     "Does something at an event, once."
     def __init__(self, event, do, when=lambda run: True):
         def once(run):
-            if when(run) and not self.done: self.done = True; do(run)
-        self.done = False; setattr(self, event, once)
+            if when(run) and not self.done:
+                self.done = True
+                do(run)
+        self.done = False
+        setattr(self, event, once)
 
 def drawing(clips, where, *callbacks, load={}, **kw):
     "Three epochs of a model that draws, in a loader that draws when it begins; weights and rows."
     m = small(drop_path=.2, dropout=.1)
-    hist = fit(m, loaders(from_folder(clips), m.spec, bs=16, **load), epochs=3, augment=roll_clips, ema=.9, out=where, resume='auto', show=False, callbacks=callbacks, **kw)
+    hist = fit(
+        m,
+        loaders(from_folder(clips), m.spec, bs=16, **load),
+        epochs=3,
+        augment=roll_clips,
+        ema=0.9,
+        out=where,
+        resume='auto',
+        show=False,
+        callbacks=callbacks,
+        **kw,
+    )
     return flat(m), strip(hist), hist
 
 @linux
@@ -419,11 +542,14 @@ def test_a_signal_anywhere_keeps_a_checkpoint(tmp_path, clips, event):
     "Between two steps, at the end of an epoch, while it is judged; also where a model draws, and clips that are stored."
     weights, rows, _ = drawing(clips, tmp_path/'whole', At('after_fit', lambda run: None))
     second = lambda run: run.epoch == 1
-    _, cut, hist = drawing(clips, tmp_path/'cut', At(event, lambda run: os.kill(os.getpid(), signal.SIGINT), second))
+    _, cut, hist = drawing(
+        clips, tmp_path / 'cut', At(event, lambda run: os.kill(os.getpid(), signal.SIGINT), second)
+    )
     assert hist.interrupted and len(cut) == (2 if event in ('after_validate', 'after_epoch') else 1)
     again, rows2, _ = drawing(clips, tmp_path/'cut', At('after_fit', lambda run: None))
     assert torch.equal(weights, again) and rows == rows2
-    with pytest.raises(SystemExit, match='143'): drawing(clips, tmp_path/'left', At(event, lambda run: os.kill(os.getpid(), signal.SIGTERM), second))
+    with pytest.raises(SystemExit, match='143'):
+        drawing(clips, tmp_path/'left', At(event, lambda run: os.kill(os.getpid(), signal.SIGTERM), second))
     again, rows2, _ = drawing(clips, tmp_path/'left', At('after_fit', lambda run: None))
     assert torch.equal(weights, again) and rows == rows2
 
@@ -431,15 +557,27 @@ def test_a_training_with_workers_goes_on_to_the_bit(tmp_path, clips):
     "Workers are begun once and anew where a training goes on; the seed that PyTorch draws for them must not move what the model draws."
     load = dict(ram_gb=0, workers=1)
     weights, rows, _ = drawing(clips, tmp_path/'whole', At('after_fit', lambda run: None), load=load)
-    drawing(clips, tmp_path/'cut', At('after_batch', lambda run: run.stop('enough'), lambda run: run.epoch == 1 and run.done == 2), load=load)
+    drawing(
+        clips,
+        tmp_path / 'cut',
+        At('after_batch', lambda run: run.stop('enough'), lambda run: run.epoch == 1 and run.done == 2),
+        load=load,
+    )
     again, rows2, _ = drawing(clips, tmp_path/'cut', At('after_fit', lambda run: None), load=load)
     assert torch.equal(weights, again) and rows == rows2
 
 @pytest.mark.parametrize('event', ['after_step', 'after_train', 'before_validate', 'after_validate'])
 def test_a_stop_does_not_drop_the_epoch(clips, event):
     "All its steps are done: it is judged, written down, and may be the best."
-    last = lambda run: event != 'after_step' or run.n_steps == run.n_batches-1            # after_step comes before the count
-    hist = fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=3, show=False, callbacks=[At(event, lambda run: run.stop('enough'), last)])
+    # after_step comes before the count
+    last = lambda run: event != 'after_step' or run.n_steps == run.n_batches-1
+    hist = fit(
+        small(),
+        loaders(from_folder(clips), small().spec, bs=16),
+        epochs=3,
+        show=False,
+        callbacks=[At(event, lambda run: run.stop('enough'), last)],
+    )
     assert (len(hist), hist.best, hist.stopped) == (1, 0, 'enough') and hist['accuracy'][0] is not None
 
 
@@ -447,7 +585,8 @@ class Snapshot(Callback):
     "Copies of everything that lies on the disk, as a power cut would leave it: the step before is kept, the one that runs is not."
     def __init__(self, folder, steps): self.folder, self.steps = folder, steps
     def after_batch(self, run):
-        if run.n_steps in self.steps: shutil.copytree(self.folder, self.folder.with_name(f'cut{run.n_steps}'))
+        if run.n_steps in self.steps:
+            shutil.copytree(self.folder, self.folder.with_name(f'cut{run.n_steps}'))
 
 @pytest.mark.parametrize('how', [dict(features=1.), dict(alpha=.7), dict(features=1., alpha=.3)], ids=['features, thawing', 'cached answers', 'both, layer decay'])
 def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
@@ -459,22 +598,51 @@ def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
         student = create_model('videomae_tiny', n_classes=8, dim=24, depth=2, heads=2, dropout=.1)
         distil, seen = Distill(teacher, **how, cache=folder/'answers' if cached else None), []
         class Rates(Callback):
-            def after_epoch(self, run): seen.append(([g['lr'] for g in run.opt.param_groups], distil.bridge and flat(distil.bridge).clone()))
-        hist = fit(student, loaders(table, student.spec, bs=16), epochs=4, lr=1e-3, augment=SeededAugment(roll_clips, 2), out=folder, every=1, resume='auto',
-                   layer_decay=.5 if extra else 1., freeze=None if cached else {0: -1, 2: 1, 3: 0}, callbacks=[distil, Rates(), Snapshot(folder, cut)], show=False)
+            def after_epoch(self, run):
+                seen.append(
+                    ([g['lr'] for g in run.opt.param_groups], distil.bridge and flat(distil.bridge).clone())
+                )
+
+        hist = fit(
+            student,
+            loaders(table, student.spec, bs=16),
+            epochs=4,
+            lr=1e-3,
+            augment=SeededAugment(roll_clips, 2),
+            out=folder,
+            every=1,
+            resume='auto',
+            layer_decay=0.5 if extra else 1.0,
+            freeze=None if cached else {0: -1, 2: 1, 3: 0},
+            callbacks=[distil, Rates(), Snapshot(folder, cut)],
+            show=False,
+        )
         return flat(student), strip(hist), seen
     weights, rows, seen = train(tmp_path/'whole', (3, 6, 9, 14))
     for cut in (3, 6, 9, 14):
         again, rows2, seen2 = train(tmp_path/f'cut{cut}')
         assert torch.equal(weights, again) and rows == rows2, cut
-        if not cached: assert torch.equal(seen[-1][1], seen2[-1][1])
-    if extra: assert all(lrs[-2:] == [max(lrs[:-2])]*2 and min(lrs) < .2*max(lrs) for lrs,_ in seen)     # the bridge as the head, at the full rate
-    if not cached: assert not torch.equal(seen[0][1], seen[1][1])
+        if not cached:
+            assert torch.equal(seen[-1][1], seen2[-1][1])
+    if extra:
+        # the bridge as the head, at the full rate
+        assert all(lrs[-2:] == [max(lrs[:-2])]*2 and min(lrs) < .2*max(lrs) for lrs,_ in seen)
+    if not cached:
+        assert not torch.equal(seen[0][1], seen[1][1])
     distil = Distill(teacher, **how | dict(alpha=.9), cache=tmp_path/'cut3'/'answers' if cached else None)
     with pytest.raises(CheckpointError, match='taught otherwise: .*alpha=.* there, .*alpha=0.9'):
-        fit(create_model('videomae_tiny', n_classes=8, dim=24, depth=2, heads=2, dropout=.1), loaders(table, teacher.spec, bs=16), epochs=4, lr=1e-3,
-            augment=SeededAugment(roll_clips, 2), out=tmp_path/'cut3', resume='auto', layer_decay=.5 if extra else 1., freeze=None if cached else {0: -1, 2: 1, 3: 0},
-            callbacks=[distil, Callback(), Callback()])
+        fit(
+            create_model('videomae_tiny', n_classes=8, dim=24, depth=2, heads=2, dropout=0.1),
+            loaders(table, teacher.spec, bs=16),
+            epochs=4,
+            lr=1e-3,
+            augment=SeededAugment(roll_clips, 2),
+            out=tmp_path / 'cut3',
+            resume='auto',
+            layer_decay=0.5 if extra else 1.0,
+            freeze=None if cached else {0: -1, 2: 1, 3: 0},
+            callbacks=[distil, Callback(), Callback()],
+        )
 
 
 # --- a disk, a logbook, a label, a callback that fail
@@ -483,8 +651,12 @@ def test_a_full_disk_does_not_end_the_training(tmp_path, clips, monkeypatch):
     import vidcls.checkpoint as c
     dls = loaders(from_folder(clips), small().spec, bs=32)
     def full(path): raise OSError(28, 'No space left on device')
-    second = At('after_validate', lambda run: monkeypatch.setattr(c, '_sync', full), lambda run: run.epoch == 1)
-    with pytest.warns(UserWarning, match='no space.*Training goes on'): h = fit(small(), dls, epochs=2, out=tmp_path, show=False, callbacks=[second])
+
+    second = At(
+        'after_validate', lambda run: monkeypatch.setattr(c, '_sync', full), lambda run: run.epoch == 1
+    )
+    with pytest.warns(UserWarning, match='no space.*Training goes on'):
+        h = fit(small(), dls, epochs=2, out=tmp_path, show=False, callbacks=[second])
     assert len(h) == 2 and {p.name for p in (tmp_path/'checkpoints').iterdir()} == {'step_000000002', '.lock'}
 
 def test_tensorboard_gets_the_history_and_a_broken_tracker_is_left_behind(tmp_path, clips):
@@ -506,19 +678,31 @@ def test_a_tracker_that_cannot_start_is_refused_before_the_first_step(clips, mon
     import accelerate.tracking as tracking
     dls = loaders(from_folder(clips), small().spec, bs=32)
     monkeypatch.setattr(tracking, 'get_available_trackers', lambda: [tracking.LoggerType.TENSORBOARD])
-    for trackers, said in {'tensorbord': "trackers='tensorbord'; .*Did you mean 'tensorboard'", 'tensorboard': "trackers='tensorboard' needs out=",
-                           ('wandb',): "trackers='wandb': it is not installed; pip install wandb"}.items():
-        with pytest.raises(ArgumentError, match=said): fit(small(), dls, epochs=1, trackers=trackers)
+    for trackers, said in {
+        'tensorbord': "trackers='tensorbord'; .*Did you mean 'tensorboard'",
+        'tensorboard': "trackers='tensorboard' needs out=",
+        ('wandb',): "trackers='wandb': it is not installed; pip install wandb",
+    }.items():
+        with pytest.raises(ArgumentError, match=said):
+            fit(small(), dls, epochs=1, trackers=trackers)
 
 @pytest.mark.parametrize('first', ['lr_find', 'fit'])
 def test_a_second_training_has_its_own_precision(clips, first):
     model = small()
     dls = loaders(from_folder(clips), model.spec, bs=16)
     lr_find(model, dls, n=10, show=False) if first == 'lr_find' else fit(model, dls, epochs=1, show=False)
-    seen, hook = set(), model.blocks[0].mlp.fc1.register_forward_hook(lambda m, x, out: seen.add(out.dtype) if m.training else None)
+    seen, hook = (
+        set(),
+        model.blocks[0].mlp.fc1.register_forward_hook(
+            lambda m, x, out: seen.add(out.dtype) if m.training else None
+        ),
+    )
     fit(model, dls, epochs=1, precision='bf16', show=False)
     hook.remove()
-    assert seen == {torch.bfloat16} and model(torch.zeros(1,3,model.spec.n_frames,32,32)).dtype == torch.float32
+    assert (
+        seen == {torch.bfloat16}
+        and model(torch.zeros(1, 3, model.spec.n_frames, 32, 32)).dtype == torch.float32
+    )
 
 def test_a_terminal_shows_how_it_goes(clips, monkeypatch):
     import io
@@ -526,10 +710,12 @@ def test_a_terminal_shows_how_it_goes(clips, monkeypatch):
         def isatty(self): return True
     class Slow(Callback):
         def after_step(self, run): time.sleep(.3)
-    monkeypatch.delenv('VIDCLS_PROGRESS', raising=False); monkeypatch.setattr(sys, 'stderr', Terminal())
+    monkeypatch.delenv('VIDCLS_PROGRESS', raising=False)
+    monkeypatch.setattr(sys, 'stderr', Terminal())
     fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=2, callbacks=[Slow()])
     said = sys.stderr.getvalue()
-    for word in ('epoch 2/2', 'loss 2.', 'lr 0.', 'clips/s', 'waiting', 'best accuracy 0.', 's left in all'): assert word in said, said[-500:]
+    for word in ('epoch 2/2', 'loss 2.', 'lr 0.', 'clips/s', 'waiting', 'best accuracy 0.', 's left in all'):
+        assert word in said, said[-500:]
 
 @pytest.mark.parametrize('policy', ['skip', 'stop'])
 def test_a_step_that_is_left_out_is_not_in_the_batch_norms(clips, policy):
@@ -540,22 +726,37 @@ def test_a_step_that_is_left_out_is_not_in_the_batch_norms(clips, policy):
         class Poison(Callback):
             def before_batch(self, run):
                 calls.append(1)
-                if len(calls) == 2: run.xb = torch.full_like(run.xb, math.inf)
-        if policy == 'skip': assert math.isfinite(fit(net, dls, epochs=1, on_nan='skip', ema=ema, callbacks=[Poison()], show=False)['valid_loss'][0])
+                if len(calls) == 2:
+                    run.xb = torch.full_like(run.xb, math.inf)
+        if policy == 'skip':
+            assert math.isfinite(
+                fit(net, dls, epochs=1, on_nan='skip', ema=ema, callbacks=[Poison()], show=False)[
+                    'valid_loss'
+                ][0]
+            )
         else:
-            with pytest.raises(VidclsError, match='holds the last weights that were finite'): fit(net, dls, epochs=1, ema=ema, callbacks=[Poison()], show=False)
+            with pytest.raises(VidclsError, match='holds the last weights that were finite'):
+                fit(net, dls, epochs=1, ema=ema, callbacks=[Poison()], show=False)
         assert all(v.isfinite().all() for v in net.state_dict().values())
 
 def test_a_range_test_covers_its_range_whatever_the_accumulation(clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)
-    for accum in (1, 2, 4): assert len(lr_find(small(), dls, start=1e-7, end=1e-5, n=12, accum=accum, show=False).lrs) == 12
+    for accum in (1, 2, 4):
+        assert len(lr_find(small(), dls, start=1e-7, end=1e-5, n=12, accum=accum, show=False).lrs) == 12
 
 def test_a_launchers_accumulation_is_not_applied_twice(clips, monkeypatch):
     def norm():
         seen = []
-        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, show=False, callbacks=[At('before_step', lambda run: seen.append(float(run.norm)))])
+        fit(
+            small(),
+            loaders(from_folder(clips), small().spec, bs=16),
+            epochs=1,
+            show=False,
+            callbacks=[At('before_step', lambda run: seen.append(float(run.norm)))],
+        )
         return seen[0]
-    alone = norm(); monkeypatch.setenv('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '4')
+    alone = norm()
+    monkeypatch.setenv('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '4')
     assert norm() == alone
 
 def test_one_broken_tracker_does_not_stop_the_others(tmp_path, clips):
@@ -567,9 +768,17 @@ def test_one_broken_tracker_does_not_stop_the_others(tmp_path, clips):
         def store_init_configuration(self, values): pass
         def log(self, values, step, **kw): raise OSError('no network')
     with pytest.warns(UserWarning, match='tracker broken stopped: OSError: no network'):
-        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=3, out=tmp_path, trackers=[Broken(), 'tensorboard'], show=False)
+        fit(
+            small(),
+            loaders(from_folder(clips), small().spec, bs=16),
+            epochs=3,
+            out=tmp_path,
+            trackers=[Broken(), 'tensorboard'],
+            show=False,
+        )
     events = next(tmp_path.rglob('events.out*'))
-    got = EventAccumulator(str(events)); got.Reload()
+    got = EventAccumulator(str(events))
+    got.Reload()
     assert len(got.Scalars('accuracy')) == 3
 
 def test_a_full_disk_at_the_teachers_answers_does_not_end_the_training(tmp_path, clips, monkeypatch):
@@ -579,11 +788,31 @@ def test_a_full_disk_at_the_teachers_answers_does_not_end_the_training(tmp_path,
     monkeypatch.setattr(distill, 'atomic_path', full)
     dls = loaders(from_folder(clips), small().spec, bs=16)
     with pytest.warns(UserWarning, match='answers could not be kept .*No space left'):
-        assert len(fit(small(), dls, epochs=2, out=tmp_path/'out', augment=SeededAugment(roll_clips, 2), callbacks=[Distill(small(), cache=tmp_path/'kept')], show=False)) == 2
+        assert (
+            len(
+                fit(
+                    small(),
+                    dls,
+                    epochs=2,
+                    out=tmp_path / 'out',
+                    augment=SeededAugment(roll_clips, 2),
+                    callbacks=[Distill(small(), cache=tmp_path / 'kept')],
+                    show=False,
+                )
+            )
+            == 2
+        )
 
 def test_the_smallest_of_a_metric_can_be_best(clips):
-    falling = iter([0., .5, .4, .3])                                           # the first is asked on made-up logits
-    hist = fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=3, metrics={'error': lambda logits, y: next(falling)}, monitor='-error', show=False)
+    falling = iter([0., .5, .4, .3])  # the first is asked on made-up logits
+    hist = fit(
+        small(),
+        loaders(from_folder(clips), small().spec, bs=16),
+        epochs=3,
+        metrics={'error': lambda logits, y: next(falling)},
+        monitor='-error',
+        show=False,
+    )
     assert hist.best == 2
 
 def test_every_callback_hears_the_end(clips):
@@ -592,35 +821,58 @@ def test_every_callback_hears_the_end(clips):
         def __init__(self, event): setattr(self, event, self.fail)
         def fail(self, run): raise KeyError('here')
     class Last(Callback):
-        def after_fit(self, run): heard.append(1); raise OSError('there')
+        def after_fit(self, run):
+            heard.append(1)
+            raise OSError('there')
     dls = loaders(from_folder(clips), small().spec, bs=16)
     for event in ('after_step', 'after_fit'):
         heard = []
-        with pytest.raises(KeyError, match='here'): fit(small(), dls, epochs=1, callbacks=[Fails(event), Last()], show=False)
+        with pytest.raises(KeyError, match='here'):
+            fit(small(), dls, epochs=1, callbacks=[Fails(event), Last()], show=False)
         assert heard == [1]
 
 def test_a_schedule_takes_its_arguments(clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)
-    hist = fit(small(), dls, epochs=3, lr=1e-3, schedule='step', schedule_args=dict(at=(1/3,), gamma=.5), warmup=0, show=False)
+    hist = fit(
+        small(),
+        dls,
+        epochs=3,
+        lr=1e-3,
+        schedule='step',
+        schedule_args=dict(at=(1 / 3,), gamma=0.5),
+        warmup=0,
+        show=False,
+    )
     assert hist['lr'] == pytest.approx([1e-3, 5e-4, 5e-4])
-    with pytest.raises(ArgumentError, match="'gama'; accepted: 'at', 'gamma'"): fit(small(), dls, epochs=1, schedule='step', schedule_args=dict(gama=.5))
+    with pytest.raises(ArgumentError, match="'gama'; accepted: 'at', 'gamma'"):
+        fit(small(), dls, epochs=1, schedule='step', schedule_args=dict(gama=.5))
 
 def test_a_callback_with_a_misspelt_event_is_refused(clips):
     class Typo(Callback):
         def after_epochs(self, run): pass
-    with pytest.raises(ArgumentError, match="after_epochs.*Did you mean 'after_epoch'"): fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, callbacks=[Typo()])
+    with pytest.raises(ArgumentError, match="after_epochs.*Did you mean 'after_epoch'"):
+        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, callbacks=[Typo()])
 
-@pytest.mark.parametrize('said', ['CUDA error: out of memory', 'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`', 'not enough memory: you tried to allocate 8 bytes.'])
+@pytest.mark.parametrize('said', ['CUDA error: out of memory', 'CUDA error: CUBLAS_STATUS_ALLOC_FAILED '
+                                                               'when calling `cublasCreate(handle)`', 'not enough memory: you tried to allocate 8 bytes.'])
 def test_out_of_memory_has_many_names(said):
     from vidcls.train import is_out_of_memory
-    assert is_out_of_memory(RuntimeError(said)) and not is_out_of_memory(RuntimeError('CUDA error: device-side assert triggered'))
+
+    assert is_out_of_memory(RuntimeError(said)) and not is_out_of_memory(
+        RuntimeError('CUDA error: device-side assert triggered')
+    )
 
 @pytest.mark.parametrize('native,emulated,want', [(True, True, 'bf16'), (False, True, 'fp16'), (False, False, 'fp16')])
 def test_half_precision_is_what_the_card_has(monkeypatch, native, emulated, want):
     from vidcls.train import half_precision
-    if not torch.cuda.is_available(): assert half_precision() is None
+    if not torch.cuda.is_available():
+        assert half_precision() is None
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: native or emulated and including_emulation)
+    monkeypatch.setattr(
+        torch.cuda,
+        'is_bf16_supported',
+        lambda including_emulation=True: native or emulated and including_emulation,
+    )
     assert half_precision() == want
 
 def with_scaler(monkeypatch, **how):
@@ -645,7 +897,9 @@ def test_the_scaler_goes_on_to_the_bit(tmp_path, clips, monkeypatch):
         weights, rows, hist = drawing(clips, out, see, at)
         return weights, rows, hist.bad_steps, see.seen
     whole = train(tmp_path/'whole')
-    cut = train(tmp_path/'cut', At('after_batch', lambda run: run.stop('enough'), lambda run: run.n_steps == 5))
+    cut = train(
+        tmp_path / 'cut', At('after_batch', lambda run: run.stop('enough'), lambda run: run.n_steps == 5)
+    )
     rest = train(tmp_path/'cut')
     assert len(set(whole[3])) > 2 and len(whole[2]) > 1                   # up and down
     assert torch.equal(whole[0], rest[0]) and whole[1:3] == rest[1:3] and whole[3] == cut[3] + rest[3]
@@ -657,7 +911,9 @@ def test_steps_that_half_precision_skips_are_in_no_mean(clips, monkeypatch):
         def before_step(self, run): seen.append([float(run.step_loss), math.isfinite(float(run.norm))])
         def after_step(self, run): self.step = run.step
     see = See()
-    hist = fit(model, loaders(from_folder(clips), model.spec, bs=4), epochs=1, lr=1e-6, callbacks=[see], show=False)
+    hist = fit(
+        model, loaders(from_folder(clips), model.spec, bs=4), epochs=1, lr=1e-6, callbacks=[see], show=False
+    )
     good = [loss for loss,ok in seen if ok]
     assert len(hist.bad_steps) == len(seen)-len(good) > 0 and see.step == len(good) > 0
     assert hist['train_loss'][0] == pytest.approx(np.mean(good), abs=1e-4)
@@ -681,7 +937,12 @@ if __name__ == '__main__':
 def test_a_signal_to_all_processes_ends_in_a_checkpoint(tmp_path, clips):
     "As service managers send it: the loader's workers get it too, and die of it."
     (tmp_path/'killed.py').write_text(GROUP)
-    done = subprocess.run([sys.executable, tmp_path/'killed.py', clips, tmp_path/'out'], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, tmp_path / 'killed.py', clips, tmp_path / 'out'],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 143, done.stderr[-2000:]
     assert [p.name for p in (tmp_path/'out'/'checkpoints').glob('step_*')] == ['step_000000005']
 
@@ -691,13 +952,17 @@ def test_a_loader_whose_worker_died_works_again(clips):
     class Kill(Callback):
         def after_step(self, run):
             if run.step == 2:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)              # PyTorch's raises wherever we are just then, perhaps in the next test
-                for p in dls.train._iterator._workers: os.kill(p.pid, signal.SIGKILL)
+                # PyTorch's raises wherever we are just then, perhaps in the next test
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for p in dls.train._iterator._workers:
+                    os.kill(p.pid, signal.SIGKILL)
     handler = signal.getsignal(signal.SIGCHLD)
     try:
-        with pytest.raises(WorkerError): fit(model, dls, epochs=1, callbacks=[Kill()], show=False)
+        with pytest.raises(WorkerError):
+            fit(model, dls, epochs=1, callbacks=[Kill()], show=False)
         assert len(fit(model, dls, epochs=1, show=False)) == 1
-    finally: signal.signal(signal.SIGCHLD, handler)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
 
 @pytest.mark.parametrize('event, split', [('after_pred', 'train'), ('after_validate', 'valid')])
 def test_a_worker_that_dies_outside_the_loader_is_named_too(clips, event, split):
@@ -706,7 +971,10 @@ def test_a_worker_that_dies_outside_the_loader_is_named_too(clips, event, split)
     dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0)
     dead = RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
     def noticed(run): raise dead
-    with pytest.raises(WorkerError, match='pid 7.* is killed by signal: Killed; the worker processes were at: .*mp4') as e:
+
+    with pytest.raises(
+        WorkerError, match='pid 7.* is killed by signal: Killed; the worker processes were at: .*mp4'
+    ) as e:
         fit(model, dls, epochs=1, callbacks=[At(event, noticed)], show=False)
     named = re.search('were at: (.*?)[.] It was killed', str(e.value))[1].split(', ')
     assert set(named) <= set(map(str, getattr(dls, split).dataset.paths))
@@ -716,10 +984,12 @@ def test_what_filled_the_memory_is_let_go(clips):
     alive = []
     class Full(Callback):
         def after_pred(self, run):
-            big = torch.zeros(1000); alive.append(weakref.ref(big))
+            big = torch.zeros(1000)
+            alive.append(weakref.ref(big))
             raise MemoryError('no room')
     model = small()
-    with pytest.raises(VidclsError, match='out of memory') as held: fit(model, loaders(from_folder(clips), model.spec, bs=8), epochs=1, callbacks=[Full()], show=False)
+    with pytest.raises(VidclsError, match='out of memory') as held:
+        fit(model, loaders(from_folder(clips), model.spec, bs=8), epochs=1, callbacks=[Full()], show=False)
     assert alive[0]() is None and held.value
 
 def test_a_comparison_ends_where_a_training_is_interrupted(clips, tmp_path):
@@ -727,26 +997,36 @@ def test_a_comparison_ends_where_a_training_is_interrupted(clips, tmp_path):
     class Stop(Callback):
         def after_step(self, run): os.kill(os.getpid(), signal.SIGINT)
     model = small()
-    with pytest.raises(KeyboardInterrupt): fit_whole(model, loaders(from_folder(clips), model.spec, bs=8), epochs=1, callbacks=[Stop()], show=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit_whole(
+            model, loaders(from_folder(clips), model.spec, bs=8), epochs=1, callbacks=[Stop()], show=False
+        )
 
 @pytest.mark.parametrize('bad, words', [
-    (dict(augment='standard'), "augment='standard'; accepted: a function"), (dict(loss='focal'), "loss='focal'"), (dict(mix=.8), 'mix=0.8'),
-    (dict(callbacks=EarlyStopping()), 'callbacks is a EarlyStopping; accepted: a list'), (dict(callbacks=[EarlyStopping]), r'give an object: EarlyStopping\('),
+    (dict(augment='standard'), "augment='standard'; accepted: a "
+                               "function"), (dict(loss='focal'), "loss='focal'"), (dict(mix=.8), 'mix=0.8'),
+    (dict(callbacks=EarlyStopping()), 'callbacks is a EarlyStopping; accepted: '
+                                      'a list'), (dict(callbacks=[EarlyStopping]), r'give an object: EarlyStopping\('),
     (dict(metrics=[max]), 'metrics is a list'), (dict(metrics={'f': 3}), r"metrics\['f'\]=3"), (dict(seed=1.5), 'seed=1.5'), (dict(resume='xx', out='x'), "resume='xx'"),
     (dict(every='abcmin', out='x'), "every='abcmin'"), (dict(opt_args=dict(eps=-1)), 'opt_args=.*eps'), (dict(optimizer='sgd', opt_args=dict(momentum=0., nesterov=True)), 'opt_args'),
     (dict(precision='fp16'), 'needs a GPU')])
 def test_arguments_of_another_kind_end_in_one_sentence(clips, tmp_path, monkeypatch, bad, words):
-    if bad.get('precision') and torch.cuda.is_available(): pytest.skip('a GPU knows fp16')
+    if bad.get('precision') and torch.cuda.is_available():
+        pytest.skip('a GPU knows fp16')
     monkeypatch.chdir(tmp_path)
     model = small()
-    with pytest.raises(ArgumentError, match=words): fit(model, loaders(from_folder(clips), model.spec, bs=16), epochs=1, show=False, **bad)
+    with pytest.raises(ArgumentError, match=words):
+        fit(model, loaders(from_folder(clips), model.spec, bs=16), epochs=1, show=False, **bad)
 
 def test_what_is_frozen_by_hand_and_a_plan_are_not_mixed(clips):
-    model = small(); freeze_layers(model, 1)
+    model = small()
+    freeze_layers(model, 1)
     dls = loaders(from_folder(clips), model.spec, bs=16)
-    with pytest.raises(ArgumentError, match='frozen by hand'): fit(model, dls, epochs=1, freeze={0: -1, 1: 0}, show=False)
+    with pytest.raises(ArgumentError, match='frozen by hand'):
+        fit(model, dls, epochs=1, freeze={0: -1, 1: 0}, show=False)
     for no in (lambda: fit(model, dls.train), lambda: fit(torch.nn.Linear(2, 2), dls)):
-        with pytest.raises(ArgumentError, match='accepted: what'): no()
+        with pytest.raises(ArgumentError, match='accepted: what'):
+            no()
 
 def test_a_curriculum_and_a_balance_are_not_mixed_and_stages_keep_their_own_checkpoints(clips, tmp_path):
     from vidcls.curriculum import Curriculum, fit_stages
@@ -755,12 +1035,26 @@ def test_a_curriculum_and_a_balance_are_not_mixed_and_stages_keep_their_own_chec
     with pytest.raises(ArgumentError, match="balance='balanced'; leave one out"):
         fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.part('train'))))], show=False)
     n = len(table.part('train'))
-    halt = type('Halt', (Callback,), dict(after_batch=lambda self, run: run.n_steps == 2 and run.stop('enough')))
-    again = lambda scores, *more: fit(small(), loaders(table, model.spec, bs=16), epochs=2, callbacks=[Curriculum(scores), *more], out=tmp_path/'plan', resume='auto', show=False)
+    halt = type(
+        'Halt', (Callback,), dict(after_batch=lambda self, run: run.n_steps == 2 and run.stop('enough'))
+    )
+    again = lambda scores, *more: fit(
+        small(),
+        loaders(table, model.spec, bs=16),
+        epochs=2,
+        callbacks=[Curriculum(scores), *more],
+        out=tmp_path / 'plan',
+        resume='auto',
+        show=False,
+    )
     again(np.arange(n), halt())
-    with pytest.raises(CheckpointError, match='other scores'): again(-np.arange(n), halt())
+    with pytest.raises(CheckpointError, match='other scores'):
+        again(-np.arange(n), halt())
     shutil.rmtree(tmp_path/'plan')
-    stages, how = [dict(n_frames=4, bs=32, epochs=1), dict(n_frames=8, bs=16, epochs=1)], dict(arguments=dict(dim=48, depth=2), out=tmp_path, show=False)
+    stages, how = (
+        [dict(n_frames=4, bs=32, epochs=1), dict(n_frames=8, bs=16, epochs=1)],
+        dict(arguments=dict(dim=48, depth=2), out=tmp_path, show=False),
+    )
     fit_stages('videomae_tiny', table, stages, **how)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['stage_0', 'stage_1']
     assert [len(h) for h in fit_stages('videomae_tiny', table, stages, resume='auto', **how)[1]] == [1, 1]
@@ -769,26 +1063,42 @@ def test_a_teacher_can_learn_afterwards_and_is_not_the_student(clips):
     teacher, model = small(), small()
     dls = loaders(from_folder(clips), model.spec, bs=32)
     fit(model, dls, epochs=1, callbacks=[Distill(teacher)], show=False)
-    assert all(p.requires_grad and p.grad is None for p in teacher.parameters()) and len(fit(teacher, dls, epochs=1, show=False)) == 1
-    with pytest.raises(ArgumentError, match='the student itself'): fit(model, dls, epochs=1, callbacks=[Distill(model)], show=False)
-    with pytest.raises(ArgumentError, match='without a spec'): Distill('x')
+    assert (
+        all(p.requires_grad and p.grad is None for p in teacher.parameters())
+        and len(fit(teacher, dls, epochs=1, show=False)) == 1
+    )
+    with pytest.raises(ArgumentError, match='the student itself'):
+        fit(model, dls, epochs=1, callbacks=[Distill(model)], show=False)
+    with pytest.raises(ArgumentError, match='without a spec'):
+        Distill('x')
 
 def test_weight_decay_is_the_optimisers_own(clips):
     model = small()
     class See(Callback):
         def before_fit(self, run): self.wd = {g['weight_decay'] for g in run.opt.param_groups}
     for name,wd in dict(adamw=.05, sgd=1e-4).items():
-        see = See(); fit(model, loaders(from_folder(clips), model.spec, bs=32), epochs=1, optimizer=name, callbacks=[see], show=False)
+        see = See()
+        fit(
+            model,
+            loaders(from_folder(clips), model.spec, bs=32),
+            epochs=1,
+            optimizer=name,
+            callbacks=[see],
+            show=False,
+        )
         assert see.wd == {0, wd}
 
 def test_a_label_out_of_range_is_named_on_the_host(clips):
     dls = loaders(from_folder(clips), small().spec, bs=16)
-    dls.train.dataset.targets = dls.train.dataset.targets.copy(); dls.train.dataset.targets[5] = 8
-    with pytest.raises(LabelError, match=r'\.mp4: label 8 is not in \[0, 8\)'): fit(small(), dls, epochs=1)
+    dls.train.dataset.targets = dls.train.dataset.targets.copy()
+    dls.train.dataset.targets[5] = 8
+    with pytest.raises(LabelError, match=r'\.mp4: label 8 is not in \[0, 8\)'):
+        fit(small(), dls, epochs=1)
 
 class Fails(Callback):
     def after_step(self, run):
-        if run.step == 3: raise RuntimeError('my own mistake')
+        if run.step == 3:
+            raise RuntimeError('my own mistake')
 
 def test_an_error_of_a_callback_ends_cleanly_and_fit_works_again(clips):
     ended = []
@@ -796,28 +1106,52 @@ def test_an_error_of_a_callback_ends_cleanly_and_fit_works_again(clips):
         def after_fit(self, run): ended.append(run.step)
     model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(RuntimeError, match='my own mistake'): fit(model, dls, epochs=2, callbacks=[Fails(), Last()], show=False)
+    with pytest.raises(RuntimeError, match='my own mistake'):
+        fit(model, dls, epochs=2, callbacks=[Fails(), Last()], show=False)
     assert ended == [3] and not model.training and signal.getsignal(signal.SIGINT) is before
     assert len(fit(model, dls, epochs=1, precision='bf16', show=False)) == 1
 
 def test_out_of_memory_ends_in_advice(clips):
     class Huge(Callback):
-        def after_pred(self, run): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
-    with pytest.raises(VidclsError, match=r'batches of 16 clips of 8 x 32 x 32 .*bs=8 with accum=2 .*set_grad_checkpointing.*n_frames=4 instead of 8'):
-        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, callbacks=[Huge()], show=False)
+        def after_pred(self, run):
+            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
+
+    with pytest.raises(
+        VidclsError,
+        match=r'batches of 16 clips of 8 x 32 x 32 .*bs=8 with accum=2 '
+              r'.*set_grad_checkpointing.*n_frames=4 instead of 8',
+    ):
+        fit(
+            small(),
+            loaders(from_folder(clips), small().spec, bs=16),
+            epochs=1,
+            callbacks=[Huge()],
+            show=False,
+        )
 
 def test_a_model_that_does_not_fit_ends_in_advice(clips):
     dls, model = loaders(from_folder(clips), small().spec, bs=16), small()
-    model.to = lambda *args, **kwargs: torch.empty(2**50)                    # as a model that is too large for the device
-    with pytest.raises(VidclsError, match=r"before the first step \(.*can't allocate memory.* the weights of VideoMAE alone take 0\.0 GB.*smaller model"):
+    model.to = lambda *args, **kwargs: torch.empty(2**50)  # as a model that is too large for the device
+    with pytest.raises(
+        VidclsError,
+        match=r"before the first step \(.*can't allocate memory.* the weights of VideoMAE alone take "
+              r"0\.0 GB.*smaller model",
+    ):
         fit(model, dls, epochs=1, show=False)
 
 def test_a_metric_that_gives_no_number_is_found_before_the_first_step(clips):
     dls, seen = loaders(from_folder(clips), small().spec, bs=16), []
     class Steps(Callback):
         def before_epoch(self, run): seen.append(run.epoch)
-    for f,why in ((lambda logits, y: None, 'TypeError'), (lambda logits, y: logits, '[Ee]lement'), (lambda logits: 0., 'takes 1 positional argument')):
-        with pytest.raises(ArgumentError, match=rf"metrics\['mine'\] fails on logits \(8,8\) and labels \(8,\): .*{why}"):
+
+    for f, why in (
+        (lambda logits, y: None, 'TypeError'),
+        (lambda logits, y: logits, '[Ee]lement'),
+        (lambda logits: 0.0, 'takes 1 positional argument'),
+    ):
+        with pytest.raises(
+            ArgumentError, match=rf"metrics\['mine'\] fails on logits \(8,8\) and labels \(8,\): .*{why}"
+        ):
             fit(small(), dls, epochs=1, metrics={'mine': f}, callbacks=[Steps()], show=False)
     assert not seen
 
@@ -827,11 +1161,15 @@ def test_deterministic_algorithms_are_enough(clips):
         for name,kw in (('videomae_tiny', {}), ('i3d_tiny', dict(size=32, n_frames=8))):
             dls = loaders(from_folder(clips), create_model(name, n_classes=8, **kw).spec, bs=32)
             def run():
-                seed_everything(0); model = create_model(name, n_classes=8, **kw)
-                return strip(fit(model, dls, epochs=1, augment=roll_clips, mix=Mixup(8), ema=.9, show=False)), flat(model)
+                seed_everything(0)
+                model = create_model(name, n_classes=8, **kw)
+                return strip(
+                    fit(model, dls, epochs=1, augment=roll_clips, mix=Mixup(8), ema=0.9, show=False)
+                ), flat(model)
             (h1,w1), (h2,w2) = run(), run()
             assert h1 == h2 and torch.equal(w1, w2), name
-    finally: torch.use_deterministic_algorithms(False)
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 def test_comparisons_run_and_are_read_the_second_time(tmp_path, monkeypatch):
     "The pages only read what was kept; here all arms are trained, for an epoch."
@@ -839,23 +1177,31 @@ def test_comparisons_run_and_are_read_the_second_time(tmp_path, monkeypatch):
     short = {'full size': [dict(epochs=1)], 'small first': [dict(size=16, epochs=1), dict(epochs=1)]}
     monkeypatch.setattr(module, 'STAGES', short)
     once = dict(seeds=(0,), epochs=1, show=False)
-    ways = dict(distill=(TEACHING, lambda out: compare_distillation(out, n_groups=12, **once)), curriculum=(ORDERS, lambda out: compare_curriculum(out, n_groups=12, **once)),
-                stages=(short, lambda out: compare_stages(out, seeds=(0,), n_groups=12, show=False)),
-                noise=(['nothing'], lambda out: compare_noise(out, groups=64, arms=('nothing',), **once)))
+    ways = dict(
+        distill=(TEACHING, lambda out: compare_distillation(out, n_groups=12, **once)),
+        curriculum=(ORDERS, lambda out: compare_curriculum(out, n_groups=12, **once)),
+        stages=(short, lambda out: compare_stages(out, seeds=(0,), n_groups=12, show=False)),
+        noise=(['nothing'], lambda out: compare_noise(out, groups=64, arms=('nothing',), **once)),
+    )
     for name,(arms,run) in ways.items():
         found, files = run(tmp_path/name), sorted((tmp_path/name).iterdir())
         assert list(found) == [(a,0) for a in arms] and len(files) == len(arms), name
-        assert all(0 <= r['accuracy'] <= 1 and r['arm'] == a and r['n'] > 0 for (a,_),r in found.items()), name
+        assert all(0 <= r['accuracy'] <= 1 and r['arm'] == a and r['n'] > 0 for (a, _), r in found.items()), (
+            name
+        )
         times = [f.stat().st_mtime_ns for f in files]
         assert run(tmp_path/name) == found and [f.stat().st_mtime_ns for f in files] == times, name
-        if name == 'distill': assert all(np.mean(r['right']) == r['accuracy'] for r in found.values())
+        if name == 'distill':
+            assert all(np.mean(r['right']) == r['accuracy'] for r in found.values())
 
 def test_two_fits_leave_no_threads_and_no_hooks(clips):
     import gc, threading
     model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)
-    fit(model, dls, epochs=1, show=False); gc.collect()
+    fit(model, dls, epochs=1, show=False)
+    gc.collect()
     n, hooks = threading.active_count(), sum(len(m._forward_hooks) for m in model.modules())
-    for _ in range(3): fit(model, dls, epochs=1, show=False)
+    for _ in range(3):
+        fit(model, dls, epochs=1, show=False)
     gc.collect()
     assert threading.active_count() <= n and sum(len(m._forward_hooks) for m in model.modules()) == hooks
 
@@ -875,14 +1221,26 @@ t.fit(model, loaders(from_folder(sys.argv[1]), model.spec, bs=16), epochs=1, out
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path, clips):
     "The second would go on from the first one's checkpoints. The folder is free again when the first has ended, however it did."
-    second = lambda: subprocess.run([sys.executable, '-c', SECOND, clips, tmp_path], capture_output=True, text=True, timeout=120)
+    second = lambda: subprocess.run(
+        [sys.executable, '-c', SECOND, clips, tmp_path], capture_output=True, text=True, timeout=120
+    )
     said = []
     def meanwhile(run):
         said.append(second())
         raise RuntimeError('my own')
     with pytest.raises(RuntimeError, match='my own'):
-        fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, out=tmp_path, callbacks=[At('after_step', meanwhile)], show=False)
-    assert said[0].returncode == 1 and f"out={str(tmp_path)!r}: another training is running there" in said[0].stderr, said[0].stderr
+        fit(
+            small(),
+            loaders(from_folder(clips), small().spec, bs=16),
+            epochs=1,
+            out=tmp_path,
+            callbacks=[At('after_step', meanwhile)],
+            show=False,
+        )
+    assert (
+        said[0].returncode == 1
+        and f"out={str(tmp_path)!r}: another training is running there" in said[0].stderr
+    ), said[0].stderr
     assert (done := second()).returncode == 0, done.stderr
 
 def test_events_come_in_the_order_of_the_picture(clips):
@@ -892,19 +1250,38 @@ def test_events_come_in_the_order_of_the_picture(clips):
     watch = type('Watch', (Callback,), {e: lambda self, run, e=e: seen.append(e) for e in EVENTS})()
     fit(small(), loaders(from_folder(clips), small().spec, bs=8), epochs=3, accum=2, show=False,
         callbacks=[watch, At('after_epoch', lambda run: run.stop('enough'), lambda run: run.epoch == 1)])
-    batch, judged = ['before_batch', 'after_pred', 'after_loss'], ['after_train', 'before_validate', 'after_validate', 'after_epoch']
+    batch, judged = (
+        ['before_batch', 'after_pred', 'after_loss'],
+        ['after_train', 'before_validate', 'after_validate', 'after_epoch'],
+    )
     step = [*2*batch, 'before_step', 'after_step', 'after_batch']
-    assert seen == ['before_fit', *2*['before_epoch', *4*step, *judged], 'after_stop', 'after_fit'] and set(seen) == set(EVENTS)
+    assert seen == [
+        'before_fit',
+        *2 * ['before_epoch', *4 * step, *judged],
+        'after_stop',
+        'after_fit',
+    ] and set(seen) == set(EVENTS)
 
 def test_a_line_of_the_log_tells_rate_and_speed(clips, monkeypatch, capsys):
     monkeypatch.delenv('VIDCLS_PROGRESS', raising=False)
     hist = fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1)
-    assert re.search(rf'epoch   1/\d+  train [.\d]+  valid [.\d]+  accuracy [.\d]+  lr {hist["lr"][0]:.2g}  [.\d]+ s, [.e+\d]+ clips/s', capsys.readouterr().out)
+    assert re.search(
+        rf'epoch   1/\d+  train [.\d]+  valid [.\d]+  accuracy [.\d]+  lr {hist["lr"][0]:.2g}  [.\d]+ '
+        r's, [.e+\d]+ clips/s',
+        capsys.readouterr().out,
+    )
 
 def test_a_training_that_cannot_begin_leaves_nothing_frozen(clips):
     model = small()
     with pytest.raises(ArgumentError, match='nonsense'):
-        fit(model, loaders(from_folder(clips), model.spec, bs=16), 1, freeze=-1, opt_args=dict(nonsense=1), show=False)
+        fit(
+            model,
+            loaders(from_folder(clips), model.spec, bs=16),
+            1,
+            freeze=-1,
+            opt_args=dict(nonsense=1),
+            show=False,
+        )
     assert all(p.requires_grad for p in model.parameters())
 
 @pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile on a CPU needs a compiler')
@@ -913,18 +1290,41 @@ def test_a_compiled_training_is_the_same(tmp_path, clips):
     def train(compiled, out, at=At('after_fit', lambda run: None)):
         model = small()
         start, dls = flat(model), loaders(from_folder(clips), model.spec, bs=16)
-        hist = fit(model, dls, epochs=2, lr=1e-4, compile=compiled, out=out, resume='auto', callbacks=[at], show=False)
+        hist = fit(
+            model,
+            dls,
+            epochs=2,
+            lr=1e-4,
+            compile=compiled,
+            out=out,
+            resume='auto',
+            callbacks=[at],
+            show=False,
+        )
         return start, hist, flat(model)
     start, plain, want = train(False, tmp_path/'plain')
-    train(True, tmp_path/'compiled', At('after_batch', lambda run: run.stop('enough'), lambda run: run.n_steps == 5))
+    train(
+        True,
+        tmp_path / 'compiled',
+        At('after_batch', lambda run: run.stop('enough'), lambda run: run.n_steps == 5),
+    )
     _, compiled, got = train(True, tmp_path/'compiled')
-    assert (got-want).abs().max() < .02*(want-start).abs().max()          # AdamW enlarges the rounding of small gradients
+    # AdamW enlarges the rounding of small gradients
+    assert (got-want).abs().max() < .02*(want-start).abs().max()
     assert compiled['train_loss'] == pytest.approx(plain['train_loss'], abs=1e-4)
 
 def test_early_stopping_and_monitor(clips):
     class Worse(Callback):
         def after_validate(self, run): run.row['accuracy'] = 1/(1+run.epoch)
-    h = fit(small(), loaders(from_folder(clips), small().spec, bs=32), epochs=20, patience=3, callbacks=[Worse()], show=False)
+
+    h = fit(
+        small(),
+        loaders(from_folder(clips), small().spec, bs=32),
+        epochs=20,
+        patience=3,
+        callbacks=[Worse()],
+        show=False,
+    )
     assert (len(h), h.best, h.stopped) == (4, 0, 'nothing better for 3 epochs')
     h = fit(small(), loaders(from_folder(clips), small().spec, bs=32), epochs=3, monitor='top3', show=False,
             metrics={'top3': lambda logits, y: (logits.topk(3).indices == y[:,None]).any(1).float().mean()})
@@ -936,9 +1336,18 @@ def test_ema_is_the_average_by_hand(clips):
         def after_step(self, run): seen.append(flat(run.net))
     model = small()
     start = flat(model)
-    fit(model, loaders(from_folder(clips), model.spec, bs=16), epochs=1, ema=.5, callbacks=[Watch()], show=False)
+    fit(
+        model,
+        loaders(from_folder(clips), model.spec, bs=16),
+        epochs=1,
+        ema=0.5,
+        callbacks=[Watch()],
+        show=False,
+    )
     mean = start
-    for i,w in enumerate(seen, 1): d = min(.5, i/(i+9)); mean = d*mean + (1-d)*w
+    for i,w in enumerate(seen, 1):
+        d = min(.5, i/(i+9))
+        mean = d*mean + (1-d)*w
     assert (flat(model)-mean).abs().max() < 1e-6
 
 def test_thawing_trains_the_head_first(clips):
@@ -946,22 +1355,36 @@ def test_thawing_trains_the_head_first(clips):
     moved = {}
     class Watch(Callback):
         def before_epoch(self, run): self.before = {k: v.clone() for k,v in run.net.state_dict().items()}
-        def after_train(self, run): moved[run.epoch] = {k for k,v in run.net.state_dict().items() if not torch.equal(v, self.before[k])}
-    fit(model, loaders(from_folder(clips), model.spec, bs=16), epochs=2, freeze={0: -1, 1: 0}, callbacks=[Watch()], show=False)
+
+        def after_train(self, run):
+            moved[run.epoch] = {
+                k for k, v in run.net.state_dict().items() if not torch.equal(v, self.before[k])
+            }
+
+    fit(
+        model,
+        loaders(from_folder(clips), model.spec, bs=16),
+        epochs=2,
+        freeze={0: -1, 1: 0},
+        callbacks=[Watch()],
+        show=False,
+    )
     assert moved[0] == {'head.weight', 'head.bias', 'fc_norm.weight', 'fc_norm.bias'}
     assert 'patch_embed.proj.weight' in moved[1] and all(p.requires_grad for p in model.parameters())
 
 def test_lr_find_puts_everything_back_also_after_an_error(clips):
     model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)
     before, chance, where = flat(model).clone(), torch.get_rng_state(), dls.train.sampler.epoch
-    with pytest.raises(RuntimeError, match='my own'): lr_find(model, dls, n=20, augment=lambda x, y, g: (_ for _ in ()).throw(RuntimeError('my own')))
+    with pytest.raises(RuntimeError, match='my own'):
+        lr_find(model, dls, n=20, augment=lambda x, y, g: (_ for _ in ()).throw(RuntimeError('my own')))
     assert torch.equal(before, flat(model)) and torch.equal(chance, torch.get_rng_state())
     assert dls.train.sampler.epoch == where and dls.valid is not None
 
 
 # --- beside other people's loops
 
-@pytest.mark.skipif('RATIO' not in os.environ, reason='a measurement; run `vidcls benchmark fit`, or set RATIO=1')
+@pytest.mark.skipif('RATIO' not in os.environ, reason='a measurement; run `vidcls benchmark fit`, or '
+                                                      'set RATIO=1')
 def test_overhead(clips):
     from vidcls.benchmark_fit import benchmark_fit
     assert benchmark_fit(rounds=5).df.set_index('way').ratio['vidcls fit'] > .97
@@ -970,16 +1393,28 @@ def test_a_training_that_was_over_stays_over(clips, tmp_path):
     lengths = []
     for _ in range(3):
         m = small(2)
-        hist = fit(m, loaders(from_folder(clips).only(['left','right']), m.spec, bs=8), 20, lr=1e-9, patience=1, out=tmp_path, resume='auto', show=False)
+        hist = fit(
+            m,
+            loaders(from_folder(clips).only(['left', 'right']), m.spec, bs=8),
+            20,
+            lr=1e-9,
+            patience=1,
+            out=tmp_path,
+            resume='auto',
+            show=False,
+        )
         lengths.append((len(hist), hist.stopped))
     assert lengths[0][0] < 20 and lengths == lengths[:1]*3
 
 def test_a_refused_training_leaves_nothing_behind(clips, tmp_path):
-    m = small(2); dls = loaders(from_folder(clips).only(['left','right']), m.spec, bs=8)
+    m = small(2)
+    dls = loaders(from_folder(clips).only(['left','right']), m.spec, bs=8)
     fit(m, dls, 1, lr=1e-4, precision='bf16', out=tmp_path, show=False)
     x = torch.randn(2,3,8,32,32)
     before = m.eval()(x)
-    with pytest.raises(CheckpointError, match='another training'): fit(m, dls, 2, lr=1e-4, precision='bf16', out=tmp_path, resume='auto', show=False)
-    with pytest.raises(ArgumentError, match='nonsense'): fit(m, dls, 1, lr=1e-4, precision='bf16', opt_args=dict(nonsense=1), show=False)
-    assert torch.equal(m.eval()(x), before)                              # in full precision, and no better and no worse
+    with pytest.raises(CheckpointError, match='another training'):
+        fit(m, dls, 2, lr=1e-4, precision='bf16', out=tmp_path, resume='auto', show=False)
+    with pytest.raises(ArgumentError, match='nonsense'):
+        fit(m, dls, 1, lr=1e-4, precision='bf16', opt_args=dict(nonsense=1), show=False)
+    assert torch.equal(m.eval()(x), before)  # in full precision, and no better and no worse
     fit(m, dls, 1, lr=1e-4, precision='no', show=False)

@@ -24,7 +24,8 @@ def stage(
         raw = ''.join(cells[0]['source']) if cells and cells[0]['cell_type'] == 'raw' else '{}'
         front = next(yaml.safe_load_all(raw))
         name = nb.relative_to(proc).as_posix()
-        if 'title' not in front: sys.exit(f"nbs/{name} has no title: its first cell must start with '# '.")
+        if 'title' not in front:
+            sys.exit(f"nbs/{name} has no title: its first cell must start with '# '.")
         new = posixpath.join(posixpath.dirname(name), front['output-file'].replace('.html', '.ipynb'))
         pages[name] = new, front['title']
     for old,(new,_) in pages.items():
@@ -35,7 +36,9 @@ def stage(
     for old,(new,title) in pages.items():
         number = posixpath.basename(old).split('_')[0]
         text = json.dumps(f"{number} {title}" if number.isdigit() else title, ensure_ascii=False)
-        yml = re.sub(rf'^(\s*- ){re.escape(old)}$', lambda m: f'{m[1]}{{href: {new}, text: {text}}}', yml, flags=re.M)
+        yml = re.sub(
+            rf'^(\s*- ){re.escape(old)}$', lambda m: f'{m[1]}{{href: {new}, text: {text}}}', yml, flags=re.M
+        )
     (proc/'_quarto.yml').write_text(yml, encoding='utf-8')
 
 
@@ -62,16 +65,19 @@ def build()->tuple: # (the folder of the site, its published address)
     from nbdev.serve import proc_nbs
     cfg = get_config()
     link, site = cfg.nbs_path/'_quarto.yml', cfg.doc_host + cfg.doc_baseurl
-    if not link.exists(): link.symlink_to('../_quarto.yml')
+    if not link.exists():
+        link.symlink_to('../_quarto.yml')
     refresh_quarto_yml()
-    os.environ['VIDCLS_PLAIN_DOCS'] = '1'                   # pages have tables of parameters; see nbs/55_docs.ipynb
-    try: proc = proc_nbs(n_workers=2, force=True)
+    os.environ['VIDCLS_PLAIN_DOCS'] = '1'  # pages have tables of parameters; see nbs/55_docs.ipynb
+    try:
+        proc = proc_nbs(n_workers=2, force=True)
     except Exception as e:
         why = re.search(r'^\w*(?:Error|Exception)\b.*', str(e.__cause__ or ''), re.M)
         sys.exit(f"{e}\n\n{why[0] if why else ''}\n"
                  "Pages run only the cells that export or import: keep imports in cells of their own.")
     stage(proc, site)
-    if shutil.which('quarto'): subprocess.run(['quarto', 'render', '--no-execute'], cwd=proc, check=True)
+    if shutil.which('quarto'):
+        subprocess.run(['quarto', 'render', '--no-execute'], cwd=proc, check=True)
     else:
         import smalldocs.site
         smalldocs.site.build(proc, quiet=True)
@@ -93,14 +99,21 @@ class Page(HTMLParser):
         attrs = dict(attrs)
         self.ids |= {attrs[k] for k in ('id', 'name') if attrs.get(k)}
         self.links += [attrs[k] for k in ('href', 'src') if attrs.get(k)]
-        if tag in ('pre', 'code', 'script', 'style'): self.stack.append(tag)
+        if tag in ('pre', 'code', 'script', 'style'):
+            self.stack.append(tag)
 
     def handle_endtag(self, tag):
-        if self.stack and self.stack[-1] == tag: self.stack.pop()
+        if self.stack and self.stack[-1] == tag:
+            self.stack.pop()
 
     def handle_data(self, text):
-        if not self.stack: self.loose += re.findall(r'\?@[\w-]+|\?\?', text)
-        if self.stack == ['code'] and (m := re.fullmatch(r'(vidcls(?:\.\w+)+)(?:\(\))?', text)) and not known(m[1]):
+        if not self.stack:
+            self.loose += re.findall(r'\?@[\w-]+|\?\?', text)
+        if (
+            self.stack == ['code']
+            and (m := re.fullmatch(r'(vidcls(?:\.\w+)+)(?:\(\))?', text))
+            and not known(m[1])
+        ):
             self.loose.append(f'`{m[1]}`')
 
 
@@ -108,8 +121,10 @@ def known(
     name:str, # A dotted name
 )->bool: # Does it lead to something?
     "Is there such a name in the library?"
-    try: pkgutil.resolve_name(name)
-    except (ImportError, AttributeError): return False
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
     return True
 
 
@@ -125,13 +140,18 @@ def check(
         bad += [f'{name}: unresolved {t}' for t in page.loose]
         for link in sorted(set(page.links)):
             base, url = path.parent, link
-            if link.startswith(site): base, url = docs.resolve(), link[len(site):].lstrip('/')
-            elif link.startswith('/'): base, url = docs.resolve(), link.lstrip('/')
+            if link.startswith(site):
+                base, url = docs.resolve(), link[len(site):].lstrip('/')
+            elif link.startswith('/'):
+                base, url = docs.resolve(), link.lstrip('/')
             u = urlsplit(url)
-            if u.scheme or u.netloc: continue
+            if u.scheme or u.netloc:
+                continue
             to = (base/unquote(u.path)).resolve() if u.path else path if url is link else base
-            if to.is_dir(): to /= 'index.html'
-            if not to.is_file(): bad.append(f'{name}: {link} leads to no file')
+            if to.is_dir():
+                to /= 'index.html'
+            if not to.is_file():
+                bad.append(f'{name}: {link} leads to no file')
             elif u.fragment and to in pages and unquote(u.fragment) not in pages[to].ids:
                 bad.append(f'{name}: {link} leads to no such place on the page')
     return bad
@@ -142,10 +162,13 @@ def main():
     os.chdir(root)
     docs, site = build()
     bad = check(docs, site)
-    for b in bad: print(b, file=sys.stderr)
-    if bad: sys.exit(f"{len(bad)} problems in the site; it lies in {docs.name}/ as it is.")
+    for b in bad:
+        print(b, file=sys.stderr)
+    if bad:
+        sys.exit(f"{len(bad)} problems in the site; it lies in {docs.name}/ as it is.")
     n = len(list(docs.rglob('*.html')))
     print(f"The site is in {docs.name}/: open {docs.name}/index.html ({n} pages, every link followed).")
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -16,10 +16,11 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 root = Path(__file__).resolve().parents[1]
 ENV = dict(VIDCLS_PROGRESS='0', OMP_NUM_THREADS='1', PYTHONHASHSEED='0', HF_HUB_DISABLE_PROGRESS_BARS='1')
-EXPORT = 'nbdev_export('                                     # the last cell of a page; here it must not write modules
+EXPORT = 'nbdev_export('  # the last cell of a page; here it must not write modules
 WHERE = "import os as _os; assert _os.getcwd() == {!r}, 'the page leaves its folder by os.chdir'"
 MIME = ('text/html', 'image/svg+xml', 'image/png', 'text/plain')          # the richest form comes first
-NUMBER = re.compile(r'(?<![\w.])-?\d+\.\d+(?:e[+-]?\d+)?|(?<![\w.])-?\d+e[+-]?\d+')    # a float; integers are text
+# a float; integers are text
+NUMBER = re.compile(r'(?<![\w.])-?\d+\.\d+(?:e[+-]?\d+)?|(?<![\w.])-?\d+e[+-]?\d+')
 
 
 def all_pages()->list:
@@ -44,13 +45,18 @@ async def run(
     "Run a notebook from top to bottom in its own folder, as `Run All` does."
     nb = nbformat.read(path, 4)
     for c in nb.cells:
-        if c.cell_type != 'code': continue
-        if EXPORT in c.source: c.source = WHERE.format(str(path.parent))
-        elif directive(c, 'slow') and not slow: c.source = ''
-    with tempfile.TemporaryDirectory() as sockets:            # two kernels that start at once could claim one TCP port
+        if c.cell_type != 'code':
+            continue
+        if EXPORT in c.source:
+            c.source = WHERE.format(str(path.parent))
+        elif directive(c, 'slow') and not slow:
+            c.source = ''
+    with tempfile.TemporaryDirectory() as sockets:  # two kernels that start at once could claim one TCP port
         where = {} if os.name == 'nt' else dict(transport='ipc', ip=str(Path(sockets)/'kernel'))
         kernel = AsyncKernelManager(kernel_name='python3', **where)
-        client = NotebookClient(nb, km=kernel, timeout=limit_s, resources={'metadata': {'path': str(path.parent)}})
+        client = NotebookClient(
+            nb, km=kernel, timeout=limit_s, resources={'metadata': {'path': str(path.parent)}}
+        )
         await client.async_execute()
     return nb
 
@@ -63,9 +69,12 @@ def shown(
     for o in outputs:
         data = o.get('data', {})
         kind = next((m for m in MIME if m in data), None)
-        if o.output_type == 'stream' and o.name == 'stdout': said.append(o.text)
-        elif kind in ('image/png', 'image/svg+xml'): said.append('<picture>\n')
-        elif kind: said.append(re.sub(r'base64,[\w+/=\s]+', 'base64', data[kind]) + '\n')
+        if o.output_type == 'stream' and o.name == 'stdout':
+            said.append(o.text)
+        elif kind in ('image/png', 'image/svg+xml'):
+            said.append('<picture>\n')
+        elif kind:
+            said.append(re.sub(r'base64,[\w+/=\s]+', 'base64', data[kind]) + '\n')
     return ''.join(said)
 
 
@@ -74,7 +83,8 @@ def same(
     fresh:str, # What this run shows
 )->bool: # True where only the last digits of floats differ, which another processor may round differently
     "Compare two outputs: words and whole numbers exactly, floats to 2 % or 0.02."
-    if NUMBER.sub('#', kept) != NUMBER.sub('#', fresh): return False
+    if NUMBER.sub('#', kept) != NUMBER.sub('#', fresh):
+        return False
     pairs = zip(NUMBER.findall(kept), NUMBER.findall(fresh))
     return all(math.isclose(float(a), float(b), rel_tol=.02, abs_tol=.02) for a,b in pairs)
 
@@ -85,7 +95,8 @@ def code_pairs(
 ): # Iterator of (kept cell, fresh cell), code only
     "The cells that ran, but for the export."
     for a,b in zip(old.cells, new.cells):
-        if a.cell_type == 'code' and a.source == b.source: yield a, b
+        if a.cell_type == 'code' and a.source == b.source:
+            yield a, b
 
 
 def first_difference(
@@ -117,15 +128,18 @@ def store(
     nb = nbformat.read(path, 4)
     for a,b in code_pairs(nb, new):
         for o in b.outputs:
-            if o.get('name') == 'stderr': print(f"{path.name}, cell {a.id!r} wrote to stderr:\n{o.text}", file=sys.stderr)
-        if not (directive(a, 'varies') and a.outputs): a.outputs = [clean(o) for o in b.outputs if o.get('name') != 'stderr']
+            if o.get('name') == 'stderr':
+                print(f"{path.name}, cell {a.id!r} wrote to stderr:\n{o.text}", file=sys.stderr)
+        if not (directive(a, 'varies') and a.outputs):
+            a.outputs = [clean(o) for o in b.outputs if o.get('name') != 'stderr']
     nbformat.write(nb, path)
     nbdev_clean.__wrapped__(str(path))
 
 
 def clean(output):
     "An output without what changes from run to run: its number, and the handle of a widget."
-    if 'execution_count' in output: output.execution_count = None
+    if 'execution_count' in output:
+        output.execution_count = None
     output.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
     return output
 
@@ -139,9 +153,12 @@ async def one(path, args, gate)->list: # Sentences about what is wrong
     "Run one notebook, then compare or store."
     async with gate:
         start = time.perf_counter()
-        try: new = await run(path, args.limit_s, args.slow)
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as e: bad = [f"fails: {plain(e)}"]
-        else: bad = store(path, new) or [] if args.store else compare(path, new)
+        try:
+            new = await run(path, args.limit_s, args.slow)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
+            bad = [f"fails: {plain(e)}"]
+        else:
+            bad = store(path, new) or [] if args.store else compare(path, new)
         print(f"{path.name:32} {time.perf_counter()-start:6.1f} s{'' if not bad else '  WRONG'}", flush=True)
         return [f"{path.name}: {b}" for b in bad]
 
@@ -161,12 +178,20 @@ def main():
     p.add_argument('--limit-s', type=float, default=600, help='seconds that one cell may take')
     args = p.parse_args()
     os.environ.update(ENV)
-    os.environ.pop('MPLBACKEND', None)                                      # the kernel's own, as a reader has it
+    os.environ.pop('MPLBACKEND', None)  # the kernel's own, as a reader has it
     paths = [f.resolve() for f in args.notebooks] or all_pages()
     bad = asyncio.run(run_all(paths, args))
-    for b in bad: print(b, file=sys.stderr)
-    if bad: sys.exit("Mend the page, or store what it shows now by `make refresh NB=nbs/…`, and read the difference.")
-    print(f"{len(paths)} notebooks run from top to bottom" + ('.' if args.store else ', and show what they kept.'))
+    for b in bad:
+        print(b, file=sys.stderr)
+    if bad:
+        sys.exit(
+            "Mend the page, or store what it shows now by `make refresh NB=nbs/…`, and read the difference."
+        )
+    print(
+        f"{len(paths)} notebooks run from top to bottom"
+        + ('.' if args.store else ', and show what they kept.')
+    )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -24,7 +24,8 @@ def relink(
     "Links and pictures that are relative to nbs/ become relative to README.md."
     def sub(m):
         to = m[2]
-        if re.match(r'[a-z]+:|#|//', to): return m[0]
+        if re.match(r'[a-z]+:|#|//', to):
+            return m[0]
         return m[1] + posixpath.normpath(posixpath.join('nbs', to)) + m[3]
     return re.sub(r'(\]\()([^)\s]+)([)\s])', sub, md)
 
@@ -43,7 +44,8 @@ def shown(
     where:str, # The cell, for the message
 )->str: # Markdown
     "An output as Markdown; a figure has no place in README.md, so it is an error."
-    if out['output_type'] == 'stream': return fenced(''.join(out['text']))
+    if out['output_type'] == 'stream':
+        return fenced(''.join(out['text']))
     data = {k: ''.join(v) for k,v in out['data'].items()}
     if any(k.startswith('image/') for k in data):
         sys.exit(f"index.ipynb, {where}: README.md cannot hold a figure. Link to a page that shows it.")
@@ -58,12 +60,17 @@ def readme(
     for c in nb['cells']:
         src, where = ''.join(c['source']), f"cell {c['id']!r}"
         if c['cell_type'] == 'markdown':
-            if not re.match(r'#+\s.*\s-\s*$', src.strip()): parts.append(relink(src.strip()))   # nbdev's `## Heading -`
-        if c['cell_type'] != 'code': continue
+            if not re.match(r'#+\s.*\s-\s*$', src.strip()):
+                parts.append(relink(src.strip()))   # nbdev's `## Heading -`
+        if c['cell_type'] != 'code':
+            continue
         d, code = directives(src)
-        if d.keys() & HIDDEN or d.get('include') == 'false': continue
-        if code and d.get('echo') != 'false': parts.append(fenced(code, 'python'))
-        if d.get('output') != 'false': parts += [shown(o, where) for o in c['outputs']]
+        if d.keys() & HIDDEN or d.get('include') == 'false':
+            continue
+        if code and d.get('echo') != 'false':
+            parts.append(fenced(code, 'python'))
+        if d.get('output') != 'false':
+            parts += [shown(o, where) for o in c['outputs']]
     return '\n\n'.join(p for p in parts if p) + '\n'
 
 
@@ -71,9 +78,11 @@ def main():
     "Write README.md, or check it."
     new = readme(json.loads((root/'nbs/index.ipynb').read_text(encoding='utf-8')))
     path = root/'README.md'
-    if '--check' not in sys.argv: path.write_text(new, encoding='utf-8')
+    if '--check' not in sys.argv:
+        path.write_text(new, encoding='utf-8')
     elif not path.exists() or path.read_text(encoding='utf-8') != new:
         sys.exit("README.md is not what nbs/index.ipynb gives: run `python tools/readme.py` and commit both.")
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

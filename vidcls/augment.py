@@ -23,7 +23,8 @@ class Augment:
     def __init__(self,
         p:float=1., # Probability that a clip is changed, in [0,1]
     ):
-        if not 0 <= check_at_least('p', p, 0) <= 1: raise ArgumentError(f"p={p}; accepted: 0 to 1.")
+        if not 0 <= check_at_least('p', p, 0) <= 1:
+            raise ArgumentError(f"p={p}; accepted: 0 to 1.")
         self.p = p
 
     def __call__(self,
@@ -34,10 +35,12 @@ class Augment:
         _check_batch(xb, yb)
         on, u = torch.rand(len(xb), generator=gen) < self.p, torch.rand(len(xb), self.n_draws, generator=gen)
         rows = on.nonzero()[:,0]
-        if not len(rows): return xb, yb
+        if not len(rows):
+            return xb, yb
         there = rows.to(xb.device)
         changed, labels = self._change(xb[there], yb[rows.to(yb.device)], u[rows])
-        if len(rows) == len(xb): return changed, labels
+        if len(rows) == len(xb):
+            return changed, labels
         return xb.index_copy(0, there, changed), yb.index_copy(0, rows.to(yb.device), labels)
 
     def __repr__(self):
@@ -50,7 +53,8 @@ def _check_batch(xb, yb):
         found = f"{xb.dtype} with shape {tuple(xb.shape)}" if torch.is_tensor(xb) else type(xb).__name__
         raise ArgumentError(f"clips are {found}; expected torch.uint8 (B,T,H,W,3), "
                             "as loaders give them, before to_model.")
-    if yb.shape != (len(xb),): raise ArgumentError(f"labels have shape {tuple(yb.shape)}; expected ({len(xb)},).")
+    if yb.shape != (len(xb),):
+        raise ArgumentError(f"labels have shape {tuple(yb.shape)}; expected ({len(xb)},).")
 
 def _to_uint8(x): return x.round_().clamp_(0, 255).to(torch.uint8)
 
@@ -79,8 +83,9 @@ class RandomResizedCrop(_Crop):
         ratio=(3/4,4/3), # Smallest and largest width / height
         p:float=1., # Probability that a clip is changed
     ):
-        super().__init__(p); self.scale, self.ratio = scale, ratio
-        random_box(8, 8, np.random.default_rng(0), scale, ratio)                # raises where they make no sense
+        super().__init__(p)
+        self.scale, self.ratio = scale, ratio
+        random_box(8, 8, np.random.default_rng(0), scale, ratio)  # raises where they make no sense
     def _box(self, H, W, rng): return random_box(H, W, rng, self.scale, self.ratio)
 
 class MultiScaleCrop(_Crop):
@@ -88,7 +93,9 @@ class MultiScaleCrop(_Crop):
     def __init__(self,
         scales=(1,.875,.75,.66), # Sides as shares of the short side
         p:float=1., # Probability that a clip is changed
-    ): super().__init__(p); self.scales = scales
+    ):
+        super().__init__(p)
+        self.scales = scales
     def _box(self, H, W, rng): return multi_scale_box(H, W, rng, self.scales)
 
 class RandomSquare(_Crop):
@@ -97,7 +104,8 @@ class RandomSquare(_Crop):
         sides=(.7,.875), # Smallest and largest side as share of the short side, in (0,1]
         p:float=1., # Probability that a clip is changed
     ):
-        super().__init__(p); self.sides = sides
+        super().__init__(p)
+        self.sides = sides
         if not 0 < sides[0] <= sides[1] <= 1:
             raise ArgumentError(f"sides={sides}; accepted: 0 < smallest <= largest <= 1.")
     def _box(self, H, W, rng):
@@ -107,13 +115,17 @@ class RandomSquare(_Crop):
 # %% ../nbs/14_augment.ipynb #classmap
 class _ClassMap(Augment):
     "Turn one axis of a clip around; a label may change with it."
-    def __init__(self,
-        classes=None, # int64 (K,): class after the change, -1 where it is forbidden; None leaves labels alone
-        p:float=.5, # Probability that a clip is changed
-    ): super().__init__(p); self.classes = None if classes is None else torch.as_tensor(classes, dtype=torch.int64)
+    def __init__(
+        self,
+        classes=None,  # int64 (K,): class after the change, -1 where it is forbidden; None leaves labels alone
+        p: float = 0.5,  # Probability that a clip is changed
+    ):
+        super().__init__(p)
+        self.classes = None if classes is None else torch.as_tensor(classes, dtype=torch.int64)
 
     def _change(self, xb, yb, u):
-        if self.classes is None: return xb.flip(self.dim), yb
+        if self.classes is None:
+            return xb.flip(self.dim), yb
         if int(yb.max()) >= len(self.classes):
             raise ArgumentError(f"label {int(yb.max())}, but the map has {len(self.classes)} classes; "
                                 "make it from table.labels.")
@@ -149,9 +161,10 @@ def shift_hue(
 ): # The same shape
     "Turn all colours by the same part of the colour circle; value and saturation stay."
     top, low = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
-    c = (top-low).clamp_min(1e-6); r, g, b = x.split(1, -1)
+    c = (top-low).clamp_min(1e-6)
+    r, g, b = x.split(1, -1)
     hue = torch.where(top == r, (g-b)/c % 6, torch.where(top == g, (b-r)/c + 2, (r-g)/c + 4)) + 6*turns
-    k = (hue + torch.tensor([5.,3.,1.], device=x.device)) % 6       # how far each channel is from its own colour
+    k = (hue + torch.tensor([5.,3.,1.], device=x.device)) % 6  # how far each channel is from its own colour
     return top - (top-low)*torch.minimum(k, 4-k).clamp(0, 1)
 
 class ColorJitter(Augment):
@@ -168,13 +181,15 @@ class ColorJitter(Augment):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         for k in ('brightness', 'contrast', 'saturation', 'hue'):
             most = .5 if k == 'hue' else 1
-            if not 0 <= getattr(self, k) <= most: raise ArgumentError(f"{k}={getattr(self, k)}; accepted: 0 to {most}.")
+            if not 0 <= getattr(self, k) <= most:
+                raise ArgumentError(f"{k}={getattr(self, k)}; accepted: 0 to {most}.")
 
     def _change(self, xb, yb, u):
         most = torch.tensor([self.brightness, self.contrast, self.saturation, self.hue])
         b, c, s, h = (_per_clip(d, xb) for d in ((2*u-1)*most).T)
         x = xb.float()
-        for f, v in ((_brighten, 1+b), (_contrast, 1+c), (_saturate, 1+s)): x = f(x, v).clamp_(0, 255)
+        for f, v in ((_brighten, 1+b), (_contrast, 1+c), (_saturate, 1+s)):
+            x = f(x, v).clamp_(0, 255)
         return _to_uint8(shift_hue(x, h) if self.hue else x), yb
 
 class Greyscale(Augment):
@@ -182,7 +197,7 @@ class Greyscale(Augment):
     def _change(self, xb, yb, u): return _to_uint8(grey(xb)).expand_as(xb).contiguous(), yb
 
 # %% ../nbs/14_augment.ipynb #affine
-FILL = 124.                          # ImageNet's mean red; what lies outside the frame gets it in all channels
+FILL = 124.  # ImageNet's mean red; what lies outside the frame gets it in all channels
 
 def affine(
     x, # uint8 or float tensor (B,T,H,W,C)
@@ -192,7 +207,8 @@ def affine(
     B, T, H, W, C = x.shape
     scale = torch.tensor([W/2, H/2])
     m = matrices.float().clone()
-    m[:,:,:2] = m[:,:,:2] * scale[None,None] / scale[None,:,None]; m[:,:,2] = m[:,:,2] / scale
+    m[:,:,:2] = m[:,:,:2] * scale[None,None] / scale[None,:,None]
+    m[:,:,2] = m[:,:,2] / scale
     grid = F.affine_grid(m.to(x.device), (B,C,H,W), align_corners=False)
     frames = (x.float()-FILL).permute(0,1,4,2,3).reshape(B, T*C, H, W)
     moved = F.grid_sample(frames, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
@@ -203,9 +219,11 @@ def _matrices(n, angle=None, shear_x=None, shear_y=None, dx=None, dy=None):
     m = torch.eye(2, 3).repeat(n, 1, 1)
     if angle is not None:
         a = torch.deg2rad(angle)
-        m[:,0,0] = m[:,1,1] = a.cos(); m[:,0,1], m[:,1,0] = -a.sin(), a.sin()
+        m[:,0,0] = m[:,1,1] = a.cos()
+        m[:,0,1], m[:,1,0] = -a.sin(), a.sin()
     for v, (i, j) in ((shear_x, (0,1)), (shear_y, (1,0)), (dx, (0,2)), (dy, (1,2))):
-        if v is not None: m[:,i,j] = v
+        if v is not None:
+            m[:,i,j] = v
     return m
 
 class Rotate(Augment):
@@ -213,8 +231,12 @@ class Rotate(Augment):
     def __init__(self,
         degrees:float=15., # Largest angle, either way, in [0,180]
         p:float=1., # Probability that a clip is changed
-    ): super().__init__(p); self.degrees = check_at_least('degrees', degrees, 0)
-    def _change(self, xb, yb, u): return _to_uint8(affine(xb, _matrices(len(xb), angle=(2*u[:,0]-1)*self.degrees))), yb
+    ):
+        super().__init__(p)
+        self.degrees = check_at_least('degrees', degrees, 0)
+
+    def _change(self, xb, yb, u):
+        return _to_uint8(affine(xb, _matrices(len(xb), angle=(2 * u[:, 0] - 1) * self.degrees))), yb
 
 # %% ../nbs/14_augment.ipynb #blur
 def blur(
@@ -223,7 +245,8 @@ def blur(
 ): # The same shape
     "Gaussian blur of each frame, cut off at three sigma, edges repeated."
     r = max(1, int(3*sigma + .5))
-    k = torch.exp(-torch.arange(-r, r+1, device=x.device).float()**2/(2*sigma**2)); k = k/k.sum()
+    k = torch.exp(-torch.arange(-r, r+1, device=x.device).float()**2/(2*sigma**2))
+    k = k/k.sum()
     T, H, W, C = x.shape
     f = x.permute(0,3,1,2).reshape(T*C, 1, H, W)
     f = F.conv2d(F.pad(f, (r,r,0,0), mode='replicate'), k.view(1,1,1,-1))
@@ -235,11 +258,15 @@ class GaussianBlur(Augment):
         sigma=(.1,2.), # Smallest and largest width in pixels, > 0
         p:float=.5, # Probability that a clip is changed
     ):
-        super().__init__(p); self.sigma = sigma
-        if not 0 < sigma[0] <= sigma[1]: raise ArgumentError(f"sigma={sigma}; accepted: 0 < smallest <= largest.")
+        super().__init__(p)
+        self.sigma = sigma
+        if not 0 < sigma[0] <= sigma[1]:
+            raise ArgumentError(f"sigma={sigma}; accepted: 0 < smallest <= largest.")
     def _change(self, xb, yb, u):
         lo, hi = self.sigma
-        return torch.stack([_to_uint8(blur(x.float(), lo + d*(hi-lo))) for x,d in zip(xb, u[:,0].tolist())]), yb
+        return torch.stack(
+            [_to_uint8(blur(x.float(), lo + d * (hi - lo))) for x, d in zip(xb, u[:, 0].tolist())]
+        ), yb
 
 # %% ../nbs/14_augment.ipynb #randomerasing
 class RandomErasing(Augment):
@@ -250,7 +277,8 @@ class RandomErasing(Augment):
         noise:bool=True, # Random pixels? Else grey
         p:float=.25, # Probability that a clip is changed
     ):
-        super().__init__(p); self.area, self.noise = area, noise
+        super().__init__(p)
+        self.area, self.noise = area, noise
         if not 0 < area[0] <= area[1] <= 1:
             raise ArgumentError(f"area={area}; accepted: 0 < smallest <= largest <= 1.")
 
@@ -267,7 +295,9 @@ class RandomErasing(Augment):
 class _Retime(Augment):
     def _change(self, xb, yb, u):
         T = xb.shape[1]
-        idxs = torch.stack([self._idxs(T, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()])
+        idxs = torch.stack(
+            [self._idxs(T, np.random.default_rng(int(d * 2**53))) for d in u[:, 0].double().tolist()]
+        )
         return xb[torch.arange(len(xb), device=xb.device)[:,None], idxs.to(xb.device)], yb
 
 class Speed(_Retime):
@@ -276,7 +306,8 @@ class Speed(_Retime):
         factors=(.67,1.5), # Slowest and fastest; drawn evenly on a logarithmic scale
         p:float=1., # Probability that a clip is changed
     ):
-        super().__init__(p); self.factors = factors
+        super().__init__(p)
+        self.factors = factors
         if not 0 < factors[0] <= factors[1]:
             raise ArgumentError(f"factors={factors}; accepted: 0 < slowest <= fastest.")
     def _idxs(self, T, rng):
@@ -289,8 +320,10 @@ class FrameDrop(_Retime):
         share:float=.2, # Probability that a frame is lost, in [0,1)
         p:float=1., # Probability that a clip is changed
     ):
-        super().__init__(p); self.share = share
-        if not 0 <= share < 1: raise ArgumentError(f"share={share}; accepted: 0 to below 1.")
+        super().__init__(p)
+        self.share = share
+        if not 0 <= share < 1:
+            raise ArgumentError(f"share={share}; accepted: 0 to below 1.")
     def _idxs(self, T, rng):
         kept = np.where(rng.uniform(size=T) < self.share, 0, np.arange(T))
         return torch.from_numpy(np.maximum.accumulate(kept))
@@ -300,9 +333,13 @@ class TimeJitter(_Retime):
     def __init__(self,
         most:int=1, # Frames, >= 0
         p:float=1., # Probability that a clip is changed
-    ): super().__init__(p); self.most = check_at_least('most', most, 0)
+    ):
+        super().__init__(p)
+        self.most = check_at_least('most', most, 0)
     def _idxs(self, T, rng):
-        return torch.from_numpy(np.sort((np.arange(T) + rng.integers(-self.most, self.most+1, T)).clip(0, T-1)))
+        return torch.from_numpy(
+            np.sort((np.arange(T) + rng.integers(-self.most, self.most + 1, T)).clip(0, T - 1))
+        )
 
 # %% ../nbs/14_augment.ipynb #equalize
 def _equalize(x):
@@ -317,12 +354,14 @@ def _equalize(x):
 
 def _autocontrast(x):
     "Stretch each channel of the clip to 0..255."
-    f = x.float(); lo, hi = f.amin((0,1,2)), f.amax((0,1,2))
+    f = x.float()
+    lo, hi = f.amin((0,1,2)), f.amax((0,1,2))
     return torch.where(hi > lo, (f-lo)*255/(hi-lo).clamp_min(1), f).clamp(0, 255).floor().to(torch.uint8)
 
 def _sharpen(x, factor):
     "Blend with a smoothed copy; the border stays."
-    f = x.float(); T, H, W, C = x.shape
+    f = x.float()
+    T, H, W, C = x.shape
     k = torch.tensor([[1,1,1],[1,5,1],[1,1,1]], device=x.device).float()/13
     smooth = f.clone()
     if H > 2 and W > 2:
@@ -331,7 +370,8 @@ def _sharpen(x, factor):
     return _to_uint8(_blend(f, smooth, factor))
 
 def _enhance(f): return lambda x, v: _to_uint8(f(x.float()[None], 1+.09*v)[0])
-def _moved(name, amount): return lambda x, v: _to_uint8(affine(x[None], _matrices(1, **{name: amount(x)*v})))[0]
+def _moved(name, amount):
+    return lambda x, v: _to_uint8(affine(x[None], _matrices(1, **{name: amount(x) * v})))[0]
 def _solarized_below(x, limit): return torch.where(x.long() >= limit, 255-x, x)
 def _added(x, v): return torch.where(x < 128, (x.long() + int(11*v)).clamp(0, 255).to(torch.uint8), x)
 
@@ -363,8 +403,14 @@ class RandAugment(Augment):
         p:float=1., # Probability that a clip is changed at all
     ):
         super().__init__(p)
-        self.n, self.magnitude, self.deviation, self.each = int(check_at_least('n', n, 1)), magnitude, deviation, each
-        if not 0 <= magnitude <= 10: raise ArgumentError(f"magnitude={magnitude}; accepted: 0 to 10.")
+        self.n, self.magnitude, self.deviation, self.each = (
+            int(check_at_least('n', n, 1)),
+            magnitude,
+            deviation,
+            each,
+        )
+        if not 0 <= magnitude <= 10:
+            raise ArgumentError(f"magnitude={magnitude}; accepted: 0 to 10.")
 
     def _change(self, xb, yb, u):
         seeds = (u[:,0].double()*2**53).long().tolist()
@@ -375,7 +421,8 @@ class RandAugment(Augment):
             v = np.clip(rng.normal(self.magnitude, self.deviation), 0, 10)
             f, signed = OPS[name]
             sign = rng.choice([-1,1]) if signed else 1
-            if rng.uniform() < self.each: x = f(x, v*sign)
+            if rng.uniform() < self.each:
+                x = f(x, v*sign)
         return x
 
 # %% ../nbs/14_augment.ipynb #compose
@@ -390,20 +437,31 @@ class Compose:
         gen, # torch.Generator on the CPU
     ): # (clips of the same shape, labels)
         _check_batch(xb, yb)
-        for s in self.steps: xb, yb = s(xb, yb, gen)
+        for s in self.steps:
+            xb, yb = s(xb, yb, gen)
         return xb, yb
     def __repr__(self): return 'Compose(' + ', '.join(map(repr, self.steps)) + ')'
 
 PRESETS = {
-    'light': lambda flip: [RandomResizedCrop((.8,1.)), *flip],
-    'standard': lambda flip: [RandomResizedCrop((.5,1.)), *flip, ColorJitter(.3, .3, .3, .05), Greyscale(p=.05)],
-    'strong': lambda flip: [RandomResizedCrop((.3,1.)), *flip, RandAugment(), RandomErasing(p=.25)],
+    'light': lambda flip: [RandomResizedCrop((0.8, 1.0)), *flip],
+    'standard': lambda flip: [
+        RandomResizedCrop((0.5, 1.0)),
+        *flip,
+        ColorJitter(0.3, 0.3, 0.3, 0.05),
+        Greyscale(p=0.05),
+    ],
+    'strong': lambda flip: [RandomResizedCrop((0.3, 1.0)), *flip, RandAugment(), RandomErasing(p=0.25)],
     # Tong et al. 2022, fine-tuning, as in the code: run_class_finetuning.py; its ssv2.py has no mirror
-    'videomae': lambda flip: [RandAugment(4, 7, .5), RandomResizedCrop((.08,1.)), *flip, RandomErasing(p=.25)],
+    'videomae': lambda flip: [
+        RandAugment(4, 7, 0.5),
+        RandomResizedCrop((0.08, 1.0)),
+        *flip,
+        RandomErasing(p=0.25),
+    ],
     # Bertasius et al. 2021: short side 256..320, crop 224
-    'timesformer': lambda flip: [RandomSquare((224/320, 224/256)), *flip],
+    'timesformer': lambda flip: [RandomSquare((224 / 320, 224 / 256)), *flip],
     # Carreira & Zisserman 2017, section 2.5: short side 256, crop 224
-    'i3d': lambda flip: [RandomSquare((224/256, 224/256)), *flip],
+    'i3d': lambda flip: [RandomSquare((224 / 256, 224 / 256)), *flip],
     # Wang et al. 2016
     'tsn': lambda flip: [MultiScaleCrop(), *flip],
 }

@@ -17,7 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .core import ArgumentError, ClipSpec, DataError, VidclsError, atomic_path, check_choice, check_whole, progress
+from vidcls.core import (
+    ArgumentError,
+    ClipSpec,
+    DataError,
+    VidclsError,
+    atomic_path,
+    check_choice,
+    check_whole,
+    progress,
+)
 from .data.cache import FrameCache
 from .data.datasets import ClipTable
 from .data.decode import Video, read_frames
@@ -29,15 +38,24 @@ from .show import new_figure
 # %% ../nbs/inside/56_benchmark.ipynb #scene
 KINDS = {
     'kinetics': dict(codec='libx264', suffix='.mp4', h=256, w=340, fps=30, n=270, options={'b': '450000'}),
-    'ucf': dict(codec='mpeg4', suffix='.avi', h=240, w=320, fps=25, n=180, options={'b': '540000', 'g': '250'}),
+    'ucf': dict(
+        codec='mpeg4', suffix='.avi', h=240, w=320, fps=25, n=180, options={'b': '540000', 'g': '250'}
+    ),
 }
 BITS = 9
 
 def _scene(h, w, n, rng):
     "n frames uint8 (h,w,3), one by one."
     import cv2
-    ground = cv2.GaussianBlur(rng.integers(0, 256, (2*h, 2*w, 3), dtype=np.uint8), (0,0), 6).astype(np.float32)
-    ground = (ground-ground.mean())*6 + 128 + cv2.GaussianBlur(rng.normal(0, 30, ground.shape).astype(np.float32), (0,0), 1)
+
+    ground = cv2.GaussianBlur(rng.integers(0, 256, (2 * h, 2 * w, 3), dtype=np.uint8), (0, 0), 6).astype(
+        np.float32
+    )
+    ground = (
+        (ground - ground.mean()) * 6
+        + 128
+        + cv2.GaussianBlur(rng.normal(0, 30, ground.shape).astype(np.float32), (0, 0), 1)
+    )
     noise = rng.normal(0, 3, (4, h, w, 3)).astype(np.float32)
     for i in range(n):
         y, x = round(h/2 + h/3*np.sin(i/40)), round(w/2 + w/3*np.cos(i/55))
@@ -78,15 +96,23 @@ def make_benchmark_clips(
     import av
     k, folder = KINDS[check_choice('kind', kind, KINDS)], Path(folder)
     n = k['n'] if n_frames is None else check_whole('n_frames', n_frames)
-    if n > 2**BITS: raise ArgumentError(f"n_frames={n}; accepted: up to {2**BITS}, as the number is coded in {BITS} bits.")
+    if n > 2**BITS:
+        raise ArgumentError(
+            f"n_frames={n}; accepted: up to {2**BITS}, as the number is coded in {BITS} bits."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for c in progress(range(check_whole('n_clips', n_clips)), desc='making clips', show=show):
         with atomic_path(folder/f"{kind}_{c:03}{k['suffix']}") as part, av.open(str(part), 'w') as file:
             stream = file.add_stream(k['codec'], rate=k['fps'], options=k['options'])
             stream.height, stream.width, stream.pix_fmt, stream.thread_count = k['h'], k['w'], 'yuv420p', 1
-            if 'b' in k['options']: stream.bit_rate = int(k['options']['b'])
+            if 'b' in k['options']:
+                stream.bit_rate = int(k['options']['b'])
             for f in _scene(k['h'], k['w'], n, np.random.default_rng((seed, c))):
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(f, format='rgb24').reformat(format='yuv420p', threads=1)))
+                file.mux(
+                    stream.encode(
+                        av.VideoFrame.from_ndarray(f, format='rgb24').reformat(format='yuv420p', threads=1)
+                    )
+                )
             file.mux(stream.encode())
     rows = [f"{kind}_{c:03}{k['suffix']},class{c%2},train" for c in range(n_clips)]
     (folder/'clips.csv').write_text('\n'.join(['path,label,split', *rows]) + '\n')
@@ -111,19 +137,23 @@ def benchmark_read(
 )->pd.DataFrame: # A row for each way of choosing frames: ms_peer, ms, ratio (medians, processor time)
     "Reading single clips: the time of decord's get_batch over ours."
     import cv2
-    cv2.setNumThreads(1); _need_decord()
+    cv2.setNumThreads(1)
+    _need_decord()
     rng, times = np.random.default_rng(seed), {'uniform': [], 'window': []}
     lengths = [_length(p) for p in table.paths]
     jobs = [(r, p, n) for r in range(rounds+1) for p,n in zip(table.paths, lengths)]
     for r, path, n in progress(jobs, desc='reading', show=show):
         for how in times:
-            spec = ClipSpec(n_frames=n_frames, size=size, stride=4, sampling='random' if how == 'window' else 'uniform')
+            spec = ClipSpec(
+                n_frames=n_frames, size=size, stride=4, sampling='random' if how == 'window' else 'uniform'
+            )
             idxs, took = sample_idxs(n, spec, rng), {}
             for f in rng.permutation([0,1]):
                 start = time.process_time()
                 (_decord_read, _our_read)[f](path, idxs, size)
                 took[int(f)] = time.process_time()-start
-            if r: times[how].append((took[0], took[1]))                               # the first round warms
+            if r:
+                times[how].append((took[0], took[1]))                               # the first round warms
     rows = []
     for how, t in times.items():
         t = np.array(t)
@@ -132,21 +162,32 @@ def benchmark_read(
     return pd.DataFrame(rows)
 
 def _length(path):
-    with Video(path) as v: return v.n_frames
+    with Video(path) as v:
+        return v.n_frames
 
 def _need_decord():
-    try: import decord                                                           # noqa: F401
-    except ImportError as e: raise VidclsError("the benchmark compares with decord: pip install decord2.") from e
+    try:
+        import decord                                                           # noqa: F401
+    except ImportError as e:
+        raise VidclsError("the benchmark compares with decord: pip install decord2.") from e
 
 # %% ../nbs/inside/56_benchmark.ipynb #decorddataset
 class DecordDataset(Dataset):
     "One float clip at a time, as it is usually written; the same draws as a ClipDataset's."
-    def __init__(self,
-        table:ClipTable, # The clips
-        spec:ClipSpec, # How to load them
-        best:bool=False, # decord at its best: it scales while decoding, and uses one thread
-        seed:int=0, # Of the draws
-    ): self.paths, self.targets, self.spec, self.best, self.seed = table.paths, table.targets, spec, best, seed
+    def __init__(
+        self,
+        table: ClipTable,  # The clips
+        spec: ClipSpec,  # How to load them
+        best: bool = False,  # decord at its best: it scales while decoding, and uses one thread
+        seed: int = 0,  # Of the draws
+    ):
+        self.paths, self.targets, self.spec, self.best, self.seed = (
+            table.paths,
+            table.targets,
+            spec,
+            best,
+            seed,
+        )
 
     def __len__(self): return len(self.paths)
 
@@ -157,7 +198,8 @@ class DecordDataset(Dataset):
         y, x0, h, w = crop_box(*x.shape[1:3], 'random', rng)
         x = torch.from_numpy(x).permute(3,0,1,2).float()/255
         x = F.interpolate(x[:, :, y:y+h, x0:x0+w], (self.spec.size,)*2, mode='bilinear', align_corners=False)
-        if mirror: x = x.flip(-1)
+        if mirror:
+            x = x.flip(-1)
         mean, std = (torch.tensor(v).view(3,1,1,1) for v in (self.spec.mean, self.spec.std))
         return (x-mean)/std, int(self.targets[i])
 
@@ -167,15 +209,22 @@ class DecordDataset(Dataset):
     )->np.ndarray: # uint8 (T,H,W,3)
         "The drawn frames of a clip, as decord gives them."
         import decord
-        if not self.best: reader = decord.VideoReader(str(self.paths[i]))
+        if not self.best:
+            reader = decord.VideoReader(str(self.paths[i]))
         else:
-            h, w = decord.VideoReader(str(self.paths[i]), num_threads=1)[0].shape[:2] if i not in _sizes else _sizes[i]
+            h, w = (
+                decord.VideoReader(str(self.paths[i]), num_threads=1)[0].shape[:2]
+                if i not in _sizes
+                else _sizes[i]
+            )
             _sizes[i] = h, w
             k = self.spec.size/min(h, w)
-            reader = decord.VideoReader(str(self.paths[i]), width=round(w*k), height=round(h*k), num_threads=1)
+            reader = decord.VideoReader(
+                str(self.paths[i]), width=round(w * k), height=round(h * k), num_threads=1
+            )
         return reader.get_batch(sample_idxs(len(reader), self.spec, rng)).asnumpy()
 
-_sizes = {}                                            # of the files, known after the first, which is not measured
+_sizes = {}  # of the files, known after the first, which is not measured
 
 # %% ../nbs/inside/56_benchmark.ipynb #peer
 def _peer(setup, best=False):
@@ -192,12 +241,16 @@ def _ours(setup, cache=None, augment=True, to_float=False):
     out = torch.empty(setup['bs'], 3, spec.n_frames, spec.size, spec.size) if to_float else None
     draws = dict(crop='random', flip=True) if augment else {}
     store = None if cache is None else FrameCache(setup['caches'], spec, cache)
-    batches = loader(table, spec, setup['bs'], shuffle=True, ram_gb=0, cache=store, threads=setup['parallel'], **draws)
+    batches = loader(
+        table, spec, setup['bs'], shuffle=True, ram_gb=0, cache=store, threads=setup['parallel'], **draws
+    )
     def epoch(e):
-        batches.sampler.set_epoch(e); n = 0
+        batches.sampler.set_epoch(e)
+        n = 0
         for b in batches:
             n += len(b.clips)
-            if to_float: spec.to_model(b.clips, out[:len(b.clips)])
+            if to_float:
+                spec.to_model(b.clips, out[:len(b.clips)])
         return n
     return epoch
 
@@ -216,17 +269,21 @@ WAYS = {                                              # name: (what it hands ove
 def _serve(link, name, setup):
     "A way of loading, in its own process."
     import cv2
-    torch.set_num_threads(1); cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     try:
         epoch = WAYS[name][1](setup)
         link.send('ready')
         while (asked := link.recv()) is not None:
             what, first, k = asked
-            if what == 'check': link.send(_wrong_frames(name, setup)); continue
+            if what == 'check':
+                link.send(_wrong_frames(name, setup))
+                continue
             wall, cpu = time.perf_counter(), _processor_s()
             n = sum(epoch(e) for e in range(first, first+k))
             link.send(((time.perf_counter()-wall)/n, (_processor_s()-cpu)/n if cpu else None))
-    except Exception as e: link.send(e)
+    except Exception as e:
+        link.send(e)
 
 def _processor_s():
     "Seconds of processor time of this process and its children; None where /proc does not tell."
@@ -235,13 +292,15 @@ def _processor_s():
         ticks = 0
         for child in mp.active_children():
             fields = Path(f'/proc/{child.pid}/stat').read_text().rpartition(')')[2].split()
-            ticks += int(fields[11]) + int(fields[12])                                        # in user and in system mode
+            ticks += int(fields[11]) + int(fields[12])  # in user and in system mode
         return time.process_time() + ticks/os.sysconf('SC_CLK_TCK')
-    except (OSError, ValueError, AttributeError): return None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 def _wrong_frames(name, setup):
     "(wrong, asked): drawn frames whose number is not the one that was asked for; None for clips without numbers."
-    if setup['height'] is None: return None
+    if setup['height'] is None:
+        return None
     table, spec, wrong, asked = setup['table'], setup['spec'], 0, 0
     store = {'JPEG cache': 'jpeg', 'raw cache': 'raw'}.get(name.split(',')[0])
     cache = store and FrameCache(setup['caches'], spec, store)
@@ -251,8 +310,10 @@ def _wrong_frames(name, setup):
             from vidcls.data.loaders import clip_from_frames
             frames = DecordDataset(table, spec, 'best' in name).read(i, np.random.default_rng(i))
             clip = clip_from_frames(frames, spec.with_(sampling='uniform'))
-        else: clip = load_clip(path, spec, np.random.default_rng(i), cache=cache)
-        wrong += sum(_read_number(f, setup['height']/spec.size) != w for f,w in zip(clip, want)); asked += len(want)
+        else:
+            clip = load_clip(path, spec, np.random.default_rng(i), cache=cache)
+        wrong += sum(_read_number(f, setup['height']/spec.size) != w for f,w in zip(clip, want))
+        asked += len(want)
     return wrong, asked
 
 # %% ../nbs/inside/56_benchmark.ipynb #benchmark-2
@@ -273,16 +334,23 @@ class Benchmark:
         at = f", commit {a['commit']}" if a.get('commit') else ''
         shown = self.df.drop(columns=[c for c in left_out if c in self.df])
         digits = lambda v: f'{v:.2f}' if abs(v) < 10 else f'{v:.0f}'
-        return (f"{a['clips']}; {a['machine']}; {a['peer']}; {a['rounds']} rounds, medians, load {a['load']}{at}\n"
-                + shown.to_string(index=False, float_format=digits, na_rep='')
-                + ''.join(f"\n{c['format']} cache: built once, {c['mb']:.0f} MB, "
-                          f"paid for after {c['epochs']:.1f} epochs of the first line" for c in a.get('caches', [])))
+        return (
+            f"{a['clips']}; {a['machine']}; {a['peer']}; {a['rounds']} rounds, medians, load "
+            f"{a['load']}{at}\n"
+            + shown.to_string(index=False, float_format=digits, na_rep='')
+            + ''.join(
+                f"\n{c['format']} cache: built once, {c['mb']:.0f} MB, "
+                f"paid for after {c['epochs']:.1f} epochs of the first line"
+                for c in a.get('caches', [])
+            )
+        )
 
     def save(self,
         path, # A .json file
     )->Path: # The file
         "Write it as JSON."
-        with atomic_path(path) as part: part.write_text(json.dumps(dict(about=self.about, rows=self.rows), indent=1))
+        with atomic_path(path) as part:
+            part.write_text(json.dumps(dict(about=self.about, rows=self.rows), indent=1))
         return Path(path)
 
     @classmethod
@@ -307,7 +375,8 @@ def benchmark_loader(
     "Whole epochs by each way of loading, side by side."
     _need_decord()
     ways = list(WAYS) if ways is None else [check_choice('ways', w, WAYS) for w in ways]
-    check_whole('bs', bs); check_whole('rounds', rounds)
+    check_whole('bs', bs)
+    check_whole('rounds', rounds)
     place = Path(tempfile.mkdtemp() if folder is None else folder)
     spec = ClipSpec(n_frames=n_frames, size=size, sampling='random', stride=4)
     kind = next((k for k in KINDS if table.paths[0].name.startswith(f'{k}_0')), None)
@@ -317,14 +386,28 @@ def benchmark_loader(
         caches = _build_caches(table, setup, ways, show)
         times, wrong = _measure(setup, ways, rounds, least_s, show)
     finally:
-        if folder is None: shutil.rmtree(place, ignore_errors=True)
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
     rows = [_row(w, times, wrong[w], times[ways[0]]) for w in ways]
     base = float(np.median([t for t,_ in times[ways[0]]]))
-    for c in caches: c['epochs'] = c.pop('s_per_clip')/base
+    for c in caches:
+        c['epochs'] = c.pop('s_per_clip')/base
     clips = f'{len(table)} clips ({kind or table.name})'
-    import decord                                                                # 0.6 is the old package, 3 is decord2
-    return Benchmark(rows, {**machine_facts(), 'peer': f'decord {decord.__version__}', 'clips': clips, 'rounds': rounds, 'n_frames': n_frames, 'size': size, 'bs': bs,
-                            'caches': caches})
+    import decord  # 0.6 is the old package, 3 is decord2
+
+    return Benchmark(
+        rows,
+        {
+            **machine_facts(),
+            'peer': f'decord {decord.__version__}',
+            'clips': clips,
+            'rounds': rounds,
+            'n_frames': n_frames,
+            'size': size,
+            'bs': bs,
+            'caches': caches,
+        },
+    )
 
 def _enough(table, bs):
     "Six full batches at least, so that no worker idles at the end of an epoch: rows are repeated, with other draws."
@@ -335,44 +418,58 @@ def _build_caches(table, setup, ways, show):
     "Build what the ways need; what it took on the clock, for each clip."
     built = []
     for format in ('jpeg', 'raw'):
-        if not any(w.lower().startswith(format) for w in ways): continue
+        if not any(w.lower().startswith(format) for w in ways):
+            continue
         cache = FrameCache(setup['caches'], setup['spec'], format, max_gb=1e3)
         start = time.perf_counter()
         report = cache.build(table, setup['parallel'], show)
-        if report.failed: raise DataError(f"{next(iter(report.failed))} cannot be read; run vidcls doctor first.")
-        built.append(dict(format=format, mb=cache.nbytes/1e6, s_per_clip=(time.perf_counter()-start)/len(table)))
+        if report.failed:
+            raise DataError(f"{next(iter(report.failed))} cannot be read; run vidcls doctor first.")
+        built.append(
+            dict(format=format, mb=cache.nbytes / 1e6, s_per_clip=(time.perf_counter() - start) / len(table))
+        )
     return built
 
 def _measure(setup, ways, rounds, least_s, show):
     "{way: [(wall, cpu) seconds a clip, for each round]}, and {way: (wrong, asked) frames}."
     import multiprocessing as mp
-    from vidcls.benchmark import _serve                             # a notebook's function can't be sent to a process
+    from vidcls.benchmark import _serve  # a notebook's function can't be sent to a process
     spawn, links, processes = mp.get_context('spawn'), {}, []
     try:
         for w in ways:
             links[w], theirs = spawn.Pipe()
-            processes.append(spawn.Process(target=_serve, args=(theirs, w, setup))); processes[-1].start()
-        for w in ways: _ask(links[w])
+            processes.append(spawn.Process(target=_serve, args=(theirs, w, setup)))
+            processes[-1].start()
+        for w in ways:
+            _ask(links[w])
         k, epoch, times = {}, dict.fromkeys(ways, 1), {w: [] for w in ways}
-        for w in ways:                                  # warm page cache and worker processes; how long is an epoch?
+        for w in ways:  # warm page cache and worker processes; how long is an epoch?
             wall, _ = _ask(links[w], 'time', 0, 1)
             k[w] = max(1, round(least_s/(wall*len(setup['table']))))
         order = np.random.default_rng(0)
-        for w in progress([w for _ in range(rounds) for w in order.permutation(ways)], desc='measuring', show=show):
-            times[w].append(_ask(links[w], 'time', epoch[w], k[w])); epoch[w] += k[w]
+        for w in progress(
+            [w for _ in range(rounds) for w in order.permutation(ways)], desc='measuring', show=show
+        ):
+            times[w].append(_ask(links[w], 'time', epoch[w], k[w]))
+            epoch[w] += k[w]
         return times, {w: _ask(links[w], 'check', 0, 0) for w in ways}
     finally:
         for w, link in links.items():
-            try: link.send(None)
-            except OSError: pass
+            try:
+                link.send(None)
+            except OSError:
+                pass
         for p in processes:
             p.join(5)
-            if p.is_alive(): p.kill()
+            if p.is_alive():
+                p.kill()
 
 def _ask(link, *question):
-    if question: link.send(question)
+    if question:
+        link.send(question)
     answer = link.recv()
-    if isinstance(answer, Exception): raise answer
+    if isinstance(answer, Exception):
+        raise answer
     return answer
 
 def _row(way, times, wrong, base):
@@ -380,9 +477,16 @@ def _row(way, times, wrong, base):
     base_wall, base_cpu = (np.array([t[j] for t in base], float) for j in (0,1))
     ratio, ratio_cpu = float(np.median(base_wall/wall)), float(np.median(base_cpu/cpu))
     noisy = ratio_cpu == ratio_cpu and abs(np.log(ratio/ratio_cpu)) > np.log(1.3)
-    return dict(way=way, gives=WAYS[way][0], clips_per_s=float(1/np.median(wall)), ratio=ratio, ratio_cpu=ratio_cpu,
-                spread=[float((base_wall/wall).min()), float((base_wall/wall).max())],
-                wrong_frames='' if wrong is None else f'{wrong[0]} of {wrong[1]}', note='inconclusive' if noisy else '')
+    return dict(
+        way=way,
+        gives=WAYS[way][0],
+        clips_per_s=float(1 / np.median(wall)),
+        ratio=ratio,
+        ratio_cpu=ratio_cpu,
+        spread=[float((base_wall / wall).min()), float((base_wall / wall).max())],
+        wrong_frames='' if wrong is None else f'{wrong[0]} of {wrong[1]}',
+        note='inconclusive' if noisy else '',
+    )
 
 def machine_facts(
     device='cpu', # Where it ran
@@ -390,14 +494,22 @@ def machine_facts(
     "Machine, versions, commit, date and command of a measurement; of a path from the root, its name."
     from importlib.metadata import PackageNotFoundError, version
     def known(name):
-        try: return version(name)
-        except PackageNotFoundError: return None
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
     load = [round(v, 1) for v in os.getloadavg()] if hasattr(os, 'getloadavg') else None
     packages = ('torch', 'transformers', 'av', 'opencv-python-headless', 'simplejpeg', 'numpy')
     gpu = f'{torch.cuda.get_device_name(device)}, ' if torch.device(device).type == 'cuda' else ''
-    return dict(machine=f'{gpu}{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}', load=load,
-                versions={n: known(n) for n in packages}, python=platform.python_version(), commit=code_commit(),
-                date=str(date.today()), command=' '.join(['vidcls', *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])]))
+    return dict(
+        machine=f'{gpu}{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}',
+        load=load,
+        versions={n: known(n) for n in packages},
+        python=platform.python_version(),
+        commit=code_commit(),
+        date=str(date.today()),
+        command=' '.join(['vidcls', *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])]),
+    )
 
 # %% ../nbs/inside/56_benchmark.ipynb #plot-benchmark
 def plot_benchmark(
@@ -409,10 +521,17 @@ def plot_benchmark(
     fig = new_figure(figsize=(7, .34*len(df)+.9), dpi=72)
     ax = fig.subplots()
     error = np.abs(np.array(df.spread.tolist()).T - df.ratio.to_numpy())
-    ax.barh(df.way, df.ratio, xerr=error, color=['C0' if g.startswith('uint8') else 'C1' for g in df.gives], ecolor='grey')
+    ax.barh(
+        df.way,
+        df.ratio,
+        xerr=error,
+        color=['C0' if g.startswith('uint8') else 'C1' for g in df.gives],
+        ecolor='grey',
+    )
     for i, (way, r) in enumerate(zip(df.way, df.ratio)):
         ax.text(r*1.15, i, f'{r:.1f}', va='center', fontsize=8)
-        if targets and way in targets: ax.plot([targets[way]]*2, [i-.4, i+.4], color='k', lw=2)
+        if targets and way in targets:
+            ax.plot([targets[way]]*2, [i-.4, i+.4], color='k', lw=2)
     ax.set(xscale='log', xlim=(.7, df.ratio.max()*3), title=bench.about['clips'],
            xlabel=f"times {bench.df.way[0]} (blue: uint8; orange: float32)")
     return fig

@@ -14,7 +14,16 @@ import torch
 
 from .augment import augmentation
 from .benchmark import Benchmark, machine_facts
-from .core import ArgumentError, ClipSpec, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything
+from vidcls.core import (
+    ArgumentError,
+    ClipSpec,
+    VidclsError,
+    check_choice,
+    check_whole,
+    pick_device,
+    progress,
+    seed_everything,
+)
 from .data.datasets import ClipTable, from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
@@ -28,14 +37,17 @@ from .train import _precision, fit
 # %% ../nbs/studies/93_benchmark_fit.ipynb #bare
 def _bare(model, dls, device):
     "An epoch in ten lines."
-    opt = adamw(model, 1e-4); sched = make_schedule(opt, 'cosine', len(dls.train))
+    opt = adamw(model, 1e-4)
+    sched = make_schedule(opt, 'cosine', len(dls.train))
     loss_func = LabelSmoothingCrossEntropy(.1)
     model.train()
     for b in dls.train:
         loss = loss_func(model(model.spec.to_model(b.clips.to(device))), b.labels.to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
-        opt.step(); opt.zero_grad(set_to_none=True); sched.step()
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+        sched.step()
 
 class _Terminal(io.TextIOWrapper):
     "A terminal that nobody looks at."
@@ -47,35 +59,62 @@ def _in_terminal():
     "Bars are drawn, whatever the caller's wishes are, and go where they disturb nobody."
     quiet = os.environ.pop('VIDCLS_PROGRESS', None)
     try:
-        with _Terminal() as t, redirect_stdout(t), redirect_stderr(t): yield
+        with _Terminal() as t, redirect_stdout(t), redirect_stderr(t):
+            yield
     finally:
-        if quiet is not None: os.environ['VIDCLS_PROGRESS'] = quiet
+        if quiet is not None:
+            os.environ['VIDCLS_PROGRESS'] = quiet
 
-def _quiet(model, dls, device, show=False): fit(model, dls, epochs=1, lr=1e-4, patience=None, precision='no', show=show)
+def _quiet(model, dls, device, show=False):
+    fit(model, dls, epochs=1, lr=1e-4, patience=None, precision='no', show=show)
 
 def _ours(model, dls, device):
-    with _in_terminal(): _quiet(model, dls, device, show=True)
+    with _in_terminal():
+        _quiet(model, dls, device, show=True)
 
 class _AsTrainerWants(torch.nn.Module):
     "The same model, called as transformers' Trainer calls it."
-    def __init__(self, model): super().__init__(); self.model, self.loss_func = model, LabelSmoothingCrossEntropy(.1)
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.loss_func = model, LabelSmoothingCrossEntropy(0.1)
     def forward(self, clips, labels):
         logits = self.model(self.model.spec.to_model(clips))
         return {'loss': self.loss_func(logits, labels), 'logits': logits}
 
 def _trainer(model, dls, device):
     "transformers' Trainer on the clips that our loader has in memory."
-    try: from transformers import Trainer, TrainingArguments
-    except ImportError as e: raise VidclsError("this compares with transformers: pip install transformers") from e
+    try:
+        from transformers import Trainer, TrainingArguments
+    except ImportError as e:
+        raise VidclsError("this compares with transformers: pip install transformers") from e
     store, labels = dls.train.dataset.store, dls.train.dataset.targets
     rows = [dict(clips=store[i], labels=int(labels[i])) for i in range(len(store))]
     with tempfile.TemporaryDirectory() as tmp, _in_terminal():
-        args = TrainingArguments(tmp, num_train_epochs=1, per_device_train_batch_size=dls.train.batch_size, learning_rate=1e-4, weight_decay=.05,
-                                 lr_scheduler_type='cosine', max_grad_norm=1., use_cpu=device.type == 'cpu', report_to='none', save_strategy='no',
-                                 remove_unused_columns=False, disable_tqdm=False, logging_strategy='no', dataloader_pin_memory=False)
+        args = TrainingArguments(
+            tmp,
+            num_train_epochs=1,
+            per_device_train_batch_size=dls.train.batch_size,
+            learning_rate=1e-4,
+            weight_decay=0.05,
+            lr_scheduler_type='cosine',
+            max_grad_norm=1.0,
+            use_cpu=device.type == 'cpu',
+            report_to='none',
+            save_strategy='no',
+            remove_unused_columns=False,
+            disable_tqdm=False,
+            logging_strategy='no',
+            dataloader_pin_memory=False,
+        )
         Trainer(_AsTrainerWants(model), args, train_dataset=rows).train()
 
-LOOPS = {'bare PyTorch': _bare, 'vidcls fit': _ours, 'vidcls fit, no bars': _quiet, "transformers' Trainer": _trainer}
+LOOPS = {
+    'bare PyTorch': _bare,
+    'vidcls fit': _ours,
+    'vidcls fit, no bars': _quiet,
+    "transformers' Trainer": _trainer,
+}
 
 # %% ../nbs/studies/93_benchmark_fit.ipynb #benchmark-fit
 def benchmark_fit(
@@ -92,23 +131,37 @@ def benchmark_fit(
     loops = list(LOOPS) if loops is None else [check_choice('loops', l, LOOPS) for l in loops]
     check_whole('rounds', rounds)
     if (device := pick_device(device)).type != pick_device().type:
-        raise ArgumentError(f"device={str(device)!r}, but fit and the Trainer take {str(pick_device())!r} here; hide that one "
-                            "(CUDA_VISIBLE_DEVICES='') to measure without it.")
+        raise ArgumentError(
+            f"device={str(device)!r}, but fit and the Trainer take {str(pick_device())!r} here; hide "
+            "that one "
+            "(CUDA_VISIBLE_DEVICES='') to measure without it."
+        )
     with tempfile.TemporaryDirectory() as tmp:
         table = from_folder(make_motion_clips(tmp, n_groups=check_whole('n_groups', n_groups)))
         seed_everything(0)
         net = create_model(model, n_classes=table.n_classes, **overrides).to(device)
-        dls = loaders(table, net.spec, bs=bs); dls.valid = None
+        dls = loaders(table, net.spec, bs=bs)
+        dls.valid = None
         times, order = {l: [] for l in loops}, np.random.default_rng(0)
         for r in progress(range(rounds+2), desc='epochs', show=show):
             for l in order.permutation(loops):
                 start = time.perf_counter()
                 LOOPS[l](net, dls, device)
-                if device.type == 'cuda': torch.cuda.synchronize()
-                if r > 1: times[l].append(time.perf_counter()-start)
+                if device.type == 'cuda':
+                    torch.cuda.synchronize()
+                if r > 1:
+                    times[l].append(time.perf_counter()-start)
     base, n = np.array(times[loops[0]]), len(dls.train.dataset)
-    rows = [dict(way=l, s_epoch=float(np.median(t)), clips_per_s=n/float(np.median(t)), ratio=float(np.median(base/np.array(t))),
-                 spread=[float((base/np.array(t)).min()), float((base/np.array(t)).max())]) for l,t in times.items()]
+    rows = [
+        dict(
+            way=l,
+            s_epoch=float(np.median(t)),
+            clips_per_s=n / float(np.median(t)),
+            ratio=float(np.median(base / np.array(t))),
+            spread=[float((base / np.array(t)).min()), float((base / np.array(t)).max())],
+        )
+        for l, t in times.items()
+    ]
     about = dict(clips=f'{model}, {n} clips in batches of {bs}', peer=loops[0], rounds=rounds, bs=bs)
     return Benchmark(rows, {**machine_facts(device), **about})
 
@@ -118,7 +171,9 @@ _NETS = {       # where: model, rate, what is changed of it
                 i3d=('i3d_tiny', 1e-3, dict(n_frames=16, size=64))),
     'cuda': dict(videomae=('videomae_base', 1e-4, {}), i3d=('i3d', 1e-3, dict(n_frames=16)))}
 _PLAIN = dict(precision='no', opt_args={'fused': False})
-TECHNIQUES = {  # name: what changes: which model; of the model, of the loaders, of fit; whether checkpointing is on; only on a GPU?
+# name: what changes: which model; of the model, of the loaders, of fit; whether checkpointing is on;
+# only on a GPU?
+TECHNIQUES = {
     'nothing': {},
     'bfloat16': dict(fit=dict(precision='bf16')),
     'accumulation, 4 × 4': dict(fit=dict(accum=4), loaders=dict(bs=4)),
@@ -128,22 +183,30 @@ TECHNIQUES = {  # name: what changes: which model; of the model, of the loaders,
     'half the frames': dict(model=dict(n_frames=8)),
     'no cache: decode each epoch': dict(loaders=dict(ram_gb=0)),
     'frames as float32 to the device': dict(floats=True),
-    'checkpointing, accumulation, half the frames': dict(checkpointing=True, fit=dict(accum=4), loaders=dict(bs=4), model=dict(n_frames=8)),
-    'compile, bfloat16, fused AdamW': dict(fit=dict(compile=True, precision='bf16', opt_args={'fused': True}), gpu=True),
+    'checkpointing, accumulation, half the frames': dict(
+        checkpointing=True, fit=dict(accum=4), loaders=dict(bs=4), model=dict(n_frames=8)
+    ),
+    'compile, bfloat16, fused AdamW': dict(
+        fit=dict(compile=True, precision='bf16', opt_args={'fused': True}), gpu=True
+    ),
     'I3D, channels first': dict(net='i3d', channels_first=True),
     'I3D, channels last': dict(net='i3d'),
 }
 
 def _channels_first(model):
     "Give the layers of I3D their clips in PyTorch's own order, which convolutions then keep."
-    for m in model.children(): m.register_forward_pre_hook(lambda m, args: (args[0].contiguous(),))
+    for m in model.children():
+        m.register_forward_pre_hook(lambda m, args: (args[0].contiguous(),))
 
 class _Floats:
     "A loader whose clips are normalised before they are handed over, as they are elsewhere."
-    def __init__(self, dl): self.dl, self.dataset, self.batch_size, self.sampler = dl, dl.dataset, dl.batch_size, dl.sampler
+
+    def __init__(self, dl):
+        self.dl, self.dataset, self.batch_size, self.sampler = dl, dl.dataset, dl.batch_size, dl.sampler
     def __len__(self): return len(self.dl)
     def __iter__(self):
-        for b in self.dl: yield b._replace(clips=ClipSpec.to_model(self.dataset.spec, b.clips))
+        for b in self.dl:
+            yield b._replace(clips=ClipSpec.to_model(self.dataset.spec, b.clips))
 
 def _measure_technique(name, clips, epochs, where):
     "Step time, memory, accuracy of one technique; in a process of its own."
@@ -153,18 +216,35 @@ def _measure_technique(name, clips, epochs, where):
     table = from_folder(clips).only(['left', 'right'])
     seed_everything(0)
     model = create_model(net, n_classes=2, **size | how.get('model', {}))
-    if how.get('checkpointing'): model.set_grad_checkpointing()
-    if how.get('channels_first'): _channels_first(model)
+    if how.get('checkpointing'):
+        model.set_grad_checkpointing()
+    if how.get('channels_first'):
+        _channels_first(model)
     dls = loaders(table, model.spec, **dict(bs=16) | how.get('loaders', {}))
     if how.get('floats'):
         dls.train, dls.valid = _Floats(dls.train), _Floats(dls.valid)
         object.__setattr__(model.spec, 'to_model', lambda x, out=None: x)
     watch = _Stopwatch(10**9)
-    hist = fit(model, dls, epochs=epochs, lr=lr, augment=None if how.get('floats') else roll_clips, patience=None, callbacks=[watch],
-               show=False, **_PLAIN | how.get('fit', {}))
+    hist = fit(
+        model,
+        dls,
+        epochs=epochs,
+        lr=lr,
+        augment=None if how.get('floats') else roll_clips,
+        patience=None,
+        callbacks=[watch],
+        show=False,
+        **_PLAIN | how.get('fit', {}),
+    )
     per_epoch = len(watch.times)//epochs
-    return dict(way=name, model=net, ms_step=1e3*float(np.median(watch.times[per_epoch//2:])),
-                peak_mb=None if watch.gb is None else 1e3*(watch.gb-watch.start_gb), first_step_s=watch.times[0], accuracy=max(hist['accuracy']))
+    return dict(
+        way=name,
+        model=net,
+        ms_step=1e3 * float(np.median(watch.times[per_epoch // 2 :])),
+        peak_mb=None if watch.gb is None else 1e3 * (watch.gb - watch.start_gb),
+        first_step_s=watch.times[0],
+        accuracy=max(hist['accuracy']),
+    )
 
 # %% ../nbs/studies/93_benchmark_fit.ipynb #benchmark-techniques
 def benchmark_techniques(
@@ -175,21 +255,37 @@ def benchmark_techniques(
 )->Benchmark: # A line for each: ms_step, ratio, peak_mb, accuracy
     "Each technique alone and some together, on the device that `fit` takes: time of a step, memory, accuracy."
     import multiprocessing as mp
-    from vidcls.benchmark_fit import _measure_technique                  # a notebook's function can't be sent to a process
-    device = pick_device(); where = 'cuda' if device.type == 'cuda' else 'cpu'
-    if techniques is None: names = [t for t,how in TECHNIQUES.items() if where == 'cuda' or not how.get('gpu')]
-    else: names = [check_choice('techniques', t, TECHNIQUES) for t in techniques]
+    from vidcls.benchmark_fit import _measure_technique  # a notebook's function can't be sent to a process
+    device = pick_device()
+    where = 'cuda' if device.type == 'cuda' else 'cpu'
+    if techniques is None:
+        names = [t for t,how in TECHNIQUES.items() if where == 'cuda' or not how.get('gpu')]
+    else:
+        names = [check_choice('techniques', t, TECHNIQUES) for t in techniques]
     rows = []
     with tempfile.TemporaryDirectory() as tmp:
         make_motion_clips(tmp, n_groups=check_whole('n_groups', n_groups))
         for name in progress(names, desc='techniques', show=show):
             with mp.get_context('spawn').Pool(1) as pool:
-                try: rows.append(pool.apply(_measure_technique, (name, tmp, check_whole('epochs', epochs), where)))
-                except Exception as e: rows.append(dict(way=name, note=f'{type(e).__name__}: {e}'.splitlines()[0][:80]))
+                try:
+                    rows.append(
+                        pool.apply(_measure_technique, (name, tmp, check_whole('epochs', epochs), where))
+                    )
+                except Exception as e:
+                    rows.append(dict(way=name, note=f'{type(e).__name__}: {e}'.splitlines()[0][:80]))
     base = {}
-    for r in rows: r['ratio'] = base.setdefault(r['model'], r['ms_step'])/r['ms_step'] if 'ms_step' in r else None
-    nets = '; '.join(' '.join([n, *(f'{k} {v}' for k,v in size.items())]) for n,_,size in _NETS[where].values())
-    return Benchmark(rows, {**machine_facts(device), **dict(clips=f'{nets}; 16 clips a step; left or right', peer=names[0], rounds=epochs)})
+    for r in rows:
+        r['ratio'] = base.setdefault(r['model'], r['ms_step'])/r['ms_step'] if 'ms_step' in r else None
+    nets = '; '.join(
+        ' '.join([n, *(f'{k} {v}' for k, v in size.items())]) for n, _, size in _NETS[where].values()
+    )
+    return Benchmark(
+        rows,
+        {
+            **machine_facts(device),
+            **dict(clips=f'{nets}; 16 clips a step; left or right', peer=names[0], rounds=epochs),
+        },
+    )
 
 # %% ../nbs/studies/93_benchmark_fit.ipynb #benchmark-time
 def benchmark_time(
@@ -200,20 +296,46 @@ def benchmark_time(
     show:bool=True, # Show a progress bar?
 )->Benchmark: # A line for each model: bs, ms_step, clips_per_s, min_epoch, hours, peak_gb, tflops
     "What a training of each model would take here, as `estimate` says."
-    check_whole('n_clips', n_clips); rows, device = [], pick_device()
+    check_whole('n_clips', n_clips)
+    rows, device = [], pick_device()
     if batches is None:
         batches = dict(videomae_base=8, timesformer_base=8, i3d=16)
-        if device.type == 'cpu': batches = dict.fromkeys(batches, 2)     # 16 clips of I3D take over 24 GB; a clip's time is much the same
+        if device.type == 'cpu':
+            # 16 clips of I3D take over 24 GB; a clip's time is much the same
+            batches = dict.fromkeys(batches, 2)
     enough = lambda bs: bs*max(2, 64//check_whole('bs', bs))             # whole batches
     with tempfile.TemporaryDirectory() as tmp:
         table = from_folder(make_motion_clips(tmp, n_groups=-(-max(map(enough, batches.values()))//8)))
         for name, bs in progress(list(batches.items()), desc='models', show=show):
             seed_everything(0)
             model = create_model(name, n_classes=table.n_classes)
-            dls = loaders(ClipTable(table.df.assign(split='train')[:enough(bs)], table.root, table.labels), model.spec, bs=bs)
+            dls = loaders(
+                ClipTable(table.df.assign(split='train')[: enough(bs)], table.root, table.labels),
+                model.spec,
+                bs=bs,
+            )
             e = estimate(model, dls, epochs, steps, augment=augmentation('standard', table.labels))
             s_epoch = n_clips/e.clips_per_s
-            rows.append(dict(way=name, bs=bs, ms_step=1e3*e.s_per_step, clips_per_s=e.clips_per_s, min_epoch=s_epoch/60, hours=epochs*s_epoch/3600,
-                             peak_gb=e.peak_gb, waiting=e.waiting, tflops=e.clips_per_s*training_time(name, 1, 1., share=1.)))
+            rows.append(
+                dict(
+                    way=name,
+                    bs=bs,
+                    ms_step=1e3 * e.s_per_step,
+                    clips_per_s=e.clips_per_s,
+                    min_epoch=s_epoch / 60,
+                    hours=epochs * s_epoch / 3600,
+                    peak_gb=e.peak_gb,
+                    waiting=e.waiting,
+                    tflops=e.clips_per_s * training_time(name, 1, 1.0, share=1.0),
+                )
+            )
     half = dict(bf16='bfloat16', no='float32')[_precision(None)]
-    return Benchmark(rows, {**machine_facts(device), **dict(clips=f'{n_clips} clips an epoch, {epochs} epochs, {half}', peer='no validation', rounds=steps)})
+    return Benchmark(
+        rows,
+        {
+            **machine_facts(device),
+            **dict(
+                clips=f'{n_clips} clips an epoch, {epochs} epochs, {half}', peer='no validation', rounds=steps
+            ),
+        },
+    )

@@ -37,7 +37,8 @@ class _PlainUnit(nn.Module):
         self.conv3d = nn.Conv3d(c_in, c_out, kernel, stride, bias=False)
         self.bn = nn.BatchNorm3d(c_out, eps=1e-3, momentum=.01)
 
-    def forward(self, x): return F.relu(self.bn(self.conv3d(_pad(x, self.conv3d.kernel_size, self.conv3d.stride))))
+    def forward(self, x):
+        return F.relu(self.bn(self.conv3d(_pad(x, self.conv3d.kernel_size, self.conv3d.stride))))
 
 class _PlainPool(nn.Module):
     def __init__(self, kernel, stride):
@@ -47,7 +48,9 @@ class _PlainPool(nn.Module):
     def forward(self, x): return F.max_pool3d(_pad(x, self.kernel, self.stride), self.kernel, self.stride)
 
 def _pad(x, kernel, stride):
-    return F.pad(x, [p for n,k,s in reversed(list(zip(x.shape[2:], kernel, stride))) for p in same_padding(n, k, s)])
+    return F.pad(
+        x, [p for n, k, s in reversed(list(zip(x.shape[2:], kernel, stride))) for p in same_padding(n, k, s)]
+    )
 
 class _PlainMixed(nn.Module):
     def __init__(self, c_in, c0, c1, c1b, c2, c2b, c3):
@@ -68,14 +71,20 @@ class PlainI3D(nn.Module):
         super().__init__()
         c = 3
         for name,args in _LAYERS:
-            if name.startswith('Max'): self.add_module(name, _PlainPool(*args))
-            elif name.startswith('Mixed'): self.add_module(name, _PlainMixed(c, *args)); c = args[0]+args[2]+args[4]+args[5]
-            else: self.add_module(name, _PlainUnit(c, *args)); c = args[0]
+            if name.startswith('Max'):
+                self.add_module(name, _PlainPool(*args))
+            elif name.startswith('Mixed'):
+                self.add_module(name, _PlainMixed(c, *args))
+                c = args[0]+args[2]+args[4]+args[5]
+            else:
+                self.add_module(name, _PlainUnit(c, *args))
+                c = args[0]
         self.dropout, self.logits = nn.Dropout(dropout), nn.Module()
         self.logits.conv3d = nn.Conv3d(c, n_classes, 1)
 
     def forward(self, x):
-        for name,_ in _LAYERS: x = getattr(self, name)(x)
+        for name,_ in _LAYERS:
+            x = getattr(self, name)(x)
         x = F.avg_pool3d(x, (2, *x.shape[3:]), 1)                                # (B,1024,T'-1,1,1)
         return self.logits.conv3d(self.dropout(x)).mean((2,3,4))                 # (B,K)
 
@@ -85,7 +94,9 @@ PEERS = {'videomae_base': 'transformers', 'timesformer_base': 'transformers', 'i
 def _pair(name, n_classes=400, **overrides):
     "(other people's, ours) with the same weights, as functions of clips (B,C,T,H,W) -> logits."
     torch.manual_seed(0)
-    extra = {'dropout': 0.} if name == 'i3d' else {'head_init_scale': 1.} if name.startswith('videomae') else {}
+    extra = (
+        {'dropout': 0.0} if name == 'i3d' else {'head_init_scale': 1.0} if name.startswith('videomae') else {}
+    )
     if name == 'i3d':
         theirs = PlainI3D(n_classes, 0.)
         ours = create_model(name, n_classes=n_classes, **extra, **overrides)
@@ -98,8 +109,10 @@ class _Transformers(nn.Module):
     "transformers' model with our weights, called as ours are."
     def __init__(self, ours):
         super().__init__()
-        try: from transformers import AutoConfig, AutoModelForVideoClassification
-        except ImportError as e: raise VidclsError("this compares with transformers: pip install transformers") from e
+        try:
+            from transformers import AutoConfig, AutoModelForVideoClassification
+        except ImportError as e:
+            raise VidclsError("this compares with transformers: pip install transformers") from e
         config, state = ours.to_transformers()
         config |= dict(image_size=ours.spec.size, num_frames=ours.spec.n_frames, num_labels=ours.n_classes)
         self.net = AutoModelForVideoClassification.from_config(AutoConfig.for_model(**config))
@@ -111,20 +124,26 @@ class _Transformers(nn.Module):
 def _step(model, x, y, half):
     "Seconds of a forward and a backward pass."
     sync = torch.cuda.synchronize if x.is_cuda else lambda: None
-    sync(); start = time.perf_counter()
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=half): logits = model(x)
+    sync()
+    start = time.perf_counter()
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+        logits = model(x)
     loss = F.cross_entropy(logits.float(), y)
-    sync(); middle = time.perf_counter()
+    sync()
+    middle = time.perf_counter()
     loss.backward()
-    sync(); end = time.perf_counter()
-    model.zero_grad(set_to_none=True)                                    # or the next model works around these in memory
+    sync()
+    end = time.perf_counter()
+    model.zero_grad(set_to_none=True)  # or the next model works around these in memory
     return middle-start, end-middle
 
 def _ways(name, device, overrides, compiled):
     theirs, ours = _pair(name, **overrides)
     ways = {PEERS[name]: theirs, 'ours': ours}
-    if compiled: ways |= {f'{PEERS[name]}, compiled': torch.compile(theirs), 'ours, compiled': torch.compile(ours)}
-    if device.type == 'cuda': ways['ours, float32'] = ours
+    if compiled:
+        ways |= {f'{PEERS[name]}, compiled': torch.compile(theirs), 'ours, compiled': torch.compile(ours)}
+    if device.type == 'cuda':
+        ways['ours, float32'] = ours
     return {k: m.to(device).train() for k,m in ways.items()}
 
 def _half(way, device): return device.type == 'cuda' and 'float32' not in way
@@ -138,30 +157,38 @@ def _batch(ours, bs, device):
 def _peak_mb(name, way, bs, device, overrides):
     "Megabytes above weights, gradients and clips at the highest point of three steps; on a CPU in a process of its own."
     import multiprocessing as mp
-    from vidcls.benchmark_models import _measure_peak                    # a notebook's function can't be sent to a process
-    if device.type == 'cuda': return _measure_peak(name, way, bs, device, overrides)
-    with _returned_at_once(), mp.get_context('spawn').Pool(1) as pool: return pool.apply(_measure_peak, (name, way, bs, device, overrides))
+    from vidcls.benchmark_models import _measure_peak  # a notebook's function can't be sent to a process
+    if device.type == 'cuda':
+        return _measure_peak(name, way, bs, device, overrides)
+    with _returned_at_once(), mp.get_context('spawn').Pool(1) as pool:
+        return pool.apply(_measure_peak, (name, way, bs, device, overrides))
 
 @contextmanager
 def _returned_at_once():
     "Processes that start meanwhile give memory back to the system when it is freed; else the peak says how scattered it lay."
     name = 'MALLOC_MMAP_THRESHOLD_'
     kept, os.environ[name] = os.environ.get(name), str(1 << 16)
-    try: yield
+    try:
+        yield
     finally:
         del os.environ[name]
-        if kept is not None: os.environ[name] = kept
+        if kept is not None:
+            os.environ[name] = kept
 
 def _measure_peak(name, way, bs, device, overrides):
     model = _ways(name, device, overrides, False)['ours' if way.startswith('ours') else PEERS[name]]
-    if way == 'ours, checkpointed': model.set_grad_checkpointing()
+    if way == 'ours, checkpointed':
+        model.set_grad_checkpointing()
     ours = create_model(name, n_classes=2, **overrides) if not way.startswith('ours') else model
     x, _ = _batch(ours, bs, device)
     y = torch.zeros(bs, dtype=torch.long, device=device)
-    for p in model.parameters(): p.grad = torch.zeros_like(p)            # they are there from the second step on
-    _forget_peak(device); base = _gb(device, peak=False)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)            # they are there from the second step on
+    _forget_peak(device)
+    base = _gb(device, peak=False)
     for _ in range(3):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=_half(way, device)): loss = F.cross_entropy(model(x).float(), y)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=_half(way, device)):
+            loss = F.cross_entropy(model(x).float(), y)
         loss.backward()
     return 1e3*(_gb(device)-base)
 
@@ -177,7 +204,9 @@ def benchmark_step(
     **overrides, # As create_model takes them: n_frames, size, attention, …
 )->Benchmark: # A line for each way: ms_forward, ms_step, ratio, clips_per_s, peak_mb
     "A training step by our model and by another implementation of it, with the same weights and clips."
-    check_choice('name', name, PEERS); check_whole('bs', bs); check_whole('rounds', rounds)
+    check_choice('name', name, PEERS)
+    check_whole('bs', bs)
+    check_whole('rounds', rounds)
     device = pick_device(device)
     ways = _ways(name, device, overrides, device.type == 'cuda' if compiled is None else compiled)
     x, y = _batch(ways['ours'], bs, device)
@@ -187,48 +216,79 @@ def benchmark_step(
     for r in progress(range(rounds+2), desc=f'{name}: steps', show=show):
         for w in order.permutation(list(ways)):
             t = _step(ways[w], x, y, _half(w, device))
-            if r > 1: times[w].append(t)
+            if r > 1:
+                times[w].append(t)
     facts = _flops(ways['ours'], bs)
-    ways = list(ways); torch._dynamo.reset()
+    ways = list(ways)
+    torch._dynamo.reset()
     peaks = {}
-    for w in progress([*(w for w in ways if 'compiled' not in w), 'ours, checkpointed'] if memory else [], desc=f'{name}: memory', show=show):
+    for w in progress(
+        [*(w for w in ways if 'compiled' not in w), 'ours, checkpointed'] if memory else [],
+        desc=f'{name}: memory',
+        show=show,
+    ):
         peaks[w] = _peak_mb(name, w, bs, device, overrides)
-    rows = [_step_row(w, times.get(w), times[ways[0]], peaks.get(w), bs) | notes.get(w, {}) for w in dict.fromkeys([*ways, *notes, *peaks])]
-    about = dict(clips=f"{name}, {bs} clips of {x.shape[2]} x {x.shape[3]}²", peer=PEERS[name], rounds=rounds, bs=bs,
-                 precision='bfloat16 autocast' if _half('', device) else 'float32', **facts)
+    rows = [
+        _step_row(w, times.get(w), times[ways[0]], peaks.get(w), bs) | notes.get(w, {})
+        for w in dict.fromkeys([*ways, *notes, *peaks])
+    ]
+    about = dict(
+        clips=f"{name}, {bs} clips of {x.shape[2]} x {x.shape[3]}²",
+        peer=PEERS[name],
+        rounds=rounds,
+        bs=bs,
+        precision='bfloat16 autocast' if _half('', device) else 'float32',
+        **facts,
+    )
     return Benchmark(rows, {**machine_facts(device), **about})
 
 def _check_equal(ways, x):
     "The same logits, or there is nothing to compare."
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):   # or a GPU's convolutions keep three digits
-        for m in ways.values(): m.eval()
+    # or a GPU's convolutions keep three digits
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for m in ways.values():
+            m.eval()
         a, b = (m(x[:1]).float() for m in list(ways.values())[:2])
-        for m in ways.values(): m.train()
+        for m in ways.values():
+            m.train()
     if (a-b).abs().max() > 1e-3*a.abs().max():
-        raise VidclsError(f"the two implementations differ by {(a-b).abs().max():.2g}; their times can't be compared.")
+        raise VidclsError(
+            f"the two implementations differ by {(a - b).abs().max():.2g}; their times can't be compared."
+        )
 
 def _drop_uncompilable(ways, call):
     "Compile where asked for; what torch.compile can't take goes, and a note for its line stays."
     notes = {}
     for w in [w for w in ways if 'compiled' in w]:
-        try: call(w)
+        try:
+            call(w)
         except torch._dynamo.exc.TorchDynamoException as e:
-            del ways[w]; notes[w] = dict(note=f"torch.compile fails: {type(e).__name__}: {str(e).splitlines()[0]}"[:120])
+            del ways[w]
+            notes[w] = dict(note=f"torch.compile fails: {type(e).__name__}: {str(e).splitlines()[0]}"[:120])
     return notes
 
 def _step_row(way, times, base, peak, bs):
-    row = dict(way=way, ms_forward=None, ms_step=None, clips_per_s=None, ratio=None, spread=None, peak_mb=peak)
-    if times is None: return row
+    row = dict(
+        way=way, ms_forward=None, ms_step=None, clips_per_s=None, ratio=None, spread=None, peak_mb=peak
+    )
+    if times is None:
+        return row
     t, b = np.array(times), np.array(base).sum(1)
     ratio = b/t.sum(1)
-    return row | dict(ms_forward=1e3*float(np.median(t[:,0])), ms_step=1e3*float(np.median(t.sum(1))), ratio=float(np.median(ratio)),
-                      clips_per_s=bs/float(np.median(t.sum(1))), spread=[float(ratio.min()), float(ratio.max())])
+    return row | dict(
+        ms_forward=1e3 * float(np.median(t[:, 0])),
+        ms_step=1e3 * float(np.median(t.sum(1))),
+        ratio=float(np.median(ratio)),
+        clips_per_s=bs / float(np.median(t.sum(1))),
+        spread=[float(ratio.min()), float(ratio.max())],
+    )
 
 def _flops(model, bs):
     "Floating point operations of a training step, as PyTorch counts them: three times a forward pass."
     from torch.utils.flop_counter import FlopCounterMode
     s = model.spec
-    with torch.device('meta'): twin = create_model(model.name, n_classes=model.n_classes, spec=s, **model.arguments)
+    with torch.device('meta'):
+        twin = create_model(model.name, n_classes=model.n_classes, spec=s, **model.arguments)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         twin(torch.empty(1,3,s.n_frames,s.size,s.size, device='meta'))
     return dict(tflop_per_clip=3*counter.get_total_flops()/1e12)
@@ -245,25 +305,53 @@ def benchmark_inference(
     **overrides, # As create_model takes them
 )->Benchmark: # A line for each way: ms, ratio, clips_per_s
     "A forward pass by our model and by another implementation of it, with the same weights and clips."
-    check_choice('name', name, PEERS); check_whole('bs', bs); check_whole('rounds', rounds)
+    check_choice('name', name, PEERS)
+    check_whole('bs', bs)
+    check_whole('rounds', rounds)
     device = pick_device(device)
-    ways = {k: m.eval() for k,m in _ways(name, device, overrides, device.type == 'cuda' if compiled is None else compiled).items()}
+    ways = {
+        k: m.eval()
+        for k, m in _ways(
+            name, device, overrides, device.type == 'cuda' if compiled is None else compiled
+        ).items()
+    }
     x, _ = _batch(ways['ours'], bs, device)
     _check_equal(ways, x)
-    for m in ways.values(): m.eval()
+    for m in ways.values():
+        m.eval()
     notes = _drop_uncompilable(ways, lambda w: ways[w](x))
-    sync, times, order = torch.cuda.synchronize if device.type == 'cuda' else lambda: None, {w: [] for w in ways}, np.random.default_rng(0)
+    sync, times, order = (
+        torch.cuda.synchronize if device.type == 'cuda' else lambda: None,
+        {w: [] for w in ways},
+        np.random.default_rng(0),
+    )
     for r in progress(range(rounds+2), desc=f'{name}: answers', show=show):
         for w in order.permutation(list(ways)):
-            sync(); start = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=_half(w, device)): ways[w](x)
             sync()
-            if r > 1: times[w].append(time.perf_counter()-start)
+            start = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=_half(w, device)):
+                ways[w](x)
+            sync()
+            if r > 1:
+                times[w].append(time.perf_counter()-start)
     base = np.array(times[next(iter(ways))])
-    rows = [dict(way=w, ms=1e3*float(np.median(t)), ratio=float(np.median(base/np.array(t))), clips_per_s=bs/float(np.median(t))) for w,t in times.items()]
+    rows = [
+        dict(
+            way=w,
+            ms=1e3 * float(np.median(t)),
+            ratio=float(np.median(base / np.array(t))),
+            clips_per_s=bs / float(np.median(t)),
+        )
+        for w, t in times.items()
+    ]
     rows += [dict(way=w, ms=None, ratio=None, clips_per_s=None) | note for w,note in notes.items()]
-    about = dict(clips=f"{name}, {bs} clips of {x.shape[2]} x {x.shape[3]}²", peer=PEERS[name], rounds=rounds, bs=bs,
-                 precision='bfloat16 autocast' if _half('', device) else 'float32')
+    about = dict(
+        clips=f"{name}, {bs} clips of {x.shape[2]} x {x.shape[3]}²",
+        peer=PEERS[name],
+        rounds=rounds,
+        bs=bs,
+        precision='bfloat16 autocast' if _half('', device) else 'float32',
+    )
     return Benchmark(rows, {**machine_facts(device), **about})
 
 # %% ../nbs/studies/92_benchmark_models.ipynb #benchmark-views
@@ -277,25 +365,44 @@ def benchmark_views(
 )->Benchmark: # Lines: decode, forward, together; s a video, and the ratio to the sum of the parts
     "What judging with many views costs, beside its parts."
     views = PROTOCOLS[check_choice('views', views, PROTOCOLS)] if isinstance(views, str) else views
-    ds, device, times = dl.dataset, next(model.eval().parameters()).device, dict(decode=[], forward=[], together=[])
+    ds, device, times = (
+        dl.dataset,
+        next(model.eval().parameters()).device,
+        dict(decode=[], forward=[], together=[]),
+    )
     some = load_views(ds.paths[0], model.spec, views, ds.backend)
     n = len(ds)*len(views)
     def decode():
-        for p in ds.paths: load_views(p, model.spec, views, ds.backend)
+        for p in ds.paths:
+            load_views(p, model.spec, views, ds.backend)
     @torch.no_grad()
     def forward():
         x = torch.from_numpy(some[np.arange(chunk)%len(some)])
-        for i in range(0, n, chunk): model(model.spec.to_model(x[:min(chunk, n-i)].to(device)))
-    parts = dict(decode=decode, forward=forward, together=lambda: predict_views(model, dl, views, chunk, show=False))
+        for i in range(0, n, chunk):
+            model(model.spec.to_model(x[:min(chunk, n-i)].to(device)))
+
+    parts = dict(
+        decode=decode, forward=forward, together=lambda: predict_views(model, dl, views, chunk, show=False)
+    )
     order = np.random.default_rng(0)
     for r in progress(range(check_whole('rounds', rounds)+1), desc='views', show=show):
         for k in order.permutation(list(parts)):
             start = time.perf_counter()
             parts[k]()
-            if r: times[k].append((time.perf_counter()-start)/len(ds))
+            if r:
+                times[k].append((time.perf_counter()-start)/len(ds))
     t = {k: np.array(v) for k,v in times.items()}
-    rows = [dict(way=k, s_per_video=float(np.median(v)), of_sum=float(np.median(v/(t['decode']+t['forward'])))) for k,v in t.items()]
-    about = dict(clips=f"{model.name}, {len(ds)} videos, {views.clips} x {views.crops} views", peer='its parts', rounds=rounds)
+    rows = [
+        dict(
+            way=k, s_per_video=float(np.median(v)), of_sum=float(np.median(v / (t['decode'] + t['forward'])))
+        )
+        for k, v in t.items()
+    ]
+    about = dict(
+        clips=f"{model.name}, {len(ds)} videos, {views.clips} x {views.crops} views",
+        peer='its parts',
+        rounds=rounds,
+    )
     return Benchmark(rows, {**machine_facts(device), **about})
 
 # %% ../nbs/studies/92_benchmark_models.ipynb #matrix-rate
@@ -307,12 +414,17 @@ def matrix_rate(
     "The rate at which the device multiplies square matrices."
     device = pick_device(device)
     n = check_whole('n', n or (8192 if device.type == 'cuda' else 1024))
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16 if device.type == 'cuda' else torch.float32) for _ in '12')
+    a, b = (
+        torch.randn(n, n, device=device, dtype=torch.bfloat16 if device.type == 'cuda' else torch.float32)
+        for _ in '12'
+    )
     sync, best = torch.cuda.synchronize if device.type == 'cuda' else lambda: None, float('inf')
     for _ in range(check_whole('rounds', rounds)+1):
-        sync(); start = time.perf_counter()
+        sync()
+        start = time.perf_counter()
         a @ b
-        sync(); best = min(best, time.perf_counter()-start)
+        sync()
+        best = min(best, time.perf_counter()-start)
     return 2*n**3/best
 
 # %% ../nbs/studies/92_benchmark_models.ipynb #runs-name-of-a-run
@@ -341,15 +453,27 @@ def compare_models(
     todo = [(run,seed) for seed in seeds for run in runs if not path(run, seed).exists()]
     with tempfile.TemporaryDirectory() as tmp:
         if todo:
-            table = from_folder(make_motion_clips(clips or tmp, n_groups=check_whole('n_groups', n_groups)), seed=0)
+            table = from_folder(
+                make_motion_clips(clips or tmp, n_groups=check_whole('n_groups', n_groups)), seed=0
+            )
             table.name = 'motion'
         for run,seed in todo:
             name, arguments, lr, own = RUNS[run]
-            if show: print(f'{run}, seed {seed}', flush=True)
+            if show:
+                print(f'{run}, seed {seed}', flush=True)
             seed_everything(seed)
             model = create_model(name, n_classes=table.n_classes, **arguments)
             dls = loaders(table, model.spec, bs=32, seed=seed)
-            fit_whole(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed, patience=None, show=show)
+            fit_whole(
+                model,
+                dls,
+                epochs=epochs or own,
+                lr=lr,
+                augment=roll_clips,
+                seed=seed,
+                patience=None,
+                show=show,
+            )
             save_record(evaluate(model, dls.test, seed=seed, show=show), path(run, seed))
     return {(run,seed): load_record(path(run, seed)) for seed in seeds for run in runs}
 
@@ -368,8 +492,18 @@ def models_table(
         rs = [r for (name,_),r in records.items() if name == run]
         clips = pd.concat([r.clips for r in rs])
         right = (clips.label == clips.predicted).to_numpy()
-        low, high = cluster_wilson(right, clips.group)                   # seeds share their test scenes
-        rows.append(dict(run=run, seeds=len(rs), n=len(clips), top1=right.mean(), low=low, high=high, worst=min(r.video_top1 for r in rs)))
+        low, high = cluster_wilson(right, clips.group)  # seeds share their test scenes
+        rows.append(
+            dict(
+                run=run,
+                seeds=len(rs),
+                n=len(clips),
+                top1=right.mean(),
+                low=low,
+                high=high,
+                worst=min(r.video_top1 for r in rs),
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/studies/92_benchmark_models.ipynb #plot-models
@@ -381,7 +515,13 @@ def plot_models(
     t = table.iloc[::-1]
     fig = new_figure(figsize=(6, .3*len(t)+.8), dpi=72)
     ax = fig.subplots()
-    ax.barh(t.run, t.top1, xerr=[t.top1-t.low, t.high-t.top1], color=['C3' if 'space' in r else 'C0' for r in t.run], ecolor='grey')
+    ax.barh(
+        t.run,
+        t.top1,
+        xerr=[t.top1 - t.low, t.high - t.top1],
+        color=['C3' if 'space' in r else 'C0' for r in t.run],
+        ecolor='grey',
+    )
     ax.axvline(chance, color='k', lw=1, ls=':')
     ax.set(xlim=(0,1.02), xlabel='accuracy on scenes never seen (dotted: chance)')
     return fig

@@ -15,12 +15,28 @@ import pandas as pd
 
 from .augment import augmentation
 from .benchmark import machine_facts
-from .core import ClipSpec, DataError, VidclsError, atomic_path, check_choice, check_whole, seed_everything
+from vidcls.core import (
+    ClipSpec,
+    DataError,
+    VidclsError,
+    atomic_path,
+    check_choice,
+    check_whole,
+    seed_everything,
+)
 from .data.datasets import ClipTable, from_csv, from_folder
 from .data.decode import resize_short
 from .data.loaders import ClipDataset, loaders
 from .data.synthetic import make_motion_clips
-from .evaluate import EvalRecord, clip_names, load_record, predict_probs, record_clips, record_of, save_record
+from vidcls.evaluate import (
+    EvalRecord,
+    clip_names,
+    load_record,
+    predict_probs,
+    record_clips,
+    record_of,
+    save_record,
+)
 from .models.zoo import create_model
 from .probes import DAMAGES, ask_damaged, report_of
 from .recipes import epochs_for, recipe
@@ -48,15 +64,28 @@ def judge_by_folds(
         dls = loaders(fold, net.spec, bs=bs, seed=seed)
         fit_whole(net, dls, seed=seed, patience=None, show=show, **fit_args)
         p, rows, failed = predict_probs(net, dls.test, show=False)
-        if also is not None: also(net, dls.test)
+        if also is not None:
+            also(net, dls.test)
         order, df = np.argsort(rows), fold.part('test').df
-        parts.append(record_clips(df, rows[order])); probs.append(p[order])
+        parts.append(record_clips(df, rows[order]))
+        probs.append(p[order])
         names = clip_names(df)
         failures |= {names[r]: why for r,why in failed.items()}
     clips = pd.concat(parts, ignore_index=True)
-    return record_of(clips, np.concatenate(probs), table.labels, dataset=table.name, split=f'all, {k} folds by group', model=model,
-                     spec=net.spec.to_dict(), views={'clips': 1, 'crops': 1}, n_expected=len(table), failures=failures, seed=seed,
-                     dropped=dict(table.dropped))
+    return record_of(
+        clips,
+        np.concatenate(probs),
+        table.labels,
+        dataset=table.name,
+        split=f'all, {k} folds by group',
+        model=model,
+        spec=net.spec.to_dict(),
+        views={'clips': 1, 'crops': 1},
+        n_expected=len(table),
+        failures=failures,
+        seed=seed,
+        dropped=dict(table.dropped),
+    )
 
 # %% ../nbs/studies/94_benchmark_real.ipynb #real-sets-name-csv-below-the
 REAL_SETS = {  # name: (CSV below the data folder, column of the groups, rows)
@@ -64,13 +93,27 @@ REAL_SETS = {  # name: (CSV below the data folder, column of the groups, rows)
     'weizmann colour':      ('weizmann/clips.csv', 'actor', lambda d: d.path.str.startswith('rgb64')),
     'fights':               ('surv_fight/clips.csv', 'source', None),
 }
-PROBED = ('as it is', 'reversed', 'shuffled', 'frozen')          # what each model is asked about its clips besides
+PROBED = ('as it is', 'reversed', 'shuffled', 'frozen')  # what each model is asked about its clips besides
 STARTS = {  # name: (model, pretrained, its arguments, of fit)
-    'VideoMAE (tiny), from scratch': ('videomae_tiny', None, dict(n_frames=16, size=64), dict(lr=1e-3, epochs=40)),
-    'VideoMAE (tiny), from scratch, five times as long': ('videomae_tiny', None, dict(n_frames=16, size=64), dict(lr=1e-3, epochs=200)),
+    'VideoMAE (tiny), from scratch': (
+        'videomae_tiny',
+        None,
+        dict(n_frames=16, size=64),
+        dict(lr=1e-3, epochs=40),
+    ),
+    'VideoMAE (tiny), from scratch, five times as long': (
+        'videomae_tiny',
+        None,
+        dict(n_frames=16, size=64),
+        dict(lr=1e-3, epochs=200),
+    ),
     'I3D (tiny), from scratch': ('i3d_tiny', None, dict(n_frames=16, size=64), dict(lr=2e-3, epochs=40)),
-    'EfficientNet-Lite0, inflated from ImageNet': ('efficientnet_lite0_inflated', 'imagenet', dict(n_frames=8, size=96),
-                                                   dict(lr=1e-3, epochs=12, freeze={0: -5})),
+    'EfficientNet-Lite0, inflated from ImageNet': (
+        'efficientnet_lite0_inflated',
+        'imagenet',
+        dict(n_frames=8, size=96),
+        dict(lr=1e-3, epochs=12, freeze={0: -5}),
+    ),
 }
 
 def real_set(
@@ -79,9 +122,11 @@ def real_set(
 )->ClipTable:
     "One of the sets, with its groups."
     file, group, rows = REAL_SETS[check_choice('name', name, REAL_SETS)]
-    if not (Path(data)/file).is_file(): raise DataError(f"data={str(data)!r} has no {file}.")
+    if not (Path(data)/file).is_file():
+        raise DataError(f"data={str(data)!r} has no {file}.")
     table = from_csv(Path(data)/file, group=group)
-    if rows is not None: table = table.filter(rows(table.df).to_numpy())
+    if rows is not None:
+        table = table.filter(rows(table.df).to_numpy())
     labels = sorted(table.df.label.unique())
     return ClipTable(table.df.reset_index(drop=True), table.root, labels, name)
 
@@ -100,18 +145,25 @@ def benchmark_real(
         for start in starts or STARTS:
             path = _file(out, s, start, seed)
             if not path.exists():
-                if show: print(f'{s}: {start}', flush=True)
+                if show:
+                    print(f'{s}: {start}', flush=True)
                 table = real_set(data, s)
                 model, pretrained, arguments, own = STARTS[check_choice('starts', start, STARTS)]
-                args = {a: v for a,v in recipe('any', 'small', table).items() if a not in ('lr', 'epochs')} | own
-                if pretrained is None: args['layer_decay'] = 1.
+                args = {
+                    a: v for a, v in recipe('any', 'small', table).items() if a not in ('lr', 'epochs')
+                } | own
+                if pretrained is None:
+                    args['layer_decay'] = 1.
                 import warnings
                 with warnings.catch_warnings():
-                    warnings.filterwarnings('ignore', 'imagenet: its head')      # a fresh head is what is wanted
+                    warnings.filterwarnings('ignore', 'imagenet: its head')  # a fresh head is what is wanted
                     answers, damages = [], {d: DAMAGES[d] for d in PROBED}
                     ask = lambda net, dl: answers.append(ask_damaged(net, dl, damages, seed, show=False))
-                    rec = judge_by_folds(table, model, k, seed, pretrained, arguments, also=ask, show=False, **args)
-                with atomic_path(path.with_suffix('.probes.csv')) as part: pd.concat(answers).to_csv(part, index=False)
+                    rec = judge_by_folds(
+                        table, model, k, seed, pretrained, arguments, also=ask, show=False, **args
+                    )
+                with atomic_path(path.with_suffix('.probes.csv')) as part:
+                    pd.concat(answers).to_csv(part, index=False)
                 save_record(rec, path)
             found[s, start] = load_record(path)
     return found
@@ -119,7 +171,10 @@ def benchmark_real(
 def _file(out, s, start, seed):
     return Path(out)/re.sub('[,()]', '', f'{s} {start} {seed}.json'.lower().replace(' ', '_'))
 
-def _there(out, seed): return [(s, start, p) for s in REAL_SETS for start in STARTS if (p := _file(out, s, start, seed)).exists()]
+def _there(out, seed):
+    return [
+        (s, start, p) for s in REAL_SETS for start in STARTS if (p := _file(out, s, start, seed)).exists()
+    ]
 
 def load_real(
     out, # Folder of the records
@@ -133,19 +188,41 @@ def real_probes(
     seed:int=0, # Of the runs
 )->dict: # {(set, start): TimeReport}, of what is there
     "Do these models use time?"
-    return {(s,start): report_of(pd.read_csv(p.with_suffix('.probes.csv'), dtype=dict(group=str)), STARTS[start][0], len(load_record(p).labels))
-            for s,start,p in _there(out, seed)}
+    return {
+        (s, start): report_of(
+            pd.read_csv(p.with_suffix('.probes.csv'), dtype=dict(group=str)),
+            STARTS[start][0],
+            len(load_record(p).labels),
+        )
+        for s, start, p in _there(out, seed)
+    }
 
 def real_table(
     records:dict, # As benchmark_real gives it
 )->pd.DataFrame: # A row for each
     "The records as a table."
-    return pd.DataFrame([dict(set=s, start=start, top1=r.video_top1, low=r.interval[0], high=r.interval[1], mean_class=r.mean_class,
-                              majority=r.majority, n=r.n_evaluated, of=r.n_expected, groups=r.n_groups) for (s,start),r in records.items()])
+    return pd.DataFrame(
+        [
+            dict(
+                set=s,
+                start=start,
+                top1=r.video_top1,
+                low=r.interval[0],
+                high=r.interval[1],
+                mean_class=r.mean_class,
+                majority=r.majority,
+                n=r.n_evaluated,
+                of=r.n_expected,
+                groups=r.n_groups,
+            )
+            for (s, start), r in records.items()
+        ]
+    )
 
 # %% ../nbs/studies/94_benchmark_real.ipynb #compare-defaults
 CANDIDATES = {  # name: (model, its arguments, steps, rate, augmentation)
-    'videomae_tiny 8 x 32, 20 epochs':    ('videomae_tiny', dict(n_frames=8, size=32), None, 1e-3, None),     # the default until now
+    # the default until now
+    'videomae_tiny 8 x 32, 20 epochs':    ('videomae_tiny', dict(n_frames=8, size=32), None, 1e-3, None),
     'videomae_tiny 8 x 32, 1,000 steps':  ('videomae_tiny', dict(n_frames=8, size=32), 1000, 1e-3, 'light'),
     'i3d_tiny 8 x 32, 500 steps':         ('i3d_tiny', dict(n_frames=8, size=32), 500, 2e-3, 'light'),
     'i3d_tiny 16 x 32, 500 steps':        ('i3d_tiny', dict(n_frames=16, size=32), 500, 2e-3, 'light'),
@@ -167,16 +244,21 @@ def compare_defaults(
     "Train each candidate for the default on each set, judge it by folds of groups, and keep every record."
     for s in sets or [*REAL_SETS, 'motion']:
         todo = [a for a in arms or [*CANDIDATES, *CONTROLS] if not _file(out, s, a, seed).exists()]
-        if not todo: continue
+        if not todo:
+            continue
         with tempfile.TemporaryDirectory() as tmp:
             table = _motion_set(tmp) if s == 'motion' else real_set(data, s)
             for arm in todo:
-                if show: print(f'{s}: {arm}', flush=True)
+                if show:
+                    print(f'{s}: {arm}', flush=True)
                 start = time.perf_counter()
                 rec = _control(table, arm, k, seed) if arm in CONTROLS else _candidate(table, arm, k, seed)
-                facts = machine_facts() | dict(set=s, arm=arm, seed=seed, folds=k, seconds=time.perf_counter()-start)
+                facts = machine_facts() | dict(
+                    set=s, arm=arm, seed=seed, folds=k, seconds=time.perf_counter() - start
+                )
                 path = _file(out, s, arm, seed)
-                with atomic_path(path.with_suffix('.run.json')) as part: part.write_text(json.dumps(facts, indent=1))
+                with atomic_path(path.with_suffix('.run.json')) as part:
+                    part.write_text(json.dumps(facts, indent=1))
                 save_record(rec, path)
     return load_defaults(out, seed)
 
@@ -190,13 +272,17 @@ def _candidate(table, arm, k, seed):
     model, arguments, steps, lr, augment = CANDIDATES[check_choice('arms', arm, CANDIDATES)]
     epochs = 20 if steps is None else epochs_for(steps, len(table)*(k-1)//k)
     changed = None if augment is None else augmentation(augment, table.labels)
-    return judge_by_folds(table, model, k, seed, arguments=arguments, show=False, epochs=epochs, lr=lr, augment=changed)
+    return judge_by_folds(
+        table, model, k, seed, arguments=arguments, show=False, epochs=epochs, lr=lr, augment=changed
+    )
 
 # %% ../nbs/studies/94_benchmark_real.ipynb #control
 def _control(table, arm, k, seed):
     "Logistic regression on simple features of the same clips, judged by the same folds."
-    try: from sklearn.linear_model import LogisticRegression
-    except ImportError as e: raise VidclsError("the controls need scikit-learn: pip install scikit-learn") from e
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as e:
+        raise VidclsError("the controls need scikit-learn: pip install scikit-learn") from e
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -205,14 +291,28 @@ def _control(table, arm, k, seed):
     parts, probs = [], []
     for fold in table.kfold(k, seed):
         held = (fold.df.split == 'test').to_numpy()
-        net = make_pipeline(StandardScaler(), PCA(.95, random_state=seed), LogisticRegression(C=.1, max_iter=2000))
+        net = make_pipeline(
+            StandardScaler(), PCA(0.95, random_state=seed), LogisticRegression(C=0.1, max_iter=2000)
+        )
         p = np.zeros((held.sum(), table.n_classes))
         net.fit(X[~held], y[~held])
         p[:,net.classes_] = net.predict_proba(X[held])
-        parts.append(record_clips(fold.part('test').df, np.arange(held.sum()))); probs.append(p)
-    return record_of(pd.concat(parts, ignore_index=True), np.concatenate(probs), table.labels, dataset=table.name,
-                     split=f'all, {k} folds by group', model=arm, spec=spec.to_dict(), views={'clips': 1, 'crops': 1},
-                     n_expected=len(table), failures={}, seed=seed, dropped=dict(table.dropped))
+        parts.append(record_clips(fold.part('test').df, np.arange(held.sum())))
+        probs.append(p)
+    return record_of(
+        pd.concat(parts, ignore_index=True),
+        np.concatenate(probs),
+        table.labels,
+        dataset=table.name,
+        split=f'all, {k} folds by group',
+        model=arm,
+        spec=spec.to_dict(),
+        views={'clips': 1, 'crops': 1},
+        n_expected=len(table),
+        failures={},
+        seed=seed,
+        dropped=dict(table.dropped),
+    )
 
 def control_features(
     table:ClipTable, # Clips
@@ -222,8 +322,10 @@ def control_features(
     "Return simple features of each clip: eight pictures of 12 x 12 in order, or the motion energy at each place."
     ds = ClipDataset(table, spec)
     grey = np.stack([ds[i][0].numpy().mean(-1) for i in range(len(ds))])/255               # (N,T,H,W)
-    if kind == CONTROLS[1]: features = np.abs(np.diff(grey, axis=1)).mean(1)
-    else: features = np.stack([[resize_short(f, 12) for f in clip[::2]] for clip in grey.astype(np.float32)])
+    if kind == CONTROLS[1]:
+        features = np.abs(np.diff(grey, axis=1)).mean(1)
+    else:
+        features = np.stack([[resize_short(f, 12) for f in clip[::2]] for clip in grey.astype(np.float32)])
     return features.reshape(len(ds), -1).astype(np.float32)
 
 def load_defaults(
@@ -240,5 +342,8 @@ def defaults_table(
 )->pd.DataFrame: # A row for each run: accuracy with its interval, the majority, seconds of all folds
     "Return the records of `compare_defaults` as a table."
     table = real_table(load_defaults(out, seed)).rename(columns=dict(start='arm'))
-    facts = [json.loads(_file(out, s, a, seed).with_suffix('.run.json').read_text()) for s,a in zip(table.set, table.arm)]
+    facts = [
+        json.loads(_file(out, s, a, seed).with_suffix('.run.json').read_text())
+        for s, a in zip(table.set, table.arm)
+    ]
     return table.drop(columns='of').assign(seconds=[round(f['seconds']) for f in facts])

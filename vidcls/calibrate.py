@@ -30,12 +30,15 @@ def tempered(
 
 def _scores(logits):
     z = _numbers('logits', logits).astype(float)
-    if not z.shape[-1]: raise ArgumentError(f"logits has shape {z.shape}; expected (N,K), K >= 1.")
-    if not np.isfinite(z.max(-1)).all(): raise DataError("logits have NaN or infinity. Did training diverge?")      # -inf beside a number is log 0
+    if not z.shape[-1]:
+        raise ArgumentError(f"logits has shape {z.shape}; expected (N,K), K >= 1.")
+    if not np.isfinite(z.max(-1)).all():
+        raise DataError("logits have NaN or infinity. Did training diverge?")  # -inf beside a number is log 0
     return z
 
 def _check_temperature(T):
-    if not isinstance(T, (int, float, np.number)) or not 0 < T < math.inf: raise ArgumentError(f"temperature={T!r}; accepted: above 0. 1 changes nothing.")
+    if not isinstance(T, (int, float, np.number)) or not 0 < T < math.inf:
+        raise ArgumentError(f"temperature={T!r}; accepted: above 0. 1 changes nothing.")
     return T
 
 # %% ../nbs/52_calibrate.ipynb #fit-temperature
@@ -47,19 +50,31 @@ def fit_temperature(
 )->float: # T; with a warning, 1 where every clip is right (no T is too low) and HIGHEST where the model is not above chance (none is too high)
     "The temperature under which the truth surprises least."
     z = _scores(logits)
-    if z.ndim != 2 or not len(z): raise ArgumentError(f"logits has shape {z.shape}; expected (N,K), N >= 1.")
-    if not np.isfinite(z).all(): raise DataError("logits have infinity; a temperature needs finite scores.")
+    if z.ndim != 2 or not len(z):
+        raise ArgumentError(f"logits has shape {z.shape}; expected (N,K), N >= 1.")
+    if not np.isfinite(z).all():
+        raise DataError("logits have infinity; a temperature needs finite scores.")
     y = _class_idxs('targets', targets, z.shape[1])
-    if len(y) != len(z): raise ArgumentError(f"{len(z)} rows of logits, {len(y)} targets; expected N of each.")
+    if len(y) != len(z):
+        raise ArgumentError(f"{len(z)} rows of logits, {len(y)} targets; expected N of each.")
     truth = z[np.arange(len(y)), y]
     if (truth >= z.max(1)).all():
         tied = ', or tied with another class' if ((z == truth[:,None]).sum(1) > 1).any() else ''
-        warnings.warn(f"all {len(y)} clips are right{tied}: they can't say how sure is too sure, and the temperature stays 1.", stacklevel=2)
+        warnings.warn(
+            f"all {len(y)} clips are right{tied}: they can't say how sure is too sure, and the "
+            "temperature stays 1.",
+            stacklevel=2,
+        )
         return 1.
-    if truth.mean() <= z.mean():                                        # the mean surprise rises from b = 0 on
-        warnings.warn(f"on these {len(y)} clips the true class scores no higher than the others: with T={HIGHEST:g} all are about as likely.", stacklevel=2)
+    if truth.mean() <= z.mean():  # the mean surprise rises from b = 0 on
+        warnings.warn(
+            f"on these {len(y)} clips the true class scores no higher than the others: with "
+            f"T={HIGHEST:g} all are about as likely.",
+            stacklevel=2,
+        )
         return HIGHEST
-    slope = lambda b: ((tempered(z, 1/b)*z).sum(1) - truth).mean()      # of the mean surprise, in b = 1/T; it only rises
+    # of the mean surprise, in b = 1/T; it only rises
+    slope = lambda b: ((tempered(z, 1/b)*z).sum(1) - truth).mean()
     low, high = 1/HIGHEST, HIGHEST
     for _ in range(60):
         b = math.sqrt(low*high)
@@ -73,12 +88,15 @@ def risk_coverage(
 )->pd.DataFrame: # Rows by falling sureness, one for each value that occurs: threshold, coverage, error
     "Errors among the answers, when only the surest are given."
     sure, right = _numbers('sure', sure).astype(float), _right('right', right)
-    if sure.shape != right.shape: raise ArgumentError(f"sure has shape {sure.shape} and right {right.shape}; expected (N,) of each.")
-    if np.isnan(sure).any(): raise ArgumentError("sure has NaN.")
+    if sure.shape != right.shape:
+        raise ArgumentError(f"sure has shape {sure.shape} and right {right.shape}; expected (N,) of each.")
+    if np.isnan(sure).any():
+        raise ArgumentError("sure has NaN.")
     order = np.argsort(-sure, kind='stable')
     n = np.arange(1, len(sure)+1)
     table = pd.DataFrame(dict(threshold=sure[order], coverage=n/len(n), error=1-np.cumsum(right[order])/n))
-    return table[np.append(np.diff(sure[order]) != 0, True)].reset_index(drop=True)     # clips that are equally sure come together
+    # clips that are equally sure come together
+    return table[np.append(np.diff(sure[order]) != 0, True)].reset_index(drop=True)
 
 def plot_risk_coverage(
     curves:dict, # {name: as risk_coverage gives it}
@@ -86,8 +104,14 @@ def plot_risk_coverage(
     "Error over coverage."
     fig = new_figure(figsize=(4,3), dpi=72)
     ax = fig.subplots()
-    for name,c in curves.items(): ax.plot(c.coverage, c.error, label=name)
-    ax.set(xlabel='coverage: share of clips that get an answer', ylabel='error among the answers', xlim=(0,1), ylim=(0,None))
+    for name,c in curves.items():
+        ax.plot(c.coverage, c.error, label=name)
+    ax.set(
+        xlabel='coverage: share of clips that get an answer',
+        ylabel='error among the answers',
+        xlim=(0, 1),
+        ylim=(0, None),
+    )
     ax.legend(fontsize=8)
     return fig
 
@@ -102,21 +126,32 @@ def pick_threshold(
     level:float=.95, # Of how many data sets this shall hold, in (0,1)
 )->dict: # threshold, coverage, error as seen here, and its upper bound
     "The lowest sureness from which on answers are wrong no more often than accepted."
-    _check_share('error', error); _check_share('level', level)
+    _check_share('error', error)
+    _check_share('level', level)
     curve, sure, right = risk_coverage(sure, right), _numbers('sure', sure), _right('right', right)
     groups = _groups_for(len(sure), groups)
-    strict = 1 - 2*(1-level)/STEPS                                       # two-sided level whose upper end errs in (1-level)/STEPS
+    strict = 1 - 2*(1-level)/STEPS  # two-sided level whose upper end errs in (1-level)/STEPS
     best = None
-    for i in np.unique(np.searchsorted(curve.coverage, np.arange(1, STEPS+1)/STEPS - 1e-9).clip(max=len(curve)-1)):
+    for i in np.unique(
+        np.searchsorted(curve.coverage, np.arange(1, STEPS + 1) / STEPS - 1e-9).clip(max=len(curve) - 1)
+    ):
         keep = sure >= curve.threshold[i]
         bound = 1 - cluster_wilson(right[keep], groups[keep], strict)[0]
-        if bound <= error: best = i, bound                               # the last one that keeps the promise answers most
-    if best is None: raise DataError(_no_promise(curve, error, strict, groups))
+        if bound <= error:
+            best = i, bound                               # the last one that keeps the promise answers most
+    if best is None:
+        raise DataError(_no_promise(curve, error, strict, groups))
     i, bound = best
-    return dict(threshold=float(curve.threshold[i]), coverage=float(curve.coverage[i]), error=float(curve.error[i]), upper=float(bound))
+    return dict(
+        threshold=float(curve.threshold[i]),
+        coverage=float(curve.coverage[i]),
+        error=float(curve.error[i]),
+        upper=float(bound),
+    )
 
 def _check_share(name, v):
-    if not isinstance(v, (int, float, np.number)) or not 0 < v < 1: raise ArgumentError(f"{name}={v!r}; accepted: above 0 and below 1.")
+    if not isinstance(v, (int, float, np.number)) or not 0 < v < 1:
+        raise ArgumentError(f"{name}={v!r}; accepted: above 0 and below 1.")
 
 def _no_promise(curve, error, strict, groups):
     from statistics import NormalDist
@@ -124,8 +159,11 @@ def _no_promise(curve, error, strict, groups):
     few = '' if worth > n-.5 else f', which are worth {worth:.1f} independent ones'
     z2 = NormalDist().inv_cdf((1+strict)/2)**2
     need = math.ceil(z2*(1-error)/error)
-    return (f"error={error}: no threshold keeps it on these {n} clips{few} (least seen error {curve.error.min():.3f}). Even without a mistake, "
-            f"it takes {need} independent clips to promise that; accept more errors, or judge more clips.")
+    return (
+        f"error={error}: no threshold keeps it on these {n} clips{few} (least seen error "
+        f"{curve.error.min():.3f}). Even without a mistake, "
+        f"it takes {need} independent clips to promise that; accept more errors, or judge more clips."
+    )
 
 # %% ../nbs/52_calibrate.ipynb #auroc
 def auroc(
@@ -134,8 +172,10 @@ def auroc(
 )->float: # In [0,1]; .5 is guessing
     "Chance that a score of the first kind exceeds one of the second; ties count half."
     a, b = (_numbers(n, s).astype(float) for n,s in (('of_known', of_known), ('of_foreign', of_foreign)))
-    if not len(a) or not len(b): raise ArgumentError(f"{len(a)} known and {len(b)} foreign scores; expected at least one of each.")
-    if np.isnan(a).any() or np.isnan(b).any(): raise ArgumentError("scores have NaN.")
+    if not len(a) or not len(b):
+        raise ArgumentError(f"{len(a)} known and {len(b)} foreign scores; expected at least one of each.")
+    if np.isnan(a).any() or np.isnan(b).any():
+        raise ArgumentError("scores have NaN.")
     b = np.sort(b)
     return float((np.searchsorted(b, a, 'left') + np.searchsorted(b, a, 'right')).mean()/2/len(b))
 
@@ -148,14 +188,17 @@ class Calibration:
     temperature:float = 1. # Scores are divided by it
     threshold:float = 0. # Answers that are less sure than this are withheld
     none_below:float|None = None # A largest score below this: none of the classes; None never says so
-    error:float|None = None # The share of wrong answers that the threshold keeps; None: no threshold was asked for
+    # The share of wrong answers that the threshold keeps; None: no threshold was asked for
+    error:float|None = None
     keep:float|None = None # The share of known clips above none_below
     n:int = 0 # Clips that it was fitted on
     fitted_on:str = '' # Data set and split
 
     def __post_init__(self):
-        _check_temperature(self.temperature); check_at_least('threshold', self.threshold, 0)
-        if self.none_below is not None: check_at_least('none_below', self.none_below, -math.inf)
+        _check_temperature(self.temperature)
+        check_at_least('threshold', self.threshold, 0)
+        if self.none_below is not None:
+            check_at_least('none_below', self.none_below, -math.inf)
 
     def probs(self,
         logits, # (N,K)
@@ -187,14 +230,20 @@ def calibrate(
     "Fit temperature, threshold and the limit of what is known."
     check_asked(model, dl)
     for name,v in (('error', error), ('keep', keep)):
-        if v is not None: _check_share(name, v)                                  # before the clips go through the model
+        if v is not None:
+            _check_share(name, v)                                  # before the clips go through the model
     table = dl.dataset.table
     logits, rows, failures = predict_views(model, dl, as_views(views), show=show)
-    if failures: warnings.warn(_left_out(clip_names(table.df), failures), stacklevel=2)
+    if failures:
+        warnings.warn(_left_out(clip_names(table.df), failures), stacklevel=2)
     logits, y = logits.mean(1), table.targets[rows]
     T = fit_temperature(logits, y)
     p = tempered(logits, T)
-    limit = 0. if error is None else pick_threshold(p.max(1), p.argmax(1) == y, error, table.df.group.to_numpy()[rows])['threshold']
+    limit = (
+        0.0
+        if error is None
+        else pick_threshold(p.max(1), p.argmax(1) == y, error, table.df.group.to_numpy()[rows])['threshold']
+    )
     none = None if keep is None else float(np.quantile(logits.max(1), 1-keep))
     return Calibration(T, limit, none, error, keep, len(y), f"{table.name}/{'+'.join(table.splits)}")
 

@@ -33,21 +33,31 @@ def _pack(x, tensors):
         if all(isinstance(k, str) and not k.startswith('__') for k in x):
             return {k: _pack(v, tensors) for k,v in x.items()}
         return {'__items__': [[k, _pack(v, tensors)] for k,v in x.items()]}
-    if isinstance(x, tuple): return {'__tuple__': [_pack(v, tensors) for v in x]}
-    if isinstance(x, list): return [_pack(v, tensors) for v in x]
-    if isinstance(x, (str, bool, type(None), int, float)): return x
-    if isinstance(x, np.generic): return x.item()
+    if isinstance(x, tuple):
+        return {'__tuple__': [_pack(v, tensors) for v in x]}
+    if isinstance(x, list):
+        return [_pack(v, tensors) for v in x]
+    if isinstance(x, (str, bool, type(None), int, float)):
+        return x
+    if isinstance(x, np.generic):
+        return x.item()
     raise ArgumentError(f"state holds a {type(x).__name__}; accepted: tensors, arrays, numbers, text, and "
                         "lists, tuples and dictionaries of them.")
 
 def _unpack(x, tensors):
     "The way back."
-    if isinstance(x, list): return [_unpack(v, tensors) for v in x]
-    if not isinstance(x, dict): return x
-    if '__tensor__' in x: return tensors[x['__tensor__']]
-    if '__array__' in x: return _unpack(x['__array__'], tensors).numpy().astype(x['dtype'])
-    if '__tuple__' in x: return tuple(_unpack(v, tensors) for v in x['__tuple__'])
-    if '__items__' in x: return {k: _unpack(v, tensors) for k,v in x['__items__']}
+    if isinstance(x, list):
+        return [_unpack(v, tensors) for v in x]
+    if not isinstance(x, dict):
+        return x
+    if '__tensor__' in x:
+        return tensors[x['__tensor__']]
+    if '__array__' in x:
+        return _unpack(x['__array__'], tensors).numpy().astype(x['dtype'])
+    if '__tuple__' in x:
+        return tuple(_unpack(v, tensors) for v in x['__tuple__'])
+    if '__items__' in x:
+        return {k: _unpack(v, tensors) for k,v in x['__items__']}
     return {k: _unpack(v, tensors) for k,v in x.items()}
 
 # %% ../nbs/inside/35_checkpoint.ipynb #whole-folder
@@ -66,12 +76,15 @@ def whole_folder(
         _sweep(place, name.partition('_')[0])
         lock = _claim(new)
         yield new
-    except Exception as e: raise _explained(e, place, tensors, what) from e
+    except Exception as e:
+        raise _explained(e, place, tensors, what) from e
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        if lock is not None: os.close(lock)
+        if lock is not None:
+            os.close(lock)
         if made:
-            with suppress(OSError): place.rmdir()                        # only where nothing was saved
+            with suppress(OSError):
+                place.rmdir()                        # only where nothing was saved
 
 def save_tensors(
     tensors:dict, # Tensors by name
@@ -92,16 +105,20 @@ def locked(
 ):
     "Wait for other processes that write in this folder, and keep them waiting meanwhile."
     lock = _lock(folder, shared)
-    try: yield
+    try:
+        yield
     finally:
-        if lock is not None: os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 def _lock(path, shared=False, wait=True):
     "An open lock, which ends with its process; None where the file system has none."
-    if os.name == 'nt': return None
+    if os.name == 'nt':
+        return None
     import fcntl
     fd = os.open(path, os.O_RDONLY)
-    try: fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(fd)
         raise
@@ -114,9 +131,12 @@ def _claim(new):
     "Make a folder and lock it; once more, if another process took it for a rest in between."
     while True:
         new.mkdir()
-        try: lock = _lock(new)
-        except FileNotFoundError: continue
-        if new.is_dir(): return lock
+        try:
+            lock = _lock(new)
+        except FileNotFoundError:
+            continue
+        if new.is_dir():
+            return lock
         os.close(lock)
 
 _TOKEN, _COUNT = secrets.token_hex(4), itertools.count()     # in containers, processes share numbers
@@ -126,22 +146,30 @@ def _who(): return f'{os.getpid()}.{_TOKEN}'
 def _sweep(place, name):
     "Remove what killed processes left behind."
     for p in place.glob(f'.{name}*'):
-        if _who() in p.name: continue
-        try: lock = _lock(p, wait=False)
-        except OSError: continue                         # its process lives, or another one removes it
-        if lock is not None or not _alive(p.name): shutil.rmtree(p, ignore_errors=True)
-        if lock is not None: os.close(lock)
+        if _who() in p.name:
+            continue
+        try:
+            lock = _lock(p, wait=False)
+        except OSError:
+            continue                         # its process lives, or another one removes it
+        if lock is not None or not _alive(p.name):
+            shutil.rmtree(p, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 def _alive(name):
     "Without locks: is there a process of the number in a name?"
     pid = next((int(n) for n in name.split('.')[2:3] if n.isdigit()), None)
-    try: os.kill(pid, 0)
-    except (OSError, TypeError): return False
+    try:
+        os.kill(pid, 0)
+    except (OSError, TypeError):
+        return False
     return pid != os.getpid()
 
 def _explained(e, folder, tensors, what):
     "An error that says how much room was needed, where room was the trouble."
-    if isinstance(e, VidclsError): return e
+    if isinstance(e, VidclsError):
+        return e
     need = sum(t.numel()*t.element_size() for t in tensors.values())/1e6
     full = getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
     if full or 'No space' in str(e) or 'os error 28' in str(e):          # the latter from safetensors
@@ -149,7 +177,6 @@ def _explained(e, folder, tensors, what):
         return CheckpointError(f"{folder}: no space; the {what} needs {need:.0f} MB and {free:.0f} MB are "
                                "free. The one before is untouched.")
     return CheckpointError(f"{folder}: the {what} could not be written ({type(e).__name__}: {e}).")
-
 
 # %% ../nbs/inside/35_checkpoint.ipynb #save-checkpoint
 def save_checkpoint(
@@ -170,33 +197,40 @@ def save_checkpoint(
         (new/'state.json').write_text(packed)
         sums = {f.name: file_sha256(f) for f in (new/'state.safetensors', new/'state.json')}
         (new/'manifest.json').write_text(json.dumps({'format': 1, 'sha256': sums}))
-        for f in (*new.iterdir(), new): _sync(f)
+        for f in (*new.iterdir(), new):
+            _sync(f)
         os.rename(new, final)
         _sync(folder)
     older = [p for p in _all(folder) if p.name <= final.name and p not in same]
     stay = older[-keep:]                     # later ones are damaged, or training would have gone on there
-    for old in {*same, *_all(folder)} - set(stay): _remove(old)
+    for old in {*same, *_all(folder)} - set(stay):
+        _remove(old)
     return final
 
 def _sync(path):
     "Force a file, or the list of a folder, onto the disk."
-    if os.name == 'nt': return                                   # Windows has no such call for folders
+    if os.name == 'nt':
+        return                                   # Windows has no such call for folders
     fd = os.open(path, os.O_RDONLY)
-    try: os.fsync(fd)
-    finally: os.close(fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 def _remove(path):
     "Rename a checkpoint before it is removed, so that nobody reads half of it."
     gone = path.with_name(f'.{path.name}.{_who()}.old')
-    try: os.rename(path, gone)
-    except OSError: return                                               # another process was faster
+    try:
+        os.rename(path, gone)
+    except OSError:
+        return                                               # another process was faster
     shutil.rmtree(gone, ignore_errors=True)
 
 def _all(folder): return sorted(p for p in Path(folder).glob('step_*') if (p/'manifest.json').is_file())
 
-
 # %% ../nbs/inside/35_checkpoint.ipynb #load-checkpoint
-class _NewerFormat(CheckpointError): "A checkpoint of a newer vidcls."
+class _NewerFormat(CheckpointError):
+    "A checkpoint of a newer vidcls."
 
 def load_checkpoint(
     path, # As save_checkpoint gave it
@@ -212,7 +246,8 @@ def load_checkpoint(
             if Path(name).name != name or file_sha256(path/name) != sha:
                 raise CheckpointError(f"{path}/{name}: the checksum differs; the file is damaged.")
         return _unpack(json.loads((path/'state.json').read_text()), load_file(path/'state.safetensors'))
-    except CheckpointError: raise
+    except CheckpointError:
+        raise
     except Exception as e:
         raise CheckpointError(f"{path}: no checkpoint that can be read ({type(e).__name__}: {e}).") from e
 
@@ -222,13 +257,16 @@ def latest_checkpoint(
     "The newest checkpoint that is whole; an error where there are some and none is."
     there, said = _all(folder), None
     for path in reversed(there):
-        try: return path, load_checkpoint(path)
-        except _NewerFormat: raise
+        try:
+            return path, load_checkpoint(path)
+        except _NewerFormat:
+            raise
         except CheckpointError as e:
             said = e
             if path != there[0] and path.exists():
                 warnings.warn(f"{e} Going back to the one before.", stacklevel=2)
-    if _all(folder) != there: return latest_checkpoint(folder)           # somebody saves meanwhile
+    if _all(folder) != there:
+        return latest_checkpoint(folder)           # somebody saves meanwhile
     if said:
         raise CheckpointError(f"{said} No other can be read either. Take another folder, or empty this one, "
                               "to begin anew.") from said

@@ -29,7 +29,8 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
                   help='Video classification: train, judge and use a classifier; start with `vidcls demo`.')
 
 def _show_version(asked:bool):
-    if not asked: return
+    if not asked:
+        return
     from vidcls import __version__
     typer.echo(f'vidcls {__version__}')
     raise typer.Exit()
@@ -59,8 +60,10 @@ def use_device(
     device:Optional[str], # 'cpu', 'cuda', 'cuda:1', 'mps', …; None takes the best there is
 )->Optional[str]: # The same, checked
     "Let everything that follows run on this device."
-    if device is None: return None
-    if device == 'cpu': os.environ |= dict(ACCELERATE_USE_CPU='true', CUDA_VISIBLE_DEVICES='')
+    if device is None:
+        return None
+    if device == 'cpu':
+        os.environ |= dict(ACCELERATE_USE_CPU='true', CUDA_VISIBLE_DEVICES='')
     from vidcls.core import pick_device
     chosen = pick_device(device)
     if chosen.type == 'cuda' and chosen.index is not None:
@@ -115,7 +118,8 @@ def keep_record(
     from vidcls.evaluate import confusion_figure, save_record
     from vidcls.train import plot_history
     save_record(rec, out/'record.json')
-    plot_history(hist).savefig(out/'curves.png'); confusion_figure(rec).savefig(out/'confusion.png')
+    plot_history(hist).savefig(out/'curves.png')
+    confusion_figure(rec).savefig(out/'confusion.png')
 
 def keep_training(
     out:Path, # Folder
@@ -125,10 +129,14 @@ def keep_training(
 ):
     "Write classifier and history, as soon as training ends, and stop here after Ctrl-C."
     from vidcls.predict import Classifier
-    out.mkdir(parents=True, exist_ok=True); hist.save(out/'history.json')
-    for path, reason in hist.skipped.items(): _say(f'skipped {path}: {reason}')
-    if hist.best is not None: Classifier(model, dls.labels).save(out/'classifier')
-    if not hist.interrupted: return
+    out.mkdir(parents=True, exist_ok=True)
+    hist.save(out/'history.json')
+    for path, reason in hist.skipped.items():
+        _say(f'skipped {path}: {reason}')
+    if hist.best is not None:
+        Classifier(model, dls.labels).save(out/'classifier')
+    if not hist.interrupted:
+        return
     kept = 'best weights and history' if hist.best is not None else 'an empty history; no epoch was finished'
     going_on = '; the same line with --resume goes on' if list(out.glob('checkpoints/step_*')) else ''
     _say(f'\nstopped by hand after {len(hist)} epochs; kept in {out}: {kept}{going_on}')
@@ -140,17 +148,20 @@ def keep_settings(
 ):
     "Write down what was asked for, so that --resume and `vidcls evaluate` need no more than the folder."
     from vidcls.core import atomic_path
-    if not _is_main(): return
+    if not _is_main():
+        return
     kept = {k: v for k,v in asked.items() if k not in ('out', 'resume', 'overwrite')}
     kept |= {k: str(v.absolute()) for k,v in kept.items() if isinstance(v, Path)}
-    with atomic_path(out/SETTINGS) as part: part.write_text(json.dumps(kept, indent=1), encoding='utf-8')
+    with atomic_path(out/SETTINGS) as part:
+        part.write_text(json.dumps(kept, indent=1), encoding='utf-8')
 
 # %% ../nbs/inside/99_cli.ipynb #say
 def _is_main(): return os.environ.get('RANK', '0') == '0'      # of the processes that a launcher started
 def _together(): return int(os.environ.get('WORLD_SIZE', 1)) > 1
 
 def _say(text=''):
-    if _is_main(): typer.echo(text)
+    if _is_main():
+        typer.echo(text)
 
 def _heading(n, text): _say(f'\n[{n}] {text}')
 
@@ -167,14 +178,18 @@ def _run_folder(out, overwrite, data=None, default='train'):
     from vidcls.core import ArgumentError
     from vidcls.predict import check_target
     first = Path('runs')/default
-    if out is None and _together(): out = first                   # several machines can't agree on a number
+    if out is None and _together():
+        out = first                   # several machines can't agree on a number
     if out is None:
         folders = (first.with_name(f'{default}-{n}' if n > 1 else default) for n in range(1, 10_000))
         out = next(p for p in folders if not _taken(p))
-        if out != first: _say(f'note: {first} is kept as it is; this training goes to {out}.')
-    if data is not None: _apart('--out', out, data)
+        if out != first:
+            _say(f'note: {first} is kept as it is; this training goes to {out}.')
+    if data is not None:
+        _apart('--out', out, data)
     check_target(out/'classifier')
-    if not _is_main() or not _taken(out): return out
+    if not _is_main() or not _taken(out):
+        return out
     if not overwrite:
         going_on = ' --resume goes on with it;' if (out/'checkpoints').exists() else ''
         raise ArgumentError(f'--out {out} holds an earlier training.{going_on} '
@@ -212,7 +227,8 @@ def cli_demo(
     keep_settings(out, dict(data=str(table.root), seed=seed))
     _heading('3/5', 'the control: the same network, trained on single frames')
     *_, still_hist, still = demo_train(table, epochs, seed, still=True)
-    if still_hist.interrupted: raise typer.Exit(130)
+    if still_hist.interrupted:
+        raise typer.Exit(130)
     _heading('4/5', f'keep everything in {out}')
     save_record(still, out/'single_frame.json')
     show_predictions(rec, dls.test).savefig(out/'predictions.png')
@@ -261,7 +277,8 @@ def read_table(
     "Read the table of a folder or of a CSV file."
     from vidcls.data.datasets import as_table
     asked = dict(label='label', group=None, path_column='path', leaks='error', seed=0)
-    if a is not None: asked |= vars(a)
+    if a is not None:
+        asked |= vars(a)
     named = {k: asked[k] for k in ('label', 'group', 'leaks', 'seed')}
     return as_table(data, path=asked['path_column'], **named, **more)
 
@@ -269,7 +286,8 @@ def read_table(
 CLIPS = 'Folder with one folder for each class (or with a list of its clips, as clips.csv), or a CSV file.'
 
 def _as_json(text):
-    if not text.endswith('.json'): raise typer.BadParameter(f'{text}: the name must end in .json.')
+    if not text.endswith('.json'):
+        raise typer.BadParameter(f'{text}: the name must end in .json.')
     return as_path(text)
 
 def _data(what=CLIPS): return Argument(parser=as_path, metavar='DATA', help=what)
@@ -346,7 +364,8 @@ def cli_train(
     seed: Annotated[int, _count('Of weights, order, and whatever split is drawn.', 0)] = 0,
 ):
     "Train a classifier on your own clips, or on shards, and judge it on clips that it has never seen."
-    try: _train(_asked(ctx))
+    try:
+        _train(_asked(ctx))
     except KeyboardInterrupt:
         typer.echo('\nvidcls: stopped by hand before the first step; nothing was kept.', err=True)
         raise typer.Exit(130)
@@ -370,7 +389,8 @@ def _train(a):
     choosing = 'valid' in table.splits and table.worth('valid').enough
     resume = 'longer' if a.resume else False
     hist = fit(net, dls, out=a.out, resume=resume, keep_last=not choosing, **plan.fit)
-    if _is_main(): keep_training(a.out, net, dls, hist)
+    if _is_main():
+        keep_training(a.out, net, dls, hist)
     _judge(table, net, dls, hist, plan, a)
 
 # %% ../nbs/inside/99_cli.ipynb #train-data
@@ -381,11 +401,14 @@ def _asked(ctx):
     from vidcls.core import ArgumentError
     a = SimpleNamespace(**ctx.params)
     typed = {k for k in ctx.params if ctx.get_parameter_source(k).name == 'COMMANDLINE'}
-    if a.cache: a.cache = a.cache.absolute()                     # --resume may be typed in another folder
+    if a.cache:
+        a.cache = a.cache.absolute()                     # --resume may be typed in another folder
     if a.pretrained and Path(a.pretrained).expanduser().exists():
         a.pretrained = str(Path(a.pretrained).expanduser().absolute())
-    if a.resume: return _resumed(a, typed)
-    if a.data is None: raise ArgumentError('DATA is missing: vidcls train CLIPS, or vidcls train --resume.')
+    if a.resume:
+        return _resumed(a, typed)
+    if a.data is None:
+        raise ArgumentError('DATA is missing: vidcls train CLIPS, or vidcls train --resume.')
     if a.steps and a.epochs:
         raise ArgumentError(f'--steps {a.steps} and --epochs {a.epochs}: give one of them.')
     a.data, a.out = a.data.absolute(), _run_folder(a.out, a.overwrite, a.data)
@@ -407,13 +430,15 @@ def _resumed(a, typed):
     kept = json.loads((a.out/SETTINGS).read_text(encoding='utf-8'))
     kept |= {k: Path(kept[k]) for k in ('data', 'cache') if kept.get(k)}
     now = {k: v for k,v in vars(a).items() if k in typed}
-    if 'data' in typed: now['data'] = a.data.absolute()
+    if 'data' in typed:
+        now['data'] = a.data.absolute()
     other = [k for k,v in now.items() if k not in RESUMABLE and k in kept and kept[k] != v]
     if other:
         k = other[0]
         raise ArgumentError(f'{_option(k)} {now[k]}: the training in {a.out} was begun with {kept[k]}; '
                             'leave it out, or begin anew in another folder.')
-    if {'epochs', 'steps'} & typed: kept |= dict(epochs=None, steps=None)
+    if {'epochs', 'steps'} & typed:
+        kept |= dict(epochs=None, steps=None)
     return SimpleNamespace(**vars(a) | kept | now | dict(out=a.out, resume=True))
 
 def _option(name): return 'DATA' if name == 'data' else '--' + name.replace('_', '-')
@@ -447,7 +472,8 @@ class Plan:
                          seed=a.seed, freeze=_frozen(a.freeze))
         self.fit |= {k: v for k,v in dict(lr=a.lr, patience=a.patience).items() if v is not None}
         self.folds = 0 if _together() else plan.folds if a.folds is None else a.folds
-        if self.folds: table.kfold(self.folds, a.seed)                 # refused now, not after the training
+        if self.folds:
+            table.kfold(self.folds, a.seed)                 # refused now, not after the training
         self.measured = not a.resume and self.steps > 40
 
     def said(self,
@@ -468,12 +494,14 @@ class Plan:
         dls, # Its loaders
     )->Optional[float]: # None if the training is short, or shared by several processes
         "Return how long training and judging will take, from a few measured steps."
-        if not self.measured or _together(): return None
+        if not self.measured or _together():
+            return None
         from vidcls.optimizations import estimate
         known = {k: v for k,v in self.fit.items() if k not in ('lr', 'patience', 'epochs', 'freeze')}
         each = estimate(net, dls, self.epochs, steps=6, **known)
         once = self.epochs*each.s_per_epoch
-        if not self.folds: return once
+        if not self.folds:
+            return once
         clips = [len(fold.part('train')) for fold in table.kfold(self.folds, self.fit['seed'])]
         steps = sum(-(-n//(self.bs*self.fit['accum'])) for n in clips)*self.epochs
         return once + steps*each.s_per_step + self.folds*self.epochs*each.s_valid
@@ -481,9 +509,12 @@ class Plan:
 def _frozen(freeze):
     "The plan of `fit` for what --freeze says: everything but the head, or a number of layers."
     from vidcls.core import ArgumentError
-    if freeze is None: return None
-    if freeze == 'all': return {0: -1}
-    try: return {0: int(freeze)}
+    if freeze is None:
+        return None
+    if freeze == 'all':
+        return {0: -1}
+    try:
+        return {0: int(freeze)}
     except ValueError:
         raise ArgumentError(f"--freeze {freeze}; accepted: 'all', or a whole number such as -5.") from None
 
@@ -522,7 +553,8 @@ def _describe(table):
         worth = table.worth('valid')
         last = '' if worth.enough else ', so the last weights are kept, not those that did best on them'
         _say(f'{worth}{last}')
-    else: _say('note: there is no validation split, so the last weights are kept, not the best.')
+    else:
+        _say('note: there is no validation split, so the last weights are kept, not the best.')
     if table.df.group.nunique() == len(table):
         _say('note: every clip is its own group. If clips were cut from the same film, '
              'name their column with --group, or their folders with --group parent.')
@@ -533,7 +565,8 @@ def _judge(table, net, dls, hist, plan, a):
     from vidcls.evaluate import evaluate
     part = dls.valid if dls.test is None else dls.test
     rec = evaluate(net, part, seed=a.seed, optimistic=dls.test is None)
-    if not _is_main(): return
+    if not _is_main():
+        return
     keep_record(a.out, hist, rec)
     shutil.rmtree(a.out/'checkpoints', ignore_errors=True)        # this training has ended
     _say(f'\n{rec}')
@@ -542,7 +575,8 @@ def _judge(table, net, dls, hist, plan, a):
     _say(f'kept in {a.out}: classifier/, record.json, record.csv,{kept} '
          'history.json, curves.png, confusion.png')
     judged = by_folds or rec
-    if judged.interval[0] > judged.chance: return
+    if judged.interval[0] > judged.chance:
+        return
     _say('note: this classifier is not shown to be better than guessing. What helps, in this order: '
          'more clips, from more people or places; more steps (--steps) or gentler changes (--augment light); '
          'a start from pre-trained weights (--pretrained). `vidcls doctor` looks for faults in the clips.')
@@ -585,9 +619,11 @@ def cli_evaluate(
     clf = Classifier.load(classifier)
     table, part = _clips_to_judge(ctx, clf, classifier, data, split)
     rec = evaluate(clf.model, loader(part, clf.spec, on_error=on_error), optimistic='train' in part.splits)
-    if out: save_record(rec, out)
+    if out:
+        save_record(rec, out)
     _say(repr(rec))
-    for path, reason in rec.failures.items(): _say(f'not read: {path}: {reason}')
+    for path, reason in rec.failures.items():
+        _say(f'not read: {path}: {reason}')
 
 def _clips_to_judge(ctx, clf, classifier, data, split):
     "(table, the part of it that is judged), and a word about what is left out."
@@ -599,7 +635,8 @@ def _clips_to_judge(ctx, clf, classifier, data, split):
         vars(a).update({k: kept[k] for k in names - typed})
     if split is None and not same:
         table = read_table(data, a, labels=clf.labels, split='test')
-        if table.splits == ['test']: return table, table
+        if table.splits == ['test']:
+            return table, table
     table = read_table(data, a, labels=clf.labels)
     name = {'val': 'valid', 'validation': 'valid', None: 'test'}.get(split, split)
     part = table if name == 'all' else table.part(name)
@@ -613,7 +650,8 @@ def _clips_to_judge(ctx, clf, classifier, data, split):
 def _trained_on(classifier):
     "The settings of the training that left this classifier, where they lie beside it."
     for folder in (classifier, classifier.parent):
-        if (folder/SETTINGS).is_file(): return json.loads((folder/SETTINGS).read_text(encoding='utf-8'))
+        if (folder/SETTINGS).is_file():
+            return json.loads((folder/SETTINGS).read_text(encoding='utf-8'))
     return {}
 
 # %% ../nbs/inside/99_cli.ipynb #cli-predict
@@ -633,14 +671,18 @@ def cli_predict(
     use_device(device)
     clf, failed = Classifier.load(classifier), False
     for video in list_videos(videos):
-        try: answer = clf.predict(video, top_k)
+        try:
+            answer = clf.predict(video, top_k)
         except VideoReadError as e:
             typer.echo(f'vidcls: {in_words(e)}', err=True)
             failed = True
             continue
-        if as_json: _say(json.dumps({'path': str(video), 'answer': answer}))
-        else: _say(f'{video}\t' + '\t'.join(f"{a['label']} {a['score']:.3f}" for a in answer))
-    if failed: raise typer.Exit(2)
+        if as_json:
+            _say(json.dumps({'path': str(video), 'answer': answer}))
+        else:
+            _say(f'{video}\t' + '\t'.join(f"{a['label']} {a['score']:.3f}" for a in answer))
+    if failed:
+        raise typer.Exit(2)
 
 # %% ../nbs/inside/99_cli.ipynb #list-videos
 def list_videos(
@@ -654,9 +696,12 @@ def list_videos(
         return [Path(p) for p in found] or [path]
     files = []
     for p in (p for path in paths for p in fitting(path)):
-        if not p.is_dir(): files.append(p); continue
+        if not p.is_dir():
+            files.append(p)
+            continue
         found = find_videos(p)
-        if found.note: typer.echo(f'note: {p}: {found.note}', err=True)
+        if found.note:
+            typer.echo(f'note: {p}: {found.note}', err=True)
         files += found.paths
     return files
 
@@ -684,7 +729,8 @@ def cli_shard(
     _apart('FOLDER', out, data)
     asked = SimpleNamespace(path_column=path_column, label=label, group=group, leaks=leaks, seed=seed)
     about, table = read_manifest(write_shards(read_table(data, asked), out, shard_mb, seed, on_error))
-    for path, reason in about['failed'].items(): _say(f'left out: {path}: {reason}')
+    for path, reason in about['failed'].items():
+        _say(f'left out: {path}: {reason}')
     kept = ', '.join(f'{len(s)} shards of {split}' for split,s in about['shards'].items())
     _say(f'{table!r}\nkept in {out}: {kept}')
 
@@ -718,7 +764,8 @@ def cli_benchmark_loader(
     found.about['read'] = read.to_dict('list')
     _say(f'{found!r}\n\none clip from its file, ms of processor time, and decord over ours:\n'
          + read.round(2).to_string(index=False))
-    if out: _say(f'kept in {found.save(out)}')
+    if out:
+        _say(f'kept in {found.save(out)}')
 
 @bench.command('step')
 def cli_benchmark_step(
@@ -739,7 +786,8 @@ def cli_benchmark_step(
     found.about |= dict(matrix_tflops=rate/1e12, share_of_matrix_rate=share)
     _say(f'{found!r}\nours, the fastest: {share:.0%} of the rate at which this device '
          f'multiplies matrices ({rate/1e12:.3g} TFLOP/s)')
-    if out: _say(f'kept in {found.save(out)}')
+    if out:
+        _say(f'kept in {found.save(out)}')
 
 @bench.command('inference')
 def cli_benchmark_inference(
@@ -753,7 +801,8 @@ def cli_benchmark_inference(
     from vidcls.benchmark_models import benchmark_inference
     found = benchmark_inference(model, bs, rounds, device)
     _say(repr(found))
-    if out: _say(f'kept in {found.save(out)}')
+    if out:
+        _say(f'kept in {found.save(out)}')
 
 @bench.command('views')
 def cli_benchmark_views(
@@ -775,7 +824,8 @@ def cli_benchmark_views(
     net = create_model(model, n_classes=max(2, table.n_classes))
     found = benchmark_views(net, loader(table, net.spec), views, rounds=rounds)
     _say(repr(found))
-    if out: _say(f'kept in {found.save(out)}')
+    if out:
+        _say(f'kept in {found.save(out)}')
 
 @bench.command('models')
 def cli_benchmark_models(
@@ -800,7 +850,8 @@ def cli_benchmark_fit(
     from vidcls.benchmark_fit import benchmark_fit
     found = benchmark_fit(rounds=rounds, device=device)
     _say(repr(found))
-    if out: _say(f'kept in {found.save(out)}')
+    if out:
+        _say(f'kept in {found.save(out)}')
 
 @bench.command('techniques')
 def cli_benchmark_techniques(
@@ -811,7 +862,8 @@ def cli_benchmark_techniques(
     from vidcls.benchmark_fit import benchmark_techniques
     found = benchmark_techniques(epochs)
     _say(repr(found))
-    if out: _say(f'kept in {found.save(out)}')
+    if out:
+        _say(f'kept in {found.save(out)}')
 
 @bench.command('time')
 def cli_benchmark_time(
@@ -825,7 +877,8 @@ def cli_benchmark_time(
     from vidcls.benchmark_fit import benchmark_time
     found = benchmark_time(n_clips=clips, epochs=epochs)
     _say(repr(found))
-    if out: _say(f'kept in {found.save(out)}')
+    if out:
+        _say(f'kept in {found.save(out)}')
 
 Runs = Annotated[Path, a_folder('For the runs; what is there is not run again.')]
 Seeds = Annotated[int, Option(help='Repetitions.', min=1)]
@@ -925,7 +978,8 @@ def cli_doctor(
     page = found.save(out)
     _say(f'{found!r}\n\n{page}: the same with pictures; {out}/clips.csv: the clips without errors, '
          f'{len(found.repaired())} of {len(found.table)}')
-    if not found.ok: raise typer.Exit(1)
+    if not found.ok:
+        raise typer.Exit(1)
 
 # %% ../nbs/inside/99_cli.ipynb #main
 ALSO = dict(n_frames='--frames', resume='--resume', salvage='--on-error', path='--path-column', out='--out',
@@ -939,7 +993,9 @@ SAID = {'read it with salvage=True': 'leave such clips out with --on-error skip'
             'give --pretrained a folder or a hub id'}
 
 # leaks='allow' (at the command line --leaks allow); (leaks='allow', at the command line --leaks allow)
-_BOTH = re.compile(r"""\w+=(?:'[^']*'|"[^"]*")(?: \(at the command line (--[^)]+)\)|, at the command line (--[^)]+))""")
+_BOTH = re.compile(
+    r"""\w+=(?:'[^']*'|"[^"]*")(?: \(at the command line (--[^)]+)\)|, at the command line (--[^)]+))"""
+)
 
 def _options(said):
     "Python's name and the option of each parameter of each command."
@@ -965,7 +1021,8 @@ def in_words(
 )->str:
     "Return what it says, with options in place of Python's arguments."
     text, options = str(said), _options(said)
-    for python, words in SAID.items(): text = text.replace(python, words)
+    for python, words in SAID.items():
+        text = text.replace(python, words)
     text = _BOTH.sub(lambda m: m[1] or m[2], text)
     def option(m): return f"{options[m[1]]} {m[2].strip(chr(39))}" if m[1] in options else m[0]
     return re.sub(r"\b([a-z_]+)=('[^']*'|-?[\w.]+(?![\w(\[]))", option, text)
@@ -974,7 +1031,8 @@ _noted = set()                                       # each note is printed once
 
 def _note(message, category, filename, lineno, file=None, line=None):
     note = in_words(message)
-    if not issubclass(category, UserWarning) or note in _noted: return
+    if not issubclass(category, UserWarning) or note in _noted:
+        return
     _noted.add(note)
     typer.echo(f'note: {note}', err=True)
 
@@ -986,8 +1044,10 @@ class _GoesOn:
     def flush(self): self._try(self.stream.flush)
 
     def _try(self, f, *args):
-        if self.broken: return None
-        try: return f(*args)
+        if self.broken:
+            return None
+        try:
+            return f(*args)
         except (OSError, ValueError) as e:
             self.broken = e
             with contextlib.suppress(OSError):
@@ -1000,14 +1060,18 @@ def main():
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors='backslashreplace')                        # file names need not be UTF-8
     sys.stdout = out = _GoesOn(sys.stdout)
-    try: app()
+    try:
+        app()
     except Exception as e:
         from vidcls.core import VidclsError
-        if not isinstance(e, VidclsError): raise
+        if not isinstance(e, VidclsError):
+            raise
         typer.echo(f'vidcls: {in_words(e)}', err=True)
         sys.exit(2)
     finally:
         out.flush()
-        if out.broken: os.dup2(os.open(os.devnull, os.O_WRONLY), 1)          # or Python complains at its end
+        if out.broken:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)          # or Python complains at its end
 
-if __name__ == '__main__' and __spec__ is not None: main()        # python -m vidcls.cli; never in a notebook
+if __name__ == '__main__' and __spec__ is not None:
+    main()        # python -m vidcls.cli; never in a notebook

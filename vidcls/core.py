@@ -26,13 +26,18 @@ import numpy as np
 class VidclsError(Exception):
     "Any error that vidcls raises on purpose; its message names the argument, its value, and the way out."
 
-class ArgumentError(VidclsError, ValueError): "An argument outside its accepted values."
+class ArgumentError(VidclsError, ValueError):
+    "An argument outside its accepted values."
 class DataError(VidclsError, ValueError):
     "A data set that cannot be used as it is: empty, one class, a missing column."
-class LabelError(DataError): "A label that the model or the table does not know."
-class LeakageError(DataError): "The same group in two splits, so that a test would be no test."
-class SpecMismatchError(VidclsError, ValueError): "Clips made for one `ClipSpec`, given to a model with another."
-class WorkerError(VidclsError, RuntimeError): "A worker process of a loader died or hangs."
+class LabelError(DataError):
+    "A label that the model or the table does not know."
+class LeakageError(DataError):
+    "The same group in two splits, so that a test would be no test."
+class SpecMismatchError(VidclsError, ValueError):
+    "Clips made for one `ClipSpec`, given to a model with another."
+class WorkerError(VidclsError, RuntimeError):
+    "A worker process of a loader died or hangs."
 class CheckpointError(VidclsError):
     "Saved weights or a classifier folder that is missing, damaged, or does not fit."
 
@@ -43,10 +48,14 @@ class VideoReadError(VidclsError):
         path, # The file; or the whole text, where torch rebuilds the error of a worker process
         reason:str|None=None, # One clause: what is wrong, and what to do about it
     ):
-        if reason is None: path, _, reason = str(path).strip().rpartition('Error: ')[2].partition(': ')
+        if reason is None:
+            path, _, reason = str(path).strip().rpartition('Error: ')[2].partition(': ')
         self.path, self.reason = str(path), reason
         super().__init__(f"{self.path}: {reason}")
-    def __reduce__(self): return type(self), (self.path, self.reason)   # so that a worker process can hand it over
+
+    def __reduce__(self):
+        return type(self), (self.path, self.reason)  # so that a worker process can hand it over
+
 
 class VideoNotFoundError(VideoReadError, FileNotFoundError):
     "A video path where no file is."
@@ -72,12 +81,14 @@ def check_choice(
 ):
     "Raise `ArgumentError` unless `value` is one of `choices`; suggests the nearest one."
     choices = list(choices)
-    if value in choices: return value
+    if value in choices:
+        return value
     from difflib import get_close_matches
     near = get_close_matches(str(value), [str(c) for c in choices], 1)
     hint = f" Did you mean {near[0]!r}?" if near else ''
     accepted = ', '.join(repr(c) for c in choices)
-    if hint and len(choices) > 12: raise ArgumentError(f"{name}={value!r}.{hint} Accepted: {accepted}.")     # not behind a long list
+    if hint and len(choices) > 12:
+        raise ArgumentError(f"{name}={value!r}.{hint} Accepted: {accepted}.")     # not behind a long list
     raise ArgumentError(f"{name}={value!r}; accepted: {accepted}.{hint}")
 
 # %% ../nbs/inside/00_core.ipynb #check-at-least
@@ -88,7 +99,8 @@ def check_at_least(
 ):
     "Raise `ArgumentError` unless `value` is a number of at least `least`."
     ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and value >= least
-    if not ok: raise ArgumentError(f"{name}={value!r}; accepted: a number of at least {least}.")
+    if not ok:
+        raise ArgumentError(f"{name}={value!r}; accepted: a number of at least {least}.")
     return value
 
 # %% ../nbs/inside/00_core.ipynb #check-whole
@@ -110,35 +122,46 @@ def match_labels(
     warn:bool=True, # Say so where the order differs?
 )->np.ndarray|None: # int64 (K,): where in the model's scores each class of the table is; None: as they are
     "Compare class names by name and order; raise `LabelError` where the names differ."
-    if model_labels is None or not len(model_labels): return None
+    if model_labels is None or not len(model_labels):
+        return None
     model, table = ([str(l) for l in labels] for labels in (model_labels, table_labels))
-    if model == table: return None
+    if model == table:
+        return None
     if sorted(model) != sorted(table) or len(set(model)) < len(model):
         raise LabelError(_names_differ(model, table, where))
     if warn:
         i = next(i for i,l in enumerate(model) if l != table[i])
-        warnings.warn(f"{where} has the model's classes in another order (class {i} is {table[i]!r}, the model's "
-                      f"is {model[i]!r}); they are matched by name.", stacklevel=3)
+        warnings.warn(
+            f"{where} has the model's classes in another order (class {i} is {table[i]!r}, the model's "
+            f"is {model[i]!r}); they are matched by name.",
+            stacklevel=3,
+        )
     return np.array([model.index(l) for l in table])
 
 def _names_differ(model, table, where):
     "What differs first, and what can be done."
     new, lost = [l for l in table if l not in model], [l for l in model if l not in table]
     plain = {' '.join(l.split()).casefold(): l for l in lost}
-    if new: differs = f"{where} has the class {new[0]!r}, which the model does not know"
-    elif lost: differs = f"{where} lacks {len(lost)} of the model's classes, such as {lost[0]!r}"
-    else: differs = f"{where} or the model has a class twice"
+    if new:
+        differs = f"{where} has the class {new[0]!r}, which the model does not know"
+    elif lost:
+        differs = f"{where} lacks {len(lost)} of the model's classes, such as {lost[0]!r}"
+    else:
+        differs = f"{where} or the model has a class twice"
     if new and (near := plain.get(' '.join(new[0].split()).casefold())):
         differs += f"; it differs from the model's {near!r} only in blanks or in upper and lower case"
-    return (f"{differs}. The model's classes are {_few(model)}, those of {where} {_few(table)}. If they are meant to be "
-            "the same, read the table with labels=model.labels. For other classes, "
-            f"model.reset_classifier({len(table)}) makes a fresh head, and model.labels = None says that the model's "
-            "names are out of date.")
+    return (
+        f"{differs}. The model's classes are {_few(model)}, those of {where} {_few(table)}. If they are "
+        "meant to be "
+        "the same, read the table with labels=model.labels. For other classes, "
+        f"model.reset_classifier({len(table)}) makes a fresh head, and model.labels = None says that "
+        "the model's "
+        "names are out of date."
+    )
 
 def _few(names):
     more = f', … ({len(names)} in all)' if len(names) > 4 else ''
     return ', '.join(map(repr, names[:4])) + more
-
 
 # %% ../nbs/inside/00_core.ipynb #patch
 def patch(
@@ -151,7 +174,8 @@ def patch(
     return f
 
 # %% ../nbs/inside/00_core.ipynb #clipspec
-SAMPLINGS = ('uniform', 'segment', 'center', 'random', 'time', 'still')  # the rules of `data.sampling`, by name
+# the rules of `data.sampling`, by name
+SAMPLINGS = ('uniform', 'segment', 'center', 'random', 'time', 'still')
 DRAWN = ('segment', 'random', 'time')                 # those of them that draw anew in each epoch of training
 SHORT = ('repeat', 'error')                           # what to do with a video of fewer frames than asked for
 
@@ -164,10 +188,13 @@ class ClipSpec:
     stride:int = 1 # Frames from one to the next, for 'center' and 'random'
     step_s:float|None = None # Seconds from one frame to the next, > 0; for 'time' only
     short:str = 'repeat' # A video with too few frames: 'repeat' its frames evenly, or 'error'
-    mean:tuple = (0.485, 0.456, 0.406) # Per channel, of values in [0,1]; mean and std of 0.5 give the range [-1,1]
+    # Per channel, of values in [0,1]; mean and std of 0.5 give the range [-1,1]
+    mean:tuple = (0.485, 0.456, 0.406)
     std:tuple = (0.229, 0.224, 0.225) # Per channel, > 0
     channels:str = 'RGB' # Channel order that the weights know: 'RGB' or 'BGR'
-    resize:int|None = None # Pixels of the short side before the middle is cropped, >= size; None: size, so that all of it is seen
+    # Pixels of the short side before the middle is cropped, >= size; None: size, so that all of it is
+    # seen
+    resize:int|None = None
 
     def __post_init__(self): self._check()
 
@@ -193,8 +220,10 @@ class ClipSpec:
         return cls(**d)
 
     def _check(self):
-        for n in ('n_frames', 'size', 'stride'): object.__setattr__(self, n, check_whole(n, getattr(self, n)))
-        if self.resize is not None and check_whole('resize', self.resize, self.size) == self.size: object.__setattr__(self, 'resize', None)
+        for n in ('n_frames', 'size', 'stride'):
+            object.__setattr__(self, n, check_whole(n, getattr(self, n)))
+        if self.resize is not None and check_whole('resize', self.resize, self.size) == self.size:
+            object.__setattr__(self, 'resize', None)
         check_choice('sampling', self.sampling, SAMPLINGS)
         if (self.sampling == 'time') != (self.step_s is not None):
             raise ArgumentError(f"sampling={self.sampling!r} with step_s={self.step_s}; "
@@ -203,15 +232,20 @@ class ClipSpec:
             raise ArgumentError(f"step_s={self.step_s}; accepted: a finite number of seconds.")
         check_choice('short', self.short, SHORT)
         check_choice('channels', self.channels, ('RGB', 'BGR'))
-        for n in ('mean', 'std'): object.__setattr__(self, n, _triple(n, getattr(self, n)))
-        if min(self.std) <= 0: raise ArgumentError(f"std={self.std}; each value must be above 0.")
+        for n in ('mean', 'std'):
+            object.__setattr__(self, n, _triple(n, getattr(self, n)))
+        if min(self.std) <= 0:
+            raise ArgumentError(f"std={self.std}; each value must be above 0.")
 
 # %% ../nbs/inside/00_core.ipynb #triple
 def _triple(name, value):
     "Three finite numbers, of one number or of three."
-    try: triple = tuple(float(v) for v in np.ravel(value))
-    except (TypeError, ValueError): triple = ()
-    if len(triple) == 1: triple *= 3
+    try:
+        triple = tuple(float(v) for v in np.ravel(value))
+    except (TypeError, ValueError):
+        triple = ()
+    if len(triple) == 1:
+        triple *= 3
     if len(triple) != 3 or not np.isfinite(triple).all():
         raise ArgumentError(f"{name}={value!r}; accepted: one finite number or three, one per channel.")
     return triple
@@ -223,8 +257,9 @@ def with_(
     **changes, # Any field of ClipSpec
 )->ClipSpec: # A changed copy
     "The same spec with some fields changed."
-    for n in changes: check_choice('field', n, [f.name for f in fields(self)])
-    if self.resize and 'size' in changes and 'resize' not in changes:    # the same part of the frame as before
+    for n in changes:
+        check_choice('field', n, [f.name for f in fields(self)])
+    if self.resize and 'size' in changes and 'resize' not in changes:  # the same part of the frame as before
         changes['resize'] = round(self.resize*check_whole('size', changes['size'])/self.size)
     return replace(self, **changes)
 
@@ -245,13 +280,17 @@ def to_model(
                                 f"(B, {', '.join(map(str, want))}). "
                                 "Load them with this spec, or change n_frames and size.")
     shape = (len(xb), 3, self.n_frames, self.size, self.size)
-    if out is None: out = torch.empty(shape, device=xb.device)
+    if out is None:
+        out = torch.empty(shape, device=xb.device)
     elif out.shape != shape or out.dtype != torch.float32:
         raise ArgumentError(f"out is {out.dtype} {tuple(out.shape)}; expected torch.float32 {shape}.")
-    if self.channels == 'BGR': xb = xb.flip(-1)
+    if self.channels == 'BGR':
+        xb = xb.flip(-1)
     shift, scale = (torch.tensor(v, device=xb.device)*255 for v in (self.mean, self.std))
-    if xb.device.type == 'cpu': return _look_up(xb, ((torch.arange(256)[:,None]-shift)/scale).T, out)
-    for c in range(3): out[:,c].copy_(xb[...,c])
+    if xb.device.type == 'cpu':
+        return _look_up(xb, ((torch.arange(256)[:,None]-shift)/scale).T, out)
+    for c in range(3):
+        out[:,c].copy_(xb[...,c])
     return out.sub_(shift.view(3,1,1,1)).div_(scale.view(3,1,1,1))
 
 def _look_up(xb, levels, out):
@@ -260,7 +299,8 @@ def _look_up(xb, levels, out):
     tables, to = [t.contiguous().numpy() for t in levels], out.numpy()
     for b, clip in enumerate(xb.numpy()):
         for t, frame in enumerate(clip):
-            for c, plane in enumerate(cv2.split(frame)): cv2.LUT(plane, tables[c], dst=to[b,c,t])
+            for c, plane in enumerate(cv2.split(frame)):
+                cv2.LUT(plane, tables[c], dst=to[b,c,t])
     return out
 
 # %% ../nbs/inside/00_core.ipynb #check-same
@@ -281,7 +321,7 @@ def check_same(
 @patch
 def to_dict(self:ClipSpec)->dict: # JSON-ready
     "The spec as a plain dictionary."
-    kept = {k: v for k,v in asdict(self).items() if k != 'resize' or v is not None}         # most specs have none
+    kept = {k: v for k,v in asdict(self).items() if k != 'resize' or v is not None}  # most specs have none
     return {k: list(v) if isinstance(v, tuple) else v for k,v in kept.items()}
 
 # %% ../nbs/inside/00_core.ipynb #seed-everything
@@ -292,7 +332,9 @@ def seed_everything(
     if not 0 <= check_at_least('seed', seed, 0) < 2**32:
         raise ArgumentError(f"seed={seed}; accepted: 0 to 2**32-1.")
     import torch
-    random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
     return seed
 
 # %% ../nbs/inside/00_core.ipynb #pick-device
@@ -302,7 +344,8 @@ def pick_device(
     "The device to run on."
     import torch
     there = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
-    if device is None: device = next(d for d in ('cuda', 'mps', 'cpu') if there[d])
+    if device is None:
+        device = next(d for d in ('cuda', 'mps', 'cpu') if there[d])
     kind = str(device).split(':')[0]
     check_choice('device', kind, there)
     if not there[kind]:
@@ -313,8 +356,10 @@ def pick_device(
 # %% ../nbs/inside/00_core.ipynb #in-notebook
 def in_notebook()->bool:
     "Does this run in a Jupyter kernel?"
-    try: return get_ipython().__class__.__name__ == 'ZMQInteractiveShell'
-    except NameError: return False
+    try:
+        return get_ipython().__class__.__name__ == 'ZMQInteractiveShell'
+    except NameError:
+        return False
 
 def progress_on(
     show:bool=True, # The caller's wish
@@ -329,8 +374,10 @@ def progress(
     show:bool=True, # False shows nothing
 ): # An iterator over items
     "Go through `items` with a progress bar that suits the place."
-    if total is None and hasattr(items, '__len__'): total = len(items)
-    if not progress_on(show): return iter(items)
+    if total is None and hasattr(items, '__len__'):
+        total = len(items)
+    if not progress_on(show):
+        return iter(items)
     if in_notebook() and total is not None:
         from fastprogress.fastprogress import progress_bar
         return iter(progress_bar(items, total=total, comment=desc))
@@ -342,7 +389,8 @@ def span(
     seconds:float, # >= 0
 )->str:
     "Return a time in words, as exact as it is known."
-    if seconds < 90: return f'{max(1, round(seconds))} s'
+    if seconds < 90:
+        return f'{max(1, round(seconds))} s'
     return f'{seconds/60:.0f} min' if seconds < 5400 else f'{seconds/3600:.1f} h'
 
 # %% ../nbs/inside/00_core.ipynb #atomic-path
@@ -357,13 +405,15 @@ def atomic_path(
     try:
         yield tmp
         os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 def file_sha256(
     path, # Of any file
 )->str: # 64 hexadecimal digits
     "What tells whether a file is still the same."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../nbs/inside/00_core.ipynb #in-thread
 _idle, _busy = [], set()              # mailboxes of the threads that wait for work, and of those that work
@@ -372,7 +422,8 @@ LAST_WAIT_S = 3.                      # at the end of Python: for jobs that are 
 
 def _in_thread(work):
     "Have `work()` done by an idle daemon thread, or by a new one."
-    try: mailbox = _idle.pop()
+    try:
+        mailbox = _idle.pop()
     except IndexError:
         mailbox = SimpleQueue()
         Thread(target=_serve, args=(mailbox,), name='vidcls ThreadPool', daemon=True).start()
@@ -387,18 +438,25 @@ def _serve(mailbox):
         work = None
         _busy.discard(mailbox)
         _idle.append(mailbox)
-        try: work = mailbox.get(timeout=LINGER_S)
+        try:
+            work = mailbox.get(timeout=LINGER_S)
         except Empty:
-            try: _idle.remove(mailbox)
-            except ValueError: work = mailbox.get()         # somebody has just taken it: work is on its way
+            try:
+                _idle.remove(mailbox)
+            except ValueError:
+                work = mailbox.get()         # somebody has just taken it: work is on its way
 
 def _do(job, f, args):
     "Call `f(*args)` and note in the job how that ended."
-    if not job.set_running_or_notify_cancel(): return
+    if not job.set_running_or_notify_cancel():
+        return
     job.began = time.monotonic()
-    try: result = f(*args)
-    except BaseException as e: job.set_exception(e)
-    else: job.set_result(result)
+    try:
+        result = f(*args)
+    except BaseException as e:
+        job.set_exception(e)
+    else:
+        job.set_result(result)
 
 def _forget_threads():
     "A forked process has none of its parent's threads."
@@ -409,9 +467,11 @@ def _forget_threads():
 def _last_wait():
     "A thread that is stopped in the middle of a library's code may take the process down with it."
     end = time.monotonic() + LAST_WAIT_S
-    while _busy and time.monotonic() < end: time.sleep(.01)
+    while _busy and time.monotonic() < end:
+        time.sleep(.01)
 
-if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_forget_threads)
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 # %% ../nbs/inside/00_core.ipynb #threadpool
 MAX_LOST = 8                          # threads of a pool that may hang at the same time
@@ -453,14 +513,16 @@ class ThreadPool:
         with self._lock:
             waiting, self._todo = self._todo, deque()
             begun = list(self._begun)
-        for job, *_ in waiting: job.cancel()
+        for job, *_ in waiting:
+            job.cancel()
         wait(begun, wait_s)
 
     def _begin(self, *more):
         "Set a free thread to work, where there is work."
         with self._lock:
             self._todo.extend(more)
-            if not (self._todo and self._free): return
+            if not (self._todo and self._free):
+                return
             self._free -= 1
         _in_thread(self._work)
 
@@ -484,12 +546,15 @@ def result_within(
     late:Exception, # Raised where it takes longer
 ): # What the job returned
     "Return the result of a job, or raise what the job raised, with its traceback."
-    if job.done(): return job.result()
+    if job.done():
+        return job.result()
     left = limit_s
     if limit_s is not None and (began := getattr(job, 'began', None)) is not None:
         left = max(limit_s - (time.monotonic()-began), min(limit_s, 1))     # a moment if all was held up
-    try: job.exception(left)
-    except TimeoutError: raise late from None
+    try:
+        job.exception(left)
+    except TimeoutError:
+        raise late from None
     return job.result()
 
 def call_within(
@@ -517,6 +582,9 @@ def map_ahead(
     try:
         for item in items:
             jobs.append((item, pool.submit(f, item)))
-            if ahead is not None and len(jobs) > ahead: yield first()
-        while jobs: yield first()
-    finally: pool.close()
+            if ahead is not None and len(jobs) > ahead:
+                yield first()
+        while jobs:
+            yield first()
+    finally:
+        pool.close()

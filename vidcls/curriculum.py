@@ -32,9 +32,11 @@ class Curriculum(Callback):
         full:float=.5, # Part of the training after which all are open, in (0,1]
     ):
         self.scores = np.asarray(scores, float)
-        if self.scores.ndim != 1 or not np.isfinite(self.scores).all(): raise ArgumentError("scores: expected one finite number for each training clip.")
+        if self.scores.ndim != 1 or not np.isfinite(self.scores).all():
+            raise ArgumentError("scores: expected one finite number for each training clip.")
         for name,v in dict(start=start, full=full).items():
-            if not 0 < v <= 1: raise ArgumentError(f"{name}={v}; accepted: above 0, up to 1.")
+            if not 0 < v <= 1:
+                raise ArgumentError(f"{name}={v}; accepted: above 0, up to 1.")
         self.start, self.full = start, full
 
     def share(self,
@@ -46,24 +48,37 @@ class Curriculum(Callback):
 
     def before_fit(self, run):
         self.sampler = getattr(run.dls.train, 'sampler', None)
-        if run.acc.num_processes > 1 or not hasattr(self.sampler, 'weights'): raise ArgumentError("a curriculum works on loaders of files, in one process.")
-        if self.sampler.balance: raise ArgumentError(f"a curriculum draws by its own weights, and the loader by balance={self.sampler.balance!r}; leave one out.")
-        if len(self.scores) != self.sampler.n: raise ArgumentError(f"{len(self.scores)} scores for {self.sampler.n} training clips.")
+        if run.acc.num_processes > 1 or not hasattr(self.sampler, 'weights'):
+            raise ArgumentError("a curriculum works on loaders of files, in one process.")
+        if self.sampler.balance:
+            raise ArgumentError(
+                "a curriculum draws by its own weights, and the loader by "
+                f"balance={self.sampler.balance!r}; leave one out."
+            )
+        if len(self.scores) != self.sampler.n:
+            raise ArgumentError(f"{len(self.scores)} scores for {self.sampler.n} training clips.")
         self.before = self.sampler.weights
 
     def state_dict(self): return dict(plan=[_digest(self.scores), self.start, self.full])
 
     def load_state_dict(self, state):
-        if state != self.state_dict(): raise CheckpointError("the training to go on with had other scores, start or full. Take another folder.")
+        if state != self.state_dict():
+            raise CheckpointError(
+                "the training to go on with had other scores, start or full. Take another folder."
+            )
 
     def before_epoch(self, run):
         n = max(1, round(self.share(run.epoch, run.epochs)*len(self.scores)))
-        if n == len(self.scores): self.sampler.weights = self.before; return         # all of them, once each
-        is_open = np.zeros(len(self.scores)); is_open[np.argsort(self.scores, kind='stable')[:n]] = 1/n
+        if n == len(self.scores):
+            self.sampler.weights = self.before
+            return         # all of them, once each
+        is_open = np.zeros(len(self.scores))
+        is_open[np.argsort(self.scores, kind='stable')[:n]] = 1/n
         self.sampler.weights = is_open
 
     def after_fit(self, run):
-        if hasattr(self, 'before'): self.sampler.weights = self.before
+        if hasattr(self, 'before'):
+            self.sampler.weights = self.before
 
 # %% ../nbs/46_curriculum.ipynb #clip-losses
 @torch.no_grad()
@@ -92,34 +107,57 @@ def fit_stages(
     **kwargs, # Arguments of fit for all stages; out= gets a folder for each
 )->tuple: # (model of the last stage, list of histories)
     "Train one network on clips that grow from stage to stage."
-    if not stages: raise ArgumentError("stages is empty; give at least one, as in [dict(n_frames=8, size=112, bs=32, epochs=10)].")
+    if not stages:
+        raise ArgumentError(
+            "stages is empty; give at least one, as in [dict(n_frames=8, size=112, bs=32, epochs=10)]."
+        )
     of_spec, model, first, hists = ('n_frames', 'size'), None, None, []
     for stage in stages:
         changes = {k: stage[k] for k in of_spec if k in stage}
         before, own = model, {k: v for k,v in stage.items() if k not in (*of_spec, 'bs')}
-        if before is not None and name.startswith('videomae'): changes['pos_of'] = (first.n_frames, first.size)
+        if before is not None and name.startswith('videomae'):
+            changes['pos_of'] = (first.n_frames, first.size)
         kept = {'out': Path(kwargs['out'])/f'stage_{len(hists)}'} if kwargs.get('out') else {}
         seed_everything(seed)
         model = create_model(name, n_classes=table.n_classes, **(arguments or {}), **changes)
-        if before is None: first = model.spec
-        else: fit_in(model, before.state_dict(), 'the stage before')
+        if before is None:
+            first = model.spec
+        else:
+            fit_in(model, before.state_dict(), 'the stage before')
         dls = loaders(table, model.spec, bs=stage.get('bs', 16), seed=seed)
         hists.append(fit_whole(model, dls, seed=seed, **{**kwargs, **own, **kept}))
     return model, hists
 
 # %% ../nbs/46_curriculum.ipynb #orders-all-from-the-start
-ORDERS = ('all from the start', 'easy first', 'hard first', 'random first', 'low loss first')        # the first is what the others are compared with
+# the first is what the others are compared with
+ORDERS = ('all from the start', 'easy first', 'hard first', 'random first', 'low loss first')
 
 def _scores(arm, seed, table, epochs):
     "What the order of an arm goes by; None for none."
     hard = table.part('train').df.path.str.startswith('hard').to_numpy(float)
-    if arm != 'low loss first': return {'easy first': hard, 'hard first': -hard, 'random first': np.random.default_rng(seed).random(len(hard))}.get(arm)
-    return clip_losses(_trained(table, seed+100, -(-epochs//3)), table)                # what a third of a training, from another start, finds hard
+    if arm != 'low loss first':
+        return {
+            'easy first': hard,
+            'hard first': -hard,
+            'random first': np.random.default_rng(seed).random(len(hard)),
+        }.get(arm)
+    # what a third of a training, from another start, finds hard
+    return clip_losses(_trained(table, seed+100, -(-epochs//3)), table)
 
 def _trained(table, seed, epochs, callbacks=()):
     seed_everything(seed)
     model = create_model('videomae_tiny', n_classes=8)
-    fit_whole(model, loaders(table, model.spec, bs=32, seed=seed), epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed, patience=None, show=False)
+    fit_whole(
+        model,
+        loaders(table, model.spec, bs=32, seed=seed),
+        epochs=epochs,
+        lr=2e-3,
+        augment=roll_clips,
+        callbacks=callbacks,
+        seed=seed,
+        patience=None,
+        show=False,
+    )
     return model
 
 def compare_curriculum(
@@ -135,14 +173,29 @@ def compare_curriculum(
         with tempfile.TemporaryDirectory() as tmp:
             root = Path(clips or tmp)
             for kind,difficulty in (('easy', 0.), ('hard', .7)):
-                make_motion_clips(root/kind, n_groups=n_groups, difficulty=difficulty, n_frames=8, size=32, seed=int(difficulty*10))
-            parts = [from_folder(root/k, seed=0).df.assign(path=lambda d, k=k: f'{k}/'+d.path, group=lambda d, k=k: f'{k}_'+d.group) for k in ('easy', 'hard')]
+                make_motion_clips(
+                    root / kind,
+                    n_groups=n_groups,
+                    difficulty=difficulty,
+                    n_frames=8,
+                    size=32,
+                    seed=int(difficulty * 10),
+                )
+            parts = [
+                from_folder(root / k, seed=0).df.assign(
+                    path=lambda d, k=k: f'{k}/' + d.path, group=lambda d, k=k: f'{k}_' + d.group
+                )
+                for k in ('easy', 'hard')
+            ]
             labels = from_folder(root/'easy', seed=0).labels
             table = ClipTable(pd.concat(parts, ignore_index=True), root, labels, 'motion, half of it hard')
             for arm,seed in todo:
-                if show: print(f'{arm}, seed {seed}', flush=True)
+                if show:
+                    print(f'{arm}, seed {seed}', flush=True)
                 scores = _scores(arm, seed, table, epochs)
-                model = _trained(table, seed, epochs, [] if scores is None else [Curriculum(scores, start=.5)])
+                model = _trained(
+                    table, seed, epochs, [] if scores is None else [Curriculum(scores, start=0.5)]
+                )
                 _keep_run(out, arm, seed, _clips_right(model, loader(table.part('test'), model.spec)))
     return _read_runs(out, ORDERS, seeds)
 
@@ -154,7 +207,7 @@ def curriculum_table(
 
 # %% ../nbs/46_curriculum.ipynb #compare-stages
 STAGES = {'full size': [dict(epochs=20)], 'small first': [dict(size=16, epochs=40), dict(epochs=10)],
-          'few frames first': [dict(n_frames=4, epochs=20), dict(epochs=10)]}                # arm: as fit_stages takes them
+          'few frames first': [dict(n_frames=4, epochs=20), dict(epochs=10)]}  # arm: as fit_stages takes them
 
 def compare_stages(
     out, # Folder for the runs; what is there is not run again
@@ -166,11 +219,23 @@ def compare_stages(
     "Clips of half the size first, against full size throughout, for the same number of operations."
     if todo := _missing_runs(out, STAGES, seeds):
         with tempfile.TemporaryDirectory() as tmp:
-            table = from_folder(make_motion_clips(clips or tmp, n_groups=n_groups, n_frames=8, size=32), seed=0)
+            table = from_folder(
+                make_motion_clips(clips or tmp, n_groups=n_groups, n_frames=8, size=32), seed=0
+            )
             for arm,seed in todo:
-                if show: print(f'{arm}, seed {seed}', flush=True)
+                if show:
+                    print(f'{arm}, seed {seed}', flush=True)
                 stages = [dict(bs=32) | s for s in STAGES[arm]]
-                model, hists = fit_stages('videomae_tiny', table, stages, seed, lr=2e-3, augment=roll_clips, patience=None, show=False)
+                model, hists = fit_stages(
+                    'videomae_tiny',
+                    table,
+                    stages,
+                    seed,
+                    lr=2e-3,
+                    augment=roll_clips,
+                    patience=None,
+                    show=False,
+                )
                 right = _clips_right(model, loader(table.part('test'), model.spec))
                 _keep_run(out, arm, seed, right, seconds=sum(sum(h['seconds']) for h in hists))
     return _read_runs(out, STAGES, seeds)

@@ -14,7 +14,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .core import ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_whole
+from vidcls.core import (
+    ArgumentError,
+    CheckpointError,
+    SpecMismatchError,
+    atomic_path,
+    check_at_least,
+    check_whole,
+)
 from .core import match_labels, patch, seed_everything
 from .losses import DistillationLoss, feature_distance
 from .train import Callback, _digest, _said, fit_whole
@@ -22,11 +29,19 @@ from .train import Callback, _digest, _said, fit_whole
 # %% ../nbs/45_distill.ipynb #seededaugment
 class SeededAugment:
     "An augmentation with a few variants of each clip: which one is decided by row and epoch, and comes back."
-    def __init__(self,
-        augment, # (clips, labels, generator) -> (clips, labels)
-        variants:int=4, # Views of each clip, >= 1
-        seed:int=0, # Of all of them
-    ): self.augment, self.variants, self.seed, self.rows, self.epoch = augment, check_whole('variants', variants), seed, None, 0
+    def __init__(
+        self,
+        augment,  # (clips, labels, generator) -> (clips, labels)
+        variants: int = 4,  # Views of each clip, >= 1
+        seed: int = 0,  # Of all of them
+    ):
+        self.augment, self.variants, self.seed, self.rows, self.epoch = (
+            augment,
+            check_whole('variants', variants),
+            seed,
+            None,
+            0,
+        )
 
     def see(self,
         rows, # int64 tensor (B,): rows of the table
@@ -50,7 +65,8 @@ class SeededAugment:
             out.append(self.augment(xb[i:i+1], yb[i:i+1], own))
         return torch.cat([x for x,_ in out]), torch.cat([y for _,y in out])
 
-    def __repr__(self): return f'SeededAugment({_said(self.augment)}, variants={self.variants}, seed={self.seed})'
+    def __repr__(self):
+        return f'SeededAugment({_said(self.augment)}, variants={self.variants}, seed={self.seed})'
 
 # %% ../nbs/45_distill.ipynb #distill
 class Distill(Callback):
@@ -62,110 +78,185 @@ class Distill(Callback):
         features:float=0., # Weight of the distance between features, >= 0
         cache=None, # Folder in which answers are kept; needs a SeededAugment, and clips that are loaded the same each time
     ):
-        if not hasattr(teacher, 'spec'): raise ArgumentError(f"teacher is a {type(teacher).__name__} without a spec; accepted: what create_model gives.")
-        if not 0 <= check_at_least('alpha', alpha, 0) <= 1: raise ArgumentError(f"alpha={alpha}; accepted: from 0 to 1.")
+        if not hasattr(teacher, 'spec'):
+            raise ArgumentError(
+                f"teacher is a {type(teacher).__name__} without a spec; accepted: what create_model gives."
+            )
+        if not 0 <= check_at_least('alpha', alpha, 0) <= 1:
+            raise ArgumentError(f"alpha={alpha}; accepted: from 0 to 1.")
         if features and cache is not None:
-            raise ArgumentError(f"cache keeps answers, and features={features} needs the teacher itself each time; leave one out.")
+            raise ArgumentError(
+                f"cache keeps answers, and features={features} needs the teacher itself each time; "
+                "leave one out."
+            )
         self.teacher, self.alpha, self.features = teacher, alpha, check_at_least('features', features, 0)
-        self.loss, self.cache, self.known, self.asked, self.file, self.bridge = DistillationLoss(temperature), cache, {}, 0, None, None
+        self.loss, self.cache, self.known, self.asked, self.file, self.bridge = (
+            DistillationLoss(temperature),
+            cache,
+            {},
+            0,
+            None,
+            None,
+        )
 
     def brings(self, run):
         "The bridge, for the optimiser: a matrix from the student's features to the teacher's."
         self.who = _digest(*self.teacher.state_dict().values())
         self.teaching = f'{self}, teacher {self.who}'
-        self.bridge = nn.Linear(run.net.head.in_features, self.teacher.head.in_features) if self.features else None
+        self.bridge = (
+            nn.Linear(run.net.head.in_features, self.teacher.head.in_features) if self.features else None
+        )
         return self.bridge
 
     def before_fit(self, run):
-        if self.teacher is run.given: raise ArgumentError("the teacher is the student itself; give a trained model, such as copy.deepcopy of this one.")
+        if self.teacher is run.given:
+            raise ArgumentError(
+                "the teacher is the student itself; give a trained model, such as copy.deepcopy of this one."
+            )
         t, s = self.teacher.spec, run.spec
-        if (t.n_frames, t.size, t.channels) != (s.n_frames, s.size, s.channels) or self.teacher.n_classes != run.net.n_classes:
-            raise SpecMismatchError(f"the teacher takes {t.n_frames} x {t.size}² {t.channels} and tells {self.teacher.n_classes} classes, the student "
-                                    f"{s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; both must see and tell the same.")
+        if (t.n_frames, t.size, t.channels) != (
+            s.n_frames,
+            s.size,
+            s.channels,
+        ) or self.teacher.n_classes != run.net.n_classes:
+            raise SpecMismatchError(
+                f"the teacher takes {t.n_frames} x {t.size}² {t.channels} and tells "
+                f"{self.teacher.n_classes} classes, the student "
+                f"{s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; both must see and tell "
+                "the same."
+            )
         self.order = match_labels(getattr(self.teacher, 'labels', None), run.dls.labels)
-        if run.mix and self.cache is not None: raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
+        if run.mix and self.cache is not None:
+            raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
         self.teacher = self.teacher.to(run.acc.device).eval()
-        if self.cache is not None: self._open_cache(run)
+        if self.cache is not None:
+            self._open_cache(run)
         self.seen = {}
-        self.hooks = [m.head.register_forward_pre_hook(lambda mod, x, who=who: self.seen.__setitem__(who, x[0]))
-                      for who,m in (('student', run.net), ('teacher', self.teacher)) if self.features]
+        self.hooks = [
+            m.head.register_forward_pre_hook(lambda mod, x, who=who: self.seen.__setitem__(who, x[0]))
+            for who, m in (('student', run.net), ('teacher', self.teacher))
+            if self.features
+        ]
 
     def after_loss(self, run):
         logits = self._ask(run) if self.order is None else self._ask(run)[:,self.order]
         run.loss = (1-self.alpha)*run.loss + self.alpha*self.loss(run.logits, logits)
         if self.features:
             flat = lambda x: x.flatten(1) if x.ndim == 2 else x.mean(1)
-            run.loss = run.loss + self.features*feature_distance(self.learner(flat(self.seen['student']).float()), flat(self.seen['teacher']))
+            run.loss = run.loss + self.features * feature_distance(
+                self.learner(flat(self.seen['student']).float()), flat(self.seen['teacher'])
+            )
 
     @torch.no_grad()
     def _ask(self, run):
         "The teacher's logits for the clips of this batch."
-        if self.cache is None: return self._answer(run)
+        if self.cache is None:
+            return self._answer(run)
         keys = [(r, run.augment.variant()) for r in run.rows]
         if new := [i for i,k in enumerate(keys) if k not in self.known]:
-            self.known |= {keys[i]: logits.cpu() for i,logits in zip(new, self._answer(run, new))}; self.kept = False
+            self.known |= {keys[i]: logits.cpu() for i,logits in zip(new, self._answer(run, new))}
+            self.kept = False
         return torch.stack([self.known[k] for k in keys]).to(run.xb)
 
     def _answer(self, run, which=slice(None)):
-        x = self.teacher.spec.to_model(run.bytes[which]) if not run.mix else _renormalised(run.xb, run.spec, self.teacher.spec)
+        x = (
+            self.teacher.spec.to_model(run.bytes[which])
+            if not run.mix
+            else _renormalised(run.xb, run.spec, self.teacher.spec)
+        )
         self.asked += len(x)
         return self.teacher(x).float()
 
     def state_dict(self):
-        if self.file is not None: self._keep()                           # before the checkpoint that counts on these answers
+        if self.file is not None:
+            self._keep()                           # before the checkpoint that counts on these answers
         return dict(teaching=self.teaching, bridge=None if self.bridge is None else self.bridge.state_dict())
 
     def load_state_dict(self, state):
         if state['teaching'] != self.teaching:
-            raise CheckpointError(f"the training to go on with was taught otherwise: {state['teaching']} there, {self.teaching} here. Take another folder.")
-        if self.bridge is not None: self.bridge.load_state_dict(state['bridge'])
+            raise CheckpointError(
+                f"the training to go on with was taught otherwise: {state['teaching']} there, "
+                f"{self.teaching} here. Take another folder."
+            )
+        if self.bridge is not None:
+            self.bridge.load_state_dict(state['bridge'])
 
     def after_fit(self, run):
-        for h in getattr(self, 'hooks', []): h.remove()
-        if self.file is not None: self._keep()
+        for h in getattr(self, 'hooks', []):
+            h.remove()
+        if self.file is not None:
+            self._keep()
 
     def __repr__(self): return f'Distill(alpha={self.alpha}, {self.loss}, features={self.features})'
 
 # %% ../nbs/45_distill.ipynb #renormalised
 def _renormalised(xb, own, other):
     "Clips normalised for one model, as another wants them."
-    m1,s1,m2,s2 = (torch.tensor(v, device=xb.device).view(3,1,1,1) for v in (own.mean, own.std, other.mean, other.std))
+    m1, s1, m2, s2 = (
+        torch.tensor(v, device=xb.device).view(3, 1, 1, 1) for v in (own.mean, own.std, other.mean, other.std)
+    )
     return (xb*s1 + m1 - m2)/s2
 
 @patch
 def _open_cache(self:Distill, run):
     ds = run.dls.train.dataset
-    if not isinstance(run.augment, SeededAugment): raise ArgumentError("cache needs augment=SeededAugment(…), whose views come back.")
-    if ds.drawn: raise ArgumentError("cache needs clips that are loaded the same each time: no drawn frames, crop='center', no flip in the loaders.")
+    if not isinstance(run.augment, SeededAugment):
+        raise ArgumentError("cache needs augment=SeededAugment(…), whose views come back.")
+    if ds.drawn:
+        raise ArgumentError(
+            "cache needs clips that are loaded the same each time: no drawn frames, crop='center', no "
+            "flip in the loaders."
+        )
     bytes_of = {k: v for k,v in run.spec.to_dict().items() if k not in ('mean', 'std', 'channels')}
-    self.about = json.dumps([run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(), self.who])
-    self.file = Path(self.cache)/f'teacher_{run.acc.process_index}.safetensors'       # each process keeps what it asked, and reads what all kept
+    self.about = json.dumps(
+        [run.cfg['about']['clips'], bytes_of, repr(run.augment), self.teacher.spec.to_dict(), self.who]
+    )
+    # each process keeps what it asked, and reads what all kept
+    self.file = Path(self.cache)/f'teacher_{run.acc.process_index}.safetensors'
     self.known, self.kept = {}, True
-    for file in sorted(Path(self.cache).glob('teacher_*.safetensors')): self.known |= self._kept(file)
+    for file in sorted(Path(self.cache).glob('teacher_*.safetensors')):
+        self.known |= self._kept(file)
 
 @patch
 def _kept(self:Distill, file):
     from safetensors import safe_open
     with safe_open(file, 'pt') as f:
         if f.metadata().get('about') != self.about:
-            raise ArgumentError(f"cache={str(self.cache)!r} holds answers of another teacher, or about other clips or views; take another folder.")
+            raise ArgumentError(
+                f"cache={str(self.cache)!r} holds answers of another teacher, or about other clips or "
+                "views; take another folder."
+            )
         return {tuple(k): l for k,l in zip(f.get_tensor('keys').tolist(), f.get_tensor('logits'))}
 
 @patch
 def _keep(self:Distill):
-    if self.kept: return
+    if self.kept:
+        return
     from safetensors import SafetensorError
     from safetensors.torch import save_file
     keys = sorted(self.known)
     try:
         with atomic_path(self.file) as part:
-            save_file({'keys': torch.tensor(keys), 'logits': torch.stack([self.known[k] for k in keys])}, part, metadata={'about': self.about})
+            save_file(
+                {'keys': torch.tensor(keys), 'logits': torch.stack([self.known[k] for k in keys])},
+                part,
+                metadata={'about': self.about},
+            )
         self.kept = True
-    except (OSError, SafetensorError) as e: warnings.warn(f"{self.file}: the teacher's answers could not be kept ({e}). Training goes on; they are asked again.")
+    except (OSError, SafetensorError) as e:
+        warnings.warn(
+            f"{self.file}: the teacher's answers could not be kept ({e}). Training goes on; they are "
+            "asked again."
+        )
 
 # %% ../nbs/45_distill.ipynb #teaching-labels-alone-none-answers
-TEACHING = {'labels alone': None, 'answers': dict(alpha=.7), 'features': dict(alpha=0., features=1.), 'answers and features': dict(alpha=.7, features=1.),
-        'answers of an untrained teacher': dict(alpha=.7)}
+TEACHING = {
+    'labels alone': None,
+    'answers': dict(alpha=0.7),
+    'features': dict(alpha=0.0, features=1.0),
+    'answers and features': dict(alpha=0.7, features=1.0),
+    'answers of an untrained teacher': dict(alpha=0.7),
+}
 
 def compare_distillation(
     out, # Folder for the runs; what is there is not run again
@@ -183,22 +274,46 @@ def compare_distillation(
     from vidcls.models.zoo import create_model
     if todo := _missing_runs(out, TEACHING, seeds):
         with tempfile.TemporaryDirectory() as tmp:
-            table = from_folder(make_motion_clips(clips or tmp, n_groups=n_groups, n_frames=8, size=32), seed=0)
+            table = from_folder(
+                make_motion_clips(clips or tmp, n_groups=n_groups, n_frames=8, size=32), seed=0
+            )
             seed_everything(0)
             teacher = create_model('videomae_tiny', n_classes=8)
             if any(a != 'labels alone' for a,_ in todo):
-                fit_whole(teacher, loaders(table, teacher.spec, bs=32), epochs=40, lr=2e-3, augment=roll_clips, show=show)
+                fit_whole(
+                    teacher,
+                    loaders(table, teacher.spec, bs=32),
+                    epochs=40,
+                    lr=2e-3,
+                    augment=roll_clips,
+                    show=show,
+                )
             groups = sorted(set(table.df.group[table.df.split == 'train']))
             few = table.filter(lambda d: (d.split != 'train') | d.group.isin(groups[::6]))
             for arm,seed in todo:
-                if show: print(f'{arm}, seed {seed}', flush=True)
+                if show:
+                    print(f'{arm}, seed {seed}', flush=True)
                 seed_everything(100+seed if 'untrained' in arm else seed)
                 untrained = create_model('videomae_tiny', n_classes=8)
                 seed_everything(seed)
                 student = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
                 dls = loaders(few, student.spec, bs=16, seed=seed)
-                cbs = [] if TEACHING[arm] is None else [Distill(untrained if 'untrained' in arm else teacher, **TEACHING[arm])]
-                fit_whole(student, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=cbs, seed=seed, patience=None, show=False)
+                cbs = (
+                    []
+                    if TEACHING[arm] is None
+                    else [Distill(untrained if 'untrained' in arm else teacher, **TEACHING[arm])]
+                )
+                fit_whole(
+                    student,
+                    dls,
+                    epochs=epochs,
+                    lr=2e-3,
+                    augment=roll_clips,
+                    callbacks=cbs,
+                    seed=seed,
+                    patience=None,
+                    show=False,
+                )
                 right = _clips_right(student, loader(few.part('test'), student.spec))
                 _keep_run(out, arm, seed, right, right=[int(r) for r in right])
     return _read_runs(out, TEACHING, seeds)
@@ -211,13 +326,16 @@ def _clips_right(model, dl):
 
 def _run_file(out, arm, seed): return Path(out)/f"{arm.replace(' ', '_')}_{seed}.json"
 
-def _missing_runs(out, arms, seeds): return [(a,s) for s in seeds for a in arms if not _run_file(out, a, s).exists()]
+def _missing_runs(out, arms, seeds):
+    return [(a, s) for s in seeds for a in arms if not _run_file(out, a, s).exists()]
 
 def _keep_run(out, arm, seed, hits, **more):
     found = dict(arm=arm, seed=seed, accuracy=float(np.mean(hits)), n=len(hits)) | more
-    with atomic_path(_run_file(out, arm, seed)) as part: part.write_text(json.dumps(found))
+    with atomic_path(_run_file(out, arm, seed)) as part:
+        part.write_text(json.dumps(found))
 
-def _read_runs(out, arms, seeds): return {(a,s): json.loads(_run_file(out, a, s).read_text()) for s in seeds for a in arms}
+def _read_runs(out, arms, seeds):
+    return {(a, s): json.loads(_run_file(out, a, s).read_text()) for s in seeds for a in arms}
 
 def gains_table(
     runs:dict, # {(arm, seed): dict with accuracy}
@@ -229,12 +347,22 @@ def gains_table(
     for a in arms:
         d = acc[a]-acc[arms[0]]
         half = _t975(len(d)-1)*d.std(ddof=1)/len(d)**.5 if len(d) > 1 and a != arms[0] else float('nan')
-        low, high = np.clip([d.mean()-half, d.mean()+half], -1, 1)           # a difference of shares; NaN stays NaN
-        rows.append(dict(arm=a, seeds=len(seeds), accuracy=acc[a].mean(), gain=d.mean(), low=float(low), high=float(high)))
+        low, high = np.clip([d.mean()-half, d.mean()+half], -1, 1)  # a difference of shares; NaN stays NaN
+        rows.append(
+            dict(
+                arm=a,
+                seeds=len(seeds),
+                accuracy=acc[a].mean(),
+                gain=d.mean(),
+                low=float(low),
+                high=float(high),
+            )
+        )
     return pd.DataFrame(rows)
 
 def _t975(df):
     "The 97.5 % quantile of Student's t: from tables, and by an expansion around the normal one that is right to 0.01 from four degrees on."
-    if df < 4: return {1: 12.706, 2: 4.303, 3: 3.182}[df]
+    if df < 4:
+        return {1: 12.706, 2: 4.303, 3: 3.182}[df]
     z = 1.959964
     return z + (z**3+z)/(4*df) + (5*z**5+16*z**3+3*z)/(96*df**2) + (3*z**7+19*z**5+17*z**3-15*z)/(384*df**3)

@@ -20,7 +20,8 @@ def global_batch(
     "Clips that an optimiser step sees: the number that a learning rate belongs to."
     n = int(os.environ.get('WORLD_SIZE', 1)) if processes is None else processes
     total = check_whole('bs', bs)*check_whole('accum', accum)*check_whole('processes', n)
-    if show: print(f"{bs} clips x {accum} batches x {n} processes = {total} clips a step")
+    if show:
+        print(f"{bs} clips x {accum} batches x {n} processes = {total} clips a step")
     return total
 
 # %% ../nbs/43_distributed.ipynb #launch
@@ -32,12 +33,19 @@ def launch(
 ):
     "Run a function in several processes, from a notebook."
     check_whole('processes', processes)
-    if not callable(function): raise ArgumentError(f"function={function!r}; expected a function that makes model and loaders and calls fit.")
+    if not callable(function):
+        raise ArgumentError(
+            f"function={function!r}; expected a function that makes model and loaders and calls fit."
+        )
     import torch
     if torch.cuda.is_initialized():
-        raise ArgumentError("CUDA is in use in this notebook already, and forked processes can't use it again. Restart the kernel, and make "
-                            "the model inside the function that is launched.")
+        raise ArgumentError(
+            "CUDA is in use in this notebook already, and forked processes can't use it again. Restart "
+            "the kernel, and make "
+            "the model inside the function that is launched."
+        )
     from accelerate import notebook_launcher
     from accelerate.state import AcceleratorState
-    AcceleratorState._reset_state(reset_partial_state=True)              # or the forks inherit "there is one process", if `fit` ran here before
+    # or the forks inherit "there is one process", if `fit` ran here before
+    AcceleratorState._reset_state(reset_partial_state=True)
     notebook_launcher(function, args, num_processes=processes, use_port=port)

@@ -24,12 +24,14 @@ def numpydoc(
     "Return the docstring with sections for parameters and result, as numpydoc has them."
     parts = _fields(node) if isinstance(node, ast.ClassDef) else _parameters(node)
     rows = [(head, notes.get(line, '')) for head,line in parts if not head.startswith(('self', 'cls'))]
-    if any(note for _,note in rows): text += _section('Parameters', rows)
+    if any(note for _,note in rows):
+        text += _section('Parameters', rows)
     if isinstance(node, ast.FunctionDef):
         last = node.returns.end_lineno if node.returns else node.body[0].lineno - 1
         back = notes.get(last, '') if last not in {line for _,line in parts} else ''
         kind = ast.unparse(node.returns) if node.returns else 'object'
-        if node.returns or back: text += _section('Returns', [(kind, back)])
+        if node.returns or back:
+            text += _section('Returns', [(kind, back)])
     return text
 
 def _parameters(node):
@@ -50,7 +52,8 @@ def _parameters(node):
 def _fields(node):
     "(name : type, default; line) of each field of a dataclass."
     for f in node.body:
-        if not isinstance(f, ast.AnnAssign): continue
+        if not isinstance(f, ast.AnnAssign):
+            continue
         default = f', default {ast.unparse(f.value)}' if f.value is not None else ''
         yield f'{f.target.id} : {ast.unparse(f.annotation)}{default}', f.end_lineno
 
@@ -63,15 +66,21 @@ def document(
     module, # Just imported
 ):
     "Write the comments beside the parameters of a module into its docstrings."
-    if os.environ.get('VIDCLS_PLAIN_DOCS') == '1': return
-    try: source = inspect.getsource(module)
-    except (OSError, TypeError): return                                  # no source beside the program
+    if os.environ.get('VIDCLS_PLAIN_DOCS') == '1':
+        return
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):
+        return                                  # no source beside the program
     notes = comments_by_line(source)
     for node in ast.parse(source).body:
         found = vars(module).get(getattr(node, 'name', None))
-        if getattr(found, '__module__', None) != module.__name__: continue
-        if isinstance(node, ast.ClassDef): _document_class(found, node, notes)
-        elif isinstance(node, ast.FunctionDef) and not _is_command(node): _write(found, node, notes)
+        if getattr(found, '__module__', None) != module.__name__:
+            continue
+        if isinstance(node, ast.ClassDef):
+            _document_class(found, node, notes)
+        elif isinstance(node, ast.FunctionDef) and not _is_command(node):
+            _write(found, node, notes)
 
 def _is_command(node):
     "Does a terminal show its docstring, beside the help of each option?"
@@ -79,11 +88,15 @@ def _is_command(node):
 
 def _document_class(cls, node, notes):
     own = {m.name: m for m in node.body if isinstance(m, ast.FunctionDef)}
-    if '__init__' in own: _write(cls, own['__init__'], notes)
-    elif _has_fields(node): _write(cls, node, notes)
-    else: _inherit(cls)
+    if '__init__' in own:
+        _write(cls, own['__init__'], notes)
+    elif _has_fields(node):
+        _write(cls, node, notes)
+    else:
+        _inherit(cls)
     for name,method in own.items():
-        if not name.startswith('_'): _write(vars(cls).get(name), method, notes)
+        if not name.startswith('_'):
+            _write(vars(cls).get(name), method, notes)
 
 def _has_fields(node):
     "Is it a dataclass, or a NamedTuple?"
@@ -94,16 +107,20 @@ def _inherit(cls):
     "Take the parameters from the docstring of the base whose `__init__` makes the class."
     base = next(b for b in cls.__mro__[1:] if '__init__' in vars(b))
     _, title, rows = (base.__doc__ or '').partition(_section('Parameters', []))
-    if cls.__doc__ and title and title not in cls.__doc__: cls.__doc__ += title + rows
+    if cls.__doc__ and title and title not in cls.__doc__:
+        cls.__doc__ += title + rows
 
 def _write(found, node, notes):
     "Give a function, method or class its longer docstring, if it has one that can be replaced."
     found = getattr(found, '__func__', found)
-    if isinstance(found, property) or not getattr(found, '__doc__', None) or '\n----' in found.__doc__: return
+    if isinstance(found, property) or not getattr(found, '__doc__', None) or '\n----' in found.__doc__:
+        return
     of_class = isinstance(node, ast.FunctionDef) and isinstance(found, type)                 # its __init__
     text = numpydoc(_without_result(node) if of_class else node, notes, found.__doc__)
-    try: found.__doc__ = text
-    except AttributeError: pass
+    try:
+        found.__doc__ = text
+    except AttributeError:
+        pass
 
 def _without_result(node):
     "An `__init__` gives nothing back."

@@ -20,16 +20,48 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import ArgumentError, CheckpointError, DataError, LabelError, VideoReadError, atomic_path, check_at_least, check_choice
+from vidcls.core import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    LabelError,
+    VideoReadError,
+    atomic_path,
+    check_at_least,
+    check_choice,
+)
 from .core import check_whole, progress, match_labels
 from .data.datasets import flip_classes
 from .data.decode import Video, crop_frame
 from .data.loaders import check_failed, clip_bytes
-from .data.sampling import (i3d_idxs, mvit_test_idxs, sample_idxs, slowfast_idxs, ssv2_test_idxs, swin_test_idxs,
-                                  videomae_test_idxs, view_idxs)
-from .metrics import (bootstrap_interval, brier, cluster_wilson, confusion, ece, interval_note, macro_f1, matrix_size, mcnemar,
-                            mean_class_accuracy, most_confused, nll, paired_difference, per_class, plot_confusion,
-                            topk_accuracy)
+from vidcls.data.sampling import (
+    i3d_idxs,
+    mvit_test_idxs,
+    sample_idxs,
+    slowfast_idxs,
+    ssv2_test_idxs,
+    swin_test_idxs,
+    videomae_test_idxs,
+    view_idxs,
+)
+from vidcls.metrics import (
+    bootstrap_interval,
+    brier,
+    cluster_wilson,
+    confusion,
+    ece,
+    interval_note,
+    macro_f1,
+    matrix_size,
+    mcnemar,
+    mean_class_accuracy,
+    most_confused,
+    nll,
+    paired_difference,
+    per_class,
+    plot_confusion,
+    topk_accuracy,
+)
 from .models.ensemble import average_scores
 from .optimizations import _free_gb
 from .show import contact_sheet, figure_names, new_figure
@@ -53,7 +85,9 @@ class EvalRecord:
     video_top1:float # Share of right videos, probabilities averaged over views
     video_top5:float|None # The class is among the five likeliest; None below six classes
     mean_class:float # Mean over classes of their accuracy
-    interval:list # 95 % interval of video_top1: Wilson's, on the number of clips that groups are worth (cluster_wilson)
+    # 95 % interval of video_top1: Wilson's, on the number of clips that groups are worth
+    # (cluster_wilson)
+    interval:list
     chance:float # 1 / number of classes
     majority:float # Share of the most frequent class
     confusion:list # Rows true, columns predicted
@@ -64,10 +98,14 @@ class EvalRecord:
     brier:float|None = None # Squared distance from the truth, in [0,2]
     ece:float|None = None # Calibration error over 15 bins
     note:str = '' # Why the interval is wider than it would be with more groups or mistakes; see interval_note
-    dropped:dict = field(default_factory=dict) # Reason and number of clips that the data set lists and the table lacks
+    # Reason and number of clips that the data set lists and the table lacks
+    dropped:dict = field(default_factory=dict)
     optimistic:bool = False # Were the weights chosen, or learned, on these very clips?
-    cache:str = '' # The lossy frame cache through which the clips were judged, such as 'jpeg'; '' where the files were
-    clips:pd.DataFrame = field(default=None, repr=False, compare=False) # path, perhaps start and end, label, group, predicted, class probs
+    # The lossy frame cache through which the clips were judged, such as 'jpeg'; '' where the files
+    # were
+    cache:str = ''
+    # path, perhaps start and end, label, group, predicted, class probs
+    clips:pd.DataFrame = field(default=None, repr=False, compare=False)
 
     def __repr__(self):
         lo, hi = self.interval
@@ -93,9 +131,12 @@ class EvalRecord:
     def verdict(self)->str:
         "Is this better than guessing, and than always naming the commonest class? No more than the interval allows."
         lo, hi = self.interval
-        if not lo <= hi: return 'too few groups to tell whether this is better than chance'
-        if lo > max(self.chance, self.majority): return 'above chance, and above always naming the commonest class'
-        if lo > self.chance: return 'above chance; not shown to be better than always naming the commonest class'
+        if not lo <= hi:
+            return 'too few groups to tell whether this is better than chance'
+        if lo > max(self.chance, self.majority):
+            return 'above chance, and above always naming the commonest class'
+        if lo > self.chance:
+            return 'above chance; not shown to be better than always naming the commonest class'
         return 'below chance' if hi < self.chance else 'not above chance: the interval contains it'
 
     def top_losses(self,
@@ -117,11 +158,15 @@ class EvalRecord:
         conf = np.array(self.confusion)
         t = per_class(conf, self.labels)[['n','recall','precision','f1']]
         own = dict(list(self.clips.groupby('label')))
-        bounds = [cluster_wilson((own[l].predicted == l).to_numpy(), own[l].group) if l in own else (np.nan, np.nan) for l in t.index]
+        bounds = [
+            cluster_wilson((own[l].predicted == l).to_numpy(), own[l].group) if l in own else (np.nan, np.nan)
+            for l in t.index
+        ]
         t.insert(2, 'low', [b[0] for b in bounds])
         t.insert(3, 'high', [b[1] for b in bounds])
         mistaken = {}
-        for true,said,n in most_confused(conf, self.labels): mistaken.setdefault(true, f'{said} ({n})')
+        for true,said,n in most_confused(conf, self.labels):
+            mistaken.setdefault(true, f'{said} ({n})')
         return t.assign(taken_for=[mistaken.get(l, '') for l in t.index]).sort_values('recall', kind='stable')
 
     def plot_confusion(self): # matplotlib Figure
@@ -131,22 +176,43 @@ class EvalRecord:
 # %% ../nbs/50_evaluate.ipynb #said
 def _said(v):
     "Views in words."
-    more = [w for w,on in (('mirrored too', v.get('flip')), (f"{len(v.get('scales', [1]))} sizes", len(v.get('scales', [1])) > 1),
-                           (f"frames as in {v.get('sampling')}", v.get('sampling', 'auto') != 'auto'),
-                           ('logits averaged', v.get('average') == 'logits')) if on]
+    more = [
+        w
+        for w, on in (
+            ('mirrored too', v.get('flip')),
+            (f"{len(v.get('scales', [1]))} sizes", len(v.get('scales', [1])) > 1),
+            (f"frames as in {v.get('sampling')}", v.get('sampling', 'auto') != 'auto'),
+            ('logits averaged', v.get('average') == 'logits'),
+        )
+        if on
+    ]
     return f"{v['clips']} x {v['crops']} views" + ''.join(f', {m}' for m in more)
 
 def _check_record(rec):
-    if not isinstance(rec, EvalRecord): raise ArgumentError(f"a record is a {type(rec).__name__}; accepted: an EvalRecord; load_record reads a file.")
-    if rec.clips is None: raise DataError(f"the record of {rec.model} has no clips, so nothing can follow from them; load_record reads them from the .csv.")
+    if not isinstance(rec, EvalRecord):
+        raise ArgumentError(
+            f"a record is a {type(rec).__name__}; accepted: an EvalRecord; load_record reads a file."
+        )
+    if rec.clips is None:
+        raise DataError(
+            f"the record of {rec.model} has no clips, so nothing can follow from them; load_record "
+            "reads them from the .csv."
+        )
 
 # %% ../nbs/50_evaluate.ipynb #clip-names
 def clip_names(
     clips:pd.DataFrame, # Has path; start and end in seconds where clips are parts of files
 )->list: # One text a row: the path, and '#t=start,end' behind it where there is a window
     "What tells the clips of a table apart."
-    if 'start' not in clips: return clips.path.tolist()
-    def part(s, e): return f'#t={"" if np.isnan(s) else repr(s)}{"" if np.isnan(e) else f",{e!r}"}' if s == s or e == e else ''
+    if 'start' not in clips:
+        return clips.path.tolist()
+
+    def part(s, e):
+        return (
+            f'#t={"" if np.isnan(s) else repr(s)}{"" if np.isnan(e) else f",{e!r}"}'
+            if s == s or e == e
+            else ''
+        )
     return [p + part(float(s), float(e)) for p,s,e in zip(clips.path, clips.start, clips.end)]
 
 def record_clips(
@@ -162,7 +228,10 @@ def clips_of(
 )->list: # of uint8 (T,H,W,C)
     "The frames of some clips of a record, decoded again."
     check_loader(dl)
-    if getattr(dl, 'streams', False): raise ArgumentError("dl is a stream of shards, of which single clips can't be picked; give a loader of the files.")
+    if getattr(dl, 'streams', False):
+        raise ArgumentError(
+            "dl is a stream of shards, of which single clips can't be picked; give a loader of the files."
+        )
     return [clip_at(dl, row) for row in rows_of(clips, dl.dataset.table.df)]
 
 def clip_at(
@@ -171,7 +240,8 @@ def clip_at(
 )->np.ndarray: # uint8 (T,H,W,C)
     "A clip as the model sees it; an error with the reason where there is none."
     clip, *_, reason = dl.dataset[row]
-    if clip is None: raise VideoReadError(dl.dataset.paths[row], reason)
+    if clip is None:
+        raise VideoReadError(dl.dataset.paths[row], reason)
     return np.asarray(clip)
 
 def rows_of(
@@ -183,8 +253,15 @@ def rows_of(
     own, wanted = names(df), names(clips)
     at, n = {k: i for i,k in enumerate(own)}, Counter(own)
     lost, twice = [k for k in wanted if k not in n], [k for k in wanted if n[k] > 1]
-    if lost: raise DataError(f"{lost[0]!r} and {len(lost)-1} more are not among the loader's clips. Is it the split that the record was made from?")
-    if twice: raise DataError(f"{twice[0]!r} has several clips; give rows with start and end, as records have them.")
+    if lost:
+        raise DataError(
+            f"{lost[0]!r} and {len(lost) - 1} more are not among the loader's clips. Is it the split "
+            "that the record was made from?"
+        )
+    if twice:
+        raise DataError(
+            f"{twice[0]!r} has several clips; give rows with start and end, as records have them."
+        )
     return [at[k] for k in wanted]
 
 # %% ../nbs/50_evaluate.ipynb #code-commit
@@ -192,12 +269,16 @@ def code_commit()->str|None: # Ten digits, with '+' where files were changed; No
     "The commit of the vidcls that runs here."
     import vidcls
     home = Path(vidcls.__file__).resolve().parent
-    def git(*args): return subprocess.run(['git', *args], cwd=home, capture_output=True, text=True, timeout=10)
+
+    def git(*args):
+        return subprocess.run(['git', *args], cwd=home, capture_output=True, text=True, timeout=10)
     try:
-        if Path(git('rev-parse', '--show-toplevel').stdout.strip()) != home.parent: return None
+        if Path(git('rev-parse', '--show-toplevel').stdout.strip()) != home.parent:
+            return None
         changed = git('status', '--porcelain', '--', '.').stdout
         return git('rev-parse', 'HEAD').stdout[:10] + ('+' if changed else '')
-    except (OSError, subprocess.SubprocessError): return None
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 def _versions():
     import vidcls
@@ -208,8 +289,10 @@ def check_loader(
     dl, # A loader, such as dls.test
 ):
     "Raise unless `dl` is one loader."
-    if dl is None: raise DataError("dl is None: there is no such split; see table.splits.")
-    if not hasattr(dl, 'dataset'): raise ArgumentError(f"dl is a {type(dl).__name__}; give one loader, such as dls.test.")
+    if dl is None:
+        raise DataError("dl is None: there is no such split; see table.splits.")
+    if not hasattr(dl, 'dataset'):
+        raise ArgumentError(f"dl is a {type(dl).__name__}; give one loader, such as dls.test.")
 
 def check_asked(
     model, # Has .spec and .n_classes
@@ -217,15 +300,31 @@ def check_asked(
 ):
     "Raise unless `dl` is a loader whose clips and classes are the model's."
     check_loader(dl)
-    if not hasattr(model, 'spec'): raise ArgumentError(f"model is a {type(model).__name__} without a spec; create_model makes one that says what clips it takes.")
+    if not hasattr(model, 'spec'):
+        raise ArgumentError(
+            f"model is a {type(model).__name__} without a spec; create_model makes one that says what "
+            "clips it takes."
+        )
     model.spec.check_same(dl.dataset.spec)
     sampler = getattr(dl, 'sampler', None)
-    if getattr(dl, 'streams', False) and dl.dataset.shuffle or any(getattr(sampler, k, None) is not None for k in ('balance', 'weights')) or getattr(sampler, 'repeats', 1) > 1:
-        raise ArgumentError("dl draws some clips several times in an epoch, or not at all, as it is right in training; judge by one that "
-                            "hands out each clip once: loader(table.part('train'), spec), or shard_loader(…, shuffle=False).")
+    if (
+        getattr(dl, 'streams', False)
+        and dl.dataset.shuffle
+        or any(getattr(sampler, k, None) is not None for k in ('balance', 'weights'))
+        or getattr(sampler, 'repeats', 1) > 1
+    ):
+        raise ArgumentError(
+            "dl draws some clips several times in an epoch, or not at all, as it is right in training; "
+            "judge by one that "
+            "hands out each clip once: loader(table.part('train'), spec), or shard_loader(…, shuffle=False)."
+        )
     match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
     K, said = dl.dataset.table.n_classes, model.n_classes
-    if K != said: raise LabelError(f"the data have {K} classes, the model tells {said}. Take the clips that it was trained for, or train a head for these.")
+    if K != said:
+        raise LabelError(
+            f"the data have {K} classes, the model tells {said}. Take the clips that it was trained "
+            "for, or train a head for these."
+        )
 
 @torch.no_grad()
 def finite_scores(
@@ -236,9 +335,11 @@ def finite_scores(
     "What the model says of clips, in its own precision and place; raise where that is no number."
     w = next(model.parameters())
     scores = model(model.spec.to_model(clips.to(w.device)).to(w.dtype)).float().cpu()
-    if not torch.isfinite(scores).all(): raise DataError("the model's scores are not finite; its weights are broken. Did training diverge?")
+    if not torch.isfinite(scores).all():
+        raise DataError("the model's scores are not finite; its weights are broken. Did training diverge?")
     own = getattr(model, 'labels', None)
-    if labels is None or own is None or sorted(own) != sorted(labels): return scores      # or clips of foreign classes
+    if labels is None or own is None or sorted(own) != sorted(labels):
+        return scores      # or clips of foreign classes
     order = match_labels(own, labels, warn=False)
     return scores if order is None else scores[:,order]
 
@@ -250,17 +351,21 @@ def predict_probs(
     show:bool=True, # Show a progress bar?
 ): # (probs float64 (N,K) in the order of the table's classes, rows int64 (N,), failures {row: reason})
     "Probabilities for all clips of a loader."
-    model.eval(); probs, rows, failures = [], [], {}
+    model.eval()
+    probs, rows, failures = [], [], {}
     for b in progress(dl, desc='evaluating', show=show and len(dl) > 20):
         failures.update(b.failed)
-        if not len(b.labels): continue
+        if not len(b.labels):
+            continue
         probs.append(finite_scores(model, b.clips, dl.dataset.table.labels).double().softmax(1).numpy())
         rows.append(b.rows.numpy())
-    if not rows: raise DataError(f"none of the {len(dl.dataset)} clips could be read; nothing to evaluate.")
+    if not rows:
+        raise DataError(f"none of the {len(dl.dataset)} clips could be read; nothing to evaluate.")
     return np.concatenate(probs), np.concatenate(rows), failures
 
 # %% ../nbs/50_evaluate.ipynb #rules-auto-windows-videomae-ssv2
-RULES = ('auto', 'windows', 'videomae', 'ssv2', 'slowfast', 'mvit', 'swin', 'i3d')       # how the frames of the clips are chosen
+# how the frames of the clips are chosen
+RULES = ('auto', 'windows', 'videomae', 'ssv2', 'slowfast', 'mvit', 'swin', 'i3d')
 
 @dataclass(frozen=True)
 class Views:
@@ -273,13 +378,22 @@ class Views:
     average:str = 'probs' # What is averaged over views: 'probs' or 'logits'
 
     def __post_init__(self):
-        if not isinstance(self.scales, (list, tuple)): raise ArgumentError(f"scales={self.scales!r}; accepted: a tuple of sizes, such as (1,) or (1, 1.15).")
+        if not isinstance(self.scales, (list, tuple)):
+            raise ArgumentError(
+                f"scales={self.scales!r}; accepted: a tuple of sizes, such as (1,) or (1, 1.15)."
+            )
         object.__setattr__(self, 'scales', tuple(self.scales))
-        check_whole('clips', self.clips); check_whole('crops', self.crops)
-        if not self.scales: raise ArgumentError("scales=(); accepted: at least one size, 1 for the largest square: scales=(1,).")
+        check_whole('clips', self.clips)
+        check_whole('crops', self.crops)
+        if not self.scales:
+            raise ArgumentError(
+                "scales=(); accepted: at least one size, 1 for the largest square: scales=(1,)."
+            )
         check_choice('flip', self.flip, (True, False))
-        check_choice('sampling', self.sampling, RULES); check_choice('average', self.average, ('probs', 'logits'))
-        for s in self.scales: check_at_least('scales', s, 1)
+        check_choice('sampling', self.sampling, RULES)
+        check_choice('average', self.average, ('probs', 'logits'))
+        for s in self.scales:
+            check_at_least('scales', s, 1)
 
     def __len__(self): return self.clips*self.crops*len(self.scales)*(1+self.flip)
     def to_dict(self)->dict: # JSON-ready
@@ -287,9 +401,13 @@ class Views:
         return {k: list(v) if isinstance(v, tuple) else v for k,v in asdict(self).items()}
 
 PROTOCOLS = {  # the papers', by name
-    'videomae-kinetics': Views(5, 3, 'videomae'), 'videomae-ssv2': Views(2, 3, 'ssv2'), 'timesformer': Views(1, 3, 'slowfast'),
-    'mvit': Views(5, 1, 'mvit', scales=(256/224,)), 'swin': Views(4, 3, 'swin'), 'slowfast': Views(10, 3, 'slowfast'),
-    'i3d': Views(1, 1, 'i3d', scales=(256/224,)),
+    'videomae-kinetics': Views(5, 3, 'videomae'),
+    'videomae-ssv2': Views(2, 3, 'ssv2'),
+    'timesformer': Views(1, 3, 'slowfast'),
+    'mvit': Views(5, 1, 'mvit', scales=(256 / 224,)),
+    'swin': Views(4, 3, 'swin'),
+    'slowfast': Views(10, 3, 'slowfast'),
+    'i3d': Views(1, 1, 'i3d', scales=(256 / 224,)),
 }
 
 # %% ../nbs/50_evaluate.ipynb #as-views
@@ -297,9 +415,12 @@ def as_views(
     views, # Views, a name of PROTOCOLS, or None
 )->Views: # None looks once, as in training
     "A protocol, however it was named."
-    if isinstance(views, str): views = PROTOCOLS[check_choice('views', views, PROTOCOLS)]
+    if isinstance(views, str):
+        views = PROTOCOLS[check_choice('views', views, PROTOCOLS)]
     if views is not None and not isinstance(views, Views):
-        raise ArgumentError(f"views={views!r}; accepted: a Views, None, or a name among {', '.join(PROTOCOLS)}.")
+        raise ArgumentError(
+            f"views={views!r}; accepted: a Views, None, or a name among {', '.join(PROTOCOLS)}."
+        )
     return views or Views()
 
 # %% ../nbs/50_evaluate.ipynb #view-frames
@@ -312,18 +433,31 @@ def view_frames(
 )->np.ndarray: # int64 (clips,T), in [0, n_total)
     "The frames of each clip."
     n, k, rule = spec.n_frames, views.clips, views.sampling
-    if rule == 'videomae': return videomae_test_idxs(n_total, n, spec.stride, k)
-    if rule == 'slowfast': return np.stack([slowfast_idxs(n_total, fps, n, spec.stride, view=v, n_views=k) for v in range(k)])
-    if rule == 'mvit': return mvit_test_idxs(n_total, fps, n, spec.stride, k)
-    if rule == 'swin': return swin_test_idxs(n_total, n, spec.stride, k)
-    if rule == 'i3d' and k == 1: return i3d_idxs(n_total, n)[None]
-    if rule == 'ssv2' and k == 2: return ssv2_test_idxs(n_total, n)
-    if rule in ('i3d', 'ssv2'): raise ArgumentError(f"sampling={rule!r} is a rule for {dict(i3d=1, ssv2=2)[rule]} clips, not {k}.")
-    if rule == 'windows' or (k > 1 and spec.sampling in ('center', 'random')): return view_idxs(n_total, n, k, spec.stride)
-    if k == 1: return sample_idxs(n_total, spec, times=times)[None]
+    if rule == 'videomae':
+        return videomae_test_idxs(n_total, n, spec.stride, k)
+    if rule == 'slowfast':
+        return np.stack([slowfast_idxs(n_total, fps, n, spec.stride, view=v, n_views=k) for v in range(k)])
+    if rule == 'mvit':
+        return mvit_test_idxs(n_total, fps, n, spec.stride, k)
+    if rule == 'swin':
+        return swin_test_idxs(n_total, n, spec.stride, k)
+    if rule == 'i3d' and k == 1:
+        return i3d_idxs(n_total, n)[None]
+    if rule == 'ssv2' and k == 2:
+        return ssv2_test_idxs(n_total, n)
+    if rule in ('i3d', 'ssv2'):
+        raise ArgumentError(f"sampling={rule!r} is a rule for {dict(i3d=1, ssv2=2)[rule]} clips, not {k}.")
+    if rule == 'windows' or (k > 1 and spec.sampling in ('center', 'random')):
+        return view_idxs(n_total, n, k, spec.stride)
+    if k == 1:
+        return sample_idxs(n_total, spec, times=times)[None]
     if spec.sampling not in ('uniform', 'segment'):
-        raise ArgumentError(f"clips={k} with sampling={spec.sampling!r} in the spec: such a model sees one clip; choose another rule of {RULES}.")
-    return ((np.arange(n) + (np.arange(k)[:,None]+.5)/k) * n_total/n).astype(int)        # each a part of a step further
+        raise ArgumentError(
+            f"clips={k} with sampling={spec.sampling!r} in the spec: such a model sees one clip; choose "
+            f"another rule of {RULES}."
+        )
+    # each a part of a step further
+    return ((np.arange(n) + (np.arange(k)[:,None]+.5)/k) * n_total/n).astype(int)
 
 # %% ../nbs/50_evaluate.ipynb #load-views
 def load_views(
@@ -336,7 +470,9 @@ def load_views(
     "All views of a video."
     with Video(path, backend) as v:
         part = v.part(*window)
-        idxs = view_frames(part.n_frames, v.info.fps or 30., spec, views, part.times if spec.sampling == 'time' else None)
+        idxs = view_frames(
+            part.n_frames, v.info.fps or 30.0, spec, views, part.times if spec.sampling == 'time' else None
+        )
         wanted = np.unique(idxs)
         at = {int(i): n for n,i in enumerate(wanted)}
         squares, S = None, spec.size
@@ -344,18 +480,21 @@ def load_views(
             if squares is None:
                 boxes = [b for c in range(views.crops) for b in _boxes(*frame.shape[:2], views, c)]
                 squares = np.empty((len(boxes), len(wanted), S, S, 3), np.uint8)
-            for b,box in enumerate(boxes): crop_frame(frame, box, S, out=squares[b,n], short=spec.short_px)
+            for b,box in enumerate(boxes):
+                crop_frame(frame, box, S, out=squares[b,n], short=spec.short_px)
     out = np.stack([sq[[at[int(i)] for i in clip]] for clip in idxs for sq in squares])
     return np.concatenate([out, out[:,:,:,::-1]]) if views.flip else out
 
 def _boxes(H, W, views, crop):
     "Boxes of one crop, a size each; None is the middle as training has it."
-    if views.crops == 1 and views.scales == (1.,): return [None]
+    if views.crops == 1 and views.scales == (1.,):
+        return [None]
     side, free = min(H, W), abs(H-W)
     place = free/2 if views.crops == 1 else free*crop/(views.crops-1)
     out = []
     for s in views.scales:
-        part = max(1, round(side/s)); slack = (side-part)/2
+        part = max(1, round(side/s))
+        slack = (side-part)/2
         y, x = (place+slack, slack) if H > W else (slack, place+slack)
         out.append((round(y), round(x), part, part))
     return out
@@ -370,48 +509,70 @@ def predict_views(
     show:bool=True, # Show a progress bar?
 ): # (logits float64 (N,V,K) in the order of the table's classes, rows int64 (N,), failures {row: reason}); those of mirrored views as of the video itself
     "Logits of all views of all videos, over all processes."
-    model.eval(); device, ds = next(model.parameters()).device, dl.dataset
+    model.eval()
+    device, ds = next(model.parameters()).device, dl.dataset
     mirror = _mirror_idxs(ds.table.labels) if views.flip else None
     rank, world = _processes()
     n, done, failures = len(range(rank, len(ds), world)), {}, {}
-    waiting, parts, order = [], [], []                                   # views that are not yet through; logits; the rows that they are of
+    waiting, parts, order = [], [], []  # views that are not yet through; logits; the rows that they are of
     chunk = _fitting(check_whole('chunk', chunk), model.spec, device)
     def through():
         nonlocal chunk
         logits, chunk = _logits(model, np.stack(waiting[:chunk]), ds.table.labels)
-        parts.extend(logits); del waiting[:len(logits)]
-    for row, clips, reason in progress(_ahead(dl, rank, world, model.spec, views), total=n, desc='evaluating', show=show and rank == 0 and n > 20):
-        if clips is None: failures[row] = reason; continue
-        order.append(row); waiting += list(clips)
-        while len(waiting) >= chunk: through()
-    while waiting: through()
+        parts.extend(logits)
+        del waiting[:len(logits)]
+
+    for row, clips, reason in progress(
+        _ahead(dl, rank, world, model.spec, views),
+        total=n,
+        desc='evaluating',
+        show=show and rank == 0 and n > 20,
+    ):
+        if clips is None:
+            failures[row] = reason
+            continue
+        order.append(row)
+        waiting += list(clips)
+        while len(waiting) >= chunk:
+            through()
+    while waiting:
+        through()
     V = len(views)
-    for i,row in enumerate(order): done[row] = np.stack(parts[i*V:(i+1)*V])
+    for i,row in enumerate(order):
+        done[row] = np.stack(parts[i*V:(i+1)*V])
     if world > 1:
         from accelerate.utils import gather_object
-        for d,f in gather_object([(done, failures)]): done |= d; failures |= f
+        for d,f in gather_object([(done, failures)]):
+            done |= d
+            failures |= f
     check_failed(failures, ds.paths, dl.max_bad)
-    if not done: raise DataError(f"none of the {len(ds)} videos could be read; nothing to evaluate.")
+    if not done:
+        raise DataError(f"none of the {len(ds)} videos could be read; nothing to evaluate.")
     good = sorted(done)
     logits = np.stack([done[r] for r in good])
-    if mirror is not None: logits[:,V//2:] = logits[:,V//2:][...,mirror]           # load_views puts the mirrored ones last
+    if mirror is not None:
+        logits[:,V//2:] = logits[:,V//2:][...,mirror]           # load_views puts the mirrored ones last
     return logits, np.array(good), failures
 
 def _logits(model, clips, labels):
     "(logits of the first clips, as many as fit at once; their number)."
     n = len(clips)
     while True:
-        try: return finite_scores(model, torch.from_numpy(clips[:n]), labels).double().numpy(), n
+        try:
+            return finite_scores(model, torch.from_numpy(clips[:n]), labels).double().numpy(), n
         except Exception as e:
-            if n == 1 or not is_out_of_memory(e): raise
-        n //= 2                                                          # outside of except, which would hold on to what was made
+            if n == 1 or not is_out_of_memory(e):
+                raise
+        n //= 2  # outside of except, which would hold on to what was made
         torch.cuda.empty_cache()                                         # does nothing where there is no GPU
         warnings.warn(f"{2*n} clips don't fit the memory at once; going on with chunk={n}.", stacklevel=3)
 
 def _fitting(chunk, spec, device, times=100):
     "At most `chunk` clips; on a CPU so few that `times` the memory of the decoded ones is free: floats are 4, the rest is the model's."
-    if device.type != 'cpu': return chunk
-    if (free := _free_gb()) is None: return chunk                        # a system that doesn't tell
+    if device.type != 'cpu':
+        return chunk
+    if (free := _free_gb()) is None:
+        return chunk                        # a system that doesn't tell
     return max(1, min(chunk, int(1e9*free/(times*clip_bytes(spec)))))
 
 AHEAD_BYTES = 10**9     # of views, decoded and not yet through the model
@@ -420,30 +581,39 @@ def _mirror_idxs(labels):
     "The class whose score each class gets from a mirrored clip."
     perm = flip_classes(labels)
     if (perm < 0).any():
-        raise LabelError(f"flip=True: {labels[int(np.argmin(perm))]!r} has no mirror image among the classes; its mirrored view would be "
-                         "another class. Evaluate without flip.")
+        raise LabelError(
+            f"flip=True: {labels[int(np.argmin(perm))]!r} has no mirror image among the classes; its "
+            "mirrored view would be "
+            "another class. Evaluate without flip."
+        )
     return perm
 
 def _processes():
     "(rank, number) of this process; (0,1) where there is one."
-    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return 0, 1
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1:
+        return 0, 1
     from accelerate import PartialState
     leave_at_exit()
-    state = PartialState(cpu=not torch.cuda.is_available())              # says gloo where there is no GPU; without it each would be alone
+    # says gloo where there is no GPU; without it each would be alone
+    state = PartialState(cpu=not torch.cuda.is_available())
     return state.process_index, state.num_processes
 
 def _files(dl, rank, world):
     "(row, file) of this process's clips: paths, or what shards hold, of which each process reads all and decodes its own."
-    if getattr(dl, 'streams', False): yield from ((row, file) for (_,row,_),file in dl.dataset if row % world == rank)
-    else: yield from ((row, dl.dataset.paths[row]) for row in range(rank, len(dl.dataset), world))
+    if getattr(dl, 'streams', False):
+        yield from ((row, file) for (_,row,_),file in dl.dataset if row % world == rank)
+    else:
+        yield from ((row, dl.dataset.paths[row]) for row in range(rank, len(dl.dataset), world))
 
 def _ahead(dl, rank, world, spec, views):
     "(row, views or None, reason) in order, made by threads a little ahead."
     ds = getattr(dl.dataset, 'clips', dl.dataset)
     def load(row, file):
         window = (None,None) if ds.windows is None else ds.windows[row]
-        try: return row, load_views(file, spec, views, ds.backend, window), None
-        except VideoReadError as e: return row, None, ds.reason_of(e, file, row)
+        try:
+            return row, load_views(file, spec, views, ds.backend, window), None
+        except VideoReadError as e:
+            return row, None, ds.reason_of(e, file, row)
     threads = min(8, os.cpu_count() or 1)
     ahead = max(1, min(2*threads, AHEAD_BYTES//clip_bytes(spec, len(views))))
     with ThreadPoolExecutor(min(threads, ahead)) as pool:
@@ -451,9 +621,13 @@ def _ahead(dl, rank, world, spec, views):
         try:
             for row,file in _files(dl, rank, world):
                 jobs.append(pool.submit(load, row, file))
-                if len(jobs) > ahead: yield jobs.popleft().result()
-            while jobs: yield jobs.popleft().result()
-        except BaseException: pool.shutdown(cancel_futures=True); raise
+                if len(jobs) > ahead:
+                    yield jobs.popleft().result()
+            while jobs:
+                yield jobs.popleft().result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 # %% ../nbs/50_evaluate.ipynb #average-views
 def average_views(
@@ -479,18 +653,36 @@ def evaluate(
     "Judge a model on the clips of a loader."
     check_asked(model, dl)
     table, views, each = dl.dataset.table, as_views(views), None
-    if views == Views() and _processes()[1] == 1: probs, rows, failures = predict_probs(model, dl, show)
+    if views == Views() and _processes()[1] == 1:
+        probs, rows, failures = predict_probs(model, dl, show)
     else:
         logits, rows, failures = predict_views(model, dl, views, chunk, show)
         probs, each = average_views(logits, views.average)
     order = np.argsort(rows)
-    by_view = None if each is None else float((each[order].argmax(-1) == table.targets[rows[order]][:,None]).mean())
+    by_view = (
+        None
+        if each is None
+        else float((each[order].argmax(-1) == table.targets[rows[order]][:, None]).mean())
+    )
     names, clips = clip_names(table.df), record_clips(table.df, rows[order])
-    return record_of(clips, probs[order], table.labels,
-                     dataset=table.name, split='+'.join(table.splits), model=getattr(model, 'name', type(model).__name__),
-                     spec=model.spec.to_dict(), views=views.to_dict(), n_expected=len(table), seed=seed, clip_top1=by_view,
-                     failures={names[i]: why for i,why in sorted(failures.items())}, dropped=dict(table.dropped),
-                     optimistic=bool(optimistic), cache='' if each is not None else _lossy_cache(dl))     # views are cut from the files
+    return record_of(
+        clips,
+        probs[order],
+        table.labels,
+        dataset=table.name,
+        split='+'.join(table.splits),
+        model=getattr(model, 'name', type(model).__name__),
+        spec=model.spec.to_dict(),
+        views=views.to_dict(),
+        n_expected=len(table),
+        seed=seed,
+        clip_top1=by_view,
+        failures={names[i]: why for i, why in sorted(failures.items())},
+        dropped=dict(table.dropped),
+        # views are cut from the files
+        optimistic=bool(optimistic),
+        cache='' if each is not None else _lossy_cache(dl),
+    )
 
 def _lossy_cache(dl):
     "The format of the cache through which clips come changed; '' where they come as the files have them."
@@ -509,18 +701,31 @@ def record_of(
     clips = pd.concat([clips.assign(predicted=[labels[p] for p in pred]),
                        pd.DataFrame(probs, columns=[f'p_{l}' for l in labels])], axis=1)
     return EvalRecord(
-        labels=labels, n_evaluated=len(y), n_groups=int(clips.group.nunique()),
-        clip_top1=topk_accuracy(probs, y) if clip_top1 is None else clip_top1, video_top1=topk_accuracy(probs, y),
+        labels=labels,
+        n_evaluated=len(y),
+        n_groups=int(clips.group.nunique()),
+        clip_top1=topk_accuracy(probs, y) if clip_top1 is None else clip_top1,
+        video_top1=topk_accuracy(probs, y),
         video_top5=topk_accuracy(probs, y, 5) if K > 5 else None,
-        mean_class=mean_class_accuracy(pred, y, K), interval=list(cluster_wilson(pred == y, clips.group)),
+        mean_class=mean_class_accuracy(pred, y, K),
+        interval=list(cluster_wilson(pred == y, clips.group)),
         note=interval_note(pred == y, clips.group),
-        nll=round(nll(probs, y, floor=1e-12), 6), brier=round(brier(probs, y), 6), ece=round(ece(probs, y), 6),
-        chance=1/K, majority=float(np.bincount(y).max()/len(y)), confusion=confusion(pred, y, K).tolist(),
-        versions=_versions(), commit=code_commit(), clips=clips, **about)
+        nll=round(nll(probs, y, floor=1e-12), 6),
+        brier=round(brier(probs, y), 6),
+        ece=round(ece(probs, y), 6),
+        chance=1 / K,
+        majority=float(np.bincount(y).max() / len(y)),
+        confusion=confusion(pred, y, K).tolist(),
+        versions=_versions(),
+        commit=code_commit(),
+        clips=clips,
+        **about,
+    )
 
 # %% ../nbs/50_evaluate.ipynb #save-record
 _TEXT = ('path', 'label', 'group', 'predicted')          # columns whose text comes from names
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")                # what a spreadsheet would compute, perhaps already behind an apostrophe
+# what a spreadsheet would compute, perhaps already behind an apostrophe
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 def csv_text(
     text, # A class name, a path, …
@@ -535,12 +740,16 @@ def save_record(
     path, # A .json file; the clips go beside it as .csv
 )->Path:
     "Write a record, and its clips beside it."
-    path = Path(path); _check_record(rec)
-    if path.suffix != '.json': raise ArgumentError(f"path={str(path)!r}; accepted: a name that ends in .json.")
+    path = Path(path)
+    _check_record(rec)
+    if path.suffix != '.json':
+        raise ArgumentError(f"path={str(path)!r}; accepted: a name that ends in .json.")
     text = {k: [csv_text(v) for v in rec.clips[k]] for k in _TEXT if k in rec.clips}
-    with atomic_path(path.with_suffix('.csv')) as tmp: rec.clips.assign(**text).to_csv(tmp, index=False)
+    with atomic_path(path.with_suffix('.csv')) as tmp:
+        rec.clips.assign(**text).to_csv(tmp, index=False)
     told = {f.name: getattr(rec, f.name) for f in fields(rec) if f.name != 'clips'}
-    with atomic_path(path) as tmp: tmp.write_text(json.dumps(told, indent=1))
+    with atomic_path(path) as tmp:
+        tmp.write_text(json.dumps(told, indent=1))
     return path
 
 def read_clips(
@@ -549,46 +758,66 @@ def read_clips(
     "The clips of a record; labels stay text, also those called 1 or NA."
     c = pd.read_csv(path, dtype={k: str for k in (*_TEXT, 'start', 'end')}, keep_default_na=False)
     c = c.assign(**{k: [_uncsv(v) for v in c[k]] for k in _TEXT if k in c})
-    return c.assign(**{k: c[k].replace('', 'nan').astype(float) for k in ('start', 'end') if k in c})      # to the last digit: they are part of the name
+    # to the last digit: they are part of the name
+    return c.assign(**{k: c[k].replace('', 'nan').astype(float) for k in ('start', 'end') if k in c})
 
 def load_record(
     path, # As save_record wrote it
 )->EvalRecord:
     "Read a record and its clips."
     path = Path(path)
-    try: rec = EvalRecord(**json.loads(path.read_text()), clips=read_clips(path.with_suffix('.csv')))
+    try:
+        rec = EvalRecord(**json.loads(path.read_text()), clips=read_clips(path.with_suffix('.csv')))
     except (OSError, ValueError, TypeError, RecursionError) as e:
         raise CheckpointError(f"{path}: not a record that vidcls wrote ({e}).") from e
-    if odd := _odds(rec): raise CheckpointError(f"{path} and the .csv beside it are not of one record: {odd}. Save the record again, or fetch both files anew.")
+    if odd := _odds(rec):
+        raise CheckpointError(
+            f"{path} and the .csv beside it are not of one record: {odd}. Save the record again, or "
+            "fetch both files anew."
+        )
     return rec
 
 def _odds(rec):
     "What the clips of a record contradict, in words; None where they fit."
     kind = lambda f: f.type | int if f.type in (float, float|None) else f.type            # 1.0 may come as 1
     wrong = [f.name for f in fields(rec)[:-1] if not isinstance(getattr(rec, f.name), kind(f))]
-    if wrong: return f"{wrong[0]} is {getattr(rec, wrong[0])!r:.99}"
-    if odd := _odd_parts(rec): return odd
+    if wrong:
+        return f"{wrong[0]} is {getattr(rec, wrong[0])!r:.99}"
+    if odd := _odd_parts(rec):
+        return odd
     c, columns = rec.clips, _columns(rec)
-    if lost := [k for k in ('path','label','group','predicted',*columns) if k not in c]: return f"the .csv has no column {lost[0]!r}"
-    if len(c) != rec.n_evaluated: return f"n_evaluated={rec.n_evaluated}, but the .csv has {len(c)} rows"
+    if lost := [k for k in ('path','label','group','predicted',*columns) if k not in c]:
+        return f"the .csv has no column {lost[0]!r}"
+    if len(c) != rec.n_evaluated:
+        return f"n_evaluated={rec.n_evaluated}, but the .csv has {len(c)} rows"
     probs = c[columns].apply(pd.to_numeric, errors='coerce').to_numpy(float)
     bad = ~((probs >= 0).all(1) & (np.abs(probs.sum(1)-1) < .01))         # also where one is NaN
-    if bad.any(): return f"the probabilities in row {int(np.argmax(bad))} of the .csv are not numbers in [0,1] that add up to 1"
+    if bad.any():
+        return f"the probabilities in row {int(np.argmax(bad))} of the .csv are not numbers in [0,1] that add up to 1"
     known = {k: ~c[k].isin(rec.labels) for k in ('label', 'predicted')}
-    if lost := [c[k][odd.idxmax()] for k,odd in known.items() if odd.any()]: return f"{lost[0]!r} in the .csv is none of its classes"
+    if lost := [c[k][odd.idxmax()] for k,odd in known.items() if odd.any()]:
+        return f"{lost[0]!r} in the .csv is none of its classes"
     top1 = (c.label == c.predicted).mean()
-    if abs(top1 - rec.video_top1) > 1e-9: return f"video_top1={rec.video_top1}, but of the clips {top1} are right"
+    if abs(top1 - rec.video_top1) > 1e-9:
+        return f"video_top1={rec.video_top1}, but of the clips {top1} are right"
 
 def _odd_parts(rec):
     "The first field whose parts are of the wrong kind, in words; None where all are right."
     number = lambda v: isinstance(v, (int, float))
     K, share = len(rec.labels), lambda v: number(v) and 0 <= v <= 1
-    right = dict(labels=K and all(isinstance(l, str) for l in rec.labels) and len(set(rec.labels)) == K,
-                 interval=len(rec.interval) == 2 and all(map(share, rec.interval)) and rec.interval[0] <= rec.interval[1],
-                 views=all(type(rec.views.get(k)) is int for k in ('clips', 'crops')),
-                 confusion=len(rec.confusion) == K and all(isinstance(r, list) and len(r) == K and all(map(number, r)) for r in rec.confusion),
-                 dropped=all(map(number, rec.dropped.values())),
-                 **{k: share(getattr(rec, k)) for k in ('video_top1', 'clip_top1', 'mean_class', 'chance', 'majority')})
+    right = dict(
+        labels=K and all(isinstance(l, str) for l in rec.labels) and len(set(rec.labels)) == K,
+        interval=len(rec.interval) == 2
+        and all(map(share, rec.interval))
+        and rec.interval[0] <= rec.interval[1],
+        views=all(type(rec.views.get(k)) is int for k in ('clips', 'crops')),
+        confusion=len(rec.confusion) == K
+        and all(isinstance(r, list) and len(r) == K and all(map(number, r)) for r in rec.confusion),
+        dropped=all(map(number, rec.dropped.values())),
+        **{
+            k: share(getattr(rec, k)) for k in ('video_top1', 'clip_top1', 'mean_class', 'chance', 'majority')
+        },
+    )
     wrong = [k for k,ok in right.items() if not ok]
     return f"{wrong[0]} is {getattr(rec, wrong[0])!r:.99}" if wrong else None
 
@@ -600,13 +829,33 @@ def recompute_record(
 )->EvalRecord: # The same answers; every number that follows from them by this version's formulas
     "A record of an older vidcls, brought up to date."
     _check_record(rec)
-    kept = dict(dataset=rec.dataset, split=rec.split, model=rec.model, spec=rec.spec, views=rec.views, n_expected=rec.n_expected, seed=rec.seed,
-                failures=rec.failures, dropped=rec.dropped, clip_top1=rec.clip_top1, optimistic=rec.optimistic, cache=rec.cache)
+    kept = dict(
+        dataset=rec.dataset,
+        split=rec.split,
+        model=rec.model,
+        spec=rec.spec,
+        views=rec.views,
+        n_expected=rec.n_expected,
+        seed=rec.seed,
+        failures=rec.failures,
+        dropped=rec.dropped,
+        clip_top1=rec.clip_top1,
+        optimistic=rec.optimistic,
+        cache=rec.cache,
+    )
     columns = _columns(rec)
-    new = record_of(rec.clips.drop(columns=['predicted', *columns]), rec.clips[columns].to_numpy(float), rec.labels, **kept)
+    new = record_of(
+        rec.clips.drop(columns=['predicted', *columns]),
+        rec.clips[columns].to_numpy(float),
+        rec.labels,
+        **kept,
+    )
     if (differ := new.clips.predicted != rec.clips.predicted).any():
-        raise DataError(f"clip {clip_names(new.clips)[differ.idxmax()]!r} was called {rec.clips.predicted[differ.idxmax()]!r}, but its probabilities say "
-                        f"{new.clips.predicted[differ.idxmax()]!r}; these clips are not as they were written.")
+        raise DataError(
+            f"clip {clip_names(new.clips)[differ.idxmax()]!r} was called "
+            f"{rec.clips.predicted[differ.idxmax()]!r}, but its probabilities say "
+            f"{new.clips.predicted[differ.idxmax()]!r}; these clips are not as they were written."
+        )
     by = f"vidcls {new.versions['vidcls']}" + (f", {new.commit}" if new.commit else '')
     return replace(new, versions=rec.versions | {'numbers recomputed by': by}, commit=rec.commit)
 
@@ -630,8 +879,12 @@ def show_predictions(
 ): # matplotlib Figure
     "A contact sheet: the wrong clips first, the surest of them on top, then right ones; titles green or red."
     c = rec.clips.assign(p=rec.clips[_columns(rec)].max(axis=1), right=rec.clips.label == rec.clips.predicted)
-    wrong, right = c[~c.right].sort_values('p', ascending=False), c[c.right].sort_values('label', kind='stable')
-    right = right.iloc[np.linspace(0, len(right)-1, min(n, len(right))).astype(int)]      # evenly over the classes
+    wrong, right = (
+        c[~c.right].sort_values('p', ascending=False),
+        c[c.right].sort_values('label', kind='stable'),
+    )
+    # evenly over the classes
+    right = right.iloc[np.linspace(0, len(right)-1, min(n, len(right))).astype(int)]
     c = pd.concat([wrong, right]).head(n)
     clips = clips_of(dl, c)
     titles = [f'{r.predicted} {r.p:.0%}' + ('' if r.right else f', is {r.label}') for r in c.itertuples()]
@@ -645,24 +898,44 @@ def _side_by_side(
     base, out = None, {}
     for name,r in named.items():
         c = r.clips.set_index(pd.Index(clip_names(r.clips)))
-        if c.index.has_duplicates: raise DataError(f"{name}: clip {c.index[c.index.duplicated()][0]!r} is there twice, so it can't be found again in another record.")
-        if base is None: base, first, first_name = c, r, name
+        if c.index.has_duplicates:
+            raise DataError(
+                f"{name}: clip {c.index[c.index.duplicated()][0]!r} is there twice, so it can't be "
+                "found again in another record."
+            )
+        if base is None:
+            base, first, first_name = c, r, name
         same = (r.dataset, r.split, sorted(r.labels)) == (first.dataset, first.split, sorted(first.labels))
         if not same or len(c) != len(base) or not c.index.isin(base.index).all():
-            raise DataError(f"{name} is not of the same clips and classes as {first_name} ({r.dataset}/{r.split} n={r.n_evaluated}, "
-                            f"{first.dataset}/{first.split} n={first.n_evaluated}); what was measured on different clips can't be compared.")
+            raise DataError(
+                f"{name} is not of the same clips and classes as {first_name} ({r.dataset}/{r.split} "
+                f"n={r.n_evaluated}, "
+                f"{first.dataset}/{first.split} n={first.n_evaluated}); what was measured on different "
+                "clips can't be compared."
+            )
         c = c.loc[base.index]
         for k in ('label', 'group'):
             if (differ := c[k] != base[k]).any():
-                raise DataError(f"{name} and {first_name} don't agree on the {k} of {differ.sum()} clips; {differ.idxmax()!r} has {c[k][differ.idxmax()]!r} and "
-                                f"{base[k][differ.idxmax()]!r}. Evaluate both with one table.")
+                raise DataError(
+                    f"{name} and {first_name} don't agree on the {k} of {differ.sum()} clips; "
+                    f"{differ.idxmax()!r} has {c[k][differ.idxmax()]!r} and "
+                    f"{base[k][differ.idxmax()]!r}. Evaluate both with one table."
+                )
         out[name] = c
     return out
 
-def _named(records): # A dictionary of records, or a list of them
-    told = list(records.values() if isinstance(records, dict) else records if isinstance(records, (list, tuple)) else [])
-    if not told: raise ArgumentError("records: accepted: a list or a dictionary of at least one EvalRecord.")
-    for r in told: _check_record(r)
+def _named(records):  # A dictionary of records, or a list of them
+    told = list(
+        records.values()
+        if isinstance(records, dict)
+        else records
+        if isinstance(records, (list, tuple))
+        else []
+    )
+    if not told:
+        raise ArgumentError("records: accepted: a list or a dictionary of at least one EvalRecord.")
+    for r in told:
+        _check_record(r)
     return records if isinstance(records, dict) else {f'{i+1} {r.model}': r for i,r in enumerate(told)}
 
 def _right(clips): return (clips.label == clips.predicted).to_numpy()
@@ -679,11 +952,22 @@ def combine(
     first = records[0]
     columns, seeds = _columns(first), {r.seed for r in records}
     probs = average_scores([c[columns].to_numpy(float) for c in clips], weights, of, given='probs')
-    return record_of(first.clips.drop(columns=['predicted', *columns]), probs, first.labels, dataset=first.dataset, split=first.split,
-                     model=' + '.join(r.model for r in records), spec={'members': [r.spec for r in records]}, views=first.views,
-                     n_expected=first.n_expected, failures=first.failures, seed=seeds.pop() if len(seeds) == 1 else None,
-                     dropped=first.dropped, optimistic=any(r.optimistic for r in records),
-                     cache=' and '.join(sorted({r.cache for r in records} - {''})))
+    return record_of(
+        first.clips.drop(columns=['predicted', *columns]),
+        probs,
+        first.labels,
+        dataset=first.dataset,
+        split=first.split,
+        model=' + '.join(r.model for r in records),
+        spec={'members': [r.spec for r in records]},
+        views=first.views,
+        n_expected=first.n_expected,
+        failures=first.failures,
+        seed=seeds.pop() if len(seeds) == 1 else None,
+        dropped=first.dropped,
+        optimistic=any(r.optimistic for r in records),
+        cache=' and '.join(sorted({r.cache for r in records} - {''})),
+    )
 
 def against_best(
     together:EvalRecord, # As combine gives it
@@ -695,14 +979,20 @@ def against_best(
     a, b = _side_by_side({'the ensemble': together, best.model: best}).values()
     d, low, high = paired_difference(_right(a), _right(b), a.group)
     note = interval_note(_right(a), a.group, _right(b))
-    told = f' [{low:+.3f}, {high:+.3f}]' if low <= high else ''             # of too few groups there is no interval
-    return (f"{d:+.3f}{told} against {best.model}: {_verdict(low, high, mcnemar(_right(a), _right(b))[2], len(a))}"
-            f"{f' ({note})' if note else ''}")
+    told = f' [{low:+.3f}, {high:+.3f}]' if low <= high else ''  # of too few groups there is no interval
+    return (
+        f"{d:+.3f}{told} against {best.model}: "
+        f"{_verdict(low, high, mcnemar(_right(a), _right(b))[2], len(a))}"
+        f"{f' ({note})' if note else ''}"
+    )
 
 def _verdict(low, high, p, n):
     "Both have to say so: the interval knows of groups, the exact test of few clips."
-    if not low <= high: return 'cannot be told: too few groups'
-    return f'not distinguishable at n={n}' if p >= .05 or low <= 0 <= high else 'better' if low > 0 else 'worse'
+    if not low <= high:
+        return 'cannot be told: too few groups'
+    return (
+        f'not distinguishable at n={n}' if p >= 0.05 or low <= 0 <= high else 'better' if low > 0 else 'worse'
+    )
 
 # %% ../nbs/50_evaluate.ipynb #compare
 def compare(
@@ -713,14 +1003,30 @@ def compare(
     clips, rows, base = _side_by_side(named), [], None
     for name,r in named.items():
         own = _right(clips[name])
-        row = dict(name=name, top1=r.video_top1, low=r.interval[0], high=r.interval[1], mean_class=r.mean_class, nll=r.nll, ece=r.ece,
-                   views=_said(r.views), n=r.n_evaluated)
-        if base is None: base, row['note'] = own, ''
+        row = dict(
+            name=name,
+            top1=r.video_top1,
+            low=r.interval[0],
+            high=r.interval[1],
+            mean_class=r.mean_class,
+            nll=r.nll,
+            ece=r.ece,
+            views=_said(r.views),
+            n=r.n_evaluated,
+        )
+        if base is None:
+            base, row['note'] = own, ''
         else:
             d, low, high = paired_difference(own, base, clips[name].group)
             p = mcnemar(own, base)[2]
-            row |= dict(difference=d, d_low=low, d_high=high, p=p, verdict=_verdict(low, high, p, r.n_evaluated),
-                        note=interval_note(own, clips[name].group, base))
+            row |= dict(
+                difference=d,
+                d_low=low,
+                d_high=high,
+                p=p,
+                verdict=_verdict(low, high, p, r.n_evaluated),
+                note=interval_note(own, clips[name].group, base),
+            )
         rows.append(row)
     return pd.DataFrame(rows).set_index('name').pipe(lambda t: t[[c for c in t if c != 'note'] + ['note']])
 
@@ -736,7 +1042,9 @@ def compare_views(
         start = time.perf_counter()
         records[name] = evaluate(model, dl, views=v, chunk=chunk, show=False)
         cost[name] = (len(as_views(v)), time.perf_counter()-start)
-    return compare(records).assign(n_views=[c[0] for c in cost.values()], seconds=[c[1] for c in cost.values()])
+    return compare(records).assign(
+        n_views=[c[0] for c in cost.values()], seconds=[c[1] for c in cost.values()]
+    )
 
 # %% ../nbs/50_evaluate.ipynb #record-intervals
 def record_intervals(
@@ -747,8 +1055,18 @@ def record_intervals(
     _check_record(rec)
     K, c = len(rec.labels), rec.clips
     index = {l: i for i,l in enumerate(rec.labels)}
-    y, pred, probs = c.label.map(index).to_numpy(), c.predicted.map(index).to_numpy(), c[_columns(rec)].to_numpy(float)
-    asked = dict(mean_class=(lambda p,t: mean_class_accuracy(p, t, K), pred, (0,1)), macro_f1=(lambda p,t: macro_f1(p, t, K), pred, (0,1)),
-                 nll=(lambda p,t: nll(p, t, floor=1e-12), probs, (0,np.inf)), brier=(brier, probs, (0,2)))
-    rows = {'top1': (rec.video_top1, *rec.interval)} | {k: bootstrap_interval(f, x, y, c.group, n_boot=n_boot, within=w) for k,(f,x,w) in asked.items()}
+    y, pred, probs = (
+        c.label.map(index).to_numpy(),
+        c.predicted.map(index).to_numpy(),
+        c[_columns(rec)].to_numpy(float),
+    )
+    asked = dict(
+        mean_class=(lambda p, t: mean_class_accuracy(p, t, K), pred, (0, 1)),
+        macro_f1=(lambda p, t: macro_f1(p, t, K), pred, (0, 1)),
+        nll=(lambda p, t: nll(p, t, floor=1e-12), probs, (0, np.inf)),
+        brier=(brier, probs, (0, 2)),
+    )
+    rows = {'top1': (rec.video_top1, *rec.interval)} | {
+        k: bootstrap_interval(f, x, y, c.group, n_boot=n_boot, within=w) for k, (f, x, w) in asked.items()
+    }
     return pd.DataFrame.from_dict(rows, orient='index', columns=['value','low','high'])

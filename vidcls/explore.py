@@ -35,9 +35,15 @@ def show_clips(
     "Clips as film strips, with what was said of them."
     rows = rows.head(check_whole('n', n))
     clips = clips_of(dl, rows)
-    titles = [r.predicted + (f' {r.p_predicted:.0%}' if hasattr(r, 'p_predicted') else '') + ('' if r.label == r.predicted else f', is {r.label}')
-              for r in rows.itertuples()]
-    return contact_sheet(clips, titles, (rows.label == rows.predicted).tolist(), n=dl.dataset.spec.n_frames, cols=cols)
+    titles = [
+        r.predicted
+        + (f' {r.p_predicted:.0%}' if hasattr(r, 'p_predicted') else '')
+        + ('' if r.label == r.predicted else f', is {r.label}')
+        for r in rows.itertuples()
+    ]
+    return contact_sheet(
+        clips, titles, (rows.label == rows.predicted).tolist(), n=dl.dataset.spec.n_frames, cols=cols
+    )
 
 # %% ../nbs/54_explore.ipynb #class-table
 def class_table(
@@ -55,12 +61,20 @@ def show_confused(
     "The clips of one mistake, above some of the class that they were taken for."
     if pair is None:
         pairs = most_confused(np.array(rec.confusion), rec.labels)
-        if not pairs: raise DataError(f"all {rec.n_evaluated} clips are right; there is no confusion to show.")
+        if not pairs:
+            raise DataError(f"all {rec.n_evaluated} clips are right; there is no confusion to show.")
         pair = pairs[0][:2]
     true, said = (check_choice('pair', l, rec.labels) for l in pair)
     rows = top_losses(rec, None)
-    wrong, right = rows[(rows.label == true) & (rows.predicted == said)], rows[(rows.label == said) & (rows.predicted == said)]
-    if wrong.empty: raise DataError(f"pair={(true, said)!r}: no clip of {true!r} was taken for {said!r}; see most_confused for those that were.")
+    wrong, right = (
+        rows[(rows.label == true) & (rows.predicted == said)],
+        rows[(rows.label == said) & (rows.predicted == said)],
+    )
+    if wrong.empty:
+        raise DataError(
+            f"pair={(true, said)!r}: no clip of {true!r} was taken for {said!r}; see most_confused for "
+            "those that were."
+        )
     return show_clips(pd.concat([wrong.head(n), right.head(max(1, n//3))]), dl, n=n+max(1, n//3))
 
 # %% ../nbs/54_explore.ipynb #explorer
@@ -75,10 +89,12 @@ class Explorer:
         check_asked(model, dl)
         self.model, self.dl, self.augment, self.table = model.eval(), dl, augment, dl.dataset.table
         names = _names(self.table.df)
-        if not names: raise DataError("the loader has no clips to explore.")
+        if not names:
+            raise DataError("the loader has no clips to explore.")
         worst = [] if rec is None else rows_of(top_losses(rec, None), self.table.df)
         self.rows = {n: i for i,n in enumerate(names)}
-        self.paths = [names[i] for i in dict.fromkeys([*worst, *range(len(names))])]         # the worst, then those that no record has
+        # the worst, then those that no record has
+        self.paths = [names[i] for i in dict.fromkeys([*worst, *range(len(names))])]
 
     def clip(self,
         path:str, # One of .paths: as the table has it, and which one where a file has several clips
@@ -87,7 +103,11 @@ class Explorer:
         "A clip as the model sees it."
         x = torch.as_tensor(clip_at(self.dl, self.rows[check_choice('path', path, self.rows)]))[None]
         if seed is not None and self.augment is not None:
-            x, _ = self.augment(x, torch.tensor([int(self.table.targets[self.rows[path]])]), torch.Generator().manual_seed(seed))
+            x, _ = self.augment(
+                x,
+                torch.tensor([int(self.table.targets[self.rows[path]])]),
+                torch.Generator().manual_seed(seed),
+            )
         return x[0].numpy()
 
     def view(self,
@@ -96,45 +116,79 @@ class Explorer:
         seed:int|None=None, # Of the augmentation's draw; None: as it is
     )->str: # HTML
         "A player with the clip, its map, and what the model says; the reason, where the clip cannot be read."
-        try: clip = self.clip(path, seed)
-        except VideoReadError as e: return f'<p>{html.escape(path)} cannot be read: {html.escape(e.reason)}</p>'
+        try:
+            clip = self.clip(path, seed)
+        except VideoReadError as e:
+            return f'<p>{html.escape(path)} cannot be read: {html.escape(e.reason)}</p>'
         true = self.table.df.label[self.rows[path]]
-        p = finite_scores(self.model, torch.from_numpy(np.ascontiguousarray(clip))[None], self.table.labels).softmax(1)[0].numpy()
-        shown = clip if method is None else np.concatenate([clip, explain(self.model, clip, method).overlay()], 2)
+        p = (
+            finite_scores(self.model, torch.from_numpy(np.ascontiguousarray(clip))[None], self.table.labels)
+            .softmax(1)[0]
+            .numpy()
+        )
+        shown = (
+            clip if method is None else np.concatenate([clip, explain(self.model, clip, method).overlay()], 2)
+        )
         k = max(1, 160//clip.shape[1])
-        player = show_clip(np.kron(shown, np.ones((1,k,k,1), np.uint8)), 6, k*shown.shape[2], path)._repr_html_()
-        bars = ''.join(_bar(self.table.labels[i], p[i], self.table.labels[i] == true) for i in np.argsort(-p, kind='stable')[:8])
-        return (f'<div style="display:flex;gap:1.5em;align-items:flex-start;flex-wrap:wrap">{player}'
-                f'<table style="font-size:90%"><caption>is: <b>{html.escape(true)}</b></caption>{bars}</table></div>')
+        player = show_clip(
+            np.kron(shown, np.ones((1, k, k, 1), np.uint8)), 6, k * shown.shape[2], path
+        )._repr_html_()
+        bars = ''.join(
+            _bar(self.table.labels[i], p[i], self.table.labels[i] == true)
+            for i in np.argsort(-p, kind='stable')[:8]
+        )
+        return (
+            f'<div style="display:flex;gap:1.5em;align-items:flex-start;flex-wrap:wrap">{player}'
+            '<table style="font-size:90%"><caption>is: '
+            f'<b>{html.escape(true)}</b></caption>{bars}</table></div>'
+        )
 
     def _repr_html_(self): return self.view(self.paths[0], 'saliency')
 
     def _repr_mimebundle_(self, **_):
         "Widgets where a kernel is behind the page, else the first clip."
-        static, box = {'text/html': self._repr_html_(), 'text/plain': repr(self)}, self.widgets() if _has_kernel() else None
+        static, box = (
+            {'text/html': self._repr_html_(), 'text/plain': repr(self)},
+            self.widgets() if _has_kernel() else None,
+        )
         return static if box is None else box._repr_mimebundle_() | static
 
     def widgets(self): # An ipywidgets VBox; None where ipywidgets is not installed
         "The controls."
-        try: import ipywidgets as w
-        except ImportError: return None
+        try:
+            import ipywidgets as w
+        except ImportError:
+            return None
         maps = ['none', *methods_of(self.model)]
         path = w.Dropdown(options=self.paths, description='clip', layout={'width': '30em'})
-        method, draw = w.Dropdown(options=maps, description='map'), w.IntSlider(0, 0, 50, description='augmented', disabled=self.augment is None)
+        method, draw = (
+            w.Dropdown(options=maps, description='map'),
+            w.IntSlider(0, 0, 50, description='augmented', disabled=self.augment is None),
+        )
         out = w.HTML()
-        def show(_=None): out.value = self.view(path.value, None if method.value == 'none' else method.value, draw.value or None)
-        for control in (path, method, draw): control.observe(show, 'value')
+
+        def show(_=None):
+            out.value = self.view(
+                path.value, None if method.value == 'none' else method.value, draw.value or None
+            )
+        for control in (path, method, draw):
+            control.observe(show, 'value')
         show()
         return w.VBox([path, w.HBox([method, draw]), out])
 
 def _bar(label, p, is_true):
     colour = '#2a7' if is_true else '#999'
-    return (f'<tr><td>{html.escape(label)}</td><td><div style="background:{colour};height:.8em;width:{8*p:.2f}em"></div></td>'
-            f'<td>{p:.0%}</td></tr>')
+    return (
+        f'<tr><td>{html.escape(label)}</td><td><div '
+        f'style="background:{colour};height:.8em;width:{8 * p:.2f}em"></div></td>'
+        f'<td>{p:.0%}</td></tr>'
+    )
 
 def _has_kernel():
-    try: from IPython import get_ipython
-    except ImportError: return False
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
     return getattr(get_ipython(), 'kernel', None) is not None
 
 def _names(df):

@@ -15,7 +15,15 @@ import pandas as pd
 import torch
 
 from .augment import ColorJitter, Compose, GaussianBlur, RandomErasing, RandomResizedCrop, TimeJitter
-from .core import ArgumentError, DataError, atomic_path, check_at_least, check_whole, progress, seed_everything
+from vidcls.core import (
+    ArgumentError,
+    DataError,
+    atomic_path,
+    check_at_least,
+    check_whole,
+    progress,
+    seed_everything,
+)
 from .data.datasets import ClipTable, from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
@@ -56,13 +64,21 @@ class OnlyClasses:
         gen, # torch.Generator on the CPU
     ): # (clips, labels) of the same shape
         rows = torch.isin(yb, self.classes.to(yb.device)).nonzero()[:,0]
-        if not len(rows): return xb, yb
+        if not len(rows):
+            return xb, yb
         changed, labels = self.augment(xb[rows.to(xb.device)], yb[rows], gen)
         return xb.index_copy(0, rows.to(xb.device), changed), yb.index_copy(0, rows, labels)
 
 # what leaves a movement as it is: no mirror, no turn, no reverse
-STRONG = Compose([RandomResizedCrop((.6,1.)), ColorJitter(), GaussianBlur((.1,1.)), RandomErasing((.02,.15), p=.5),
-                  TimeJitter(1)])
+STRONG = Compose(
+    [
+        RandomResizedCrop((0.6, 1.0)),
+        ColorJitter(),
+        GaussianBlur((0.1, 1.0)),
+        RandomErasing((0.02, 0.15), p=0.5),
+        TimeJitter(1),
+    ]
+)
 
 # %% ../nbs/studies/95_imbalance.ipynb #nothing
 def _nothing(train): return {}, {}
@@ -75,8 +91,14 @@ def _augmented(train):
     rare = np.flatnonzero(counts < counts.mean())
     return dict(balance='weighted'), dict(augment=Compose([roll_clips, OnlyClasses(STRONG, rare)]))
 
-ARMS = {'nothing': _nothing, 'weighted sampling': _weighted, 'balanced batches': _balanced, 'class weights': _class_weights,
-        'focal loss': _focal, 'rare augmented more': _augmented}
+ARMS = {
+    'nothing': _nothing,
+    'weighted sampling': _weighted,
+    'balanced batches': _balanced,
+    'class weights': _class_weights,
+    'focal loss': _focal,
+    'rare augmented more': _augmented,
+}
 
 def run_arm(
     arm:str, # One of ARMS
@@ -87,23 +109,41 @@ def run_arm(
     lr:float=2e-3, # Peak learning rate
 )->dict: # arm, seed, counts (K,), clips, targets and predictions of the test
     "Train a small VideoMAE one way and let it judge the test clips."
-    if arm not in ARMS: raise ArgumentError(f"arm={arm!r}; accepted: {', '.join(ARMS)}.")
+    if arm not in ARMS:
+        raise ArgumentError(f"arm={arm!r}; accepted: {', '.join(ARMS)}.")
     seed_everything(seed)
     train = table.part('train')
     model = create_model('videomae_tiny', n_classes=table.n_classes)
     for_loaders, for_fit = ARMS[arm](train)
     dls = loaders(table, model.spec, bs=bs, seed=seed, **for_loaders)
-    fit_whole(model, dls, epochs=epochs, lr=lr, seed=seed, show=False, patience=None, **{'augment': roll_clips, 'smoothing': 0., **for_fit})
+    fit_whole(
+        model,
+        dls,
+        epochs=epochs,
+        lr=lr,
+        seed=seed,
+        show=False,
+        patience=None,
+        **{'augment': roll_clips, 'smoothing': 0.0, **for_fit},
+    )
     rows, preds = _judge(model, dls.test)
     test, counts = table.part('test'), np.bincount(train.targets, minlength=table.n_classes)
-    return dict(arm=arm, seed=seed, labels=table.labels, counts=counts.tolist(), scenes=test.df.group[rows].tolist(),
-                targets=test.targets[rows].tolist(), preds=preds)
+    return dict(
+        arm=arm,
+        seed=seed,
+        labels=table.labels,
+        counts=counts.tolist(),
+        scenes=test.df.group[rows].tolist(),
+        targets=test.targets[rows].tolist(),
+        preds=preds,
+    )
 
 @torch.no_grad()
 def _judge(model, dl):
     rows, preds = [], []
     for b in dl:
-        preds += model(model.spec.to_model(b.clips)).argmax(1).tolist(); rows += b.rows.tolist()
+        preds += model(model.spec.to_model(b.clips)).argmax(1).tolist()
+        rows += b.rows.tolist()
     return rows, preds
 
 # %% ../nbs/studies/95_imbalance.ipynb #right
@@ -130,12 +170,14 @@ def imbalance_table(
 )->pd.DataFrame: # A row for each arm; shares in [0,1]
     "Mean-class accuracy of each arm and its difference to doing nothing, with 95 % intervals; recall by frequency."
     arms = [a for a in ARMS if any(r['arm'] == a for r in runs)]
-    if 'nothing' not in arms: raise DataError("the runs hold no arm 'nothing' to compare with.")
+    if 'nothing' not in arms:
+        raise DataError("the runs hold no arm 'nothing' to compare with.")
     base, base_draws = _resampled(runs, 'nothing', n)
     rows = []
     for arm in arms:
         mean, draws = _resampled(runs, arm, n)
-        low, high = np.quantile(draws, (.025,.975)); dlow, dhigh = np.quantile(draws-base_draws, (.025,.975))
+        low, high = np.quantile(draws, (.025,.975))
+        dlow, dhigh = np.quantile(draws-base_draws, (.025,.975))
         rows.append({'arm': arm, 'mean_class': mean, 'low': low, 'high': high, 'difference': mean-base,
                      'd_low': dlow, 'd_high': dhigh, **_by_frequency(runs, arm)})
     return pd.DataFrame(rows)
@@ -146,7 +188,8 @@ def _by_frequency(runs, arm):
     mine = sorted((r for r in runs if r['arm'] == arm), key=lambda r: r['seed'])
     for r, right in zip(mine, _right(runs, arm).mean(1)):
         parts = np.array_split(np.argsort(-np.array(r['counts']), kind='stable'), 3)
-        for name, classes in zip(found, parts): found[name].append(right[classes].mean())
+        for name, classes in zip(found, parts):
+            found[name].append(right[classes].mean())
     return {k: float(np.mean(v)) for k,v in found.items()}
 
 # %% ../nbs/studies/95_imbalance.ipynb #compare-imbalance
@@ -161,15 +204,18 @@ def compare_imbalance(
 )->list: # The runs
     "Train every arm with every seed; what is there already is not run again."
     import tempfile
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     check_whole('groups', groups, 51)
     todo = _missing_runs(out, arms, seeds)
     with tempfile.TemporaryDirectory() as tmp:
-        if todo: table = from_folder(make_motion_clips(tmp, n_groups=groups, n_frames=8, size=32),
+        if todo:
+            table = from_folder(make_motion_clips(tmp, n_groups=groups, n_frames=8, size=32),
                                      split=(1-50/groups, 10/groups, 40/groups))
         for arm, seed in progress(todo, desc='training', show=show):
             run = run_arm(arm, make_imbalanced(table, ratio, seed), seed, epochs)
-            with atomic_path(_run_file(out, arm, seed)) as part: part.write_text(json.dumps(run))
+            with atomic_path(_run_file(out, arm, seed)) as part:
+                part.write_text(json.dumps(run))
     return load_runs(out)
 
 def load_runs(
@@ -177,7 +223,8 @@ def load_runs(
 )->list: # Of dicts
     "Read kept runs."
     files = sorted(Path(folder).glob('*_*.json'))
-    if not files: raise DataError(f"{folder}: no runs; make some with `vidcls benchmark imbalance`.")
+    if not files:
+        raise DataError(f"{folder}: no runs; make some with `vidcls benchmark imbalance`.")
     return [json.loads(f.read_text()) for f in files]
 
 # %% ../nbs/studies/95_imbalance.ipynb #make-noisy
@@ -187,7 +234,8 @@ def make_noisy(
     seed:int=0, # Draws them
 )->ClipTable: # The other splits are as they were
     "Give some training clips a wrong label."
-    if not 0 <= check_at_least('share', share, 0) < 1: raise ArgumentError(f"share={share}; accepted: from 0 up to, but not including, 1.")
+    if not 0 <= check_at_least('share', share, 0) < 1:
+        raise ArgumentError(f"share={share}; accepted: from 0 up to, but not including, 1.")
     rng, df, K = np.random.default_rng(seed), table.df.copy(), table.n_classes
     train = np.flatnonzero(df.split == 'train')
     wrong = rng.permutation(train)[:round(share*len(train))]
@@ -196,8 +244,13 @@ def make_noisy(
     return ClipTable(df, table.root, table.labels, f'{table.name}, {share:.0%} of labels wrong')
 
 # %% ../nbs/studies/95_imbalance.ipynb #noise-arms-nothing-dict-smoothing-0
-NOISE_ARMS = {'nothing': dict(smoothing=0.), 'label smoothing 0.1': dict(smoothing=.1), 'label smoothing 0.3': dict(smoothing=.3),
-              'Mixup': dict(smoothing=0., mix=True), 'Mixup and smoothing 0.1': dict(smoothing=.1, mix=True)}
+NOISE_ARMS = {
+    'nothing': dict(smoothing=0.0),
+    'label smoothing 0.1': dict(smoothing=0.1),
+    'label smoothing 0.3': dict(smoothing=0.3),
+    'Mixup': dict(smoothing=0.0, mix=True),
+    'Mixup and smoothing 0.1': dict(smoothing=0.1, mix=True),
+}
 
 def compare_noise(
     out, # Folder for the runs, one JSON file each
@@ -213,13 +266,28 @@ def compare_noise(
     check_whole('groups', groups, 51)
     todo = _missing_runs(out, arms, seeds)
     with tempfile.TemporaryDirectory() as tmp:
-        if todo: table = from_folder(make_motion_clips(tmp, n_groups=groups, n_frames=8, size=32), split=(1-50/groups, 10/groups, 40/groups))
+        if todo:
+            table = from_folder(
+                make_motion_clips(tmp, n_groups=groups, n_frames=8, size=32),
+                split=(1 - 50 / groups, 10 / groups, 40 / groups),
+            )
         for arm, seed in progress(todo, desc='training', show=show):
             how = dict(NOISE_ARMS[arm])
-            if how.pop('mix', False): how['mix'] = Mixup(table.n_classes, alpha=.4)
+            if how.pop('mix', False):
+                how['mix'] = Mixup(table.n_classes, alpha=.4)
             seed_everything(seed)
             model = create_model('videomae_tiny', n_classes=table.n_classes)
             dls = loaders(make_noisy(table, share, seed), model.spec, bs=32, seed=seed)
-            fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, seed=seed, show=False, patience=None, **how)
+            fit_whole(
+                model,
+                dls,
+                epochs=epochs,
+                lr=2e-3,
+                augment=roll_clips,
+                seed=seed,
+                show=False,
+                patience=None,
+                **how,
+            )
             _keep_run(out, arm, seed, _clips_right(model, dls.test))
     return _read_runs(out, arms, seeds)

@@ -16,7 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .core import ArgumentError, DataError, LabelError, check_at_least, check_choice, check_whole, progress
+from vidcls.core import (
+    ArgumentError,
+    DataError,
+    LabelError,
+    check_at_least,
+    check_choice,
+    check_whole,
+    progress,
+)
 from .evaluate import finite_scores
 from .metrics import paired_difference
 from .models.i3d import I3D, Inflated
@@ -30,15 +38,26 @@ from .show import check_clip, contact_sheet, new_figure, show_clip
 def _layers(model):
     "[(module, function: output -> (B,D,T',H',W'))] in the order of the clip's way through the model."
     s = model.spec
-    if isinstance(model, I3D): return [(m, lambda x: x) for n,m in model.named_children() if n not in ('head', 'dropout')]
-    if isinstance(model, Inflated): return [(m, lambda x: x) for m in model.net.modules() if isinstance(m, nn.BatchNorm3d)]
-    if isinstance(model, Swin3d): return [(b, lambda x: x.permute(0,4,1,2,3)) for stage in model.stages for b in stage]
-    if isinstance(model, VideoMAE): return [(b, lambda x: _frames_first(x, _tubes(model))) for b in model.blocks]
-    if isinstance(model, MViT): return [(b, lambda x: _frames_first(x[:,1:], s.n_frames//2)) for b in model.blocks[:-1]]
-    if isinstance(model, TimeSformer): return [(b, lambda x: _timesformer_grid(model, x)) for b in model.blocks[:-1]]
-    raise ArgumentError(f"model is a {type(model).__name__}, whose layers are not known here; accepted for it: method='saliency'.")
+    if isinstance(model, I3D):
+        return [(m, lambda x: x) for n,m in model.named_children() if n not in ('head', 'dropout')]
+    if isinstance(model, Inflated):
+        return [(m, lambda x: x) for m in model.net.modules() if isinstance(m, nn.BatchNorm3d)]
+    if isinstance(model, Swin3d):
+        return [(b, lambda x: x.permute(0,4,1,2,3)) for stage in model.stages for b in stage]
+    if isinstance(model, VideoMAE):
+        return [(b, lambda x: _frames_first(x, _tubes(model))) for b in model.blocks]
+    if isinstance(model, MViT):
+        return [(b, lambda x: _frames_first(x[:,1:], s.n_frames//2)) for b in model.blocks[:-1]]
+    if isinstance(model, TimeSformer):
+        return [(b, lambda x: _timesformer_grid(model, x)) for b in model.blocks[:-1]]
+    raise ArgumentError(
+        f"model is a {type(model).__name__}, whose layers are not known here; accepted for it: "
+        "method='saliency'."
+    )
 
-def _tubes(model): return model.spec.n_frames//model.patch_embed.proj.kernel_size[0]      # places along time of a VideoMAE
+def _tubes(model):
+    return model.spec.n_frames // model.patch_embed.proj.kernel_size[0]  # places along time of a VideoMAE
+
 
 def _frames_first(x, T):
     "Tokens (B,N,D), frame by frame -> (B,D,T,H,W)."
@@ -48,11 +67,12 @@ def _timesformer_grid(model, x):
     "(B,1+n·T,D), or (B·T,1+n,D) for 'space' -> (B,D,T,H,W)."
     T = model.spec.n_frames
     x = x[:,1:]
-    if model.attention == 'space': return _frames_first(x.unflatten(0, (-1,T)).flatten(1,2), T)
+    if model.attention == 'space':
+        return _frames_first(x.unflatten(0, (-1,T)).flatten(1,2), T)
     return x.unflatten(1, (side := round((x.shape[1]/T)**.5), side, T)).permute(0,4,3,1,2)
 
 # %% ../nbs/53_interpret.ipynb #grad-cam
-@torch.inference_mode(False)                                                     # it needs gradients, also where nobody else does
+@torch.inference_mode(False)  # it needs gradients, also where nobody else does
 def grad_cam(
     model, # In eval mode; no TransformersModel
     x, # float (1,C,T,H,W), normalised as model.spec says
@@ -66,14 +86,17 @@ def grad_cam(
         return hook
     hooks = [m.register_forward_hook(keep(grid)) for m,grid in _layers(model)]
     try:
-        with torch.enable_grad(): score = model(x.detach().clone().requires_grad_())[0,target]
+        with torch.enable_grad():
+            score = model(x.detach().clone().requires_grad_())[0,target]
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
     enough = min(7, max(min(k[1][1:]) for k in kept))
     out, _, grid = next(k for k in reversed(kept) if min(k[1][1:]) >= enough)
     grad, = torch.autograd.grad(score, out)
     a, g = grid(out.detach())[0], grid(grad)[0]                                  # (D,T',H',W') each
-    if not elementwise: g = g.mean((1,2,3), keepdim=True)
+    if not elementwise:
+        g = g.mean((1,2,3), keepdim=True)
     return (a*g).sum(0).relu()
 
 # %% ../nbs/53_interpret.ipynb #rollout
@@ -84,16 +107,27 @@ def rollout(
 )->torch.Tensor: # float (T',H',W') >= 0
     "What is looked at, followed through all layers."
     if not isinstance(model, (VideoMAE, TimeSformer)):
-        raise ArgumentError(f"model is a {type(model).__name__}: roll-out needs attention between all tokens of one grid; accepted: VideoMAE and "
-                            "TimeSformer. Take method='grad_cam'.")
+        raise ArgumentError(
+            f"model is a {type(model).__name__}: roll-out needs attention between all tokens of one "
+            "grid; accepted: VideoMAE and "
+            "TimeSformer. Take method='grad_cam'."
+        )
     modules = [m for n,m in model.named_modules() if n.endswith('attn')]
     tables = _tables(model, modules, x)
     T = model.spec.n_frames
-    if isinstance(model, VideoMAE): seen = _through([t[0] for t in tables]).mean(0)[None,:,None]                # all tokens are asked
-    elif model.attention == 'joint': seen = _through([t[0] for t in tables])[0,1:][None,:,None]
-    elif model.attention == 'space': return _frames_first(_through(tables)[:,0,1:].reshape(1,-1,1), T)[0,0]
-    else: seen = _through([_divided(t, T) for t in zip(tables[1::2], tables[::2])])[0,1:][None,:,None]
-    return (_frames_first(seen, _tubes(model)) if isinstance(model, VideoMAE) else _timesformer_grid(model, F.pad(seen, (0,0,1,0))))[0,0]
+    if isinstance(model, VideoMAE):
+        seen = _through([t[0] for t in tables]).mean(0)[None,:,None]                # all tokens are asked
+    elif model.attention == 'joint':
+        seen = _through([t[0] for t in tables])[0,1:][None,:,None]
+    elif model.attention == 'space':
+        return _frames_first(_through(tables)[:,0,1:].reshape(1,-1,1), T)[0,0]
+    else:
+        seen = _through([_divided(t, T) for t in zip(tables[1::2], tables[::2])])[0,1:][None,:,None]
+    return (
+        _frames_first(seen, _tubes(model))
+        if isinstance(model, VideoMAE)
+        else _timesformer_grid(model, F.pad(seen, (0, 0, 1, 0)))
+    )[0, 0]
 
 def _tables(model, modules, x):
     "Attention of each module, mean over its heads: (B',N,N), in the order of the modules."
@@ -101,9 +135,11 @@ def _tables(model, modules, x):
     def keep(m, args): seen[m] = _attention(m, args[0])
     hooks = [m.register_forward_pre_hook(keep) for m in modules]
     try:
-        with torch.no_grad(): model(x)
+        with torch.no_grad():
+            model(x)
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
     return [seen[m] for m in modules]
 
 def _attention(m, x):
@@ -125,12 +161,13 @@ def _divided(pair, T):
     n = len(time)
     at = 1 + torch.arange(n)[:,None]*T + torch.arange(T)                         # (n,T): where a token stands
     along = torch.eye(1+n*T)
-    for p in range(n): along[at[p][:,None], at[p]] = (time[p] + torch.eye(T))/2
+    for p in range(n):
+        along[at[p][:,None], at[p]] = (time[p] + torch.eye(T))/2
     around = torch.zeros(1+n*T, 1+n*T)
     for t in range(T):
         where = torch.cat([torch.zeros(1, dtype=torch.long), at[:,t]])
         around[where[1:,None], where] = space[t,1:]
-        around[0, where] += space[t,0]/T                                         # the class token looks into every frame; mean of them
+        around[0, where] += space[t,0]/T  # the class token looks into every frame; mean of them
     return around @ along
 
 # %% ../nbs/53_interpret.ipynb #saliency
@@ -148,7 +185,8 @@ def saliency(
     width = noise*(x.max()-x.min()) if check_whole('n', n) > 1 else 0.
     for _ in range(n):
         xn = (x + width*torch.randn(x.shape, generator=gen).to(x)).requires_grad_()
-        with torch.enable_grad(): score = model(xn)[0,target]
+        with torch.enable_grad():
+            score = model(xn)[0,target]
         total = total + torch.autograd.grad(score, xn)[0][0].abs().amax(0)      # (T,H,W), strongest channel
     return total/n
 
@@ -176,7 +214,8 @@ class Explanation:
     )->np.ndarray: # uint8 (T,H,W,C)
         "The clip with the map upon it: dark blue is nothing, yellow is most."
         import matplotlib
-        if check_at_least('strength', strength, 0) > 1: raise ArgumentError(f"strength={strength!r}; accepted: 0 to 1.")
+        if check_at_least('strength', strength, 0) > 1:
+            raise ArgumentError(f"strength={strength!r}; accepted: 0 to 1.")
         colour = matplotlib.colormaps['viridis'](self.heat)[...,:3]*255
         a = strength*(.3+.7*self.heat[...,None])
         return (self.clip.mean(-1, keepdims=True)*(1-a) + colour*a).round().clip(0,255).astype(np.uint8)
@@ -187,12 +226,22 @@ class Explanation:
     ): # ClipPlayer
         "Play it."
         both = np.concatenate([self.clip, self.overlay()], 2)
-        return show_clip(np.kron(both, np.ones((1,k,k,1), np.uint8)) if (k := max(1, width//2//self.clip.shape[1])) > 1 else both, fps, width,
-                         f'{self.method}, class {self.target}, {self.probability:.0%}')
+        return show_clip(
+            np.kron(both, np.ones((1, k, k, 1), np.uint8))
+            if (k := max(1, width // 2 // self.clip.shape[1])) > 1
+            else both,
+            fps,
+            width,
+            f'{self.method}, class {self.target}, {self.probability:.0%}',
+        )
 
     def sheet(self): # matplotlib Figure
         "Clip and map as film strips."
-        return contact_sheet([self.clip, self.overlay()], ['clip', f'{self.method}, class {self.target}, {self.probability:.0%}'], n=8)
+        return contact_sheet(
+            [self.clip, self.overlay()],
+            ['clip', f'{self.method}, class {self.target}, {self.probability:.0%}'],
+            n=8,
+        )
 
 @torch.inference_mode(False)
 def explain(
@@ -206,26 +255,48 @@ def explain(
     how = method if callable(method) else METHODS[check_choice('method', method, METHODS)]
     name = method if isinstance(method, str) else getattr(method, '__name__', 'own')
     _check_taken(name, how, arguments)
-    model.eval(); w = next(model.parameters())
+    model.eval()
+    w = next(model.parameters())
     clip = np.ascontiguousarray(check_clip(clip))
     p = finite_scores(model, torch.from_numpy(clip)[None]).softmax(1)[0]
     target = _class('target', p.argmax().item() if target is None else target, model.n_classes)
-    heat = _check_map(name, how(model, model.spec.to_model(torch.from_numpy(clip)[None].to(w.device)).to(w.dtype), target, **arguments))
-    if not torch.isfinite(heat).all(): raise DataError(f"method={name!r} gives a map with NaN or infinity: its gradients overflow in {w.dtype}. Take model.float().")
-    heat = F.interpolate(heat[None,None], size=clip.shape[:3], mode='trilinear', align_corners=False)[0,0].clamp(min=0)
+    heat = _check_map(
+        name,
+        how(
+            model,
+            model.spec.to_model(torch.from_numpy(clip)[None].to(w.device)).to(w.dtype),
+            target,
+            **arguments,
+        ),
+    )
+    if not torch.isfinite(heat).all():
+        raise DataError(
+            f"method={name!r} gives a map with NaN or infinity: its gradients overflow in {w.dtype}. "
+            "Take model.float()."
+        )
+    heat = F.interpolate(heat[None, None], size=clip.shape[:3], mode='trilinear', align_corners=False)[
+        0, 0
+    ].clamp(min=0)
     return Explanation(clip, (heat/heat.max().clamp(min=1e-12)).cpu().numpy(), name, target, float(p[target]))
 
 def _check_taken(name, how, arguments):
-    try: inspect.signature(how).bind('model', 'x', 'target', **arguments)
-    except TypeError as e: raise ArgumentError(f"method={name!r} can't be called as (model, x, target{''.join(f', {a}=…' for a in arguments)}): {e}.") from e
+    try:
+        inspect.signature(how).bind('model', 'x', 'target', **arguments)
+    except TypeError as e:
+        raise ArgumentError(
+            f"method={name!r} can't be called as (model, x, "
+            f"target{''.join(f', {a}=…' for a in arguments)}): {e}."
+        ) from e
 
 def _check_map(name, heat):
-    if isinstance(heat, torch.Tensor) and heat.ndim == 3 and heat.numel(): return heat.detach().float()
+    if isinstance(heat, torch.Tensor) and heat.ndim == 3 and heat.numel():
+        return heat.detach().float()
     said = f'{type(heat).__name__} {tuple(heat.shape)}' if hasattr(heat, 'shape') else repr(heat)
     raise ArgumentError(f"method={name!r} gives {said}; expected a torch tensor (T',H',W').")
 
 def _class(name, i, n):
-    if not isinstance(i, (int, np.integer)) or not 0 <= i < n: raise LabelError(f"{name}={i!r}; accepted: a class index, 0 to {n-1}.")
+    if not isinstance(i, (int, np.integer)) or not 0 <= i < n:
+        raise LabelError(f"{name}={i!r}; accepted: a class index, 0 to {n-1}.")
     return int(i)
 
 # %% ../nbs/53_interpret.ipynb #on-target
@@ -240,8 +311,13 @@ def on_target(
 
 def _heat(heat, shape, of):
     heat = np.asarray(heat, float)
-    if heat.shape != shape: raise ArgumentError(f"heat has shape {heat.shape} and {of} {shape}; expected the same, a value for each pixel of each frame.")
-    if not (np.isfinite(heat) & (heat >= 0)).all(): raise ArgumentError(f"heat has values in [{heat.min()}, {heat.max()}]; accepted: finite ones >= 0.")
+    if heat.shape != shape:
+        raise ArgumentError(
+            f"heat has shape {heat.shape} and {of} {shape}; expected the same, a value for each pixel "
+            "of each frame."
+        )
+    if not (np.isfinite(heat) & (heat >= 0)).all():
+        raise ArgumentError(f"heat has values in [{heat.min()}, {heat.max()}]; accepted: finite ones >= 0.")
     return heat
 
 def _rolled(heat, rng):
@@ -270,7 +346,12 @@ def deletion_insertion(
             c[some] = fill if covered else flat[some]
             clips.append(c.reshape(clip.shape))
     model.eval()
-    p = torch.cat([finite_scores(model, part).softmax(1)[:,target] for part in torch.from_numpy(np.stack(clips)).split(16)]).numpy()
+    p = torch.cat(
+        [
+            finite_scores(model, part).softmax(1)[:, target]
+            for part in torch.from_numpy(np.stack(clips)).split(16)
+        ]
+    ).numpy()
     return pd.DataFrame(dict(share=shares, deletion=p[:steps+1], insertion=p[steps+1:]))
 
 def plot_deletion_insertion(
@@ -279,8 +360,13 @@ def plot_deletion_insertion(
     "Both curves, each map in its colour."
     fig = new_figure(figsize=(6.5,2.6), dpi=72)
     for ax,kind in zip(fig.subplots(1,2), ('deletion', 'insertion')):
-        for name,c in curves.items(): ax.plot(c.share, c[kind], label=f'{name}, area {_area(c[kind]):.2f}')
-        ax.set(title=kind, xlabel='share of the clip that is ' + ('covered' if kind == 'deletion' else 'shown'), ylim=(0,1.02))
+        for name,c in curves.items():
+            ax.plot(c.share, c[kind], label=f'{name}, area {_area(c[kind]):.2f}')
+        ax.set(
+            title=kind,
+            xlabel='share of the clip that is ' + ('covered' if kind == 'deletion' else 'shown'),
+            ylim=(0, 1.02),
+        )
         ax.legend(fontsize=7)
     fig.axes[0].set_ylabel('probability of the class')
     return fig
@@ -288,7 +374,7 @@ def plot_deletion_insertion(
 def _area(values): return float((np.asarray(values)[1:]+np.asarray(values)[:-1]).mean()/2)
 
 # %% ../nbs/53_interpret.ipynb #scramble
-@torch.inference_mode(False)                                                     # of the copy, gradients are wanted
+@torch.inference_mode(False)  # of the copy, gradients are wanted
 def scramble(
     model, # Stays as it is
     seed:int=0, # Of the dice
@@ -296,13 +382,15 @@ def scramble(
     "A copy of the model with the numbers of each tensor shuffled among themselves."
     twin, gen = copy.deepcopy(model).eval(), torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for p in twin.parameters(): p.copy_(p.flatten()[torch.randperm(p.numel(), generator=gen).to(p.device)].view_as(p))
+        for p in twin.parameters():
+            p.copy_(p.flatten()[torch.randperm(p.numel(), generator=gen).to(p.device)].view_as(p))
     return twin
 
 def _rank_correlation(a, b):
     "Spearman's, with ties; where a map is the same everywhere: 1 if both are, 0 if only one is."
     ra, rb = (pd.Series(np.ravel(v)).rank().to_numpy() for v in (a, b))
-    if ra.std() == 0 or rb.std() == 0: return float(ra.std() == rb.std())
+    if ra.std() == 0 or rb.std() == 0:
+        return float(ra.std() == rb.std())
     return float(np.corrcoef(ra, rb)[0,1])
 
 # %% ../nbs/53_interpret.ipynb #judge-maps
@@ -318,11 +406,15 @@ def judge_maps(
 )->pd.DataFrame: # A row for each method; see below
     "Do the maps lie where the answer is, does the answer depend on these places, and do the maps depend on the model?"
     clips = [np.asarray(c) for c in clips]
-    if not clips: raise ArgumentError("clips is empty; give at least one.")
+    if not clips:
+        raise ArgumentError("clips is empty; give at least one.")
     for name,given in (('masks', masks), ('targets', targets), ('groups', groups)):
-        if given is not None and len(given) != len(clips): raise ArgumentError(f"{name} has {len(given)} entries for {len(clips)} clips.")
-    if methods is None: methods = methods_of(model)
-    if isinstance(methods, str): methods = [methods]
+        if given is not None and len(given) != len(clips):
+            raise ArgumentError(f"{name} has {len(given)} entries for {len(clips)} clips.")
+    if methods is None:
+        methods = methods_of(model)
+    if isinstance(methods, str):
+        methods = [methods]
     how = methods if isinstance(methods, dict) else {m: check_choice('methods', m, METHODS) for m in methods}
     twin, rows = scramble(model, seed), []
     for m,f in progress(how.items(), total=len(how), desc='judging maps', show=show):
@@ -334,8 +426,16 @@ def judge_maps(
             for name,heat in (('', e.heat), ('_rolled', away)):
                 c = deletion_insertion(model, clip, heat, e.target)
                 found[-1] |= {f'deletion{name}': _area(c.deletion), f'insertion{name}': _area(c.insertion)}
-                if masks is not None: found[-1][f'on{name}'] = np.nan_to_num(on_target(heat, masks[i]), nan=np.mean(masks[i]))
-        rows.append(_judged(m, pd.DataFrame(found), None if masks is None else np.mean([np.mean(k) for k in masks]), groups))
+                if masks is not None:
+                    found[-1][f'on{name}'] = np.nan_to_num(on_target(heat, masks[i]), nan=np.mean(masks[i]))
+        rows.append(
+            _judged(
+                m,
+                pd.DataFrame(found),
+                None if masks is None else np.mean([np.mean(k) for k in masks]),
+                groups,
+            )
+        )
     return pd.DataFrame(rows)
 
 def _judged(method, t, area, groups):
@@ -344,5 +444,13 @@ def _judged(method, t, area, groups):
         gain, low, high = over('on')
         row |= dict(on_shape=t.on.mean(), area=area, gain=gain, low=low, high=high)
     d, i = over('deletion'), over('insertion')
-    row |= dict(deletion=d[0], d_low=d[1], d_high=d[2], insertion=i[0], i_low=i[1], i_high=i[2], destroyed=t.correlation.mean())
+    row |= dict(
+        deletion=d[0],
+        d_low=d[1],
+        d_high=d[2],
+        insertion=i[0],
+        i_low=i[1],
+        i_high=i[2],
+        destroyed=t.correlation.mean(),
+    )
     return row | dict(sane=bool(row['destroyed'] < .5))

@@ -16,46 +16,188 @@ from .models.zoo import _PUBLISHED, model_table
 from .show import new_figure
 
 # %% ../nbs/studies/98_literature.ipynb #published
-_NC = 'not checked'                                            # not in what we read; left open rather than guessed
-_VMAE, _TSF, _I3D = 'VideoMAE paper (arXiv 2203.12602)', 'TimeSformer paper (arXiv 2102.05095)', 'I3D paper (arXiv 1705.07750)'
+_NC = 'not checked'  # not in what we read; left open rather than guessed
+_VMAE, _TSF, _I3D = (
+    'VideoMAE paper (arXiv 2203.12602)',
+    'TimeSformer paper (arXiv 2102.05095)',
+    'I3D paper (arXiv 1705.07750)',
+)
 _SWIN = 'Video Swin paper (arXiv 2106.13230), table not checked'
-_ZOO_VMAE, _ZOO_TSF, _ZOO_I3D = "VideoMAE's repository, MODEL_ZOO.md", "TimeSformer's repository, README.md", "I3D's repository, README.md"
+_ZOO_VMAE, _ZOO_TSF, _ZOO_I3D = (
+    "VideoMAE's repository, MODEL_ZOO.md",
+    "TimeSformer's repository, README.md",
+    "I3D's repository, README.md",
+)
 _ZOO_MVIT, _ZOO_SF = "SlowFast's repository, projects/mvitv2/README.md", "SlowFast's repository, MODEL_ZOO.md"
 _K400, _SSV2, _UCF = 'Kinetics-400 val', 'Something-Something v2 val', 'UCF101 split 1'
 _UCF_ANY = 'UCF101, split not checked'
 
 # %% ../nbs/studies/98_literature.ipynb #rows-model-data-set-measure-value
 _ROWS = [  # model, data set, measure, value in %, views, frames of a view, seen before, source
-    ('VideoMAE-B', _UCF_ANY, 'top-1', 91.3, '5 × 3', '16 frames', 'UCF101 itself, without labels', f'{_VMAE}, Table 2'),
-    ('VideoMAE-B', _UCF_ANY, 'top-1', 96.1, '5 × 3', '16 frames', 'Kinetics-400, without labels', f'{_VMAE}, Tables 2, 4, 13: which one not checked'),
+    (
+        'VideoMAE-B',
+        _UCF_ANY,
+        'top-1',
+        91.3,
+        '5 × 3',
+        '16 frames',
+        'UCF101 itself, without labels',
+        f'{_VMAE}, Table 2',
+    ),
+    (
+        'VideoMAE-B',
+        _UCF_ANY,
+        'top-1',
+        96.1,
+        '5 × 3',
+        '16 frames',
+        'Kinetics-400, without labels',
+        f'{_VMAE}, Tables 2, 4, 13: which one not checked',
+    ),
     ('VideoMAE-B', _UCF_ANY, 'top-1', 51.4, '5 × 3', '16 frames', 'nothing', f'{_VMAE}, Table 2'),
-    ('VideoMAE-B', 'HMDB51', 'top-1', 62.6, '10 × 3', '16 frames', 'HMDB51 itself, without labels', f'{_VMAE}, Table 2'),
-    ('VideoMAE-B', _SSV2, 'top-1', 70.8, '2 × 3', '16 frames', 'the same, without labels, 2400 epochs', _ZOO_VMAE),
+    (
+        'VideoMAE-B',
+        'HMDB51',
+        'top-1',
+        62.6,
+        '10 × 3',
+        '16 frames',
+        'HMDB51 itself, without labels',
+        f'{_VMAE}, Table 2',
+    ),
+    (
+        'VideoMAE-B',
+        _SSV2,
+        'top-1',
+        70.8,
+        '2 × 3',
+        '16 frames',
+        'the same, without labels, 2400 epochs',
+        _ZOO_VMAE,
+    ),
     ('VideoMAE-L', _SSV2, 'top-1', 75.4, '1 × 3', '32 frames', 'the same, without labels', _ZOO_VMAE),
     ('VideoMAE-B', _K400, 'top-1', 68.8, '5 × 3', '16 frames', 'nothing', f'{_VMAE}, table not checked'),
-    ('VideoMAE-B', _K400, 'top-1', 81.0, '5 × 3', '16 frames', 'the same, without labels, 800 epochs', f'{_VMAE}, table not checked'),
-    ('VideoMAE-H, 320²', _K400, 'top-1', 87.4, '4 × 3', '32 frames of 320²', 'the same, without labels', f'{_VMAE}, Table 7'),
+    (
+        'VideoMAE-B',
+        _K400,
+        'top-1',
+        81.0,
+        '5 × 3',
+        '16 frames',
+        'the same, without labels, 800 epochs',
+        f'{_VMAE}, table not checked',
+    ),
+    (
+        'VideoMAE-H, 320²',
+        _K400,
+        'top-1',
+        87.4,
+        '4 × 3',
+        '32 frames of 320²',
+        'the same, without labels',
+        f'{_VMAE}, Table 7',
+    ),
     ('TimeSformer, divided', _SSV2, 'top-1', 59.5, '1 × 3', '8 frames', 'ImageNet-21k', f'{_TSF}, Table 1'),
     ('TimeSformer, joint', _SSV2, 'top-1', 58.5, '1 × 3', '8 frames', 'ImageNet-21k', f'{_TSF}, Table 1'),
-    ('TimeSformer, space only', _SSV2, 'top-1', 36.6, '1 × 3', '8 frames', 'ImageNet-21k', f'{_TSF}, Table 1'),
-    ('TimeSformer, divided', _K400, 'top-1', 78.0, '1 × 3', '8 frames, every 32nd', 'ImageNet-21k', f'{_TSF}, Table 1'),
-    ('TimeSformer, joint', _K400, 'top-1', 77.4, '1 × 3', '8 frames, every 32nd', 'ImageNet-21k', f'{_TSF}, Table 1'),
-    ('TimeSformer, space only', _K400, 'top-1', 76.9, '1 × 3', '8 frames, every 32nd', 'ImageNet-21k', f'{_TSF}, Table 1'),
+    (
+        'TimeSformer, space only',
+        _SSV2,
+        'top-1',
+        36.6,
+        '1 × 3',
+        '8 frames',
+        'ImageNet-21k',
+        f'{_TSF}, Table 1',
+    ),
+    (
+        'TimeSformer, divided',
+        _K400,
+        'top-1',
+        78.0,
+        '1 × 3',
+        '8 frames, every 32nd',
+        'ImageNet-21k',
+        f'{_TSF}, Table 1',
+    ),
+    (
+        'TimeSformer, joint',
+        _K400,
+        'top-1',
+        77.4,
+        '1 × 3',
+        '8 frames, every 32nd',
+        'ImageNet-21k',
+        f'{_TSF}, Table 1',
+    ),
+    (
+        'TimeSformer, space only',
+        _K400,
+        'top-1',
+        76.9,
+        '1 × 3',
+        '8 frames, every 32nd',
+        'ImageNet-21k',
+        f'{_TSF}, Table 1',
+    ),
     ('TimeSformer, divided', _K400, 'top-1', 64.8, '1 × 3', _NC, 'nothing', f'{_TSF}, table not checked'),
     ('TimeSformer, divided', _K400, 'top-1', 77.9, '1 × 3', '8 frames, every 32nd', 'ImageNet-21k', _ZOO_TSF),
     ('TimeSformer-L', _K400, 'top-1', 80.6, '1 × 3', '96 frames, every 4th', 'ImageNet-21k', _ZOO_TSF),
     ('I3D, RGB', _UCF, 'top-1', 84.5, 'whole video', _NC, 'ImageNet', f'{_I3D}, Table 2'),
     ('I3D, flow', _UCF, 'top-1', 90.6, 'whole video', _NC, 'ImageNet', f'{_I3D}, Table 2'),
     ('I3D, two streams', _UCF, 'top-1', 93.4, 'whole video', _NC, 'ImageNet', f'{_I3D}, Table 2'),
-    ('I3D, two streams', 'UCF101, mean of 3 splits', 'top-1', 98.0, 'whole video', _NC, 'ImageNet and Kinetics-400', f'{_I3D}, Table 5'),
-    ('I3D, two streams', 'Kinetics-400 test', 'top-1', 74.2, 'whole video', '250 frames', 'ImageNet', f'{_I3D}, Table 2'),
-    ('I3D, two streams', 'Kinetics-400 test', 'top-5', 91.3, 'whole video', '250 frames', 'ImageNet', _ZOO_I3D),
+    (
+        'I3D, two streams',
+        'UCF101, mean of 3 splits',
+        'top-1',
+        98.0,
+        'whole video',
+        _NC,
+        'ImageNet and Kinetics-400',
+        f'{_I3D}, Table 5',
+    ),
+    (
+        'I3D, two streams',
+        'Kinetics-400 test',
+        'top-1',
+        74.2,
+        'whole video',
+        '250 frames',
+        'ImageNet',
+        f'{_I3D}, Table 2',
+    ),
+    (
+        'I3D, two streams',
+        'Kinetics-400 test',
+        'top-5',
+        91.3,
+        'whole video',
+        '250 frames',
+        'ImageNet',
+        _ZOO_I3D,
+    ),
     ('I3D, RGB', 'Kinetics-400 test', 'top-1', 68.4, 'whole video', '250 frames', 'nothing', _ZOO_I3D),
     ('Swin-B', _K400, 'top-1', 82.7, '4 × 3', '32 frames, every 2nd', 'ImageNet-22k', _SWIN),
     ('Swin-L, 384²', _K400, 'top-1', 84.9, '10 × 5', '32 frames of 384², every 2nd', 'ImageNet-22k', _SWIN),
-    ('MViTv2-L, 312²', _K400, 'top-1', 86.1, '5 × 3', '40 frames of 312², every 3rd', 'ImageNet-21k', _ZOO_MVIT),
-    ('VideoMAE v2, g', 'UCF101, split not stated', 'top-1', 99.6, '5 × 3', '16 frames', 'a million clips without labels, 710 Kinetics classes with',
-     "VideoMAE v2's repository, docs/MODEL_ZOO.md"),
+    (
+        'MViTv2-L, 312²',
+        _K400,
+        'top-1',
+        86.1,
+        '5 × 3',
+        '40 frames of 312², every 3rd',
+        'ImageNet-21k',
+        _ZOO_MVIT,
+    ),
+    (
+        'VideoMAE v2, g',
+        'UCF101, split not stated',
+        'top-1',
+        99.6,
+        '5 × 3',
+        '16 frames',
+        'a million clips without labels, 710 Kinetics classes with',
+        "VideoMAE v2's repository, docs/MODEL_ZOO.md",
+    ),
 ]
 _OF_ZOO = {  # family in the zoo: seen before, source
     'videomae': ('the same, without labels, 1600 epochs', _ZOO_VMAE),
@@ -76,14 +218,24 @@ def published(
     rows = [*_ROWS, *(_zoo_row(n, *v[:2]) for n,v in _PUBLISHED.items())]
     t = pd.DataFrame(rows, columns=['model','dataset','measure','value','views','frames','before','source'])
     for name,part in (('model', model), ('dataset', dataset)):
-        if not isinstance(part, str): raise ArgumentError(f"{name}={part!r}; accepted: a part of the name as text, or '*' for all.")
-        if part != '*': t = t[t[name].str.contains(part, case=False, regex=False)]
+        if not isinstance(part, str):
+            raise ArgumentError(f"{name}={part!r}; accepted: a part of the name as text, or '*' for all.")
+        if part != '*':
+            t = t[t[name].str.contains(part, case=False, regex=False)]
     return t.reset_index(drop=True)
 
 def _zoo_row(name, top1, protocol):
     views = m[1] if (m := re.match(r'(\d+ × \d+) views', protocol)) else 'whole video'
     frames = re.search(r'\d+ frames( of \d+²)?(, every \w+)?', protocol)[0]
-    return name, 'Kinetics-400 test' if 'TEST' in protocol else _K400, 'top-1', top1, views, frames, *_OF_ZOO[name.split('_')[0]]
+    return (
+        name,
+        'Kinetics-400 test' if 'TEST' in protocol else _K400,
+        'top-1',
+        top1,
+        views,
+        frames,
+        *_OF_ZOO[name.split('_')[0]],
+    )
 
 # %% ../nbs/studies/98_literature.ipynb #look-up
 def look_up(
@@ -92,10 +244,13 @@ def look_up(
 )->pd.DataFrame: # Rows of published()
     "Which published figures have this value?"
     t = published()
-    return t[(t.value-_percent('value', value)).abs() <= check_at_least('within', within, 0)].reset_index(drop=True)
+    return t[(t.value - _percent('value', value)).abs() <= check_at_least('within', within, 0)].reset_index(
+        drop=True
+    )
 
 def _percent(name, value):
-    if check_at_least(name, value, 0) > 100: raise ArgumentError(f"{name}={value!r}; accepted: percents, 0 to 100.")
+    if check_at_least(name, value, 0) > 100:
+        raise ArgumentError(f"{name}={value!r}; accepted: percents, 0 to 100.")
     return value
 
 # %% ../nbs/studies/98_literature.ipynb #interval-at
@@ -129,7 +284,18 @@ def plot_cost(
     for family in dict.fromkeys(m.split('_')[0] for m in t.model):
         own = t[t.model.str.startswith(family)]
         ax.plot(own.video_G, own.top1, 'o-', ms=4, lw=.8, label=family)
-        for r in own.itertuples(): ax.annotate(r.model.removeprefix(family+'_'), (r.video_G, r.top1), fontsize=7, xytext=(3,3), textcoords='offset points')
-    ax.set(xscale='log', xlabel='multiply-adds of one video, all views (G)', ylabel='top-1 on Kinetics-400 val, published (%)')
+        for r in own.itertuples():
+            ax.annotate(
+                r.model.removeprefix(family + '_'),
+                (r.video_G, r.top1),
+                fontsize=7,
+                xytext=(3, 3),
+                textcoords='offset points',
+            )
+    ax.set(
+        xscale='log',
+        xlabel='multiply-adds of one video, all views (G)',
+        ylabel='top-1 on Kinetics-400 val, published (%)',
+    )
     ax.legend(fontsize=7)
     return fig

@@ -23,11 +23,14 @@ def check_targets(
     if targets.dtype != torch.int64 or targets.ndim != 1 or not len(targets):
         raise ArgumentError(f"targets are {targets.dtype} with shape {tuple(targets.shape)}; "
                             "expected torch.int64 (B,) with B >= 1.")
-    if targets.device.type != 'cpu': return targets              # asking would stop a GPU; fit has looked on the host
+    if targets.device.type != 'cpu':
+        return targets              # asking would stop a GPU; fit has looked on the host
     bad = targets[(targets < 0) | (targets >= n_classes)]
     if len(bad):
-        raise LabelError(f"label {bad[0].item()} is not in [0, {n_classes}): the model has {n_classes} classes, "
-                         "counted from 0. Create it with n_classes=table.n_classes, or correct the labels.")
+        raise LabelError(
+            f"label {bad[0].item()} is not in [0, {n_classes}): the model has {n_classes} classes, "
+            "counted from 0. Create it with n_classes=table.n_classes, or correct the labels."
+        )
     return targets
 
 # %% ../nbs/31_losses.ipynb #soft-targets
@@ -37,16 +40,22 @@ def soft_targets(
 ): # float (B,K), rows adding up to 1
     "Targets as a distribution over the classes for each clip."
     if not logits.is_floating_point() or logits.ndim != 2:
-        raise ArgumentError(f"logits are {logits.dtype} with shape {tuple(logits.shape)}; expected floats (B,K).")
+        raise ArgumentError(
+            f"logits are {logits.dtype} with shape {tuple(logits.shape)}; expected floats (B,K)."
+        )
     B, K = logits.shape
     if not targets.is_floating_point() or targets.ndim != 2:
         if len(check_targets(targets, K)) != B:
             raise ArgumentError(f"{B} rows of logits, {len(targets)} targets; expected B of each.")
         return torch.zeros_like(logits).scatter_(1, targets[:,None], 1)
     if targets.shape != logits.shape:
-        raise ArgumentError(f"soft targets have shape {tuple(targets.shape)}; expected that of the logits, {(B, K)}.")
+        raise ArgumentError(
+            f"soft targets have shape {tuple(targets.shape)}; expected that of the logits, {(B, K)}."
+        )
     if targets.device.type == 'cpu' and ((targets < 0).any() or ((targets.sum(1)-1).abs() > 1e-3).any()):
-        raise ArgumentError("soft targets have a row that is no distribution; expected shares >= 0 that add up to 1.")
+        raise ArgumentError(
+            "soft targets have a row that is no distribution; expected shares >= 0 that add up to 1."
+        )
     return targets.to(logits.dtype)
 
 # %% ../nbs/31_losses.ipynb #labelsmoothingcrossentropy
@@ -74,7 +83,9 @@ def _nll(logits):
 
 def _check_smoothing(value):
     if not (isinstance(value, (int, float)) and 0 <= value < 1):
-        raise ArgumentError(f"smoothing={value!r}; accepted: a number in [0,1). Usual is 0.1; 0 is no smoothing.")
+        raise ArgumentError(
+            f"smoothing={value!r}; accepted: a number in [0,1). Usual is 0.1; 0 is no smoothing."
+        )
     return value
 
 # %% ../nbs/31_losses.ipynb #smoothing-floor
@@ -83,7 +94,8 @@ def smoothing_floor(
     smoothing:float=0.1, # As in the loss, in [0,1)
 )->float: # In nats: the loss of a model that gives exactly the smoothed target
     "The lowest value that `LabelSmoothingCrossEntropy` can take: the entropy of the smoothed target."
-    if n_classes < 1: raise ArgumentError(f"n_classes={n_classes!r}; accepted: 1 or more.")
+    if n_classes < 1:
+        raise ArgumentError(f"n_classes={n_classes!r}; accepted: 1 or more.")
     rest = _check_smoothing(smoothing)/n_classes
     true = 1 - smoothing + rest
     return -true*math.log(true) - (n_classes-1)*rest*math.log(rest) if rest else 0.
@@ -114,9 +126,14 @@ class FocalLoss(nn.Module):
         if not (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf):
             raise ArgumentError(f"gamma={gamma!r}; accepted: a finite number of 0 or more. Usual is 2.")
         self.gamma = gamma
-        self.register_buffer('weights', None if weights is None else torch.as_tensor(weights, dtype=torch.float32))
+        self.register_buffer(
+            'weights', None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+        )
         if weights is not None and not ((self.weights >= 0).all() and 0 < self.weights.sum() < math.inf):
-            raise ArgumentError(f"weights={self.weights.tolist()}; accepted: finite numbers of 0 or more, one of them above 0; see class_weights.")
+            raise ArgumentError(
+                f"weights={self.weights.tolist()}; accepted: finite numbers of 0 or more, one of them "
+                "above 0; see class_weights."
+            )
 
     def forward(self,
         logits, # float tensor (B,K)
@@ -127,8 +144,11 @@ class FocalLoss(nn.Module):
             if len(self.weights) != logits.shape[1]:
                 raise ArgumentError(f"weights has {len(self.weights)} entries for {logits.shape[1]} classes.")
             shares = shares * self.weights
-        tiny = torch.finfo(nll.dtype).tiny                                       # a known clip has a slope of 0, and a batch without weight a loss of 0
-        return (shares * (-torch.expm1(-nll)).clamp_min(tiny)**self.gamma * nll).sum() / shares.sum().clamp_min(tiny)
+        # a known clip has a slope of 0, and a batch without weight a loss of 0
+        tiny = torch.finfo(nll.dtype).tiny
+        return (
+            shares * (-torch.expm1(-nll)).clamp_min(tiny) ** self.gamma * nll
+        ).sum() / shares.sum().clamp_min(tiny)
 
     def extra_repr(self): return f'gamma={self.gamma}'
 
@@ -153,7 +173,10 @@ class DistillationLoss(nn.Module):
         teacher, # float tensor (B,K): logits, no gradient is sent there
     ): # Scalar tensor, float32 or wider
         if student.shape != teacher.shape:
-            raise ArgumentError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; both must tell the same classes.")
+            raise ArgumentError(
+                f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; both must "
+                "tell the same classes."
+            )
         tau = self.temperature
         p, q = _nll(student/tau), _nll(teacher.detach()/tau)             # -log of both, (B,K)
         return tau**2 * ((-q).exp()*(p-q)).sum(1).mean()
@@ -167,5 +190,8 @@ def feature_distance(
 ): # Scalar tensor: mean over the batch of 1 - cosine, in [0,2]
     "How differently two features point."
     if student.shape != teacher.shape:
-        raise ArgumentError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; give both the same width.")
+        raise ArgumentError(
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; give both the "
+            "same width."
+        )
     return (1 - nn.functional.cosine_similarity(student.float(), teacher.detach().float(), dim=1)).mean()

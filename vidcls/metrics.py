@@ -21,31 +21,42 @@ from .core import ArgumentError, LabelError, check_at_least, check_whole
 def _array(name, x):
     if hasattr(x, 'detach'):                 # a torch tensor: numpy knows neither its GPU nor its bfloat16
         x = x.detach().cpu()
-        if x.is_floating_point(): x = x.double()
-    try: a = np.asarray(x)
-    except ValueError as e: raise ArgumentError(f"{name} is no array; expected rows of one length ({e}).") from e
-    if not a.ndim: raise ArgumentError(f"{name}={x!r} has shape (); expected an array or a list.")
+        if x.is_floating_point():
+            x = x.double()
+    try:
+        a = np.asarray(x)
+    except ValueError as e:
+        raise ArgumentError(f"{name} is no array; expected rows of one length ({e}).") from e
+    if not a.ndim:
+        raise ArgumentError(f"{name}={x!r} has shape (); expected an array or a list.")
     return a
 
 def _numbers(name, x):
     a = _array(name, x)
     if a.dtype.kind == 'O':                  # True, False and None, as a column of pandas may hold
-        try: return a.astype(float)
-        except (TypeError, ValueError): pass
-    if a.dtype.kind not in 'biuf': raise ArgumentError(f"{name} is {a.dtype}; expected numbers.")
+        try:
+            return a.astype(float)
+        except (TypeError, ValueError):
+            pass
+    if a.dtype.kind not in 'biuf':
+        raise ArgumentError(f"{name} is {a.dtype}; expected numbers.")
     return a
 
 # %% ../nbs/47_metrics.ipynb #class-idxs
 def _class_idxs(name, x, n_classes):
     x = _array(name, x)
-    if x.ndim != 1: raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), one class index per clip.")
-    if not len(x): raise ArgumentError(f"{name} is empty: there is no clip to judge. Is the split empty?")
+    if x.ndim != 1:
+        raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), one class index per clip.")
+    if not len(x):
+        raise ArgumentError(f"{name} is empty: there is no clip to judge. Is the split empty?")
     if not np.issubdtype(x.dtype, np.integer):
         raise ArgumentError(f"{name} is {x.dtype}; expected integers, one class index per clip.")
     bad = [str(i) for i in np.unique(x[(x < 0) | (x >= n_classes)])]
     if bad:
-        raise LabelError(f"{name} has label {', '.join(bad[:5] + ['…'][:len(bad)>5])}, not in [0, {n_classes}): "
-                         f"there are {n_classes} classes, counted from 0. Correct the labels or n_classes.")
+        raise LabelError(
+            f"{name} has label {', '.join(bad[:5] + ['…'][: len(bad) > 5])}, not in [0, {n_classes}): "
+            f"there are {n_classes} classes, counted from 0. Correct the labels or n_classes."
+        )
     return x.astype(np.int64)
 
 # %% ../nbs/47_metrics.ipynb #topk-accuracy
@@ -56,15 +67,20 @@ def topk_accuracy(
 )->float: # In [0,1]
     "Share of clips whose class is among the k highest scores; of equal scores, the lower class index goes first."
     scores = _numbers('scores', scores)
-    if scores.ndim != 2: raise ArgumentError(f"scores has shape {scores.shape}; expected (N,K), one row per clip.")
+    if scores.ndim != 2:
+        raise ArgumentError(f"scores has shape {scores.shape}; expected (N,K), one row per clip.")
     N,K = scores.shape
     targets = _class_idxs('targets', targets, K)
-    if len(targets) != N: raise ArgumentError(f"{N} rows of scores, {len(targets)} targets; expected N of each.")
-    if check_at_least('k', k, 1) > K: raise ArgumentError(f"k={k}; accepted: 1 to {K}, the number of classes.")
+    if len(targets) != N:
+        raise ArgumentError(f"{N} rows of scores, {len(targets)} targets; expected N of each.")
+    if check_at_least('k', k, 1) > K:
+        raise ArgumentError(f"k={k}; accepted: 1 to {K}, the number of classes.")
     nans = np.flatnonzero(np.isnan(scores).any(1))
     if len(nans):
-        raise ArgumentError(f"scores has NaN in {len(nans)} of {N} rows, first in row {nans[0]}. Did training diverge?")
-    own = scores[np.arange(N), targets][:,None]                                     # (N,1), the true class's score
+        raise ArgumentError(
+            f"scores has NaN in {len(nans)} of {N} rows, first in row {nans[0]}. Did training diverge?"
+        )
+    own = scores[np.arange(N), targets][:,None]  # (N,1), the true class's score
     ahead = (scores > own) | ((scores == own) & (np.arange(K) < targets[:,None]))   # (N,K)
     return float((ahead.sum(1) < k).mean())
 
@@ -98,9 +114,13 @@ def _check_conf(conf, labels):
     if conf.ndim != 2 or conf.shape[0] != conf.shape[1]:
         raise ArgumentError(f"conf has shape {conf.shape}; expected (K,K), as `confusion` gives it.")
     if (odd := ~((conf >= 0) & (conf < np.inf))).any():
-        raise ArgumentError(f"conf holds {conf[odd][0]} (row {odd.any(1).argmax()}); expected counts, 0 or more.")
+        raise ArgumentError(
+            f"conf holds {conf[odd][0]} (row {odd.any(1).argmax()}); expected counts, 0 or more."
+        )
     if len(labels) != len(conf):
-        raise ArgumentError(f"{len(labels)} labels for {len(conf)} classes; expected one name for each class.")
+        raise ArgumentError(
+            f"{len(labels)} labels for {len(conf)} classes; expected one name for each class."
+        )
     return conf, [str(l) for l in labels]
 
 # %% ../nbs/47_metrics.ipynb #per-class
@@ -113,8 +133,10 @@ def per_class(
     conf,labels = _check_conf(conf, labels)
     right,n,called = conf.diagonal(), conf.sum(1), conf.sum(0)   # (K,) each
     share = lambda a,b: np.divide(a, b, out=np.full(len(conf), np.nan), where=b>0)
-    return pd.DataFrame(dict(precision=share(right, called), recall=share(right, n), f1=share(2*right, n+called), n=n),
-                        index=pd.Index(labels, name='label'))
+    return pd.DataFrame(
+        dict(precision=share(right, called), recall=share(right, n), f1=share(2 * right, n + called), n=n),
+        index=pd.Index(labels, name='label'),
+    )
 
 # %% ../nbs/47_metrics.ipynb #most-confused
 def most_confused(
@@ -152,7 +174,8 @@ def plot_confusion(
     from vidcls.show import figure_names
     conf,labels = _check_conf(conf, labels)
     names,fonts = figure_names(labels)
-    if ax is None: ax = plt.figure(figsize=matrix_size(names), dpi=100, layout='constrained').gca()
+    if ax is None:
+        ax = plt.figure(figsize=matrix_size(names), dpi=100, layout='constrained').gca()
     share = conf / np.maximum(conf.sum(1, keepdims=True), 1)     # (K,K); a class without clips stays white
     ax.imshow(share, cmap='Blues', vmin=0, vmax=1)
     for i,j in np.argwhere(conf > 0):
@@ -176,7 +199,8 @@ def _name_axes(ax, names, fonts):
     upright = K > 4 or max(map(len, names)) > 6
     ax.set_xticks(range(K), names, rotation=90 if upright else 0, fontsize=size, fontfamily=fonts)
     ax.set_yticks(range(K), names, fontsize=size, fontfamily=fonts)
-    ax.set_xlabel('predicted'); ax.set_ylabel('true')
+    ax.set_xlabel('predicted')
+    ax.set_ylabel('true')
 
 # %% ../nbs/47_metrics.ipynb #wilson
 def wilson(
@@ -186,7 +210,8 @@ def wilson(
 )->tuple: # (lo, hi) with 0 <= lo <= n_right/n <= hi <= 1
     "Wilson's interval for a share: what true accuracies fit with `n_right` of `n`."
     check_at_least('n', n, 1)
-    if check_at_least('n_right', n_right, 0) > n: raise ArgumentError(f"n_right={n_right!r}; accepted: 0 to n={n}.")
+    if check_at_least('n_right', n_right, 0) > n:
+        raise ArgumentError(f"n_right={n_right!r}; accepted: 0 to n={n}.")
     _check_level(level)
     lo,hi = _wilson(n_right/n, n, NormalDist().inv_cdf((1+level)/2))
     return (0. if n_right == 0 else float(lo)), (1. if n_right == n else float(hi))
@@ -196,7 +221,8 @@ def _wilson(p, n, z):
     return max(0., centre-half), min(1., centre+half)
 
 def _check_level(level):
-    if not (isinstance(level, (float, np.floating)) and 0 < level < 1): raise ArgumentError(f"level={level!r}; accepted: above 0 and below 1. 0.95 is usual.")
+    if not (isinstance(level, (float, np.floating)) and 0 < level < 1):
+        raise ArgumentError(f"level={level!r}; accepted: above 0 and below 1. 0.95 is usual.")
 
 # %% ../nbs/47_metrics.ipynb #cluster-wilson
 def group_worth(
@@ -212,19 +238,33 @@ def _kish(sizes): return float(sizes.sum()**2/(sizes**2).sum()) if sizes.any() e
 def _group_idxs(groups, N=None):
     import pandas as pd
     groups = _array('groups', groups)
-    if groups.ndim != 1 or not len(groups): raise ArgumentError(f"groups has shape {groups.shape}; expected (N,), N >= 1: one for each clip.")
-    if N not in (None, len(groups)): raise ArgumentError(f"groups has {len(groups)} for {N} clips; expected (N,), one for each.")
+    if groups.ndim != 1 or not len(groups):
+        raise ArgumentError(f"groups has shape {groups.shape}; expected (N,), N >= 1: one for each clip.")
+    if N not in (None, len(groups)):
+        raise ArgumentError(f"groups has {len(groups)} for {N} clips; expected (N,), one for each.")
     if (lack := pd.isna(groups)).any():
-        raise ArgumentError(f"groups has no value for {lack.sum()} of {len(groups)} clips (first: clip {lack.argmax()}); a clip that belongs to no other needs a name of its own.")
-    try: return np.unique(groups, return_inverse=True)[1]
-    except TypeError as e: raise ArgumentError(f"groups mixes types ({e}); expected names of one type: all text, or all numbers.") from e
+        raise ArgumentError(
+            f"groups has no value for {lack.sum()} of {len(groups)} clips (first: clip "
+            f"{lack.argmax()}); a clip that belongs to no other needs a name of its own."
+        )
+    try:
+        return np.unique(groups, return_inverse=True)[1]
+    except TypeError as e:
+        raise ArgumentError(
+            f"groups mixes types ({e}); expected names of one type: all text, or all numbers."
+        ) from e
 
 def _right(name, x, N=None):
     x = _numbers(name, x).astype(float)
-    if x.ndim != 1 or not len(x): raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), N >= 1. Is the split empty?")
-    if N not in (None, len(x)): raise ArgumentError(f"{name} has {len(x)} for {N} clips; expected (N,), one for each.")
+    if x.ndim != 1 or not len(x):
+        raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), N >= 1. Is the split empty?")
+    if N not in (None, len(x)):
+        raise ArgumentError(f"{name} has {len(x)} for {N} clips; expected (N,), one for each.")
     if (odd := ~np.isin(x, (0, 1))).any():
-        raise ArgumentError(f"{name} holds {'NaN' if np.isnan(x[odd][0]) else x[odd][0]} (clip {odd.argmax()}); expected yes (1) or no (0) for each clip.")
+        raise ArgumentError(
+            f"{name} holds {'NaN' if np.isnan(x[odd][0]) else x[odd][0]} (clip {odd.argmax()}); "
+            "expected yes (1) or no (0) for each clip."
+        )
     return x
 
 # %% ../nbs/47_metrics.ipynb #cluster-wilson-2
@@ -238,20 +278,25 @@ def cluster_wilson(
     groups = _group_idxs(groups, len(right))
     _check_level(level)
     N, G, p = len(right), groups.max()+1, right.mean()
-    if G == N: return wilson(int(right.sum()), N, level)
+    if G == N:
+        return wilson(int(right.sum()), N, level)
     sizes, sums = np.bincount(groups), np.bincount(groups, right)
-    low, high = _wilson(p, N/_design_effect(sums, sizes), _t_quantile((1+level)/2, max(1, round(_kish(sizes)-1))))
-    return float(min(low, p)), float(max(high, p))                       # rounding puts neither on the wrong side
+    low, high = _wilson(
+        p, N / _design_effect(sums, sizes), _t_quantile((1 + level) / 2, max(1, round(_kish(sizes) - 1)))
+    )
+    return float(min(low, p)), float(max(high, p))  # rounding puts neither on the wrong side
 
 def _design_effect(sums, sizes):
     "By how much groups lessen the number of clips: 1 where they don't, at most what it is if each is right or wrong as a whole."
     N, p, worth, worst = sizes.sum(), sums.sum()/sizes.sum(), _kish(sizes), (sizes**2).sum()/sizes.sum()
-    alone = N*p*(1-p)                                                            # variance of the number right, if clips were independent
-    if alone == 0 or len(sizes) == 1: return worst
+    alone = N*p*(1-p)  # variance of the number right, if clips were independent
+    if alone == 0 or len(sizes) == 1:
+        return worst
     between = ((sums-p*sizes)**2).sum() * worth/(worth-1) / alone
-    alike = 1 - (sums*(sizes-sums)/sizes).sum() * N/(N-len(sizes)) / alone       # intraclass correlation, by disagreement within groups
+    # intraclass correlation, by disagreement within groups
+    alike = 1 - (sums*(sizes-sums)/sizes).sum() * N/(N-len(sizes)) / alone
     effect = np.clip(max(between, 1+alike*(worst-1)), 1, worst)
-    rare = _kish(sums if p < .5 else sizes-sums)          # in how many groups the rarer of right and wrong is seen
+    rare = _kish(sums if p < .5 else sizes-sums)  # in how many groups the rarer of right and wrong is seen
     return effect + (worst-effect)*math.exp(-rare/2)
 
 @lru_cache
@@ -262,18 +307,27 @@ def _t_quantile(q, df):
         term, total, k = (math.sin(a) if even else (math.cos(a) if df > 1 else 0.)), 0., 0
         if even:
             f = 1.
-            for k in range(df//2): total += f; f *= (2*k+1)/(2*k+2)*math.cos(a)**2
+            for k in range(df//2):
+                total += f
+                f *= (2*k+1)/(2*k+2)*math.cos(a)**2
             return .5 + math.sin(a)*total/2
         f = math.cos(a)
-        for k in range(1, (df-1)//2+1): total += f; f *= 2*k/(2*k+1)*math.cos(a)**2
+        for k in range(1, (df-1)//2+1):
+            total += f
+            f *= 2*k/(2*k+1)*math.cos(a)**2
         return .5 + (a + math.sin(a)*total)/math.pi
-    if df > 300: return NormalDist().inv_cdf(q)
+    if df > 300:
+        return NormalDist().inv_cdf(q)
     low, high = 0., 1e4
-    for _ in range(80): mid = (low+high)/2; low, high = (mid, high) if below(mid) < q else (low, mid)
+    for _ in range(80):
+        mid = (low+high)/2
+        low, high = (mid, high) if below(mid) < q else (low, mid)
     return low
 
 # %% ../nbs/47_metrics.ipynb #interval-note
-ENOUGH_GROUPS, ENOUGH_RARE = 20, 5       # from here on 93 to 97 of 100 intervals hold the truth; a difference needs twice as many of the second
+# from here on 93 to 97 of 100 intervals hold the truth; a difference needs twice as many of the
+# second
+ENOUGH_GROUPS, ENOUGH_RARE = 20, 5
 
 def interval_note(
     right, # (N,): is each clip right?
@@ -285,13 +339,17 @@ def interval_note(
     groups = _group_idxs(groups, len(right))
     rare = right != _right('other', other, len(right)) if other is not None else right == (right.mean() < .5)
     worth, of_rare = group_worth(groups), group_worth(groups, rare)
-    if other is None and groups.max()+1 == len(right): return ''                 # Wilson's own, good for any n
-    if worth < ENOUGH_GROUPS: said.append(f"only {_counted(worth)} independent group{'s'*(worth >= 1.05)}")
+    if other is None and groups.max()+1 == len(right):
+        return ''                 # Wilson's own, good for any n
+    if worth < ENOUGH_GROUPS:
+        said.append(f"only {_counted(worth)} independent group{'s'*(worth >= 1.05)}")
     if of_rare < (ENOUGH_RARE if other is None else 2*ENOUGH_RARE):
         what = 'differences' if other is not None else 'mistakes' if right.mean() >= .5 else 'right answers'
         where = 'one group' if of_rare < 1.05 else f'{_counted(of_rare)} groups'
         said.append(f'{what} in only {where}' if of_rare else f'no {what} observed')
-    begin = 'Interval is wide' if other is None else 'Nothing can be told' if worth < 2 else 'Interval is rough'
+    begin = (
+        'Interval is wide' if other is None else 'Nothing can be told' if worth < 2 else 'Interval is rough'
+    )
     return f"{begin}: {', '.join(said)}." if said else ''
 
 def _counted(groups): return 'one' if groups < 1.05 else f'{groups:.1f}'.removesuffix('.0')
@@ -303,7 +361,10 @@ def mcnemar(
 )->tuple: # (only a right, only b right, two-sided p)
     "Exact test that two models are equally good, from the clips on which they differ."
     a, b = _right('right_a', right_a).astype(bool), _right('right_b', right_b).astype(bool)
-    if a.shape != b.shape: raise ArgumentError(f"right_a has {len(a)} clips and right_b {len(b)}; expected (N,) of each, the same clips.")
+    if a.shape != b.shape:
+        raise ArgumentError(
+            f"right_a has {len(a)} clips and right_b {len(b)}; expected (N,) of each, the same clips."
+        )
     b_, c_ = int((a & ~b).sum()), int((~a & b).sum())
     n, k = b_+c_, min(b_, c_)
     log = [math.lgamma(n+1)-math.lgamma(i+1)-math.lgamma(n-i+1) - n*math.log(2) for i in range(k+1)]
@@ -321,26 +382,38 @@ def paired_difference(
 )->tuple: # (a - b, low, high); low and high are NaN where the groups are too few to tell
     "Difference of two models' means on the same clips, with a bootstrap interval over groups."
     a, b = (_numbers(name, x).astype(float) for name,x in (('right_a', right_a), ('right_b', right_b)))
-    if a.shape != b.shape or a.ndim != 1 or not len(a): raise ArgumentError(f"right_a has shape {a.shape} and right_b {b.shape}; expected (N,) of each, N >= 1.")
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise ArgumentError(
+            f"right_a has shape {a.shape} and right_b {b.shape}; expected (N,) of each, N >= 1."
+        )
     for name,x in (('right_a', a), ('right_b', b)):
-        if (odd := ~np.isfinite(x)).any(): raise ArgumentError(f"{name} holds {x[odd][0]} (clip {odd.argmax()}); leave such clips out of both, and say how many.")
+        if (odd := ~np.isfinite(x)).any():
+            raise ArgumentError(
+                f"{name} holds {x[odd][0]} (clip {odd.argmax()}); leave such clips out of both, and say "
+                "how many."
+            )
     d, groups = a-b, _groups_for(len(a), groups)
-    _check_level(level); check_at_least('n_boot', n_boot, 100)
-    if within is None: within = (-1, 1) if np.isin([a, b], (0, 1)).all() else (-math.inf, math.inf)
+    _check_level(level)
+    check_at_least('n_boot', n_boot, 100)
+    if within is None:
+        within = (-1, 1) if np.isin([a, b], (0, 1)).all() else (-math.inf, math.inf)
     within = _limits(within)
     sums, n = np.bincount(groups, d), np.bincount(groups)                    # (G,)
     mean, q = d.mean(), (1+level)/2
-    kinds, times = np.unique(sums + 1j*n, return_counts=True)                # groups with equal sum and size are one kind: what is drawn is how often
-    if len(kinds) == 1 and mean and len(n) < ALIKE: return float(mean), math.nan, math.nan
-    if len(kinds) > MANY_KINDS:                                              # here the bootstrap and its limit are one
+    # groups with equal sum and size are one kind: what is drawn is how often
+    kinds, times = np.unique(sums + 1j*n, return_counts=True)
+    if len(kinds) == 1 and mean and len(n) < ALIKE:
+        return float(mean), math.nan, math.nan
+    if len(kinds) > MANY_KINDS:  # here the bootstrap and its limit are one
         half = _few(_kish(n), level)*NormalDist().inv_cdf(q)*math.sqrt(((sums-mean*n)**2).sum())/len(d)
         return float(mean), *_inside(within, mean-half, mean+half)
     drawn = np.concatenate([(t@kinds.real)/(t@kinds.imag) for t in _draws(times, n_boot, seed)])
     found, low, high = _middle(mean, drawn, _kish(n), level)
     return found, *_inside(within, low, high)
 
-MANY_KINDS = 2000        # from as many groups of different result on, the normal distribution takes the place of drawing
-ALIKE = 6                # fewer groups, all with one result, show no spread, and no direction either: 2 * .5**5 > .05
+# from as many groups of different result on, the normal distribution takes the place of drawing
+MANY_KINDS = 2000
+ALIKE = 6  # fewer groups, all with one result, show no spread, and no direction either: 2 * .5**5 > .05
 
 def _limits(within):
     "The smallest and largest value that a number can have, checked."
@@ -358,16 +431,22 @@ def _draws(times, n_boot, seed, at_once=2_000_000):
     "How often each kind of group is drawn, (B,kinds) at a time."
     rng, G = np.random.default_rng(seed), times.sum()
     step = max(1, at_once//len(times))
-    for i in range(0, n_boot, step): yield rng.multinomial(G, times/G, min(step, n_boot-i))
+    for i in range(0, n_boot, step):
+        yield rng.multinomial(G, times/G, min(step, n_boot-i))
 
 def _middle(value, drawn, worth, level):
     "(value, low, high): the middle of what was drawn, stretched where groups are few."
     low, high = np.quantile(drawn, [(1-level)/2, (1+level)/2])
-    return float(value), float(value + _few(worth, level)*(low-value)), float(value + _few(worth, level)*(high-value))
+    return (
+        float(value),
+        float(value + _few(worth, level) * (low - value)),
+        float(value + _few(worth, level) * (high - value)),
+    )
 
 def _few(G, level):
     "How much wider an interval has to be because few groups tell little about their own spread; of one group nothing is known."
-    if G < 1.5: return float('nan')
+    if G < 1.5:
+        return float('nan')
     q = (1+level)/2
     return math.sqrt(G/(G-1)) * _t_quantile(q, max(1, round(G-1)))/NormalDist().inv_cdf(q)
 
@@ -378,12 +457,15 @@ def check_probs(
 )->tuple: # (float64 (N,K), int64 (N,))
     "Probabilities and targets as arrays; raise where they are none."
     probs = _numbers('probs', probs).astype(float)
-    if probs.ndim != 2 or not len(probs): raise ArgumentError(f"probs has shape {probs.shape}; expected (N,K), N >= 1.")
-    if not np.isfinite(probs).all(): raise ArgumentError("probs has NaN or infinity. Did training diverge?")
+    if probs.ndim != 2 or not len(probs):
+        raise ArgumentError(f"probs has shape {probs.shape}; expected (N,K), N >= 1.")
+    if not np.isfinite(probs).all():
+        raise ArgumentError("probs has NaN or infinity. Did training diverge?")
     if (probs < -1e-6).any() or (np.abs(probs.sum(1)-1) > 1e-3).any():
         raise ArgumentError("probs has a row that is no distribution; take the softmax of logits first.")
     targets = _class_idxs('targets', targets, probs.shape[1])
-    if len(targets) != len(probs): raise ArgumentError(f"{len(probs)} rows of probs, {len(targets)} targets; expected N of each.")
+    if len(targets) != len(probs):
+        raise ArgumentError(f"{len(probs)} rows of probs, {len(targets)} targets; expected N of each.")
     return probs, targets
 
 def nll(
@@ -393,9 +475,11 @@ def nll(
 )->float: # In nats; infinite where a true class was given probability 0 and there is no floor
     "Mean surprise at the truth: -log of the true class's probability."
     probs, targets = check_probs(probs, targets)
-    if not 0 <= floor < 1: raise ArgumentError(f"floor={floor!r}; accepted: 0 or more, below 1. 1e-12 is a usual one.")
+    if not 0 <= floor < 1:
+        raise ArgumentError(f"floor={floor!r}; accepted: 0 or more, below 1. 1e-12 is a usual one.")
     own = np.maximum(probs[np.arange(len(targets)), targets], floor)
-    with np.errstate(divide='ignore'): return float(-np.log(own).mean())
+    with np.errstate(divide='ignore'):
+        return float(-np.log(own).mean())
 
 def brier(
     probs, # (N,K): rows that add up to 1
@@ -416,8 +500,17 @@ def calibration_bins(
     check_whole('n_bins', n_bins)
     sure, right = probs.max(1), probs.argmax(1) == targets
     at = np.minimum((sure*n_bins).astype(int), n_bins-1)
-    rows = [dict(low=b/n_bins, high=(b+1)/n_bins, confidence=sure[at==b].mean(), accuracy=right[at==b].mean(), n=int((at==b).sum()))
-            for b in range(n_bins) if (at==b).any()]
+    rows = [
+        dict(
+            low=b / n_bins,
+            high=(b + 1) / n_bins,
+            confidence=sure[at == b].mean(),
+            accuracy=right[at == b].mean(),
+            n=int((at == b).sum()),
+        )
+        for b in range(n_bins)
+        if (at == b).any()
+    ]
     return pd.DataFrame(rows)
 
 def ece(
@@ -439,13 +532,26 @@ def plot_reliability(
     "Accuracy over confidence; on the diagonal a model is as sure as it should be. The width of a dot is its number of clips."
     from vidcls.show import new_figure
     b = calibration_bins(probs, targets, n_bins)
-    if ax is None: ax = new_figure(figsize=(3,3), dpi=72).subplots()
+    if ax is None:
+        ax = new_figure(figsize=(3,3), dpi=72).subplots()
     ax.plot([0,1], [0,1], color='grey', lw=1, ls=':')
     bars = [wilson(round(a*n), n) for a,n in zip(b.accuracy, b.n)]
     low, high = np.array(bars).T
-    ax.errorbar(b.confidence, b.accuracy, yerr=[np.maximum(0, b.accuracy-low), np.maximum(0, high-b.accuracy)], fmt='none', ecolor='lightgrey')
+    ax.errorbar(
+        b.confidence,
+        b.accuracy,
+        yerr=[np.maximum(0, b.accuracy - low), np.maximum(0, high - b.accuracy)],
+        fmt='none',
+        ecolor='lightgrey',
+    )
     ax.scatter(b.confidence, b.accuracy, s=10+200*b.n/b.n.sum())
-    ax.set(xlim=(0,1.02), ylim=(0,1.02), xlabel='confidence', ylabel='accuracy', title=f'ECE {ece(probs, targets, n_bins):.3f}, n={b.n.sum()}')
+    ax.set(
+        xlim=(0, 1.02),
+        ylim=(0, 1.02),
+        xlabel='confidence',
+        ylabel='accuracy',
+        title=f'ECE {ece(probs, targets, n_bins):.3f}, n={b.n.sum()}',
+    )
     return ax
 
 # %% ../nbs/47_metrics.ipynb #import-time-big-np-tile
@@ -461,16 +567,28 @@ def bootstrap_interval(
 )->tuple: # (value, low, high); low and high are NaN where there is one group only
     "Any metric with a bootstrap interval over groups."
     scores, targets, within = _array('scores', scores), _array('targets', targets), _limits(within)
-    if len(scores) != len(targets) or not len(targets): raise ArgumentError(f"{len(scores)} scores, {len(targets)} targets; expected N of each, N >= 1.")
+    if len(scores) != len(targets) or not len(targets):
+        raise ArgumentError(f"{len(scores)} scores, {len(targets)} targets; expected N of each, N >= 1.")
     groups = _groups_for(len(targets), groups)
-    _check_level(level); check_at_least('n_boot', n_boot, 100)
+    _check_level(level)
+    check_at_least('n_boot', n_boot, 100)
     def value(rows):
         v = metric(scores[rows], targets[rows])
-        try: v = float(v)
-        except (TypeError, ValueError) as e: raise ArgumentError(f"metric gives {v!r:.99}; an interval needs one number ({e}).") from e
-        if not math.isfinite(v): raise ArgumentError(f"metric gives {v} on {'the clips' if rows is all_ else 'some draws of the clips'}; an interval needs a number each time.")
+        try:
+            v = float(v)
+        except (TypeError, ValueError) as e:
+            raise ArgumentError(f"metric gives {v!r:.99}; an interval needs one number ({e}).") from e
+        if not math.isfinite(v):
+            raise ArgumentError(
+                f"metric gives {v} on {'the clips' if rows is all_ else 'some draws of the clips'}; an "
+                "interval needs a number each time."
+            )
         return v
     all_, sizes = np.arange(len(targets)), np.bincount(groups)
-    drawn = [value(np.repeat(all_, t[groups])) for times in _draws(np.ones_like(sizes), n_boot, seed) for t in times]
+    drawn = [
+        value(np.repeat(all_, t[groups]))
+        for times in _draws(np.ones_like(sizes), n_boot, seed)
+        for t in times
+    ]
     found, *ends = _middle(value(all_), drawn, _kish(sizes), level)
     return found, *_inside(within, *ends)

@@ -20,9 +20,15 @@ class Mix:
         p:float=1., # Probability that a batch (or a clip, with per_clip) is mixed
         per_clip:bool=False, # One draw for each clip? Else one for the batch
     ):
-        self.n_classes, self.alpha, self.p, self.per_clip = check_whole('n_classes', n_classes), alpha, p, per_clip
+        self.n_classes, self.alpha, self.p, self.per_clip = (
+            check_whole('n_classes', n_classes),
+            alpha,
+            p,
+            per_clip,
+        )
         check_at_least('alpha', alpha, 1e-6)
-        if not 0 <= check_at_least('p', p, 0) <= 1: raise ArgumentError(f"p={p}; accepted: 0 to 1.")
+        if not 0 <= check_at_least('p', p, 0) <= 1:
+            raise ArgumentError(f"p={p}; accepted: 0 to 1.")
 
     def __call__(self,
         xb, # float tensor (B,C,T,H,W), normalised
@@ -37,9 +43,11 @@ class Mix:
                              "make the mix with n_classes=table.n_classes.")
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=gen)))
         draws = [self.draw(xb.shape, rng) for _ in range(len(xb) if self.per_clip else 1)]
-        if not self.per_clip: draws = draws*len(xb)
+        if not self.per_clip:
+            draws = draws*len(xb)
         mixed = torch.stack([self._join(a, b, d) for a,b,d in zip(xb, xb.flip(0), draws)])
-        share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]   # of the clip itself
+        # of the clip itself
+        share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]
         own = torch.zeros(len(yb), self.n_classes, device=yb.device).scatter_(1, yb[:,None], 1)
         return mixed, share*own + (1-share)*own.flip(0)
 
@@ -65,17 +73,20 @@ class CutMix(Mix):
     time = False
     def _place(self, shape, lam, rng):
         dims = 3 if self.time else 2
-        keep = (1-lam)**(1/dims)                                          # side of the box as share of the whole
+        keep = (1-lam)**(1/dims)  # side of the box as share of the whole
         cut = []
         for i, n in enumerate(shape):
-            if i == 0 and not self.time: cut.append((0, n)); continue
+            if i == 0 and not self.time:
+                cut.append((0, n))
+                continue
             half, mid = n*keep/2, rng.uniform(0, n)
             cut.append((max(0, round(mid-half)), min(n, round(mid+half))))
         volume = np.prod([max(0, b-a)/n for (a,b),n in zip(cut, shape)])
         return 1-volume, cut
 
     def _join(self, a, b, draw):
-        if draw[1] is None: return a
+        if draw[1] is None:
+            return a
         out = a.clone()
         box = (slice(None), *(slice(*c) for c in draw[1]))
         out[box] = b[box]

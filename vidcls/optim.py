@@ -16,7 +16,8 @@ from torch import nn
 from .core import ArgumentError, check_at_least, check_choice, check_whole
 
 # %% ../nbs/32_optim.ipynb #param-groups
-NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_table$')  # searched in a parameter's full name
+# searched in a parameter's full name
+NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_table$')
 
 def param_groups(
     model:nn.Module, # Its frozen parameters (requires_grad False) are left out
@@ -25,21 +26,34 @@ def param_groups(
     backbone:float=1., # Factor on the rate of everything but the head, > 0
 )->list: # Groups for a torch optimiser, each with its name and lr_scale
     "What decays and what doesn't, and how fast each layer learns."
-    check_at_least('weight_decay', weight_decay, 0); check_at_least('backbone', backbone, 1e-9)
-    if not 0 < layer_decay <= 1: raise ArgumentError(f"layer_decay={layer_decay}; accepted: above 0, up to 1. Usual is 0.65 to 0.9.")
+    check_at_least('weight_decay', weight_decay, 0)
+    check_at_least('backbone', backbone, 1e-9)
+    if not 0 < layer_decay <= 1:
+        raise ArgumentError(f"layer_decay={layer_decay}; accepted: above 0, up to 1. Usual is 0.65 to 0.9.")
     named = {n: p for n,p in model.named_parameters() if p.requires_grad}
-    if not named: raise ArgumentError("model has no trainable parameter: it is empty, or all of it is frozen.")
+    if not named:
+        raise ArgumentError("model has no trainable parameter: it is empty, or all of it is frozen.")
     scale, groups = _rates(model, layer_decay, backbone), {}
     for n,p in named.items():
         spared = p.ndim < 2 or bool(NO_DECAY.search(n))
         groups.setdefault((scale.get(n, 1.), spared), []).append(p)
-    label = lambda r, spared: ('no decay' if spared else 'decay') + ('' if len({r for r,_ in groups}) == 1 else f', rate {r:.3g}')
-    return [dict(name=label(r, spared), params=groups[r,spared], weight_decay=0. if spared else weight_decay, lr_scale=r)
-            for r,spared in sorted(groups)]
+    label = lambda r, spared: (
+        ('no decay' if spared else 'decay') + ('' if len({r for r, _ in groups}) == 1 else f', rate {r:.3g}')
+    )
+    return [
+        dict(
+            name=label(r, spared),
+            params=groups[r, spared],
+            weight_decay=0.0 if spared else weight_decay,
+            lr_scale=r,
+        )
+        for r, spared in sorted(groups)
+    ]
 
 def _rates(model, layer_decay, backbone):
     "Factor on the learning rate of each parameter that doesn't learn at the full rate."
-    if layer_decay == 1 and backbone == 1: return {}
+    if layer_decay == 1 and backbone == 1:
+        return {}
     if not hasattr(model, 'layer_groups'):
         raise ArgumentError(f"layer_decay and backbone need to know the layers of {type(model).__name__}; "
                             "models of create_model can say them.")
@@ -55,9 +69,13 @@ def freeze_layers(
     "Let the first `n` layers keep their weights."
     layers = model.layer_groups()
     if not -len(layers) < n < len(layers):
-        raise ArgumentError(f"n={n}; accepted: from {-len(layers)+1} to {len(layers)-1}, as the model has {len(layers)} layers.")
+        raise ArgumentError(
+            f"n={n}; accepted: from {-len(layers) + 1} to {len(layers) - 1}, as the model has "
+            f"{len(layers)} layers."
+        )
     frozen = {name for names in layers[:n if n >= 0 else len(layers)+n] for name in names}
-    for name,p in model.named_parameters(): p.requires_grad_(name not in frozen)
+    for name,p in model.named_parameters():
+        p.requires_grad_(name not in frozen)
     keep_frozen(model)
     return sorted(frozen)
 
@@ -67,7 +85,8 @@ def keep_frozen(
     "Norms whose weights are all frozen stop counting: they use the statistics that they have."
     for m in model.modules():
         own = list(m.parameters(recurse=False))
-        if hasattr(m, 'running_mean') and own and not any(p.requires_grad for p in own): m.eval()
+        if hasattr(m, 'running_mean') and own and not any(p.requires_grad for p in own):
+            m.eval()
 
 # %% ../nbs/32_optim.ipynb #adamw-2
 def adamw(
@@ -83,7 +102,8 @@ def adamw(
         raise ArgumentError(f"betas={betas}; accepted: two numbers in [0,1).")
     rates, more = _sort_out(kwargs, torch.optim.AdamW)
     groups = _with_rates(param_groups(model, weight_decay, **rates), lr)
-    if fused is None and all(p.is_cuda for g in groups for p in g['params']): fused = True
+    if fused is None and all(p.is_cuda for g in groups for p in g['params']):
+        fused = True
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, **more)
 
 def _with_rates(groups, lr):
@@ -94,7 +114,11 @@ def _sort_out(kwargs, optimizer):
     "What param_groups takes, and what torch's optimiser takes."
     rates = {k: kwargs[k] for k in ('layer_decay', 'backbone') if k in kwargs}
     known = [n for n in inspect.signature(optimizer).parameters if n not in ('params', 'lr', 'weight_decay')]
-    return rates, {k: v for k,v in kwargs.items() if k not in rates and check_choice(f'opt_args for {optimizer.__name__}', k, known)}
+    return rates, {
+        k: v
+        for k, v in kwargs.items()
+        if k not in rates and check_choice(f'opt_args for {optimizer.__name__}', k, known)
+    }
 
 # %% ../nbs/32_optim.ipynb #sgd
 def sgd(
@@ -106,7 +130,8 @@ def sgd(
     **kwargs, # layer_decay, backbone: see param_groups; and what torch's SGD takes: dampening, fused, …
 )->torch.optim.SGD:
     "SGD with momentum over `param_groups`."
-    if not 0 <= momentum < 1: raise ArgumentError(f"momentum={momentum}; accepted: a number in [0,1). Usual is 0.9.")
+    if not 0 <= momentum < 1:
+        raise ArgumentError(f"momentum={momentum}; accepted: a number in [0,1). Usual is 0.9.")
     rates, more = _sort_out(kwargs, torch.optim.SGD)
     groups = _with_rates(param_groups(model, weight_decay, **rates), lr)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, **more)
@@ -121,7 +146,8 @@ def warmup_cosine_factor(
     final:float=0.01, # Factor at the end, in [0,1]
 )->float: # In (0,1]; what the peak learning rate is multiplied with
     "A line from 1/(n_warmup+1) up to 1 at step n_warmup, then half a cosine down to `final` at step n_steps."
-    if step < n_warmup: return (step+1)/(n_warmup+1)
+    if step < n_warmup:
+        return (step+1)/(n_warmup+1)
     t = min(1, (step-n_warmup)/max(1, n_steps-n_warmup))     # 0 at the peak, 1 at the end
     return final + (1-final)*(1+math.cos(math.pi*t))/2
 
@@ -136,7 +162,11 @@ def one_cycle_factor(
 )->float:
     "Half a cosine up, half a cosine down, as fastai's fit_one_cycle."
     peak = rise*n_steps
-    a, b, t = (start, 1., step/peak) if step < peak else (1., final, min(1., (step-peak)/max(1e-9, n_steps-peak)))
+    a, b, t = (
+        (start, 1.0, step / peak)
+        if step < peak
+        else (1.0, final, min(1.0, (step - peak) / max(1e-9, n_steps - peak)))
+    )
     return b + (a-b)*(1+math.cos(math.pi*t))/2
 
 def step_factor(
@@ -157,7 +187,12 @@ def constant_factor(
     "Always one, after the rise."
     return min(1., (step+1)/(n_warmup+1))
 
-SCHEDULES = {'cosine': warmup_cosine_factor, 'onecycle': one_cycle_factor, 'step': step_factor, 'constant': constant_factor}
+SCHEDULES = {
+    'cosine': warmup_cosine_factor,
+    'onecycle': one_cycle_factor,
+    'step': step_factor,
+    'constant': constant_factor,
+}
 
 # %% ../nbs/32_optim.ipynb #make-schedule
 def make_schedule(
@@ -171,10 +206,15 @@ def make_schedule(
     factor = SCHEDULES[check_choice('schedule', name, SCHEDULES)]
     check_whole('n_steps', n_steps)
     if check_at_least('n_warmup', n_warmup, 0) > n_steps:
-        raise ArgumentError(f"n_warmup={n_warmup} is more than n_steps={n_steps}, so the peak would never be reached. "
-                            "Both count optimiser steps: epochs times batches per epoch.")
-    if not 0 <= kwargs.get('final', 0) <= 1: raise ArgumentError(f"final={kwargs['final']!r}; accepted: a number in [0,1].")
-    return torch.optim.lr_scheduler.LambdaLR(opt, partial(factor, n_steps=n_steps, n_warmup=n_warmup, **kwargs))
+        raise ArgumentError(
+            f"n_warmup={n_warmup} is more than n_steps={n_steps}, so the peak would never be reached. "
+            "Both count optimiser steps: epochs times batches per epoch."
+        )
+    if not 0 <= kwargs.get('final', 0) <= 1:
+        raise ArgumentError(f"final={kwargs['final']!r}; accepted: a number in [0,1].")
+    return torch.optim.lr_scheduler.LambdaLR(
+        opt, partial(factor, n_steps=n_steps, n_warmup=n_warmup, **kwargs)
+    )
 
 # %% ../nbs/32_optim.ipynb #scale-lr
 def scale_lr(
@@ -184,6 +224,8 @@ def scale_lr(
     show:bool=True, # Print the arithmetic
 )->float: # The rate for bs
     "Scale a learning rate with the batch: lr * bs / base."
-    for n,v,least in (('lr',lr,0), ('bs',bs,1), ('base',base,1)): check_at_least(n, v, least)
-    if show: print(f"lr {lr:g} x {bs}/{base} clips per step = {lr*bs/base:g}")
+    for n,v,least in (('lr',lr,0), ('bs',bs,1), ('base',base,1)):
+        check_at_least(n, v, least)
+    if show:
+        print(f"lr {lr:g} x {bs}/{base} clips per step = {lr*bs/base:g}")
     return lr*bs/base

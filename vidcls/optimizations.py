@@ -27,7 +27,9 @@ class Estimate:
     s_per_step:float # Median seconds of a step, waiting for data included
     s_valid:float # Seconds of one validation
     waiting:float # Share of the time that was spent waiting for data
-    peak_gb:float|None # Highest memory: on a GPU what PyTorch had allocated, else the process's; None where it is not known
+    # Highest memory: on a GPU what PyTorch had allocated, else the process's; None where it is not
+    # known
+    peak_gb:float|None
     clips_per_s:float # While training
     machine:str # Where it was measured
 
@@ -43,13 +45,28 @@ class Estimate:
 
     def __repr__(self):
         memory = '' if self.peak_gb is None else f', {self.peak_gb:.1f} GB'
-        waits = f'; {self.waiting:.0%} of it waiting for data: a frame cache would help' if self.waiting > .2 else ''
-        return (f"{self.epochs} epochs: {_span(self.hours*3600)} on {self.machine}, {_span(self.s_per_epoch)} an epoch "
-                f"({self.clips_per_s:.3g} clips/s){memory}{waits}")
+        waits = (
+            f'; {self.waiting:.0%} of it waiting for data: a frame cache would help'
+            if self.waiting > 0.2
+            else ''
+        )
+        return (
+            f"{self.epochs} epochs: {_span(self.hours * 3600)} on {self.machine}, "
+            f"{_span(self.s_per_epoch)} an epoch "
+            f"({self.clips_per_s:.3g} clips/s){memory}{waits}"
+        )
 
 def _span(s):
     "Seconds in words."
-    return f'{s:.1f} s' if s < 90 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours' if s < 172_800 else f'{s/86400:.1f} days'
+    return (
+        f'{s:.1f} s'
+        if s < 90
+        else f'{s / 60:.0f} minutes'
+        if s < 5400
+        else f'{s / 3600:.1f} hours'
+        if s < 172_800
+        else f'{s / 86400:.1f} days'
+    )
 
 # %% ../nbs/42_optimizations.ipynb #stopwatch
 _HALF = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -64,15 +81,20 @@ class _Stopwatch(Callback):
         self.start_gb, self.last = _gb(self.device, peak=False), time.perf_counter()
 
     def after_batch(self, run):
-        if self.device.type == 'cuda': torch.cuda.synchronize()
-        now = time.perf_counter(); self.times.append(now-self.last); self.last = now
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.times.append(now-self.last)
+        self.last = now
         self.clips += len(run.group_rows)*run.acc.num_processes
         self.gb, self.waiting = _gb(self.device), run.timer.share
-        if len(self.times) >= self.n: run.stop('timed')
+        if len(self.times) >= self.n:
+            run.stop('timed')
 
 def _gb(device, peak=True):
     "Memory, at most since the mark was put back, or now: of a GPU what PyTorch has allocated, else the process's."
-    if device.type != 'cuda': return _process_gb('VmHWM' if peak else 'VmRSS')
+    if device.type != 'cuda':
+        return _process_gb('VmHWM' if peak else 'VmRSS')
     return (torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated)(device)/1e9
 
 def _process_gb(what='VmHWM'):
@@ -84,14 +106,23 @@ def _free_gb():
     return _proc_gb('/proc/meminfo', 'MemAvailable')
 
 def _proc_gb(path, what):
-    try: return int(next(l for l in Path(path).read_text().splitlines() if l.startswith(what)).split()[1])*1024/1e9
-    except (OSError, StopIteration): return None
+    try:
+        return (
+            int(next(l for l in Path(path).read_text().splitlines() if l.startswith(what)).split()[1])
+            * 1024
+            / 1e9
+        )
+    except (OSError, StopIteration):
+        return None
 
 def _forget_peak(device):
     "Put the high-water mark back to what there is now (a GPU's; on Linux the process's)."
-    if device.type == 'cuda': return torch.cuda.reset_peak_memory_stats(device)
-    try: Path('/proc/self/clear_refs').write_text('5')
-    except OSError: pass
+    if device.type == 'cuda':
+        return torch.cuda.reset_peak_memory_stats(device)
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        pass
 
 def estimate(
     model, # As for fit
@@ -101,30 +132,46 @@ def estimate(
     **kwargs, # As for fit: augment, mix, accum, precision, compile, …; or a whole recipe
 )->Estimate:
     "Hours and memory of a training before it starts."
-    check_whole('epochs', epochs); check_whole('steps', steps)
+    check_whole('epochs', epochs)
+    check_whole('steps', steps)
     accum, watch = kwargs.get('accum', 1), _Stopwatch(steps+2)
     per_epoch = -(-len(dls.train)//accum)
     hist = _try_out(model, dls, watch, **kwargs | dict(epochs=-(-(steps+2)//per_epoch), lr=1e-9, show=False))
-    if hist.interrupted: raise KeyboardInterrupt                         # fit ends in peace; here nothing was found
+    if hist.interrupted:
+        raise KeyboardInterrupt                         # fit ends in peace; here nothing was found
     s_valid = _time_valid(model, dls, watch.device, _HALF.get(_precision(kwargs.get('precision'))))
     s = float(np.median(watch.times[2:] or watch.times))
-    device = torch.cuda.get_device_name(watch.device) if watch.device.type == 'cuda' else f'{os.cpu_count()} CPU cores'
-    return Estimate(epochs, per_epoch, s, s_valid, watch.waiting, watch.gb, watch.clips/len(watch.times)/s, device)
+    device = (
+        torch.cuda.get_device_name(watch.device)
+        if watch.device.type == 'cuda'
+        else f'{os.cpu_count()} CPU cores'
+    )
+    return Estimate(
+        epochs, per_epoch, s, s_valid, watch.waiting, watch.gb, watch.clips / len(watch.times) / s, device
+    )
 
 @torch.no_grad()
 def _time_valid(model, dls, device, half, n=3):
     "Seconds of a whole validation, from a few batches."
-    if dls.valid is None: return 0.
+    if dls.valid is None:
+        return 0.
     mode, home, taken, chance = model.training, next(model.parameters()).device, [], random_state()
     try:
         model.to(device).eval()
         start = time.perf_counter()
         for b in dls.valid:
-            with torch.autocast(device.type, half, enabled=half is not None): model(model.spec.to_model(b.clips.to(device)))
-            if device.type == 'cuda': torch.cuda.synchronize()
-            now = time.perf_counter(); taken.append(now-start); start = now
-            if len(taken) == n: break
-    finally: model.to(home).train(mode); set_random_state(chance)         # a loader draws a number whenever it is begun
+            with torch.autocast(device.type, half, enabled=half is not None):
+                model(model.spec.to_model(b.clips.to(device)))
+            if device.type == 'cuda':
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            taken.append(now-start)
+            start = now
+            if len(taken) == n:
+                break
+    finally:
+        model.to(home).train(mode)
+        set_random_state(chance)         # a loader draws a number whenever it is begun
     return float(np.median(taken))*len(dls.valid)
 
 # %% ../nbs/42_optimizations.ipynb #find-batch-size
@@ -137,29 +184,46 @@ def find_batch_size(
     show:bool=True, # Print what was tried?
 )->int: # Clips a batch; a power of two
     "The largest batch for which a training step fits, gradients and AdamW's moments included, found by trying."
-    check_whole('limit', limit); device = pick_device(device)
-    if max_gb is not None: check_at_least('max_gb', max_gb, 1e-3)
+    check_whole('limit', limit)
+    device = pick_device(device)
+    if max_gb is not None:
+        check_at_least('max_gb', max_gb, 1e-3)
     room, home, mode = max_gb or _room_gb(device), next(model.parameters()).device, model.training
-    tried, bs, kept, chance = [], 1, {k: v.detach().clone() for k,v in model.state_dict().items()}, random_state()
+    tried, bs, kept, chance = (
+        [],
+        1,
+        {k: v.detach().clone() for k, v in model.state_dict().items()},
+        random_state(),
+    )
     try:
         model.to(device).train()
         while bs <= limit:
             got = _try_size(model, bs, device, precision)
             tried.append((bs, *got))
-            if show: print(f"{bs:5} clips: " + (f"{got[0]:.2f} GB, {got[1]:.3g} clips/s" if got[0] is not None else 'out of memory'))
-            if got[0] is None or got[0] > room or 2*got[0]-tried[0][1] > room: break
+            if show:
+                print(
+                    f"{bs:5} clips: "
+                    + (f"{got[0]:.2f} GB, {got[1]:.3g} clips/s" if got[0] is not None else 'out of memory')
+                )
+            if got[0] is None or got[0] > room or 2*got[0]-tried[0][1] > room:
+                break
             bs *= 2
     finally:
         model.to(home).train(mode).load_state_dict(kept)                 # norms have counted
-        model.zero_grad(set_to_none=True); set_random_state(chance)      # clips and dropout were drawn
+        model.zero_grad(set_to_none=True)
+        set_random_state(chance)      # clips and dropout were drawn
     good = [n for n,gb,_ in tried if gb is not None and gb <= room]
     if not good:
-        raise VidclsError(f"not even one clip of {model.spec.n_frames} x {model.spec.size} x {model.spec.size} fits into {room:.1f} GB; "
-                          "try model.set_grad_checkpointing(), precision='bf16', fewer frames or a smaller size.")
+        raise VidclsError(
+            f"not even one clip of {model.spec.n_frames} x {model.spec.size} x {model.spec.size} fits "
+            f"into {room:.1f} GB; "
+            "try model.set_grad_checkpointing(), precision='bf16', fewer frames or a smaller size."
+        )
     return good[-1]
 
 def _room_gb(device):
-    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[1]/1e9
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[1]/1e9
     free = _free_gb()
     return 4. if free is None else .7*free + (_process_gb('VmRSS') or 0)
 
@@ -169,19 +233,26 @@ def _try_size(model, bs, device, precision):
     half = _HALF.get(precision or (half_precision() if device.type == 'cuda' else 'no'))
     s, opt = model.spec, adamw(model, lr=0.)
     try:
-        if device.type == 'cuda': torch.cuda.empty_cache()
+        if device.type == 'cuda':
+            torch.cuda.empty_cache()
         _forget_peak(device)
         x = torch.randn(bs, 3, s.n_frames, s.size, s.size, device=device)
-        for _ in range(2):                                               # the second one with the optimiser's memory in place
+        for _ in range(2):  # the second one with the optimiser's memory in place
             start = time.perf_counter()
-            with torch.autocast(device.type, half, enabled=half is not None): loss = model(x).float().square().mean()
-            loss.backward(); opt.step(); opt.zero_grad(set_to_none=True)
-            if device.type == 'cuda': torch.cuda.synchronize()
+            with torch.autocast(device.type, half, enabled=half is not None):
+                loss = model(x).float().square().mean()
+            loss.backward()
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+            if device.type == 'cuda':
+                torch.cuda.synchronize()
         took = time.perf_counter()-start
         return _gb(device) or 0., bs/took
     except Exception as e:
-        if not is_out_of_memory(e): raise
+        if not is_out_of_memory(e):
+            raise
         return None, None
     finally:
         x = loss = opt = None
-        if device.type == 'cuda': torch.cuda.empty_cache()
+        if device.type == 'cuda':
+            torch.cuda.empty_cache()

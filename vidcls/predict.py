@@ -49,10 +49,14 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.s
 def _held(model):
     "The network itself, without the wrappers around it; raise where a classifier could not hold it."
     while True:
-        if isinstance(model, _WRAPPERS): model = model.module
-        elif '_orig_mod' in getattr(model, '_modules', {}): model = model._orig_mod      # torch.compile
-        else: break
-    if odd := _no_network(model) or _odd_weights(model): raise ArgumentError(f"model {odd}.")
+        if isinstance(model, _WRAPPERS):
+            model = model.module
+        elif '_orig_mod' in getattr(model, '_modules', {}):
+            model = model._orig_mod      # torch.compile
+        else:
+            break
+    if odd := _no_network(model) or _odd_weights(model):
+        raise ArgumentError(f"model {odd}.")
     return model
 
 def _no_network(model):
@@ -60,12 +64,16 @@ def _no_network(model):
     kind = type(model).__name__
     if isinstance(model, (str, os.PathLike)):
         return f"is the path {str(model)!r}; Classifier.load reads a saved classifier"
-    if not isinstance(model, nn.Module): return f"is a {kind}; accepted: a network, as create_model makes it"
+    if not isinstance(model, nn.Module):
+        return f"is a {kind}; accepted: a network, as create_model makes it"
     if isinstance(model, torch.jit.ScriptModule):
         return "is compiled by TorchScript and can't be saved here; give the network that it was made from"
     if not isinstance(getattr(model, 'spec', None), ClipSpec) or not hasattr(model, 'n_classes'):
-        return (f"is a {kind} without .spec and .n_classes, which say what clips it takes. "
-                "create_model makes such models; for your own network, set model.spec = ClipSpec(…) and model.n_classes")
+        return (
+            f"is a {kind} without .spec and .n_classes, which say what clips it takes. "
+            "create_model makes such models; for your own network, set model.spec = ClipSpec(…) and "
+            "model.n_classes"
+        )
 
 def _odd_weights(model):
     "What keeps a network from being cast, asked and saved, in words; None where nothing does."
@@ -75,17 +83,21 @@ def _odd_weights(model):
         if 'quantized' in home or 'bitsandbytes' in home:
             return f"is quantised ({name or 'the whole'} is a {home}.{type(m).__name__}); {way}"
     weights = dict(model.named_parameters())
-    if not weights: return "has no weights"
+    if not weights:
+        return "has no weights"
     for name,w in weights.items():
-        if w.is_meta: return f"has no values yet ({name} is on the device 'meta'); load its weights first"
-        if not w.is_floating_point(): return f"is quantised ({name} is {w.dtype}); {way}"
+        if w.is_meta:
+            return f"has no values yet ({name} is on the device 'meta'); load its weights first"
+        if not w.is_floating_point():
+            return f"is quantised ({name} is {w.dtype}); {way}"
         if (kind := type(w.data)) is not torch.Tensor:
             return f"has weights of the kind {kind.__name__} ({name}); {way}"
 
 def _names(labels, model):
     "Checked class names, in the order of the model's scores."
     own = getattr(model, 'labels', None)
-    if labels is None: labels = own
+    if labels is None:
+        labels = own
     if labels is None:
         raise LabelError("labels=None, and the model carries no class names; give a list of them, in "
                          "the order of its scores.")
@@ -97,22 +109,29 @@ def _names(labels, model):
     names = [str(l) for l in names]
     if len(names) != model.n_classes:
         raise LabelError(f"labels has {len(names)} names, the model tells {model.n_classes} classes.")
-    if len(set(names)) < len(names): raise LabelError(f"labels has the same name twice: {sorted(names)}.")
-    if match_labels(own, names, 'labels') is None: return names
+    if len(set(names)) < len(names):
+        raise LabelError(f"labels has the same name twice: {sorted(names)}.")
+    if match_labels(own, names, 'labels') is None:
+        return names
     return [str(l) for l in own]                                 # another order: the model knows its own
 
 # %% ../nbs/55_predict.ipynb #clip
 def _clip(x, spec):
     "The clip that a model sees, in whatever form the video is given."
-    if isinstance(x, (bytes, bytearray, memoryview)): x = BytesIO(x)
-    if isinstance(x, (str, os.PathLike)): return load_clip(_file(x), spec)
+    if isinstance(x, (bytes, bytearray, memoryview)):
+        x = BytesIO(x)
+    if isinstance(x, (str, os.PathLike)):
+        return load_clip(_file(x), spec)
     if hasattr(x, 'read'):
-        if hasattr(x, 'seek'): x.seek(0)                         # it may have been read before
+        if hasattr(x, 'seek'):
+            x.seek(0)                         # it may have been read before
         return load_clip(x, spec)
     if torch.is_tensor(x) or isinstance(x, np.ndarray) or _is_frames(x):
         return clip_from_frames(_frames(x), spec)
-    raise ArgumentError(f"video is a {type(x).__name__}; accepted: a path, the bytes of a file, an open "
-                        "file, uint8 frames (N,H,W,3) as an array or a tensor, a list of pictures; or a list of these.")
+    raise ArgumentError(
+        f"video is a {type(x).__name__}; accepted: a path, the bytes of a file, an open "
+        "file, uint8 frames (N,H,W,3) as an array or a tensor, a list of pictures; or a list of these."
+    )
 
 def _file(path):
     "A path that may be opened."
@@ -141,14 +160,16 @@ def _frames(x):
     "Frames (N,H,W,3) of an array, a tensor, or a list of pictures."
     if isinstance(x, (list, tuple)):
         arrays = [np.asarray(f.convert('RGB') if hasattr(f, 'convert') else f) for f in x]
-        if len(shapes := {a.shape for a in arrays}) == 1: return np.stack(arrays)
+        if len(shapes := {a.shape for a in arrays}) == 1:
+            return np.stack(arrays)
         raise ArgumentError(f"the pictures of one clip have shapes {sorted(shapes)[:3]}; expected one.")
     if x.dtype not in (torch.uint8, np.uint8):
         raise ArgumentError(f"frames are {x.dtype}; expected uint8 with values 0..255, which the classifier "
                             "normalises itself.")
     if x.ndim == 5:
         raise ArgumentError(f"frames have shape {tuple(x.shape)}, a batch; give list(frames), the clips.")
-    if not torch.is_tensor(x): return x
+    if not torch.is_tensor(x):
+        return x
     channels_first = x.ndim == 4 and x.shape[1] == 3 and x.shape[-1] != 3        # as torchcodec gives them
     return (x.permute(0,2,3,1) if channels_first else x).cpu().numpy()
 
@@ -160,11 +181,14 @@ def logits(
 )->np.ndarray: # float64 (K,)
     "Scores before the softmax."
     clip = torch.from_numpy(np.ascontiguousarray(_clip(video, self.spec)))[None]
-    if isinstance(video, (str, os.PathLike)): _tell_long(self, video)
+    if isinstance(video, (str, os.PathLike)):
+        _tell_long(self, video)
     self.model.eval()
-    try: return finite_scores(self.model, clip).double()[0].numpy()
+    try:
+        return finite_scores(self.model, clip).double()[0].numpy()
     except RuntimeError as e:
-        if 'not implemented for' not in str(e): raise
+        if 'not implemented for' not in str(e):
+            raise
         w = next(self.model.parameters())
         raise ArgumentError(f"the weights are {w.dtype}, in which {w.device} can't compute this model ({e}); "
                             "take model.float().") from e
@@ -198,7 +222,8 @@ def predict(
 def _web(address):
     "A checked address, with the two slashes of which Path makes one."
     scheme, rest = str(address).split(':', 1)
-    if scheme in ('http', 'https'): return f"{scheme}://{rest.lstrip('/')}"
+    if scheme in ('http', 'https'):
+        return f"{scheme}://{rest.lstrip('/')}"
     raise ArgumentError(f"video={str(address)!r}; accepted with url=True: http:// and https:// addresses.")
 
 # %% ../nbs/55_predict.ipynb #tell-long
@@ -206,7 +231,8 @@ LONG_S = 30.        # seconds; a longer file gets a remark
 
 def _tell_long(clf, path):
     "Say once that a few frames are little of a long video."
-    if clf.told_long or (dur_s := _seconds(Path(path).expanduser())) <= LONG_S: return
+    if clf.told_long or (dur_s := _seconds(Path(path).expanduser())) <= LONG_S:
+        return
     clf.told_long, n = True, clf.spec.n_frames
     spread = clf.spec.sampling in ('uniform', 'segment')
     seen = f"spread over all of it, one every {dur_s/n:.0f} s" if spread else "from one place in it"
@@ -220,7 +246,8 @@ def _seconds(path):
     try:
         with av.open(f'file:{os.path.abspath(path)}', metadata_errors='ignore') as file:
             return (file.duration or 0)/1e6
-    except (av.FFmpegError, OSError, ValueError): return 0
+    except (av.FFmpegError, OSError, ValueError):
+        return 0
 
 # %% ../nbs/55_predict.ipynb #calibrate
 _calibrate = calibrate
@@ -272,15 +299,19 @@ def _path(folder):
         path = Path(folder).expanduser()
         path.exists()
         return path
-    except (OSError, RuntimeError) as e: raise ArgumentError(f"folder={str(folder)!r}: {e}.") from e
+    except (OSError, RuntimeError) as e:
+        raise ArgumentError(f"folder={str(folder)!r}: {e}.") from e
 
 def _replaceable(folder):
     "Is there nothing in a folder, or a classifier, be it a damaged one?"
-    if not folder.is_dir(): return False
+    if not folder.is_dir():
+        return False
     if not (folder/'config.json').exists():
         return all(p.name.startswith('.classifier.') for p in folder.iterdir())   # left by killed saves
-    try: found = _config(folder)
-    except CheckpointError: return True
+    try:
+        found = _config(folder)
+    except CheckpointError:
+        return True
     return not isinstance(found, dict) or not _is_transformers(found)
 
 # %% ../nbs/55_predict.ipynb #save
@@ -302,8 +333,10 @@ def save(
         save_tensors(weights, new/'model.safetensors')
         sha256 = file_sha256(new/'model.safetensors')
         (new/'config.json').write_text(json.dumps(self.config(sha256), indent=1))
-        for f in (*new.iterdir(), new): _sync(f)
-        with locked(folder): _replace(new, folder, sha256)
+        for f in (*new.iterdir(), new):
+            _sync(f)
+        with locked(folder):
+            _replace(new, folder, sha256)
     return folder
 
 def _named(folder, sha256): return folder/f'model.{sha256[:16]}.safetensors'
@@ -315,7 +348,8 @@ def _replace(new, folder, sha256):
     os.replace(new/'config.json', folder/'config.json')                  # from here on the new one counts
     _sync(folder)
     os.replace(_named(folder, sha256), folder/'model.safetensors')
-    for rest in folder.glob(f"model.{'[0-9a-f]'*16}.safetensors"): rest.unlink()
+    for rest in folder.glob(f"model.{'[0-9a-f]'*16}.safetensors"):
+        rest.unlink()
     _sync(folder)
 
 # %% ../nbs/55_predict.ipynb #config
@@ -342,7 +376,8 @@ def _load(
     folder, cfg, path, state = _read(_path(folder))
     model = _model(cfg, state, folder)
     kinds = {t.dtype for t in state.values() if t.is_floating_point()}
-    if len(kinds) == 1: model.to(kinds.pop())                    # half precision stays half
+    if len(kinds) == 1:
+        model.to(kinds.pop())                    # half precision stays half
     model.load_state_dict(state)
     return cls(model.to(device), cfg['labels'], _calibration(cfg, folder))
 
@@ -356,7 +391,8 @@ def _read(folder):
             cfg = _config(folder)
             _check_config(cfg, folder)
             return folder, cfg, *_weights(folder, cfg['sha256'])
-    except OSError as e: raise CheckpointError(f"{folder}: can't be read ({e}).") from e
+    except OSError as e:
+        raise CheckpointError(f"{folder}: can't be read ({e}).") from e
 
 @patch
 def save_pretrained(
@@ -380,31 +416,40 @@ Classifier.from_pretrained = classmethod(_from_pretrained)
 def _home(folder):
     "The folder that holds a classifier: this one, or `classifier/` in it; an error says what else it is."
     for place in (folder, folder/'classifier'):
-        if (place/'config.json').exists(): return place
+        if (place/'config.json').exists():
+            return place
     raise CheckpointError(f"{folder}: {_instead(folder)}")
 
 def _instead(folder):
     "What is there instead of a classifier, and the way."
     if folder.is_file():
-        if (folder.parent/'config.json').exists(): return f"is a file; give its folder, {folder.parent}."
+        if (folder.parent/'config.json').exists():
+            return f"is a file; give its folder, {folder.parent}."
         return ("is a file, and a classifier is a folder with config.json and model.safetensors. If the file "
                 "holds weights: Classifier(create_model(NAME, pretrained=FILE), labels).")
     both = "config.json and model.safetensors"
-    if not folder.exists(): return f"no such folder; a classifier is a local folder with {both}."
+    if not folder.exists():
+        return f"no such folder; a classifier is a local folder with {both}."
     if (folder/'model.safetensors').exists():
         return "holds no classifier: config.json, which says what the weights mean, is missing. Copy it, too."
-    if checkpoints := _of_checkpoints(folder): return checkpoints
+    if checkpoints := _of_checkpoints(folder):
+        return checkpoints
     inside = sorted({str(p.parent) for k in ('*', '*/classifier') for p in folder.glob(f'{k}/config.json')})
     more = ', …' if inside[5:] else ''
-    if inside: return f"holds no classifier itself; there is one in {', '.join(inside[:5])}{more}."
+    if inside:
+        return f"holds no classifier itself; there is one in {', '.join(inside[:5])}{more}."
     return "holds no classifier (no config.json)."
 
 def _of_checkpoints(folder):
     "What to do with the checkpoints of a training, where these are some; else None."
-    if (folder/'manifest.json').exists(): run = folder.parent.parent
-    elif any(folder.glob('step_*')): run = folder.parent
-    elif any(folder.glob('checkpoints/step_*')): run = folder
-    else: return None
+    if (folder/'manifest.json').exists():
+        run = folder.parent.parent
+    elif any(folder.glob('step_*')):
+        run = folder.parent
+    elif any(folder.glob('checkpoints/step_*')):
+        run = folder
+    else:
+        return None
     if (run/'classifier'/'config.json').exists():
         return f"holds checkpoints of a training; its classifier is {run/'classifier'}."
     return ("holds checkpoints of a training that has not saved a classifier yet; go on with it by "
@@ -415,7 +460,8 @@ def _config(folder, most=2**24):
     "What config.json says."
     path = folder/'config.json'
     try:
-        if path.stat().st_size > most: raise ValueError(f"it has {path.stat().st_size/1e6:.0f} MB")
+        if path.stat().st_size > most:
+            raise ValueError(f"it has {path.stat().st_size/1e6:.0f} MB")
         return json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{folder}: holds no classifier (config.json: {e}).") from e
@@ -426,11 +472,14 @@ def _check_config(cfg, folder):
     "Raise unless all that a classifier needs is there, and of its type."
     where = f"{folder}/config.json"
     if isinstance(cfg, dict) and _is_transformers(cfg):
-        raise CheckpointError(f"{folder} is a folder in transformers' format, not a classifier of vidcls. "
-                              f"Load it by Classifier(create_model(NAME, pretrained={str(folder)!r}), labels).")
+        raise CheckpointError(
+            f"{folder} is a folder in transformers' format, not a classifier of vidcls. "
+            f"Load it by Classifier(create_model(NAME, pretrained={str(folder)!r}), labels)."
+        )
     need = {'format': int, 'model': str, 'arguments': dict, 'spec': dict, 'labels': list, 'sha256': str}
     wrong = [k for k,t in need.items() if not isinstance(cfg, dict) or type(cfg.get(k)) is not t]
-    if wrong: raise CheckpointError(f"{where}: {', '.join(wrong)} missing or of the wrong type.")
+    if wrong:
+        raise CheckpointError(f"{where}: {', '.join(wrong)} missing or of the wrong type.")
     if cfg['format'] > FORMAT:
         raise CheckpointError(f"{folder} was saved by a newer vidcls ({cfg.get('vidcls')}); "
                               f"this one reads format {FORMAT}: upgrade vidcls.")
@@ -459,8 +508,10 @@ def _spec(said, folder):
 def _model(cfg, state, folder):
     "The model that config.json describes, with its weights; nothing large is allocated for a config that lies."
     _spec(cfg['spec'], folder)
-    try: return saved_model(cfg, state, folder)
-    except CheckpointError: raise
+    try:
+        return saved_model(cfg, state, folder)
+    except CheckpointError:
+        raise
     except Exception as e:
         said = f"{type(e).__name__}: {e}"[:500]
         raise CheckpointError(f"{folder}/config.json: no model can be made of it ({said}). A model of your "
@@ -484,7 +535,8 @@ def _weights(folder, sha256):
     "The file of weights that config.json names, and its tensors."
     path = folder/'model.safetensors'
     own = re.fullmatch('[0-9a-f]{64}', sha256) and _named(folder, sha256)
-    if own and own.is_file(): path = own                         # a save was killed before it renamed it
+    if own and own.is_file():
+        path = own                         # a save was killed before it renamed it
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; the classifier is incomplete, copy it again.")
     if file_sha256(path) != sha256:
@@ -500,7 +552,8 @@ class EnsembleClassifier(Classifier):
         weights=None, # One number >= 0 for each; None counts all the same
         of:str='probs', # What is averaged: 'probs' or 'logits'
     ):
-        if not members: raise ArgumentError("members is empty; give at least one classifier.")
+        if not members:
+            raise ArgumentError("members is empty; give at least one classifier.")
         if len({tuple(m.labels) for m in members}) > 1:
             said = [m.labels for m in members]
             raise LabelError(f"the members have different labels, or another order: {said}.")

@@ -20,7 +20,8 @@ from .show import new_figure
 # %% ../nbs/51_probes.ipynb #shuffled
 def _shuffled(T, rng):
     order = rng.permutation(T)
-    while T > 1 and (order == np.arange(T)).all(): order = rng.permutation(T)
+    while T > 1 and (order == np.arange(T)).all():
+        order = rng.permutation(T)
     return order
 
 DAMAGES = {  # name -> function (T, rng) -> frames (T,)
@@ -58,54 +59,82 @@ class TimeReport:
         "In words: is order needed, are several frames needed, or is one enough?"
         t, missing = self.table, [d for d in _TELLING if d not in self.table.index]
         falls = lambda name: name in t.index and t.d_high[name] < 0
-        if t.d_high.isna().any(): return 'cannot be told: these clips are of too few groups'
-        if t.low['as it is'] <= self.guess: return self._guessing()
-        if falls('reversed'): return 'uses the order of frames'
+        if t.d_high.isna().any():
+            return 'cannot be told: these clips are of too few groups'
+        if t.low['as it is'] <= self.guess:
+            return self._guessing()
+        if falls('reversed'):
+            return 'uses the order of frames'
         if falls('shuffled'):
-            said = 'uses how frames follow each other' + self._denied('but not in which direction', 'reversed')
+            said = 'uses how frames follow each other' + self._denied(
+                'but not in which direction', 'reversed'
+            )
         elif falls('frozen'):
-            said = 'uses several frames' + ('' if missing else self._denied('but not their order', 'reversed', 'shuffled'))
+            said = 'uses several frames' + (
+                '' if missing else self._denied('but not their order', 'reversed', 'shuffled')
+            )
         elif 'frozen' in t.index:
             said = f'one frame is enough, as far as {self.n} clips can tell'
-            if (worst := self._missed('frozen')) > SMALL_LOSS: said = f'no loss seen on one frame, but {self.n} clips could miss one of {worst:.2f}'
-        elif (worst := self._missed(*t.index.drop('as it is'))) > SMALL_LOSS: said = f'no harm seen, but {self.n} clips could miss a loss of {worst:.2f}'
-        else: said = 'what was asked does no harm'
+            if (worst := self._missed('frozen')) > SMALL_LOSS:
+                said = f'no loss seen on one frame, but {self.n} clips could miss one of {worst:.2f}'
+        elif (worst := self._missed(*t.index.drop('as it is'))) > SMALL_LOSS:
+            said = f'no harm seen, but {self.n} clips could miss a loss of {worst:.2f}'
+        else:
+            said = 'what was asked does no harm'
         return said + (f" (not asked: {', '.join(missing)})" if missing else '')
 
     def _guessing(self):
         "The verdict where the interval of the accuracy reaches down to that of a guess."
         best = 'chance' if self.majority <= self.chance else 'its most frequent class'
         _, low, high = self.table.loc['as it is', ['accuracy', 'low', 'high']]
-        if high <= self.guess + SMALL_LOSS: return f'knows nothing of these clips: not above {best}'
+        if high <= self.guess + SMALL_LOSS:
+            return f'knows nothing of these clips: not above {best}'
         return f'cannot be told: accuracy between {low:.2f} and {high:.2f}, and {best} gives {self.guess:.2f}'
 
     def _missed(self, *names):
         "The largest loss under these damages that the clips do not exclude; where none is seen, that of a share of 0 in n."
-        if not names: return 0.
+        if not names:
+            return 0.
         low = self.table.d_low[list(names)].min()
         return float(-low) if low < 0 else 1-wilson(self.n, self.n)[0]
 
     def _denied(self, words, *names):
         "That damages do no harm, where the clips could have shown one; '' where it was not asked."
         asked = [n for n in names if n in self.table.index]
-        if not asked: return ''
+        if not asked:
+            return ''
         worst = self._missed(*asked)
-        return f', {words}' if worst <= SMALL_LOSS else f'; of {" and ".join(asked)} clips a loss of {worst:.2f} could be missed'
+        return (
+            f', {words}'
+            if worst <= SMALL_LOSS
+            else f'; of {" and ".join(asked)} clips a loss of {worst:.2f} could be missed'
+        )
 
     def __repr__(self):
         shown = self.table[['accuracy', 'low', 'high', 'difference', 'd_low', 'd_high', 'changed']].round(3)
         lost = f' ({len(self.failures)} more could not be read)' if self.failures else ''
-        return (f'{self.model}: {self.verdict}\n{self.n} clips{lost}, chance {self.chance:.3f}, most frequent class {self.majority:.3f}\n'
-                f'{shown.to_string()}')
+        return (
+            f'{self.model}: {self.verdict}\n{self.n} clips{lost}, chance {self.chance:.3f}, most '
+            f'frequent class {self.majority:.3f}\n'
+            f'{shown.to_string()}'
+        )
 
     def plot(self): # matplotlib Figure
         "Accuracy under each damage."
         t = self.table.iloc[::-1]
         fig = new_figure(figsize=(5.5, .28*len(t)+.8), dpi=72)
         ax = fig.subplots()
-        ax.barh(t.index, t.accuracy, xerr=[t.accuracy-t.low, t.high-t.accuracy], ecolor='grey', color=['C1' if n == 'as it is' else 'C0' for n in t.index])
+        ax.barh(
+            t.index,
+            t.accuracy,
+            xerr=[t.accuracy - t.low, t.high - t.accuracy],
+            ecolor='grey',
+            color=['C1' if n == 'as it is' else 'C0' for n in t.index],
+        )
         ax.axvline(self.guess, color='k', lw=1, ls=':')
-        ax.set(xlim=(0,1.02), xlabel='accuracy (dotted: without looking)', title=f'{self.model}: {self.verdict}')
+        ax.set(
+            xlim=(0, 1.02), xlabel='accuracy (dotted: without looking)', title=f'{self.model}: {self.verdict}'
+        )
         ax.title.set_fontsize(9)
         return fig
 
@@ -119,25 +148,41 @@ def ask_damaged(
 )->pd.DataFrame: # A row for each clip: path, group, target; failed, '' or why it could not be read; the class index said under each damage, or -1
     "What a model says of each clip under each damage."
     check_asked(model, dl)
-    if not damages: raise ArgumentError(f"damages={damages!r}; give at least one, {{name: function (T, rng) -> frames (T,)}}, as in DAMAGES.")
-    model.eval(); T, table = model.spec.n_frames, dl.dataset.table
-    if T < 2: raise ArgumentError(f"n_frames={T} in the model's spec: there is no time to damage; accepted: a model that sees at least 2 frames.")
+    if not damages:
+        raise ArgumentError(
+            f"damages={damages!r}; give at least one, {{name: function (T, rng) -> frames (T,)}}, as in "
+            "DAMAGES."
+        )
+    model.eval()
+    T, table = model.spec.n_frames, dl.dataset.table
+    if T < 2:
+        raise ArgumentError(
+            f"n_frames={T} in the model's spec: there is no time to damage; accepted: a model that sees "
+            "at least 2 frames."
+        )
     said = pd.DataFrame(-1, range(len(table)), list(damages))
     failed = pd.Series('', said.index)
     for b in progress(dl, desc='probing', show=show and len(dl) > 20):
-        for row,reason in b.failed: failed[row] = reason
-        if not len(b.labels): continue
+        for row,reason in b.failed:
+            failed[row] = reason
+        if not len(b.labels):
+            continue
         for n,f in damages.items():
-            idxs = np.stack([_frames(n, f, T, np.random.default_rng((seed, int(r)))) for r in b.rows])     # each clip its own shuffle
+            # each clip its own shuffle
+            idxs = np.stack([_frames(n, f, T, np.random.default_rng((seed, int(r)))) for r in b.rows])
             x = b.clips[torch.arange(len(b.clips))[:,None], torch.from_numpy(idxs)]
             said.loc[b.rows.numpy(), n] = finite_scores(model, x, table.labels).argmax(1).numpy()
-    answers = pd.concat([table.df[['path','group']].assign(target=table.targets, failed=failed), said], axis=1)
-    return answers[(said >= 0).any(axis=1) | (failed != '')].reset_index(drop=True)                         # what the loader gave
+    answers = pd.concat(
+        [table.df[['path', 'group']].assign(target=table.targets, failed=failed), said], axis=1
+    )
+    return answers[(said >= 0).any(axis=1) | (failed != '')].reset_index(drop=True)  # what the loader gave
 
 def _frames(name, f, T, rng):
     idxs = np.asarray(f(T, rng))
     if idxs.shape != (T,) or idxs.dtype.kind not in 'iu' or not ((0 <= idxs) & (idxs < T)).all():
-        raise ArgumentError(f"damages: {name!r} gives the frames {idxs.tolist()}; accepted: {T} whole numbers, 0 to {T-1}.")
+        raise ArgumentError(
+            f"damages: {name!r} gives the frames {idxs.tolist()}; accepted: {T} whole numbers, 0 to {T - 1}."
+        )
     return idxs
 
 # %% ../nbs/51_probes.ipynb #report-of
@@ -148,13 +193,24 @@ def report_of(
 )->TimeReport:
     "What the answers say."
     lost = [c for c in ('path', 'group', 'target', 'as it is') if c not in answers]
-    if lost: raise DataError(f"answers has no column {lost[0]!r}; it needs path, group, target, and a column for each damage, among them 'as it is'.")
+    if lost:
+        raise DataError(
+            f"answers has no column {lost[0]!r}; it needs path, group, target, and a column for each "
+            "damage, among them 'as it is'."
+        )
     names = [c for c in answers if c not in ('path','group','target','failed')]
     read, failures = _read(answers)
     _check_classes(read[['target', *names]], check_whole('n_classes', n_classes))
     y, groups = read.target.to_numpy(int), read.group.to_numpy()
     rows = [_probe_row(n, read[n].to_numpy(), read['as it is'].to_numpy(), y, groups) for n in names]
-    return TimeReport(pd.DataFrame(rows).set_index('damage'), model, len(y), 1/n_classes, float(np.bincount(y).max()/len(y)), failures)
+    return TimeReport(
+        pd.DataFrame(rows).set_index('damage'),
+        model,
+        len(y),
+        1 / n_classes,
+        float(np.bincount(y).max() / len(y)),
+        failures,
+    )
 
 def probe_time(
     model, # Has .spec and .n_classes
@@ -164,30 +220,48 @@ def probe_time(
     show:bool=True, # Show a progress bar?
 )->TimeReport:
     "Ask a model about clips whose time is damaged."
-    if isinstance(damages, str): damages = [damages]
-    names = list(DAMAGES) if damages is None else ['as it is', *(check_choice('damages', d, DAMAGES) for d in damages if d != 'as it is')]
+    if isinstance(damages, str):
+        damages = [damages]
+    names = (
+        list(DAMAGES)
+        if damages is None
+        else ['as it is', *(check_choice('damages', d, DAMAGES) for d in damages if d != 'as it is')]
+    )
     answers = ask_damaged(model, dl, {n: DAMAGES[n] for n in names}, seed, show)
     return report_of(answers, getattr(model, 'name', type(model).__name__), model.n_classes)
 
 def _read(answers):
     "(the clips that were read, {path: reason} of the others)."
-    failed = answers.failed if 'failed' in answers else pd.Series('', answers.index)         # as it was kept before
-    lost = failed.notna() & (failed != '')                                       # in a file, '' comes back as NaN
-    if lost.all(): raise DataError(f"none of the {len(answers)} clips could be read; nothing to probe.")
+    failed = answers.failed if 'failed' in answers else pd.Series('', answers.index)  # as it was kept before
+    lost = failed.notna() & (failed != '')  # in a file, '' comes back as NaN
+    if lost.all():
+        raise DataError(f"none of the {len(answers)} clips could be read; nothing to probe.")
     return answers[~lost], dict(zip(answers.path[lost], failed[lost]))
 
 def _check_classes(table, K):
     odd = np.argwhere(~table.isin(range(K)).to_numpy())
-    if not len(odd): return
+    if not len(odd):
+        return
     i, j = odd[0]
-    raise LabelError(f"answers says {table.iat[i,j]} under {table.columns[j]!r} (row {i}); accepted: classes, 0 to {K-1}, because n_classes={K}. "
-                     "A clip that could not be read has its reason in the column 'failed'.")
+    raise LabelError(
+        f"answers says {table.iat[i, j]} under {table.columns[j]!r} (row {i}); accepted: classes, 0 to "
+        f"{K - 1}, because n_classes={K}. "
+        "A clip that could not be read has its reason in the column 'failed'."
+    )
 
 def _probe_row(name, preds, base, y, groups):
     low, high = cluster_wilson(preds == y, groups)
     d, d_low, d_high = paired_difference(preds == y, base == y, groups)
-    return dict(damage=name, accuracy=float((preds == y).mean()), low=low, high=high, difference=d, d_low=d_low, d_high=d_high,
-                changed=float((preds != base).mean()))
+    return dict(
+        damage=name,
+        accuracy=float((preds == y).mean()),
+        low=low,
+        high=high,
+        difference=d,
+        d_low=d_low,
+        d_high=d_high,
+        changed=float((preds != base).mean()),
+    )
 
 # %% ../nbs/51_probes.ipynb #sweep-time
 def sweep_time(
@@ -207,10 +281,15 @@ def sweep_time(
         row = dict(frames=n, n=len(read), n_expected=len(answers))
         for kind in ('stride', 'length'):
             right = (read[f'{kind} {n}'] == read.target).to_numpy()
-            row |= dict(zip((kind, f'{kind}_low', f'{kind}_high'), (right.mean(), *cluster_wilson(right, read.group.to_numpy()))))
+            row |= dict(
+                zip(
+                    (kind, f'{kind}_low', f'{kind}_high'),
+                    (right.mean(), *cluster_wilson(right, read.group.to_numpy())),
+                )
+            )
         rows.append(row)
     sweep = pd.DataFrame(rows)
-    sweep.attrs['failures'] = failures                                          # {path: reason}, as in a TimeReport
+    sweep.attrs['failures'] = failures  # {path: reason}, as in a TimeReport
     return sweep
 
 def plot_sweep(
@@ -223,7 +302,16 @@ def plot_sweep(
     for kind,label in (('stride', 'spread over the clip'), ('length', 'from its beginning')):
         ax.plot(sweep.frames, sweep[kind], 'o-', label=label)
         ax.fill_between(sweep.frames, sweep[f'{kind}_low'], sweep[f'{kind}_high'], alpha=.2)
-    if chance is not None: ax.axhline(chance, color='k', lw=1, ls=':')
-    ax.set(xscale='log', xticks=sweep.frames, xticklabels=sweep.frames, xlabel='different frames', ylabel='accuracy', ylim=(0,1.02))
-    ax.minorticks_off(); ax.legend(fontsize=8)
+    if chance is not None:
+        ax.axhline(chance, color='k', lw=1, ls=':')
+    ax.set(
+        xscale='log',
+        xticks=sweep.frames,
+        xticklabels=sweep.frames,
+        xlabel='different frames',
+        ylabel='accuracy',
+        ylim=(0, 1.02),
+    )
+    ax.minorticks_off()
+    ax.legend(fontsize=8)
     return fig

@@ -19,104 +19,364 @@ from .models.zoo import create_model
 from .optim import scale_lr
 
 # %% ../nbs/44_recipes.ipynb #recipes-videomae-kinetics400-dict-fit
-_TWICE = ('repeats: the authors count videos, each of which gives two clips; here step and epoch count clips. '
-          'So a step of as many holds half as many videos here, and for the same number of clips the rate here is twice theirs.')
-_VIDEOMAE = [_TWICE, "RandAugment: (9, 0.5) in the paper, rand-m7-n4-mstd0.5-inc1 in the code; the code's is taken here.",
-             'schedule: the code rises from, and ends its cosine at, 1e-6 · batch/256; here from the first notch, and at a hundredth of the rate.']
-_TIMESFORMER = ['batch 16 in the paper, 8 in the config, both with this rate.', 'the rate falls after 11 and 14 of 15 epochs, at once, without warm-up.']
+_TWICE = (
+    'repeats: the authors count videos, each of which gives two clips; here step and epoch count clips. '
+    'So a step of as many holds half as many videos here, and for the same number of clips the rate '
+    'here is twice theirs.'
+)
+_VIDEOMAE = [
+    _TWICE,
+    "RandAugment: (9, 0.5) in the paper, rand-m7-n4-mstd0.5-inc1 in the code; the code's is taken here.",
+    'schedule: the code rises from, and ends its cosine at, 1e-6 · batch/256; here from the first '
+    'notch, and at a hundredth of the rate.',
+]
+_TIMESFORMER = [
+    'batch 16 in the paper, 8 in the config, both with this rate.',
+    'the rate falls after 11 and 14 of 15 epochs, at once, without warm-up.',
+]
 _BGR = 'the config for this data set also reverses the colours (BGR).'
 _MVIT = ['decay: of everything with two axes in the config; here class token and position tables have none.']
-_SWIN = ['crop: 8 to 100 % of the area in the config; 70 to 88 % of the sides here.', 'decay: of biases too in the config; here they have none.',
-         'schedule: the config rises from a tenth of the rate; here from the first notch.',
-         'dropout of the head is that of the configs (0.5); the paper does not tell.']
+_SWIN = [
+    'crop: 8 to 100 % of the area in the config; 70 to 88 % of the sides here.',
+    'decay: of biases too in the config; here they have none.',
+    'schedule: the config rises from a tenth of the rate; here from the first notch.',
+    'dropout of the head is that of the configs (0.5); the paper does not tell.',
+]
 
 RECIPES = {
     ('videomae', 'kinetics400'): dict(
-        fit=dict(epochs=75, wd=.05, warmup=5, smoothing=.1, clip=None, layer_decay=.75, schedule='cosine'), lr=1e-3, lr_for=256,
-        model=dict(drop_path=.1), spec=dict(sampling='random', stride=4), loaders=dict(repeats=2), augment='videomae', flip=True, mix=True,
-        source='Tong et al. 2022 (2203.12602), appendix, Table 9', expect='81.5 top-1 (Table 7), 5 clips × 3 crops, after 1600 epochs of pre-training on Kinetics-400; 68.8 from scratch',
-        differs=[*_VIDEOMAE, 'frames: a window of 64 at even distances in training, that is steps of 4 or 5; exactly every 4th here.'],
+        fit=dict(epochs=75, wd=0.05, warmup=5, smoothing=0.1, clip=None, layer_decay=0.75, schedule='cosine'),
+        lr=1e-3,
+        lr_for=256,
+        model=dict(drop_path=0.1),
+        spec=dict(sampling='random', stride=4),
+        loaders=dict(repeats=2),
+        augment='videomae',
+        flip=True,
+        mix=True,
+        source='Tong et al. 2022 (2203.12602), appendix, Table 9',
+        expect='81.5 top-1 (Table 7), 5 clips × 3 crops, after 1600 epochs of pre-training on '
+               'Kinetics-400; 68.8 from scratch',
+        differs=[
+            *_VIDEOMAE,
+            'frames: a window of 64 at even distances in training, that is steps of 4 or 5; exactly '
+            'every 4th here.',
+        ],
         sizes=dict(
             base=dict(differs=['rate: 1e-3 in the paper, 5e-4 in the script.']),
-            small=dict(fit=dict(epochs=150, layer_decay=.7), expect='79.0 top-1 (authors\' model zoo), 5 × 3 views, after 1600 epochs of pre-training',
-                       differs=["rate and layer decay: 1e-3 and 0.7 in the paper, 5e-4 and the code's own 0.75 in the script."]),
-            large=dict(fit=dict(epochs=50), model=dict(drop_path=.2, dropout=.5), expect='85.2 top-1 (authors\' model zoo), 5 × 3 views, after 1600 epochs of pre-training',
-                       differs=['the script has 35 epochs and a rate of 2e-3, and neither the drop path nor the dropout.']),
-            huge=dict(fit=dict(epochs=50), model=dict(drop_path=.2, dropout=.5), expect='86.6 top-1 (authors\' model zoo), 5 × 3 views, after 1600 epochs of pre-training',
-                      differs=['the script ends its cosine at 1e-5 · batch/256.']))),
+            small=dict(
+                fit=dict(epochs=150, layer_decay=0.7),
+                expect='79.0 top-1 (authors\' model zoo), 5 × 3 views, after 1600 epochs of pre-training',
+                differs=[
+                    "rate and layer decay: 1e-3 and 0.7 in the paper, 5e-4 and the code's own 0.75 in "
+                    "the script."
+                ],
+            ),
+            large=dict(
+                fit=dict(epochs=50),
+                model=dict(drop_path=0.2, dropout=0.5),
+                expect='85.2 top-1 (authors\' model zoo), 5 × 3 views, after 1600 epochs of pre-training',
+                differs=[
+                    'the script has 35 epochs and a rate of 2e-3, and neither the drop path nor the dropout.'
+                ],
+            ),
+            huge=dict(
+                fit=dict(epochs=50),
+                model=dict(drop_path=0.2, dropout=0.5),
+                expect='86.6 top-1 (authors\' model zoo), 5 × 3 views, after 1600 epochs of pre-training',
+                differs=['the script ends its cosine at 1e-5 · batch/256.'],
+            ),
+        ),
+    ),
     ('videomae', 'ssv2'): dict(
-        fit=dict(epochs=40, wd=.05, warmup=5, smoothing=.1, clip=None, layer_decay=.75), lr=5e-4, lr_for=256,
-        model=dict(drop_path=.1), spec=dict(sampling='segment'), loaders=dict(repeats=2), augment='videomae', flip=False, mix=True,
-        source='Tong et al. 2022, appendix, Table 9', expect='70.8 top-1 (authors\' model zoo), 2 × 3 views, after 2400 epochs of pre-training on the same videos',
+        fit=dict(epochs=40, wd=0.05, warmup=5, smoothing=0.1, clip=None, layer_decay=0.75),
+        lr=5e-4,
+        lr_for=256,
+        model=dict(drop_path=0.1),
+        spec=dict(sampling='segment'),
+        loaders=dict(repeats=2),
+        augment='videomae',
+        flip=False,
+        mix=True,
+        source='Tong et al. 2022, appendix, Table 9',
+        expect='70.8 top-1 (authors\' model zoo), 2 × 3 views, after 2400 epochs of pre-training on the '
+               'same videos',
         differs=[*_VIDEOMAE, 'no mirror: it would swap "left to right" and "right to left".'],
         sizes=dict(
             base=dict(differs=['40 epochs in the paper, 30 in the script.']),
-            small=dict(fit=dict(layer_decay=.7), lr=1e-3, expect='66.8 top-1 (authors\' model zoo), 2 × 3 views, after 2400 epochs of pre-training'),
-            large=dict(fit=dict(epochs=30), model=dict(drop_path=.2, dropout=.5), expect='74.3 top-1 (authors\' model zoo), 2 × 3 views, after 2400 epochs of pre-training'))),
+            small=dict(
+                fit=dict(layer_decay=0.7),
+                lr=1e-3,
+                expect='66.8 top-1 (authors\' model zoo), 2 × 3 views, after 2400 epochs of pre-training',
+            ),
+            large=dict(
+                fit=dict(epochs=30),
+                model=dict(drop_path=0.2, dropout=0.5),
+                expect='74.3 top-1 (authors\' model zoo), 2 × 3 views, after 2400 epochs of pre-training',
+            ),
+        ),
+    ),
     ('videomae', 'ucf101'): dict(
-        fit=dict(epochs=100, wd=.05, warmup=5, smoothing=.1, clip=None, layer_decay=.7), lr=5e-4, lr_for=256,
-        model=dict(drop_path=.2, dropout=.5), spec=dict(sampling='random', stride=4), loaders=dict(repeats=2), augment='videomae', flip=True, mix=True,
+        fit=dict(epochs=100, wd=0.05, warmup=5, smoothing=0.1, clip=None, layer_decay=0.7),
+        lr=5e-4,
+        lr_for=256,
+        model=dict(drop_path=0.2, dropout=0.5),
+        spec=dict(sampling='random', stride=4),
+        loaders=dict(repeats=2),
+        augment='videomae',
+        flip=True,
+        mix=True,
         source='Tong et al. 2022, appendix, and the authors\' script for UCF101; batch 128',
-        expect='91.3 top-1 (Table 2), 5 × 3 views, after 3200 epochs of pre-training on UCF101 itself; 96.1 after Kinetics; 51.4 from scratch',
-        differs=['91.3 needs the pre-training; without it this recipe gives what "from scratch" says.', *_VIDEOMAE[:2],
-                 'schedule: the script ends its cosine at a fiftieth of the rate, here at a hundredth.'], sizes=dict(base={})),
+        expect='91.3 top-1 (Table 2), 5 × 3 views, after 3200 epochs of pre-training on UCF101 itself; '
+               '96.1 after Kinetics; 51.4 from scratch',
+        differs=[
+            '91.3 needs the pre-training; without it this recipe gives what "from scratch" says.',
+            *_VIDEOMAE[:2],
+            'schedule: the script ends its cosine at a fiftieth of the rate, here at a hundredth.',
+        ],
+        sizes=dict(base={}),
+    ),
     ('videomae', 'hmdb51'): dict(
-        fit=dict(epochs=50, wd=.05, warmup=5, smoothing=.1, clip=None, layer_decay=.7), lr=1e-3, lr_for=256,
-        model=dict(drop_path=.2, dropout=.5), spec=dict(sampling='random', stride=2), loaders=dict(repeats=2), augment='videomae', flip=True, mix=True,
-        source='Tong et al. 2022, appendix', expect='62.6 top-1 (Table 2), 10 × 3 views, after 4800 epochs of pre-training on HMDB51; 73.3 after Kinetics; 18.0 from scratch',
-        differs=['no script was published for this data set; rate and epochs are its own, layer decay, drop path and dropout those of UCF101.', *_VIDEOMAE],
-        sizes=dict(base={})),
+        fit=dict(epochs=50, wd=0.05, warmup=5, smoothing=0.1, clip=None, layer_decay=0.7),
+        lr=1e-3,
+        lr_for=256,
+        model=dict(drop_path=0.2, dropout=0.5),
+        spec=dict(sampling='random', stride=2),
+        loaders=dict(repeats=2),
+        augment='videomae',
+        flip=True,
+        mix=True,
+        source='Tong et al. 2022, appendix',
+        expect='62.6 top-1 (Table 2), 10 × 3 views, after 4800 epochs of pre-training on HMDB51; 73.3 '
+               'after Kinetics; 18.0 from scratch',
+        differs=[
+            'no script was published for this data set; rate and epochs are its own, layer decay, drop '
+            'path and dropout those of UCF101.',
+            *_VIDEOMAE,
+        ],
+        sizes=dict(base={}),
+    ),
     ('timesformer', 'kinetics400'): dict(
-        fit=dict(epochs=15, wd=1e-4, warmup=0, smoothing=0., clip=None, optimizer='sgd', opt_args=dict(nesterov=True), schedule='step'), lr=5e-3, lr_for=16,
-        model=dict(drop_path=.1), spec=dict(sampling='random', stride=32), loaders={}, augment='timesformer', flip=True, mix=False,
-        source='Bertasius et al. 2021 (2102.05095), §4 and the authors\' config', expect='78.0 top-1 (Table 5), 1 clip × 3 crops, from ImageNet-21k weights; 64.8 from scratch',
+        fit=dict(
+            epochs=15,
+            wd=1e-4,
+            warmup=0,
+            smoothing=0.0,
+            clip=None,
+            optimizer='sgd',
+            opt_args=dict(nesterov=True),
+            schedule='step',
+        ),
+        lr=5e-3,
+        lr_for=16,
+        model=dict(drop_path=0.1),
+        spec=dict(sampling='random', stride=32),
+        loaders={},
+        augment='timesformer',
+        flip=True,
+        mix=False,
+        source='Bertasius et al. 2021 (2102.05095), §4 and the authors\' config',
+        expect='78.0 top-1 (Table 5), 1 clip × 3 crops, from ImageNet-21k weights; 64.8 from scratch',
         differs=_TIMESFORMER,
         sizes=dict(
-            base={}, hr=dict(spec=dict(stride=16), expect='79.7 top-1 (Table 5), 1 × 3 views', differs=['crop: of a short side of 448 to 512 in the config; 70 to 88 % of the sides here.']),
-            l=dict(spec=dict(stride=4), expect='80.7 top-1 (Table 5), 1 × 3 views'))),
+            base={},
+            hr=dict(
+                spec=dict(stride=16),
+                expect='79.7 top-1 (Table 5), 1 × 3 views',
+                differs=['crop: of a short side of 448 to 512 in the config; 70 to 88 % of the sides here.'],
+            ),
+            l=dict(spec=dict(stride=4), expect='80.7 top-1 (Table 5), 1 × 3 views'),
+        ),
+    ),
     ('timesformer', 'ssv2'): dict(
-        fit=dict(epochs=15, wd=1e-4, warmup=0, smoothing=0., clip=None, optimizer='sgd', opt_args=dict(nesterov=True), schedule='step'), lr=5e-3, lr_for=16,
-        model=dict(drop_path=.1), spec=dict(sampling='segment'), loaders={}, augment='timesformer', flip=False, mix=False,
-        source='Bertasius et al. 2021, §4 and the authors\' config', expect='59.5 top-1 (Table 1), 1 × 3 views; 36.6 with space-only attention',
+        fit=dict(
+            epochs=15,
+            wd=1e-4,
+            warmup=0,
+            smoothing=0.0,
+            clip=None,
+            optimizer='sgd',
+            opt_args=dict(nesterov=True),
+            schedule='step',
+        ),
+        lr=5e-3,
+        lr_for=16,
+        model=dict(drop_path=0.1),
+        spec=dict(sampling='segment'),
+        loaders={},
+        augment='timesformer',
+        flip=False,
+        mix=False,
+        source='Bertasius et al. 2021, §4 and the authors\' config',
+        expect='59.5 top-1 (Table 1), 1 × 3 views; 36.6 with space-only attention',
         differs=[*_TIMESFORMER, _BGR],
         sizes=dict(
-            base={}, hr=dict(expect='62.2 top-1 from ImageNet-1k, 62.5 from ImageNet-21k, 1 × 3 views', differs=['crop: of a short side of 448 to 512; 70 to 88 % of the sides here.']),
-            l=dict(expect='62.4 top-1 from ImageNet-1k, 62.3 from ImageNet-21k, 1 × 3 views', differs=['frames: the config for this data set has 64, the model of this name 96.']))),
+            base={},
+            hr=dict(
+                expect='62.2 top-1 from ImageNet-1k, 62.5 from ImageNet-21k, 1 × 3 views',
+                differs=['crop: of a short side of 448 to 512; 70 to 88 % of the sides here.'],
+            ),
+            l=dict(
+                expect='62.4 top-1 from ImageNet-1k, 62.3 from ImageNet-21k, 1 × 3 views',
+                differs=['frames: the config for this data set has 64, the model of this name 96.'],
+            ),
+        ),
+    ),
     ('i3d', 'kinetics400'): dict(
-        fit=dict(epochs=35, wd=1e-7, warmup=0, smoothing=0., clip=None, optimizer='sgd', schedule='step', schedule_args=dict(at=(97/115,108/115))), lr=.1, lr_for=192,
-        model=dict(dropout=.5), spec=dict(sampling='random', stride=1), loaders={}, augment='i3d', flip=True, mix=False,
-        source='Carreira & Zisserman 2017 (1705.07750), §2.5 and appendix', expect='71.1 top-1 (Table 2) on the TEST set, RGB, 250 frames in one crop, from ImageNet weights; 68.4 from scratch',
-        differs=['the paper counts steps, not epochs: 115,000, the rate falling at 97,000 and 108,000; the number of clips a step '
-                 "and of epochs here are not the paper's; the rate falls after the same parts of the training."], sizes={'': {}}),
+        fit=dict(
+            epochs=35,
+            wd=1e-7,
+            warmup=0,
+            smoothing=0.0,
+            clip=None,
+            optimizer='sgd',
+            schedule='step',
+            schedule_args=dict(at=(97 / 115, 108 / 115)),
+        ),
+        lr=0.1,
+        lr_for=192,
+        model=dict(dropout=0.5),
+        spec=dict(sampling='random', stride=1),
+        loaders={},
+        augment='i3d',
+        flip=True,
+        mix=False,
+        source='Carreira & Zisserman 2017 (1705.07750), §2.5 and appendix',
+        expect='71.1 top-1 (Table 2) on the TEST set, RGB, 250 frames in one crop, from ImageNet '
+               'weights; 68.4 from scratch',
+        differs=[
+            'the paper counts steps, not epochs: 115,000, the rate falling at 97,000 and 108,000; the '
+            'number of clips a step '
+            "and of epochs here are not the paper's; the rate falls after the same parts of the training."
+        ],
+        sizes={'': {}},
+    ),
     ('mvit_v2', 'kinetics400'): dict(
-        fit=dict(epochs=200, wd=.05, warmup=30, smoothing=.1, clip=1.), lr=1e-4, lr_for=16,
-        model=dict(drop_path=.2, dropout=.5), spec=dict(sampling='random', stride=4), loaders=dict(repeats=2), augment='videomae', flip=True, mix=True,
-        source='SlowFast, configs/Kinetics/MVITv2_S_16x4.yaml and MVITv2_B_32x3.yaml', expect='81.0 top-1 (SlowFast\'s model zoo), 5 × 1 views, from scratch', differs=[_TWICE, *_MVIT],
-        sizes=dict(s={}, b=dict(model=dict(drop_path=.3), spec=dict(stride=3), expect='82.9 top-1 (SlowFast\'s model zoo), 5 × 1 views, from scratch'))),
-    ('mvit_v2', 'ssv2'): dict(
-        fit=dict(epochs=100, wd=1e-4, warmup=3, smoothing=.1, clip=None, optimizer='sgd', opt_args=dict(nesterov=True)), lr=2.5e-3, lr_for=16,
-        model=dict(drop_path=.4, dropout=.5), spec=dict(sampling='segment'), loaders={}, augment='videomae', flip=False, mix=True,
-        source='SlowFast, configs/SSv2/MVITv2_S_16x4.yaml and MVITv2_B_32x3.yaml', expect='68.2 top-1 (SlowFast\'s model zoo), 1 × 3 views, from Kinetics-400 weights',
-        differs=[*_MVIT, _BGR, 'crop: of a short side of 256 to 320 in the config; 8 to 100 % of the area here.',
-                 'schedule: the config rises from 1e-4 and ends at 1e-6; here at a hundredth of the rate.'],
-        sizes=dict(s={}, b=dict(lr=1.5e-3, expect='70.5 top-1 (SlowFast\'s model zoo), 1 × 3 views, from Kinetics-400 weights'))),
-    ('swin3d', 'kinetics400'): dict(
-        fit=dict(epochs=30, wd=.05, warmup=2.5, smoothing=0., clip=None, backbone=.1, schedule_args=dict(final=0.)), lr=1e-3, lr_for=64,
-        model=dict(drop_path=.1, dropout=.5), spec=dict(sampling='random', stride=2), loaders={}, augment='timesformer', flip=True, mix=False,
-        source='Liu et al. 2021 (2106.13230), §4.1, and configs for it', expect='78.8 top-1 (authors\' repository), 4 × 3 views, from ImageNet-1k weights', differs=_SWIN,
+        fit=dict(epochs=200, wd=0.05, warmup=30, smoothing=0.1, clip=1.0),
+        lr=1e-4,
+        lr_for=16,
+        model=dict(drop_path=0.2, dropout=0.5),
+        spec=dict(sampling='random', stride=4),
+        loaders=dict(repeats=2),
+        augment='videomae',
+        flip=True,
+        mix=True,
+        source='SlowFast, configs/Kinetics/MVITv2_S_16x4.yaml and MVITv2_B_32x3.yaml',
+        expect='81.0 top-1 (SlowFast\'s model zoo), 5 × 1 views, from scratch',
+        differs=[_TWICE, *_MVIT],
         sizes=dict(
-            t=dict(fit=dict(wd=.02)), s=dict(expect='80.6 top-1 (authors\' repository), 4 × 3 views, from ImageNet-1k weights'),
-            b=dict(model=dict(drop_path=.3), expect='80.6 top-1 (authors\' repository), 4 × 3 views, from ImageNet-1k weights; 82.7 from ImageNet-22k',
-                   differs=['from ImageNet-22k weights: rate 3e-4 and drop path 0.2.']))),
+            s={},
+            b=dict(
+                model=dict(drop_path=0.3),
+                spec=dict(stride=3),
+                expect='82.9 top-1 (SlowFast\'s model zoo), 5 × 1 views, from scratch',
+            ),
+        ),
+    ),
+    ('mvit_v2', 'ssv2'): dict(
+        fit=dict(
+            epochs=100,
+            wd=1e-4,
+            warmup=3,
+            smoothing=0.1,
+            clip=None,
+            optimizer='sgd',
+            opt_args=dict(nesterov=True),
+        ),
+        lr=2.5e-3,
+        lr_for=16,
+        model=dict(drop_path=0.4, dropout=0.5),
+        spec=dict(sampling='segment'),
+        loaders={},
+        augment='videomae',
+        flip=False,
+        mix=True,
+        source='SlowFast, configs/SSv2/MVITv2_S_16x4.yaml and MVITv2_B_32x3.yaml',
+        expect='68.2 top-1 (SlowFast\'s model zoo), 1 × 3 views, from Kinetics-400 weights',
+        differs=[
+            *_MVIT,
+            _BGR,
+            'crop: of a short side of 256 to 320 in the config; 8 to 100 % of the area here.',
+            'schedule: the config rises from 1e-4 and ends at 1e-6; here at a hundredth of the rate.',
+        ],
+        sizes=dict(
+            s={},
+            b=dict(
+                lr=1.5e-3, expect='70.5 top-1 (SlowFast\'s model zoo), 1 × 3 views, from Kinetics-400 weights'
+            ),
+        ),
+    ),
+    ('swin3d', 'kinetics400'): dict(
+        fit=dict(
+            epochs=30,
+            wd=0.05,
+            warmup=2.5,
+            smoothing=0.0,
+            clip=None,
+            backbone=0.1,
+            schedule_args=dict(final=0.0),
+        ),
+        lr=1e-3,
+        lr_for=64,
+        model=dict(drop_path=0.1, dropout=0.5),
+        spec=dict(sampling='random', stride=2),
+        loaders={},
+        augment='timesformer',
+        flip=True,
+        mix=False,
+        source='Liu et al. 2021 (2106.13230), §4.1, and configs for it',
+        expect='78.8 top-1 (authors\' repository), 4 × 3 views, from ImageNet-1k weights',
+        differs=_SWIN,
+        sizes=dict(
+            t=dict(fit=dict(wd=0.02)),
+            s=dict(expect='80.6 top-1 (authors\' repository), 4 × 3 views, from ImageNet-1k weights'),
+            b=dict(
+                model=dict(drop_path=0.3),
+                expect='80.6 top-1 (authors\' repository), 4 × 3 views, from ImageNet-1k weights; 82.7 '
+                       'from ImageNet-22k',
+                differs=['from ImageNet-22k weights: rate 3e-4 and drop path 0.2.'],
+            ),
+        ),
+    ),
     ('swin3d', 'ssv2'): dict(
-        fit=dict(epochs=60, wd=.05, warmup=2.5, smoothing=.1, clip=None, backbone=.1, schedule_args=dict(final=0.)), lr=3e-4, lr_for=64,
-        model=dict(drop_path=.4, dropout=.5, window=(16,7,7)), spec=dict(sampling='segment'), loaders={}, augment='videomae', flip=False, mix=False,
-        source='Liu et al. 2021, §4.1, and the config for Something-Something', expect='69.6 top-1 (authors\' repository), 1 × 3 views, from Kinetics-400 weights (ImageNet-22k before)',
-        differs=_SWIN[1:], sizes=dict(b={})),
+        fit=dict(
+            epochs=60,
+            wd=0.05,
+            warmup=2.5,
+            smoothing=0.1,
+            clip=None,
+            backbone=0.1,
+            schedule_args=dict(final=0.0),
+        ),
+        lr=3e-4,
+        lr_for=64,
+        model=dict(drop_path=0.4, dropout=0.5, window=(16, 7, 7)),
+        spec=dict(sampling='segment'),
+        loaders={},
+        augment='videomae',
+        flip=False,
+        mix=False,
+        source='Liu et al. 2021, §4.1, and the config for Something-Something',
+        expect='69.6 top-1 (authors\' repository), 1 × 3 views, from Kinetics-400 weights (ImageNet-22k '
+               'before)',
+        differs=_SWIN[1:],
+        sizes=dict(b={}),
+    ),
     ('any', 'small'): dict(
-        fit=dict(epochs=30, wd=.05, warmup=3, smoothing=.1, clip=1., layer_decay=.75), lr=1e-3, lr_for=64,
-        model=dict(drop_path=.1), spec={}, loaders={}, augment='standard', flip=True, mix=False,
-        source='ours: what held up on the small sets of this course', expect='see the records under benchmarks/real', differs=['a start, not a result.'], sizes={'': {}}),
+        fit=dict(epochs=30, wd=0.05, warmup=3, smoothing=0.1, clip=1.0, layer_decay=0.75),
+        lr=1e-3,
+        lr_for=64,
+        model=dict(drop_path=0.1),
+        spec={},
+        loaders={},
+        augment='standard',
+        flip=True,
+        mix=False,
+        source='ours: what held up on the small sets of this course',
+        expect='see the records under benchmarks/real',
+        differs=['a start, not a result.'],
+        sizes={'': {}},
+    ),
 }
 
 # %% ../nbs/44_recipes.ipynb #recipe
@@ -129,25 +389,47 @@ class Recipe(dict):
         arithmetic:str, # How the rate was scaled
     ):
         super().__init__(args)
-        self.name, self.model, self.loaders, self.spec, self.arithmetic = name, entry['model'], entry['loaders'], entry['spec'], arithmetic
+        self.name, self.model, self.loaders, self.spec, self.arithmetic = (
+            name,
+            entry['model'],
+            entry['loaders'],
+            entry['spec'],
+            arithmetic,
+        )
         self.source, self.expect, self.differs = entry['source'], entry['expect'], list(entry['differs'])
-        if 'augment' not in args: self.differs.append(f"left out: augmentation{' and mixing' if entry['mix'] else ''}, which need the classes; table= brings them")
+        if 'augment' not in args:
+            self.differs.append(
+                f"left out: augmentation{' and mixing' if entry['mix'] else ''}, which need the "
+                "classes; table= brings them"
+            )
 
     def __repr__(self):
-        shown = ', '.join(f'{k}={v!r}' if isinstance(v, (str, int, float, dict, type(None))) else f'{k}={type(v).__name__}' for k,v in self.items())
+        shown = ', '.join(
+            f'{k}={v!r}' if isinstance(v, (str, int, float, dict, type(None))) else f'{k}={type(v).__name__}'
+            for k, v in self.items()
+        )
         more = ''.join(f'\n  differs: {d}' for d in self.differs)
-        return (f"{self.name[0]} on {self.name[1]}: fit({shown})\n  rate:    {self.arithmetic}\n  model:   {self.model}, clips: {self.spec}, loaders: {self.loaders}\n"
-                f"  source:  {self.source}\n  expect:  {self.expect}{more}")
+        return (
+            f"{self.name[0]} on {self.name[1]}: fit({shown})\n  rate:    {self.arithmetic}\n  model:   "
+            f"{self.model}, clips: {self.spec}, loaders: {self.loaders}\n"
+            f"  source:  {self.source}\n  expect:  {self.expect}{more}"
+        )
 
 def _named():
     "Each size of each entry, by its full name."
-    return {(_full(m, size), d): _of_size(entry, size) for (m,d),entry in RECIPES.items() for size in entry['sizes']}
+    return {
+        (_full(m, size), d): _of_size(entry, size)
+        for (m, d), entry in RECIPES.items()
+        for size in entry['sizes']
+    }
 
 def _full(family, size): return f'{family}_{size}' if size else family
 
 def _of_size(entry, size):
     "An entry with what is different for this size."
-    joined = lambda old, new: old | new if isinstance(new, dict) else [*old, *new] if isinstance(new, list) else new
+    joined = lambda old, new: (
+        old | new if isinstance(new, dict) else [*old, *new] if isinstance(new, list) else new
+    )
     return {**entry, **{k: joined(entry[k], v) for k,v in entry['sizes'][size].items()}}
 
 def list_recipes()->list: # (model, data set)
@@ -164,20 +446,30 @@ def recipe(
 )->Recipe: # A dictionary of arguments for fit
     "A paper's training settings for your batch."
     named = _named()
-    if dataset == 'small': name = 'any'
-    elif (model, dataset) in RECIPES: name = _full(model, next(iter(RECIPES[model, dataset]['sizes'])))
-    else: name = model
+    if dataset == 'small':
+        name = 'any'
+    elif (model, dataset) in RECIPES:
+        name = _full(model, next(iter(RECIPES[model, dataset]['sizes'])))
+    else:
+        name = model
     if (name, dataset) not in named:
         known = ', '.join(f'{m} on {d}' for m,d in sorted(named))
-        raise ArgumentError(f"model={model!r}, dataset={dataset!r}: there is no such recipe; accepted: {known}. For another size, take "
-                            "the one that comes nearest by its full name, and say so.")
-    entry, n = named[name, dataset], check_whole('bs', bs)*check_whole('accum', accum)*check_whole('processes', processes)
+        raise ArgumentError(
+            f"model={model!r}, dataset={dataset!r}: there is no such recipe; accepted: {known}. For "
+            "another size, take "
+            "the one that comes nearest by its full name, and say so."
+        )
+    entry, n = (
+        named[name, dataset],
+        check_whole('bs', bs) * check_whole('accum', accum) * check_whole('processes', processes),
+    )
     lr = scale_lr(entry['lr'], n, entry['lr_for'], show=False)
     words = f"{entry['lr']:g} for {entry['lr_for']} clips a step, so {lr:.3g} for {bs} x {accum} x {processes} = {n}"
     args = entry['fit'] | dict(lr=lr, accum=accum)
     if table is not None:
         args['augment'] = augmentation(entry['augment'], table.labels if entry['flip'] else None)
-        if entry['mix']: args['mix'] = MixupCutMix(table.n_classes, .8, 1.)
+        if entry['mix']:
+            args['mix'] = MixupCutMix(table.n_classes, .8, 1.)
     return Recipe(args, entry, (name, dataset), words)
 
 # %% ../nbs/44_recipes.ipynb #tflop-per-clip
@@ -185,9 +477,11 @@ def recipe(
 def _tflop_per_clip(name, n_frames=None):
     "Floating point operations of a training step for one clip, in 10¹²."
     from torch.utils.flop_counter import FlopCounterMode
-    with torch.device('meta'): model = create_model(name, n_classes=101, **({} if n_frames is None else {'n_frames': n_frames}))
+    with torch.device('meta'):
+        model = create_model(name, n_classes=101, **({} if n_frames is None else {'n_frames': n_frames}))
     s = model.spec
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): model.eval()(torch.empty(1,3,s.n_frames,s.size,s.size, device='meta'))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.empty(1,3,s.n_frames,s.size,s.size, device='meta'))
     return 3*counter.get_total_flops()/1e12
 
 def training_time(
@@ -198,16 +492,23 @@ def training_time(
     n_frames:int|None=None, # Frames of a clip; None: the model's
 )->float: # Seconds an epoch, if data are never waited for
     "What arithmetic says of an epoch."
-    check_whole('n_clips', n_clips); check_at_least('tflops', tflops, 1e-6)
-    if not 0 < share <= 1: raise ArgumentError(f"share={share}; accepted: above 0, up to 1.")
+    check_whole('n_clips', n_clips)
+    check_at_least('tflops', tflops, 1e-6)
+    if not 0 < share <= 1:
+        raise ArgumentError(f"share={share}; accepted: above 0, up to 1.")
     return n_clips*_tflop_per_clip(name, n_frames)/(tflops*share)
 
 # %% ../nbs/44_recipes.ipynb #trainingplan
 DEFAULT = dict(
-    model='i3d_tiny', arguments=dict(n_frames=16, size=32), bs=16, steps=500,
-    fit=dict(lr=2e-3, wd=.05, smoothing=.1, clip=1., patience=None), augment='standard',
-    least_epochs=10,                            # a large set is seen at least this often, however many steps that takes
-    folds=3, few_clips=500,                     # below this number of clips, the recipe is judged by folds as well
+    model='i3d_tiny',
+    arguments=dict(n_frames=16, size=32),
+    bs=16,
+    steps=500,
+    fit=dict(lr=2e-3, wd=0.05, smoothing=0.1, clip=1.0, patience=None),
+    augment='standard',
+    least_epochs=10,  # a large set is seen at least this often, however many steps that takes
+    folds=3,
+    few_clips=500,  # below this number of clips, the recipe is judged by folds as well
     record='benchmarks/defaults',
 )
 
@@ -244,13 +545,26 @@ def default_recipe(
 )->TrainingPlan:
     "Return what to train on these clips where nobody chose."
     d, clips = DEFAULT, int((table.df.split == 'train').sum())
-    if not clips: raise DataError(f"{table.name} has no train split; it has {table.splits}.")
-    epochs = epochs_for(d['steps'] if steps is None else steps, clips, d['bs'], d['least_epochs'] if steps is None else 1)
+    if not clips:
+        raise DataError(f"{table.name} has no train split; it has {table.splits}.")
+    epochs = epochs_for(
+        d['steps'] if steps is None else steps, clips, d['bs'], d['least_epochs'] if steps is None else 1
+    )
     folds = d['folds'] if len(table) < d['few_clips'] and _fit_for_folds(table, d['folds']) else 0
-    reason = (f"a small 3-D convolution learned most from few clips in a few minutes (see {d['record']})"
-              + (f"; {len(table)} clips are few, so {folds} folds by group judge the recipe besides" if folds else ''))
+    reason = f"a small 3-D convolution learned most from few clips in a few minutes (see {d['record']})" + (
+        f"; {len(table)} clips are few, so {folds} folds by group judge the recipe besides" if folds else ''
+    )
     fit = d['fit'] | dict(epochs=epochs, augment=augmentation(d['augment'], table.labels))
-    return TrainingPlan(d['model'], dict(d['arguments']), d['bs'], epochs*-(-clips//d['bs']), fit, folds, reason, d['record'])
+    return TrainingPlan(
+        d['model'],
+        dict(d['arguments']),
+        d['bs'],
+        epochs * -(-clips // d['bs']),
+        fit,
+        folds,
+        reason,
+        d['record'],
+    )
 
 def _fit_for_folds(table, k):
     "Whether each class is there without any one of the folds: then each fold can be learned."

@@ -71,7 +71,9 @@ def figure_names(
     families, lacking = _fonts_for(frozenset(''.join(names)))
     unseen = [i for i,n in enumerate(names) if lacking.intersection(n)]
     if unseen:
-        told = ', '.join(f'class {i} is {names[i]!r}' for i in unseen[:5]) + (', …' if len(unseen) > 5 else '')
+        told = ', '.join(f'class {i} is {names[i]!r}' for i in unseen[:5]) + (
+            ', …' if len(unseen) > 5 else ''
+        )
         warnings.warn("no installed font has the letters of some class names, so the figure shows numbers: "
                       f"{told}. Install a font with these letters, such as Noto Sans CJK.", stacklevel=3)
     names = [f'class {i}' if i in unseen else _shortened(n, longest) for i,n in enumerate(names)]
@@ -89,12 +91,18 @@ def _fonts_for(letters):
     own = fm.findfont(fm.FontProperties())
     families, lacking = [], set(letters)
     for file in [own, *sorted({f.fname for f in fm.fontManager.ttflist} - {own})]:
-        if file != own and not lacking: break
-        try: font = fm.get_font(file)
-        except (OSError, RuntimeError): continue                 # a file that is no font that matplotlib reads
+        if file != own and not lacking:
+            break
+        try:
+            font = fm.get_font(file)
+        except (OSError, RuntimeError):
+            continue                 # a file that is no font that matplotlib reads
         has = {c for c in lacking if ord(c) in font.get_charmap()}
-        if 'last resort' in font.family_name.lower(): continue   # has a box for every letter
-        if file == own or has: families.append(font.family_name); lacking -= has
+        if 'last resort' in font.family_name.lower():
+            continue   # has a box for every letter
+        if file == own or has:
+            families.append(font.family_name)
+            lacking -= has
     return families, frozenset(lacking)
 
 # %% ../nbs/inside/01_show.ipynb #contact-sheet
@@ -108,20 +116,24 @@ def contact_sheet(
 ): # matplotlib Figure
     "Many clips as film strips in one figure."
     clips = list(clips)
-    if not clips: raise ArgumentError("clips is empty; give at least one clip.")
+    if not clips:
+        raise ArgumentError("clips is empty; give at least one clip.")
     for name, seq in (('titles', titles), ('right', right)):
         if seq is not None and len(seq) != len(clips):
             raise ArgumentError(f"{name} has {len(seq)} entries for {len(clips)} clips.")
     strips = [filmstrip(c, n, height) for c in clips]
-    cols = min(cols, len(clips)); rows = -(-len(clips)//cols)
+    cols = min(cols, len(clips))
+    rows = -(-len(clips)//cols)
     w, h = max(s.shape[1] for s in strips)/72, (height + (22 if titles is not None else 4))/72
     fig = new_figure(figsize=(cols*w, rows*h), dpi=72)
     for i, ax in enumerate(fig.subplots(rows, cols, squeeze=False).flat):
         ax.axis('off')
-        if i >= len(clips): continue
+        if i >= len(clips):
+            continue
         ax.imshow(strips[i])
         colour = 'black' if right is None else 'green' if right[i] else 'red'
-        if titles is not None: ax.set_title(str(titles[i]), fontsize=8, color=colour, loc='left', pad=2)
+        if titles is not None:
+            ax.set_title(str(titles[i]), fontsize=8, color=colour, loc='left', pad=2)
     return fig
 
 # %% ../nbs/inside/01_show.ipynb #compare-clips
@@ -133,9 +145,12 @@ def compare_clips(
 ): # matplotlib Figure
     "Two clips and their absolute difference as three film strips."
     a, b = check_clip(a), check_clip(b)
-    if a.shape != b.shape: raise ArgumentError(f"the clips have shapes {a.shape} and {b.shape}; expected the same.")
+    if a.shape != b.shape:
+        raise ArgumentError(f"the clips have shapes {a.shape} and {b.shape}; expected the same.")
     diff = np.abs(a.astype(np.int16) - b).astype(np.uint8)
-    return contact_sheet([a, b, diff], [*titles, f'difference: mean {diff.mean():.1f}, largest {diff.max()}'], n=n)
+    return contact_sheet(
+        [a, b, diff], [*titles, f'difference: mean {diff.mean():.1f}, largest {diff.max()}'], n=n
+    )
 
 # %% ../nbs/inside/01_show.ipynb #write-video
 def write_video(
@@ -150,9 +165,12 @@ def write_video(
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ArgumentError(f"frames are {frames.shape[1]}x{frames.shape[2]} pixels; "
                             "H.264 needs even sizes: crop or pad by one.")
-    check_at_least('fps', fps, 1e-3); check_at_least('gop', gop, 1)
-    if not 0 <= qp <= 51: raise ArgumentError(f"qp={qp}; accepted: 0 to 51.")
-    with atomic_path(path) as tmp: encode_h264(tmp, frames, fps, {'qp': str(qp), 'g': str(gop), 'preset': 'veryfast'})
+    check_at_least('fps', fps, 1e-3)
+    check_at_least('gop', gop, 1)
+    if not 0 <= qp <= 51:
+        raise ArgumentError(f"qp={qp}; accepted: 0 to 51.")
+    with atomic_path(path) as tmp:
+        encode_h264(tmp, frames, fps, {'qp': str(qp), 'g': str(gop), 'preset': 'veryfast'})
     return Path(path)
 
 # %% ../nbs/inside/01_show.ipynb #encode-h264
@@ -165,7 +183,8 @@ def encode_h264(
     "Code frames as H.264 in MP4, one after another: not all of them need to be in memory."
     import av
     from fractions import Fraction
-    frames = iter(frames); first = next(frames)
+    frames = iter(frames)
+    first = next(frames)
     with av.open(file if hasattr(file, 'write') else str(file), 'w', format='mp4') as out:
         stream = out.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width = first.shape[:2]
@@ -222,5 +241,6 @@ def show_batch(
 ): # matplotlib Figure
     "The first clips of a batch with their labels."
     xb, yb = np.asarray(xb), np.asarray(yb)
-    if xb.ndim != 5: raise ArgumentError(f"xb has shape {xb.shape}; expected (B,T,H,W,C).")
+    if xb.ndim != 5:
+        raise ArgumentError(f"xb has shape {xb.shape}; expected (B,T,H,W,C).")
     return contact_sheet(xb[:max_n], [labels[int(y)] for y in yb[:max_n]], n=n, cols=cols)

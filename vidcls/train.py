@@ -20,7 +20,16 @@ import numpy as np
 import torch
 
 from .checkpoint import latest_checkpoint, random_state, save_checkpoint, set_random_state
-from .core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, atomic_path, check_at_least, check_choice
+from vidcls.core import (
+    ArgumentError,
+    CheckpointError,
+    LabelError,
+    VidclsError,
+    WorkerError,
+    atomic_path,
+    check_at_least,
+    check_choice,
+)
 from .core import check_whole, in_notebook, match_labels, patch, pick_device, progress_on, span
 from .data.loaders import Batch, ClipLoader, LoaderShare, WaitTimer, as_loaders, dead_worker
 from .losses import LabelSmoothingCrossEntropy
@@ -29,7 +38,8 @@ from .optim import OPTIMIZERS, SCHEDULES, freeze_layers, keep_frozen, make_sched
 from .show import new_figure
 
 # %% ../nbs/40_train.ipynb #history
-COLUMNS = ('epoch', 'train_loss', 'valid_loss', 'accuracy', 'lr', 'seconds', 'waiting', 'clips_per_s')      # of each row; metrics come beside them
+# of each row; metrics come beside them
+COLUMNS = ('epoch', 'train_loss', 'valid_loss', 'accuracy', 'lr', 'seconds', 'waiting', 'clips_per_s')
 
 class History:
     "What happened in each epoch, and which one was best."
@@ -53,10 +63,12 @@ class History:
     def __len__(self): return len(self.rows)
     def __getitem__(self, name): return [r[name] for r in self.rows]
     def __repr__(self):
-        if self.best is None: return f'History({len(self)} epochs' + (', interrupted)' if self.interrupted else ')')
+        if self.best is None:
+            return f'History({len(self)} epochs' + (', interrupted)' if self.interrupted else ')')
         b = self.rows[self.best]
         said = f"best: epoch {b['epoch']}"
-        if b['accuracy'] is not None: said += f", accuracy {b['accuracy']:.3f}"
+        if b['accuracy'] is not None:
+            said += f", accuracy {b['accuracy']:.3f}"
         why = ', interrupted' if self.interrupted else f', {self.stopped}' if self.stopped else ''
         return f"History({len(self)} epochs, {said}{why})"
 
@@ -64,34 +76,43 @@ class History:
         path, # A .json file
     ):
         "Write it as JSON."
-        with atomic_path(path) as tmp: tmp.write_text(json.dumps(vars(self), indent=1))
+        with atomic_path(path) as tmp:
+            tmp.write_text(json.dumps(vars(self), indent=1))
 
     @classmethod
     def load(cls,
         path, # As save wrote it
     ):
         "Read it back."
-        try: return cls(**json.loads(Path(path).read_text()))
-        except (OSError, ValueError, TypeError) as e: raise CheckpointError(f"{path}: not a history that vidcls wrote ({type(e).__name__}: {e}).") from e
+        try:
+            return cls(**json.loads(Path(path).read_text()))
+        except (OSError, ValueError, TypeError) as e:
+            raise CheckpointError(
+                f"{path}: not a history that vidcls wrote ({type(e).__name__}: {e})."
+            ) from e
 
 # %% ../nbs/40_train.ipynb #plot-history
 def plot_history(
     hist:History, # With at least one row
 ): # matplotlib Figure
     "Loss and accuracy over the epochs; the epoch whose weights were kept is marked."
-    if not hist.rows: raise ArgumentError("the history is empty: no epoch was finished.")
+    if not hist.rows:
+        raise ArgumentError("the history is empty: no epoch was finished.")
     from matplotlib.ticker import MaxNLocator
     fig = new_figure(figsize=(7,2.6), dpi=100)
     loss, acc = fig.subplots(1, 2)
     x = hist['epoch']
     loss.plot(x, hist['train_loss'], label='train')
     if hist['valid_loss'][0] is not None:
-        loss.plot(x, hist['valid_loss'], label='valid'); acc.plot(x, hist['accuracy'], color='C1', label='valid')
+        loss.plot(x, hist['valid_loss'], label='valid')
+        acc.plot(x, hist['accuracy'], color='C1', label='valid')
         acc.axvline(x[hist.best], color='grey', lw=1, ls=':', label='kept')
-    loss.set(xlabel='epoch', title='loss'); acc.set(xlabel='epoch', title='accuracy', ylim=(0,1.02))
+    loss.set(xlabel='epoch', title='loss')
+    acc.set(xlabel='epoch', title='accuracy', ylim=(0,1.02))
     for ax in (loss, acc):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))            # there is no epoch 1.2
-        if ax.get_legend_handles_labels()[0]: ax.legend(frameon=False, fontsize=8)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize=8)
     return fig
 
 # %% ../nbs/40_train.ipynb #check
@@ -100,14 +121,18 @@ def train_epoch(
     batches, # What is left of the training clips of this epoch
 ):
     "One pass over the training clips."
-    run.model.train(); keep_frozen(run.net)
+    run.model.train()
+    keep_frozen(run.net)
     for group in in_groups(batches, run.accum):                          # batches that share a step
-        n = run.count(sum(len(b.labels) for b in group))                 # clips of the step, over all processes
-        if run.stopping: return
+        n = run.count(sum(len(b.labels) for b in group))  # clips of the step, over all processes
+        if run.stopping:
+            return
         for i, batch in enumerate(group):
-            if n: accumulate(run, batch, n, last=i == len(group)-1)
+            if n:
+                accumulate(run, batch, n, last=i == len(group)-1)
             run.note(batch)
-        if n: take_step(run)
+        if n:
+            take_step(run)
         run('after_batch')
 
 def accumulate(
@@ -117,13 +142,19 @@ def accumulate(
     last:bool, # The last batch of its step?
 ):
     "Forward and backward for one batch: add its share of the step's gradient."
-    if not len(batch.labels): return
-    with run.acc.no_sync(run.model) if not last else nullcontext():      # processes exchange gradients once a step
-        run.xb, run.targets = run.prepare(batch); run('before_batch')
-        run.logits = run.model(run.xb); run('after_pred')
-        run.loss = run.loss_func(run.logits, run.targets); run('after_loss')
+    if not len(batch.labels):
+        return
+    # processes exchange gradients once a step
+    with run.acc.no_sync(run.model) if not last else nullcontext():
+        run.xb, run.targets = run.prepare(batch)
+        run('before_batch')
+        run.logits = run.model(run.xb)
+        run('after_pred')
+        run.loss = run.loss_func(run.logits, run.targets)
+        run('after_loss')
         share = len(batch.labels)/n
-        run.acc.backward(run.loss * (share*run.acc.num_processes))       # processes are averaged, shares have to be summed
+        # processes are averaged, shares have to be summed
+        run.acc.backward(run.loss * (share*run.acc.num_processes))
         run.step_loss = run.step_loss + run.loss.detach()*share
 
 def take_step(
@@ -131,15 +162,23 @@ def take_step(
 ):
     "Clip, check, and move the weights."
     norm = unsharded(run.acc.clip_grad_norm_(run.net.parameters(), run.clip or math.inf))
-    run.finite, run.norm = not run.anyone(~(torch.isfinite(run.step_loss) & (torch.isfinite(norm) | run.scaled))), norm
+    run.finite, run.norm = (
+        not run.anyone(~(torch.isfinite(run.step_loss) & (torch.isfinite(norm) | run.scaled))),
+        norm,
+    )
     run('before_step')
     if run.finite:
         run.opt.step()
-        if not run.acc.optimizer_step_was_skipped:                       # half precision skips steps that overflow
-            run.sched.step(); run.train_loss += run.step_loss
-            run.step += 1; run('after_step')
-    elif run.scaled: run.acc.scaler.update()                             # else the next step finds it half done
-    run.opt.zero_grad(set_to_none=True); run.n_steps += 1; run.step_loss = torch.zeros((), device=run.acc.device)
+        if not run.acc.optimizer_step_was_skipped:  # half precision skips steps that overflow
+            run.sched.step()
+            run.train_loss += run.step_loss
+            run.step += 1
+            run('after_step')
+    elif run.scaled:
+        run.acc.scaler.update()                             # else the next step finds it half done
+    run.opt.zero_grad(set_to_none=True)
+    run.n_steps += 1
+    run.step_loss = torch.zeros((), device=run.acc.device)
 
 # %% ../nbs/40_train.ipynb #validate-2
 @torch.no_grad()
@@ -148,18 +187,27 @@ def validate(
     batches, # The validation clips
 )->dict: # The row, with valid_loss, accuracy, and what the metrics gave; empty where a signal broke it off
     "Judge the weights on clips that are not trained on, over all processes."
-    run('before_validate'); run.judged.eval()
+    run('before_validate')
+    run.judged.eval()
     logits, labels = [], []
     for batch in batches:
-        if run.agree() in SIGNALS: return {}
+        if run.agree() in SIGNALS:
+            return {}
         run.note(batch, 'valid')
-        if not len(batch.labels): continue
+        if not len(batch.labels):
+            continue
         out = run.judged(run.spec.to_model(batch.clips)).float()
-        for kept, new in zip((logits, labels), run.acc.gather_for_metrics((out, batch.labels))): kept.append(new.cpu())
-    if run.agree() in SIGNALS: return {}
-    if not logits: raise VidclsError("no validation clip could be read; see on_error in the loaders.")
+        for kept, new in zip((logits, labels), run.acc.gather_for_metrics((out, batch.labels))):
+            kept.append(new.cpu())
+    if run.agree() in SIGNALS:
+        return {}
+    if not logits:
+        raise VidclsError("no validation clip could be read; see on_error in the loaders.")
     logits, labels = torch.cat(logits), torch.cat(labels)
-    found = dict(valid_loss=run.loss_on_cpu(logits, labels), accuracy=(logits.argmax(1) == labels).float().mean().item())
+    found = dict(
+        valid_loss=run.loss_on_cpu(logits, labels),
+        accuracy=(logits.argmax(1) == labels).float().mean().item(),
+    )
     run.row |= found | {name: float(f(logits, labels)) for name,f in run.metrics.items()}
     run('after_validate')
     return run.row
@@ -173,12 +221,29 @@ def in_groups(
     group = []
     for b in batches:
         group.append(b)
-        if len(group) == n: yield group; group = []
-    if group: yield group
+        if len(group) == n:
+            yield group
+            group = []
+    if group:
+        yield group
 
 # %% ../nbs/40_train.ipynb #row-line
-EVENTS = ('before_fit', 'before_epoch', 'before_batch', 'after_pred', 'after_loss', 'before_step', 'after_step', 'after_batch',
-          'after_train', 'before_validate', 'after_validate', 'after_epoch', 'after_stop', 'after_fit')
+EVENTS = (
+    'before_fit',
+    'before_epoch',
+    'before_batch',
+    'after_pred',
+    'after_loss',
+    'before_step',
+    'after_step',
+    'after_batch',
+    'after_train',
+    'before_validate',
+    'after_validate',
+    'after_epoch',
+    'after_stop',
+    'after_fit',
+)
 
 class Callback:
     "An object that takes part in a training: methods named like EVENTS, each called with the run."
@@ -197,7 +262,8 @@ class Callback:
         state:dict, # As state_dict gave it
     ):
         "Put it back."
-        for k in self.keeps: setattr(self, k, state[k])
+        for k in self.keeps:
+            setattr(self, k, state[k])
 
 # %% ../nbs/40_train.ipynb #earlystopping
 class EarlyStopping(Callback):
@@ -207,20 +273,23 @@ class EarlyStopping(Callback):
     ): self.patience = check_whole('patience', patience)
 
     def before_fit(self, run):
-        if len(run.hist): self._judge(run, run.epoch)                    # resumed: it may have been over already
+        if len(run.hist):
+            self._judge(run, run.epoch)                    # resumed: it may have been over already
 
     def after_epoch(self, run): self._judge(run, run.epoch+1)
 
     def _judge(self, run, done):
         waited = len(run.hist)-1 - run.hist.best
-        if waited < self.patience or done >= run.epochs or self._rises(run): return
+        if waited < self.patience or done >= run.epochs or self._rises(run):
+            return
         run.stop(f'nothing better for {waited} epochs')
 
     def _rises(self, run):
         "Were the last epochs better than those before them, on average?"
         name = run.monitor.removeprefix('-')
         values = [row.get(name) for row in run.hist.rows[-2*self.patience:]]
-        if None in values: return False
+        if None in values:
+            return False
         sign = -1 if run.monitor.startswith('-') or 'loss' in name else 1
         before, last = values[:-self.patience], values[-self.patience:]
         return sign*np.mean(last) > sign*np.mean(before)
@@ -232,12 +301,14 @@ class EMA(Callback):
     def __init__(self,
         decay:float=.999, # Share of the old average in each step, in (0,1); at first less, so that it gets going
     ):
-        if not 0 < check_at_least('ema', decay, 0) < 1: raise ArgumentError(f"ema={decay}; accepted: between 0 and 1. Usual is 0.99 to 0.9999.")
+        if not 0 < check_at_least('ema', decay, 0) < 1:
+            raise ArgumentError(f"ema={decay}; accepted: between 0 and 1. Usual is 0.99 to 0.9999.")
         self.decay, self.shadow = decay, None
 
     def before_fit(self, run):
         self.model = copy.deepcopy(run.net).requires_grad_(False)
-        if self.shadow is not None: self.model.load_state_dict(self.shadow)
+        if self.shadow is not None:
+            self.model.load_state_dict(self.shadow)
         run.judged = self.model
         self.shadow = self.model.state_dict()                            # shares memory with the model
 
@@ -246,10 +317,12 @@ class EMA(Callback):
         d = min(self.decay, run.step/(run.step+9))                       # 0.1, 0.18, 0.25, …
         new = run.net.state_dict()
         for k,v in self.shadow.items():
-            if v.is_floating_point(): v.lerp_(new[k].to(v.dtype), 1-d)
-            else: v.copy_(new[k])
+            if v.is_floating_point():
+                v.lerp_(new[k].to(v.dtype), 1-d)
+            else:
+                v.copy_(new[k])
 
-    def after_fit(self, run): self.shadow = None                         # the next training has its own average
+    def after_fit(self, run): self.shadow = None  # the next training has its own average
 
 class Thaw(Callback):
     "Freeze layers at the start and let them learn from certain epochs on."
@@ -258,12 +331,15 @@ class Thaw(Callback):
     ): self.plan = {check_whole('epoch', e, 0): n for e,n in plan.items()}
 
     def before_fit(self, run):
-        if run.acc.num_processes > 1 and set(self.plan) != {0}: raise ArgumentError("thawing works in one process; freeze=n freezes for the whole training.")
+        if run.acc.num_processes > 1 and set(self.plan) != {0}:
+            raise ArgumentError("thawing works in one process; freeze=n freezes for the whole training.")
         freeze_layers(run.net, 0)
 
     def before_epoch(self, run):
         due = [e for e in self.plan if e <= run.epoch]
-        if due: freeze_layers(run.net, self.plan[max(due)]); keep_frozen(run.net)
+        if due:
+            freeze_layers(run.net, self.plan[max(due)])
+            keep_frozen(run.net)
 
     def after_fit(self, run): freeze_layers(run.net, 0)
 
@@ -278,15 +354,18 @@ class Bars(Callback):
         self.begun = time.perf_counter(), run.epoch*run.n_batches + run.done          # where it goes on from
         if self.on and in_notebook():
             from fastprogress.fastprogress import master_bar
-            self.master = master_bar(range(run.epochs)); self.master.names = ['train', 'valid']
+            self.master = master_bar(range(run.epochs))
+            self.master.names = ['train', 'valid']
             self.master.update(0)
 
     def before_epoch(self, run):
         self.first, self.start, self.loss, self.clips = run.done, time.perf_counter(), None, 0
-        if not self.on: return
+        if not self.on:
+            return
         if self.master is not None:
             from fastprogress.fastprogress import progress_bar
-            self.bar = progress_bar(range(run.n_batches), parent=self.master); self.bar.update(0)
+            self.bar = progress_bar(range(run.n_batches), parent=self.master)
+            self.bar.update(0)
         else:
             from tqdm import tqdm
             import sys
@@ -298,9 +377,11 @@ class Bars(Callback):
 
     def after_batch(self, run):
         self.clips += run.last_count
-        if not self.on: return
+        if not self.on:
+            return
         if self.master is not None:
-            if run.done > self.bar.last_v or run.done >= run.n_batches: self.bar.comment = self.comment(run)
+            if run.done > self.bar.last_v or run.done >= run.n_batches:
+                self.bar.comment = self.comment(run)
             self.bar.update(min(run.done, run.n_batches))
         else:
             if time.time() - getattr(self.bar, 'last_print_t', 0) > .1:              # tqdm's clock
@@ -317,7 +398,8 @@ class Bars(Callback):
     )->str:
         "Return the time left of the whole training, in words."
         part = self._share(run)
-        if not part: return 'time left not known yet'
+        if not part:
+            return 'time left not known yet'
         return f'{span((time.perf_counter()-self.begun[0])*(1-part)/part)} left in all'
 
     def comment(self,
@@ -332,10 +414,15 @@ class Bars(Callback):
 
     def after_train(self, run): self._close()
     def after_epoch(self, run):
-        if not self.on: return
-        if self.master is None: return print(row_line(run.row, run.epochs) + self._rest(run), flush=True)
-        if len(run.hist) == 1: self.master.write(list(run.row), table=True)
-        self.master.write([f'{v:.4g}' if isinstance(v, float) else str(v) for v in run.row.values()], table=True)
+        if not self.on:
+            return
+        if self.master is None:
+            return print(row_line(run.row, run.epochs) + self._rest(run), flush=True)
+        if len(run.hist) == 1:
+            self.master.write(list(run.row), table=True)
+        self.master.write(
+            [f'{v:.4g}' if isinstance(v, float) else str(v) for v in run.row.values()], table=True
+        )
         drawn = [k for k in ('train_loss', 'valid_loss') if run.row.get(k) is not None]
         self.master.update_graph([[run.hist['epoch'], run.hist[k]] for k in drawn], [1, run.epochs])
         self.master.update(run.epoch+1)
@@ -344,16 +431,20 @@ class Bars(Callback):
         "What the line of an epoch says about time: after the first one the whole, then what is left."
         part, gone = run.epoch+1 - self.begun[1]/run.n_batches, time.perf_counter()-self.begun[0]
         epochs = run.epochs - self.begun[1]/run.n_batches
-        if epochs <= part: return ''
-        if len(run.hist) == 1: return f', about {span(gone/part*epochs)} in all'
+        if epochs <= part:
+            return ''
+        if len(run.hist) == 1:
+            return f', about {span(gone/part*epochs)} in all'
         return f', {span(gone/part*(epochs-part))} left'
 
     def after_fit(self, run):
         self._close()
-        if self.master is not None: self.master.on_iter_end()
+        if self.master is not None:
+            self.master.on_iter_end()
 
     def _close(self):
-        if self.master is None and self.bar is not None: self.bar.close()
+        if self.master is None and self.bar is not None:
+            self.bar.close()
 
 # %% ../nbs/40_train.ipynb #row-line-2
 def row_line(
@@ -362,7 +453,9 @@ def row_line(
 )->str:
     "Return a row as one line of text."
     waiting = f", {row['waiting']:.0%} waiting for data" if row.get('waiting', 0) > .05 else ''
-    valid = '' if row['accuracy'] is None else f"  valid {row['valid_loss']:.3f}  accuracy {row['accuracy']:.3f}"
+    valid = (
+        '' if row['accuracy'] is None else f"  valid {row['valid_loss']:.3f}  accuracy {row['accuracy']:.3f}"
+    )
     more = ''.join(f'  {k} {v:.3f}' for k,v in row.items() if k not in COLUMNS)
     speed = f", {row['clips_per_s']:.3g} clips/s" if 'clips_per_s' in row else ''
     of = '' if epochs is None else f'/{epochs}'
@@ -378,25 +471,36 @@ class Trackers(Callback):
 
     def _try(self, run, name, f, *args, **kw):
         "One that fails is left out, whatever the others do."
-        try: f(*args, **kw)
+        try:
+            f(*args, **kw)
         except Exception as e:
             run.acc.trackers = [t for t in run.acc.trackers if t.name != name]
-            warnings.warn(f"tracker {name} stopped: {type(e).__name__}: {str(e)[:200]}. Training goes on without it.")
+            warnings.warn(
+                f"tracker {name} stopped: {type(e).__name__}: {str(e)[:200]}. Training goes on without it."
+            )
 
     def before_fit(self, run):
         asked, begun = run.acc.log_with, []
-        for one in asked:                                                # one by one: init_trackers begins all or none
+        for one in asked:  # one by one: init_trackers begins all or none
             run.acc.log_with, run.acc.trackers = [one], []
-            self._try(run, getattr(one, 'name', getattr(one, 'value', one)), run.acc.init_trackers, 'vidcls', config=self.config)
+            self._try(
+                run,
+                getattr(one, 'name', getattr(one, 'value', one)),
+                run.acc.init_trackers,
+                'vidcls',
+                config=self.config,
+            )
             begun += run.acc.trackers
         run.acc.log_with, run.acc.trackers = asked, begun
 
     def after_epoch(self, run):
         row = {k: v for k,v in run.row.items() if isinstance(v, (int, float))}
-        for t in list(run.acc.trackers): self._try(run, t.name, t.log, row, step=run.row['epoch'])
+        for t in list(run.acc.trackers):
+            self._try(run, t.name, t.log, row, step=run.row['epoch'])
 
     def after_fit(self, run):
-        for t in list(run.acc.trackers): self._try(run, t.name, t.finish)        # end_training would part the processes too
+        for t in list(run.acc.trackers):
+            self._try(run, t.name, t.finish)        # end_training would part the processes too
 
 # %% ../nbs/40_train.ipynb #better
 class Run:
@@ -412,66 +516,95 @@ class Run:
         metrics, # As in fit
     ):
         self.cfg, self.show, self.spec, self.dls = cfg, cfg['show'], dls.spec, dls
-        self.epochs, self.accum, self.clip, self.monitor = cfg['epochs'], cfg['accum'], cfg['clip'], cfg['monitor']
+        self.epochs, self.accum, self.clip, self.monitor = (
+            cfg['epochs'],
+            cfg['accum'],
+            cfg['clip'],
+            cfg['monitor'],
+        )
         self.acc, self.given, self.net, self.callbacks = self._engine(), model, model, callbacks
         self.sharded = self.acc.distributed_type == 'FSDP'
         cfg['about']['processes'] = self.acc.num_processes
         self.valid_loader = None if dls.valid is None else self._share(dls.valid)
         self.train_loader = self._share(dls.train)
-        for cb in callbacks:                                             # several processes fix what learns when the model is prepared
-            if isinstance(cb, Thaw) and self.acc.num_processes > 1: freeze_layers(model, cb.plan.get(0, 0))
+        for cb in callbacks:  # several processes fix what learns when the model is prepared
+            if isinstance(cb, Thaw) and self.acc.num_processes > 1:
+                freeze_layers(model, cb.plan.get(0, 0))
         self.n_batches = len(self.train_loader)
         self.model, self.opt = self._sharded() if self.sharded else self._whole()
         self.net = self.judged = self.acc.unwrap_model(self.model)
-        if cfg['compile']: self.model = torch.compile(self.model)
+        if cfg['compile']:
+            self.model = torch.compile(self.model)
         steps = -(-self.n_batches//self.accum)
-        self.sched = make_schedule(self.opt.optimizer, cfg['schedule'], self.epochs*steps,
-                                   0 if cfg['schedule'] == 'onecycle' else round(min(cfg['warmup'], self.epochs)*steps), **cfg['schedule_args'])
+        self.sched = make_schedule(
+            self.opt.optimizer,
+            cfg['schedule'],
+            self.epochs * steps,
+            0 if cfg['schedule'] == 'onecycle' else round(min(cfg['warmup'], self.epochs) * steps),
+            **cfg['schedule_args'],
+        )
         self.scaled = self.acc.scaler is not None                        # fp16 on a GPU
         self.loss_func = loss or LabelSmoothingCrossEntropy(cfg['smoothing'])
-        if isinstance(self.loss_func, torch.nn.Module): self.loss_func.to(self.acc.device)      # class weights move along
+        if isinstance(self.loss_func, torch.nn.Module):
+            self.loss_func.to(self.acc.device)      # class weights move along
         self.augment, self.mix, self.metrics = augment, mix, metrics or {}
         self.gen = torch.Generator().manual_seed(cfg['seed'] + self.acc.process_index)
-        self.paths = {s: getattr(dls, s).dataset.paths for s in ('train','valid') if getattr(dls, s) is not None}
+        self.paths = {
+            s: getattr(dls, s).dataset.paths for s in ('train', 'valid') if getattr(dls, s) is not None
+        }
         self.hist, self.best = History(), None
-        self.epoch = self.epoch_steps = self.step = self.n_steps = self.done = self.rows_done = self.last_count = 0
+        self.epoch = self.epoch_steps = self.step = self.n_steps = self.done = self.rows_done = (
+            self.last_count
+        ) = 0
         self.row, self.wish, self.stopping, self.timer = {}, None, None, WaitTimer(())
         self.started, self.elapsed, self.rate, self.chance = time.perf_counter(), 0., None, random_state()
         self.step_loss = self.train_loss = torch.zeros((), device=self.acc.device)
 
     def __call__(self, event):
         for cb in self.callbacks:
-            if f := getattr(cb, event, None): f(self)
+            if f := getattr(cb, event, None):
+                f(self)
 
     def stop(self,
         why:str, # For the history
     ):
         "End the training after this step; where all steps of the epoch are done, after judging it."
         self.wish = self.wish or why
-        if self.acc.num_processes == 1: self.stopping = self.wish        # several have to agree first
+        if self.acc.num_processes == 1:
+            self.stopping = self.wish        # several have to agree first
 
 # %% ../nbs/40_train.ipynb #engine
 def leave_group():
     "Leave the group of processes, unless an error ends this one."
     import torch.distributed as dist
     if dist.is_available() and dist.is_initialized() and not hasattr(sys, 'last_value'):
-        time.sleep(.1)                                                   # threads of the group put the tensors of the last exchange down
+        time.sleep(.1)  # threads of the group put the tensors of the last exchange down
         dist.destroy_process_group()
 
 def leave_at_exit():
     "Let Python call leave_group, once, when it ends."
-    atexit.unregister(leave_group); atexit.register(leave_group)
+    atexit.unregister(leave_group)
+    atexit.register(leave_group)
 
 @patch
 def _engine(self:Run):
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin
-    cfg, once = self.cfg, GradientAccumulationPlugin(num_steps=1)        # a launcher's number would divide the gradient once more
-    acc = Accelerator(mixed_precision=cfg['precision'], log_with=cfg['trackers'], project_dir=cfg['out'], gradient_accumulation_plugin=once)
+    # a launcher's number would divide the gradient once more
+    cfg, once = self.cfg, GradientAccumulationPlugin(num_steps=1)
+    acc = Accelerator(
+        mixed_precision=cfg['precision'],
+        log_with=cfg['trackers'],
+        project_dir=cfg['out'],
+        gradient_accumulation_plugin=once,
+    )
     leave_at_exit()
     kind = str(acc.distributed_type).rpartition('.')[2]
     if kind in ('DEEPSPEED', 'MEGATRON_LM') or kind == 'FSDP' and not acc.is_fsdp2:
-        raise VidclsError(f"fit was not made for {kind}; it shards by FSDP in its second version: accelerate launch --use_fsdp --fsdp_version 2.")
+        raise VidclsError(
+            f"fit was not made for {kind}; it shards by FSDP in its second version: accelerate launch "
+            "--use_fsdp --fsdp_version 2."
+        )
     return acc
 
 @patch
@@ -479,56 +612,76 @@ def _optimizer(self:Run, net):
     rates = {k: self.cfg[k] for k in ('layer_decay', 'backbone')}
     make, lr, wd, own = (self.cfg[k] for k in ('optimizer', 'lr', 'wd', 'opt_args'))
     try:
-        if isinstance(make, str): return OPTIMIZERS[make](net, lr, wd, **own, **rates)
+        if isinstance(make, str):
+            return OPTIMIZERS[make](net, lr, wd, **own, **rates)
         groups = [{**g, 'lr': lr*g['lr_scale']} for g in param_groups(net, wd, **rates)]
         return make(groups, lr=lr, **own)
     except (TypeError, ValueError) as e:
-        if isinstance(e, VidclsError): raise
+        if isinstance(e, VidclsError):
+            raise
         raise ArgumentError(f"opt_args={self.cfg['opt_args']!r}: {e}") from e
 
 @patch
 def _whole(self:Run):
     "Model and optimiser where each process has all weights."
-    model = self.acc.prepare(self.given)                                 # on the device before the optimiser is made
+    model = self.acc.prepare(self.given)  # on the device before the optimiser is made
     opt = self._optimizer(self.acc.unwrap_model(model))
-    for group in self._brought(): opt.add_param_group(group)
+    for group in self._brought():
+        opt.add_param_group(group)
     return model, self.acc.prepare(opt)
 
 @patch
 def _sharded(self:Run):
     "A copy of the model, laid out over the processes block by block, and its optimiser; the model that was given gets the weights in the end."
-    asked = [type(cb).__name__ for cb in self.callbacks if isinstance(cb, EMA)] + [type(cb).__name__ for cb,_ in self._learners()]
-    if asked: raise ArgumentError(f"{', '.join(asked)}: needs whole weights, which no process has under FSDP; leave it out, or start as data parallel.")
+    asked = [type(cb).__name__ for cb in self.callbacks if isinstance(cb, EMA)] + [
+        type(cb).__name__ for cb, _ in self._learners()
+    ]
+    if asked:
+        raise ArgumentError(
+            f"{', '.join(asked)}: needs whole weights, which no process has under FSDP; leave it out, "
+            "or start as data parallel."
+        )
     net = copy.deepcopy(self.given)
-    keys = {net.layer_key(n) for n,_ in net.named_parameters()} - {None} if isinstance(net, VideoModel) else ()
+    keys = (
+        {net.layer_key(n) for n, _ in net.named_parameters()} - {None} if isinstance(net, VideoModel) else ()
+    )
     net._no_split_modules = sorted({type(net.get_submodule(k)).__name__ for k in keys}) or None
     return self.acc.prepare(net, self._optimizer(net))
 
 @patch
 def _learners(self:Run):
     "Callbacks that bring something to learn, and what it is."
-    return [(cb, own) for cb in self.callbacks if hasattr(cb, 'brings') and (own := cb.brings(self)) is not None]
+    return [
+        (cb, own) for cb in self.callbacks if hasattr(cb, 'brings') and (own := cb.brings(self)) is not None
+    ]
 
 @patch
 def _brought(self:Run):
     "Groups for the optimiser, of what callbacks bring to learn beside the model."
     for cb,own in self._learners():
         cb.learner = self.acc.prepare(own)
-        yield from ({**g, 'name': f"{type(cb).__name__}, {g['name']}", 'lr': self.cfg['lr']} for g in param_groups(own, self.cfg['wd']))
+        yield from (
+            {**g, 'name': f"{type(cb).__name__}, {g['name']}", 'lr': self.cfg['lr']}
+            for g in param_groups(own, self.cfg['wd'])
+        )
 
 @patch
 def _share(self:Run, loader):
     "Each process gets its share of the batches."
     if self.acc.num_processes > 1 and loader.dataset.on_error == 'skip':
-        raise ArgumentError("on_error='skip' works in one process; drop the broken clips from the table first.")
+        raise ArgumentError(
+            "on_error='skip' works in one process; drop the broken clips from the table first."
+        )
     if getattr(loader, 'streams', False):                                # shards: each process reads its own
         from accelerate.data_loader import DataLoaderShard
         ready = DataLoaderShard(loader.dataset, device=self.acc.device, batch_size=None)
         ready.base_dataloader = loader
         return ready
-    if self.acc.num_processes == 1: return loader
+    if self.acc.num_processes == 1:
+        return loader
     ready = self.acc.prepare(loader)
-    if isinstance(loader, ClipLoader): ready.base_dataloader = LoaderShare(loader, ready.base_dataloader)     # made by its threads
+    if isinstance(loader, ClipLoader):
+        ready.base_dataloader = LoaderShare(loader, ready.base_dataloader)     # made by its threads
     return ready
 
 @patch
@@ -537,17 +690,26 @@ def batches(self:Run,
     skip:int=0, # Batches that were handed out before
 ): # Yields Batches on the device
     "The batches of a loader on the device; of an epoch that was stopped, those that are left."
-    source = getattr(loader, 'base_dataloader', loader)                  # accelerate's wrapping would go back to where the epoch began
-    if skip and hasattr(source, 'load_state_dict'): loader = source; source.load_state_dict(dict(epoch=self.epoch, start=self.rows_done))
-    elif skip: loader = _without(loader, skip)
-    if skip: loader = _as_begun(loader, self.chance)
+    # accelerate's wrapping would go back to where the epoch began
+    source = getattr(loader, 'base_dataloader', loader)
+    if skip and hasattr(source, 'load_state_dict'):
+        loader = source
+        source.load_state_dict(dict(epoch=self.epoch, start=self.rows_done))
+    elif skip:
+        loader = _without(loader, skip)
+    if skip:
+        loader = _as_begun(loader, self.chance)
     try:
         for b in loader:
             yield b._replace(clips=b.clips.to(self.acc.device), labels=b.labels.to(self.acc.device))
-            if self.stopping in SIGNALS: return                          # before more clips are asked for
-    except WorkerError:                                                  # a signal to all processes ends the workers of the loader too
-        if self.wish not in SIGNALS: raise
-        if not self.stopping: yield Batch(*[torch.empty(0, dtype=torch.long)]*3, [])         # with it, at the next step, the others are told
+            if self.stopping in SIGNALS:
+                return                          # before more clips are asked for
+    except WorkerError:  # a signal to all processes ends the workers of the loader too
+        if self.wish not in SIGNALS:
+            raise
+        if not self.stopping:
+            # with it, at the next step, the others are told
+            yield Batch(*[torch.empty(0, dtype=torch.long)]*3, [])
 
 def _as_begun(loader, chance):
     "A loader draws when it begins, an order or a seed: the same again. Then the generators go on where they were."
@@ -556,13 +718,17 @@ def _as_begun(loader, chance):
     batches = iter(loader)
     first = next(batches, None)
     set_random_state(now)
-    if first is not None: yield first; yield from batches
+    if first is not None:
+        yield first
+        yield from batches
 
 def _without(loader, skip):
     from accelerate import skip_first_batches
     from torch.utils.data import DataLoader
-    if isinstance(share := getattr(loader, 'base_dataloader', None), LoaderShare): return LoaderShare(share.whole, skip_first_batches(share.plan, skip))
-    if isinstance(loader, DataLoader) and not getattr(loader, 'streams', False): return skip_first_batches(loader, skip)
+    if isinstance(share := getattr(loader, 'base_dataloader', None), LoaderShare):
+        return LoaderShare(share.whole, skip_first_batches(share.plan, skip))
+    if isinstance(loader, DataLoader) and not getattr(loader, 'streams', False):
+        return skip_first_batches(loader, skip)
     return (b for i,b in enumerate(loader) if i >= skip)
 
 # %% ../nbs/40_train.ipynb #prepare
@@ -572,14 +738,19 @@ def prepare(self:Run,
 ): # (clips float (B,C,T,H,W), targets (B,) or (B,K))
     "Bytes as loaded -> what model and loss take: augmented, normalised, mixed."
     xb, yb, self.rows = batch.clips, batch.labels, batch.rows.tolist()
-    if hasattr(self.augment, 'see'): self.augment.see(batch.rows, self.epoch)    # one whose draws depend on the clip
-    if self.augment: xb, yb = _two('augment', self.augment(xb, yb, self.gen))
+    if hasattr(self.augment, 'see'):
+        self.augment.see(batch.rows, self.epoch)    # one whose draws depend on the clip
+    if self.augment:
+        xb, yb = _two('augment', self.augment(xb, yb, self.gen))
     self.bytes, xb = xb, self.spec.to_model(xb)
     return _two('mix', self.mix(xb, yb, self.gen)) if self.mix else (xb, yb)
 
 def _two(name, given):
-    if isinstance(given, (tuple, list)) and len(given) == 2: return given
-    raise ArgumentError(f"{name} gave a {type(given).__name__}; accepted: a function that gives two things, clips and labels.")
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return given
+    raise ArgumentError(
+        f"{name} gave a {type(given).__name__}; accepted: a function that gives two things, clips and labels."
+    )
 
 @patch
 def count(self:Run,
@@ -587,9 +758,11 @@ def count(self:Run,
 )->int: # Of all processes
     "Clips of a step; on this occasion several processes also learn whether one of them was asked to stop."
     self.last_count = n
-    if self.acc.num_processes == 1: return n
+    if self.acc.num_processes == 1:
+        return n
     n, wishes = self.acc.reduce(torch.tensor([n, self.wish is not None], device=self.acc.device)).tolist()
-    if wishes: self._settle()
+    if wishes:
+        self._settle()
     return n
 
 @patch
@@ -598,10 +771,16 @@ def note(self:Run,
     split:str='train', # Or 'valid'
 ):
     "Remember how far the epoch is, what was in the step, and which clips could not be read."
-    for row, reason in batch.failed: self.hist.skipped[str(self.paths[split][row])] = reason
-    if split == 'valid': return
-    self.done += 1; self.rows_done += (len(batch.rows) + len(batch.failed))
-    self.group_rows = [*(self.group_rows if self.done % self.accum != 1 and self.accum > 1 else []), *batch.rows.tolist()]
+    for row, reason in batch.failed:
+        self.hist.skipped[str(self.paths[split][row])] = reason
+    if split == 'valid':
+        return
+    self.done += 1
+    self.rows_done += (len(batch.rows) + len(batch.failed))
+    self.group_rows = [
+        *(self.group_rows if self.done % self.accum != 1 and self.accum > 1 else []),
+        *batch.rows.tolist(),
+    ]
 
 @patch
 def loss_on_cpu(self:Run,
@@ -614,7 +793,8 @@ def loss_on_cpu(self:Run,
     return f(logits.to(device), labels.to(device)).item()
 
 @property
-def _n_good(self): return self.n_steps - self.epoch_steps - sum(b['epoch'] == self.epoch+1 for b in self.hist.bad_steps)
+def _n_good(self):
+    return self.n_steps - self.epoch_steps - sum(b['epoch'] == self.epoch + 1 for b in self.hist.bad_steps)
 Run.n_good = _n_good
 
 # %% ../nbs/40_train.ipynb #finite
@@ -630,31 +810,51 @@ class Finite(Callback):
     ): self.policy, self.limit, self.in_a_row = check_choice('on_nan', policy, ('stop', 'skip')), limit, 0
 
     def before_fit(self, run):
-        self.norms, self.before = [b for m in run.net.modules() if isinstance(m, BATCH_NORMS) for b in m.buffers()], None
+        self.norms, self.before = (
+            [b for m in run.net.modules() if isinstance(m, BATCH_NORMS) for b in m.buffers()],
+            None,
+        )
 
     def before_batch(self, run):
-        if self.before is None: self.before = [b.clone() for b in self.norms]         # before the first batch of a step
+        if self.before is None:
+            self.before = [b.clone() for b in self.norms]         # before the first batch of a step
 
     def after_loss(self, run):
-        if torch.is_tensor(run.loss) and not run.loss.ndim: return
-        what = f'a tensor of shape {tuple(run.loss.shape)}' if torch.is_tensor(run.loss) else f'a {type(run.loss).__name__}'
-        raise ArgumentError(f"loss gave {what}; accepted: a function that gives a tensor of one number, such as the mean.")
+        if torch.is_tensor(run.loss) and not run.loss.ndim:
+            return
+        what = (
+            f'a tensor of shape {tuple(run.loss.shape)}'
+            if torch.is_tensor(run.loss)
+            else f'a {type(run.loss).__name__}'
+        )
+        raise ArgumentError(
+            f"loss gave {what}; accepted: a function that gives a tensor of one number, such as the mean."
+        )
 
     def before_step(self, run):
         skipped = run.scaled and run.finite and not math.isfinite(float(run.norm))
         before, self.before = self.before, None
-        if run.finite and not skipped: self.in_a_row = 0; return
-        for b,was in zip(self.norms, before or ()): b.copy_(was)               # batch norms have counted what is left out
+        if run.finite and not skipped:
+            self.in_a_row = 0
+            return
+        for b,was in zip(self.norms, before or ()):
+            b.copy_(was)               # batch norms have counted what is left out
         self.in_a_row += 1
         what = 'loss' if not math.isfinite(run.step_loss.item()) else 'gradient'
         clips = [str(run.paths['train'][r]) for r in run.group_rows]
         run.hist.bad_steps.append(dict(step=run.n_steps+1, epoch=run.epoch+1, what=what, clips=clips))
         shown = ', '.join(clips[:8]) + (f' and {len(clips)-8} more' if len(clips) > 8 else '')
-        said = f"the {what} became {run.step_loss.item() if what == 'loss' else float(run.norm)} in epoch {run.epoch+1}, step {run.n_steps+1}"
+        said = f"the {what} became {run.step_loss.item() if what == 'loss' else float(run.norm)} in epoch {run.epoch + 1}, step {run.n_steps + 1}"
         if self.policy == 'stop' and not skipped:
-            raise VidclsError(f"{said}; its clips: {shown}. Lower lr, or look at these clips; on_nan='skip' leaves such steps out. "
-                              f"The model holds {'the last weights that were finite' if run.best is None else 'the best weights of the epochs before'}.")
-        if self.in_a_row >= self.limit: raise VidclsError(f"{said}, and so in {self.in_a_row} steps in a row; its clips: {shown}. Lower lr.")
+            raise VidclsError(
+                f"{said}; its clips: {shown}. Lower lr, or look at these clips; on_nan='skip' leaves "
+                "such steps out. "
+                f"The model holds {'the last weights that were finite' if run.best is None else 'the best weights of the epochs before'}."
+            )
+        if self.in_a_row >= self.limit:
+            raise VidclsError(
+                f"{said}, and so in {self.in_a_row} steps in a row; its clips: {shown}. Lower lr."
+            )
 
 # %% ../nbs/40_train.ipynb #checkpoints
 @patch
@@ -662,13 +862,15 @@ def anyone(self:Run,
     flag, # What this process says
 )->bool:
     "Does any process say so? All have to ask, at the same point."
-    if self.acc.num_processes == 1: return bool(flag)
+    if self.acc.num_processes == 1:
+        return bool(flag)
     return self.acc.reduce(torch.tensor(int(bool(flag)), device=self.acc.device)).item() > 0
 
 @patch
 def agree(self:Run)->str|None: # Why the training ends; None where it goes on
     "What one process was asked for holds for all."
-    if self.acc.num_processes > 1 and self.anyone(self.wish): self._settle()
+    if self.acc.num_processes > 1 and self.anyone(self.wish):
+        self._settle()
     return self.stopping
 
 @patch
@@ -685,24 +887,35 @@ class Checkpoints(Callback):
         every:str|int|float|None=None, # '10min', or a whole number of steps; None: at the end of each epoch only
         keep:int=2, # How many of the newest stay
     ):
-        self.folder, self.keep, self.last_s, self.at, self.lock = Path(folder), check_whole('keep', keep), time.monotonic(), None, None
+        self.folder, self.keep, self.last_s, self.at, self.lock = (
+            Path(folder),
+            check_whole('keep', keep),
+            time.monotonic(),
+            None,
+            None,
+        )
         self.minutes, self.steps = _every(every)
 
     def before_fit(self, run):
-        self.at = run.epoch, run.done                                    # what is known at the start need not be kept again
-        if run.acc.is_main_process: _check_folder(self.folder); self.lock = _alone(self.folder)
+        self.at = run.epoch, run.done  # what is known at the start need not be kept again
+        if run.acc.is_main_process:
+            _check_folder(self.folder)
+            self.lock = _alone(self.folder)
 
     def after_batch(self, run):
         due = self.steps and run.n_steps % self.steps == 0
-        if due or self.minutes is not None and run.anyone(time.monotonic()-self.last_s > 60*self.minutes): self.save(run)
+        if due or self.minutes is not None and run.anyone(time.monotonic()-self.last_s > 60*self.minutes):
+            self.save(run)
 
     def after_epoch(self, run): self.save(run, ended=True)
 
     def after_stop(self, run):
-        if self.at != (run.epoch, run.done): self.save(run)
+        if self.at != (run.epoch, run.done):
+            self.save(run)
 
     def after_fit(self, run):
-        if self.lock: self.lock.release()
+        if self.lock:
+            self.lock.release()
 
     def save(self,
         run, # A Run
@@ -711,34 +924,50 @@ class Checkpoints(Callback):
         "Keep it; if that fails, say so and go on."
         state = run_state(run, ended)
         self.last_s, self.at = time.monotonic(), (run.epoch+1, 0) if ended else (run.epoch, run.done)
-        if not run.acc.is_main_process: return
-        try: save_checkpoint(self.folder, state, run.n_steps, self.keep)
-        except CheckpointError as e: warnings.warn(f"{e} Training goes on."); self.at = None
+        if not run.acc.is_main_process:
+            return
+        try:
+            save_checkpoint(self.folder, state, run.n_steps, self.keep)
+        except CheckpointError as e:
+            warnings.warn(f"{e} Training goes on.")
+            self.at = None
 
 def _check_folder(folder):
     "Can checkpoints be written there? Asked before the first step."
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder): pass
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as e:
-        raise ArgumentError(f"out={str(folder.parent)!r}: no checkpoint can be written there ({type(e).__name__}: {e.strerror}); "
-                            "take another folder.") from None
+        raise ArgumentError(
+            f"out={str(folder.parent)!r}: no checkpoint can be written there ({type(e).__name__}: "
+            f"{e.strerror}); "
+            "take another folder."
+        ) from None
 
 def _alone(folder, patience=10):
     "Two trainings in one folder would go on from each other's checkpoints. The lock ends with its process, however that ends."
     from filelock import FileLock, Timeout
     lock = FileLock(folder/'.lock')
-    try: lock.acquire(timeout=patience)                                  # a killed training's workers hold it some seconds longer
+    try:
+        lock.acquire(timeout=patience)  # a killed training's workers hold it some seconds longer
     except Timeout:
-        raise ArgumentError(f"out={str(folder.parent)!r}: another training is running there; wait until it has ended, or take another folder.") from None
-    except (OSError, NotImplementedError): return None                   # a file system that has no locks
+        raise ArgumentError(
+            f"out={str(folder.parent)!r}: another training is running there; wait until it has ended, "
+            "or take another folder."
+        ) from None
+    except (OSError, NotImplementedError):
+        return None                   # a file system that has no locks
     return lock
 
 def _every(every):
     "(minutes, steps)"
-    if every is None: return None, 0
-    if isinstance(every, str) and re.fullmatch(r'[0-9]+([.][0-9]+)?min', every): return check_at_least('every', float(every[:-3]), 0), 0
-    if isinstance(every, str): raise ArgumentError(f"every={every!r}; accepted: a whole number of steps, or minutes as in '10min'.")
+    if every is None:
+        return None, 0
+    if isinstance(every, str) and re.fullmatch(r'[0-9]+([.][0-9]+)?min', every):
+        return check_at_least('every', float(every[:-3]), 0), 0
+    if isinstance(every, str):
+        raise ArgumentError(f"every={every!r}; accepted: a whole number of steps, or minutes as in '10min'.")
     return None, check_whole('every', every)
 
 # %% ../nbs/40_train.ipynb #run-state-2
@@ -747,24 +976,45 @@ def run_state(
     ended:bool, # The epoch is in the history?
 )->dict: # For save_checkpoint
     "Everything that the rest of a training depends on."
-    own = [dict(now=random_state(), begun=run.chance, gen=run.gen.get_state(), train_loss=run.train_loss.cpu())]
+    own = [
+        dict(now=random_state(), begun=run.chance, gen=run.gen.get_state(), train_loss=run.train_loss.cpu())
+    ]
     if run.acc.num_processes > 1:
         from accelerate.utils import gather_object
         own = gather_object(own)                                         # one for each process
     scaler = run.acc.scaler.state_dict() if run.acc.scaler is not None else None
-    return dict(about=run.cfg['about'], model=unsharded(run.net.state_dict()), opt=unsharded(run.opt.state_dict()), sched=run.sched.state_dict(),
-                scaler=scaler, own=own, best=run.best, hist={k: v for k,v in vars(run.hist).items()},
-                epoch=run.epoch + ended, step=run.step, n_steps=run.n_steps, done=0 if ended else run.done,
-                rows_done=0 if ended else run.rows_done, epoch_steps=run.epoch_steps, rate=run.rate,
-                elapsed=0. if ended else run.elapsed + time.perf_counter()-run.started,
-                callbacks=[[type(c).__name__, getattr(c, 'state_dict', dict)()] for c in run.callbacks if not isinstance(c, (Bars, Trackers))])
+    return dict(
+        about=run.cfg['about'],
+        model=unsharded(run.net.state_dict()),
+        opt=unsharded(run.opt.state_dict()),
+        sched=run.sched.state_dict(),
+        scaler=scaler,
+        own=own,
+        best=run.best,
+        hist={k: v for k, v in vars(run.hist).items()},
+        epoch=run.epoch + ended,
+        step=run.step,
+        n_steps=run.n_steps,
+        done=0 if ended else run.done,
+        rows_done=0 if ended else run.rows_done,
+        epoch_steps=run.epoch_steps,
+        rate=run.rate,
+        elapsed=0.0 if ended else run.elapsed + time.perf_counter() - run.started,
+        callbacks=[
+            [type(c).__name__, getattr(c, 'state_dict', dict)()]
+            for c in run.callbacks
+            if not isinstance(c, (Bars, Trackers))
+        ],
+    )
 
 def unsharded(
     nest, # Of tensors, some laid out over the processes (FSDP)
 ): # The same with whole tensors; all processes have to ask at the same point
     "Put sharded tensors together."
-    if isinstance(nest, dict): return {k: unsharded(v) for k,v in nest.items()}
-    if isinstance(nest, (list, tuple)): return type(nest)(map(unsharded, nest))
+    if isinstance(nest, dict):
+        return {k: unsharded(v) for k,v in nest.items()}
+    if isinstance(nest, (list, tuple)):
+        return type(nest)(map(unsharded, nest))
     return nest.full_tensor() if hasattr(nest, 'full_tensor') else nest
 
 def sharded_like(
@@ -772,12 +1022,14 @@ def sharded_like(
     like, # A tensor of the same meaning
 ): # x, laid out over the processes as `like` is, if it is
     "The opposite of `unsharded`."
-    if not hasattr(like, 'full_tensor') or getattr(x, 'shape', None) != like.shape: return x
+    if not hasattr(like, 'full_tensor') or getattr(x, 'shape', None) != like.shape:
+        return x
     from torch.distributed.tensor import distribute_tensor
     return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
 
 def _difference(name, there, here):
-    if name == 'files' and there and here: return 'files: what the clips hold has changed since'
+    if name == 'files' and there and here:
+        return 'files: what the clips hold has changed since'
     return f'{name}: {_short(there)} there, {_short(here)} here'
 
 def _short(x, n=200): return repr(x) if len(repr(x)) <= n else repr(x)[:n] + '…'
@@ -796,22 +1048,38 @@ def restore(self:Run,
                       "result is not that of one training of this length.")
     if differ := [_difference(k, there.get(k), here.get(k)) for k in {**here, **there}
                   if k not in free and here.get(k) != there.get(k)]:
-        raise CheckpointError(f"{path} belongs to another training ({'; '.join(differ)}). Take another folder, or empty this one.")
-    mine, params = self.net.state_dict(), dict(enumerate(p for g in self.opt.param_groups for p in g['params']))
+        raise CheckpointError(
+            f"{path} belongs to another training ({'; '.join(differ)}). Take another folder, or empty "
+            "this one."
+        )
+    mine, params = (
+        self.net.state_dict(),
+        dict(enumerate(p for g in self.opt.param_groups for p in g['params'])),
+    )
     self.net.load_state_dict({k: sharded_like(v, mine[k]) for k,v in state['model'].items()})
-    moments = {i: {k: sharded_like(v, params[i]) for k,v in kept.items()} for i,kept in state['opt']['state'].items()}
-    self.opt.load_state_dict(state['opt'] | {'state': moments}); self.sched.load_state_dict(state['sched'])
-    if state['scaler'] is not None and self.acc.scaler is not None: self.acc.scaler.load_state_dict(state['scaler'])
+    moments = {
+        i: {k: sharded_like(v, params[i]) for k, v in kept.items()}
+        for i, kept in state['opt']['state'].items()
+    }
+    self.opt.load_state_dict(state['opt'] | {'state': moments})
+    self.sched.load_state_dict(state['sched'])
+    if state['scaler'] is not None and self.acc.scaler is not None:
+        self.acc.scaler.load_state_dict(state['scaler'])
     self.hist, self.best = History(**state['hist']), state['best']
-    for k in ('epoch', 'step', 'n_steps', 'done', 'rows_done', 'elapsed', 'epoch_steps', 'rate'): setattr(self, k, state[k])
-    cbs, there = [c for c in self.callbacks if not isinstance(c, (Bars, Trackers))], state['callbacks']      # who only looks on may change
+    for k in ('epoch', 'step', 'n_steps', 'done', 'rows_done', 'elapsed', 'epoch_steps', 'rate'):
+        setattr(self, k, state[k])
+    # who only looks on may change
+    cbs, there = [c for c in self.callbacks if not isinstance(c, (Bars, Trackers))], state['callbacks']
     for i in range(max(len(cbs), len(there))):
         cb, (name,kept) = cbs[i] if i < len(cbs) else None, there[i] if i < len(there) else (None, {})
-        if name != (own := cb and type(cb).__name__): raise CheckpointError(f"{path} was kept with other callbacks: {name} there, {own} here.")
-        if hasattr(cb, 'load_state_dict'): cb.load_state_dict(kept)
+        if name != (own := cb and type(cb).__name__):
+            raise CheckpointError(f"{path} was kept with other callbacks: {name} there, {own} here.")
+        if hasattr(cb, 'load_state_dict'):
+            cb.load_state_dict(kept)
     own = state['own'][self.acc.process_index]
     self.train_loss, self.chance = own['train_loss'].to(self.acc.device), own['begun']
-    set_random_state(own['now']); self.gen.set_state(own['gen'])
+    set_random_state(own['now'])
+    self.gen.set_state(own['gen'])
 
 # %% ../nbs/40_train.ipynb #listening
 SIGNALS = ('SIGTERM', 'interrupted')             # ends that don't wait until the epoch is judged
@@ -821,18 +1089,25 @@ def listening(
     run, # A Run
 ):
     "While training, Ctrl-C and SIGTERM end it after the step; the second Ctrl-C at once."
-    if threading.current_thread() is not threading.main_thread(): yield; return          # only there signals arrive
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return          # only there signals arrive
     def heard(number, frame):
         what = 'interrupted' if number == signal.SIGINT else 'SIGTERM'
-        if what == run.wish == 'interrupted' and run.acc.num_processes == 1: raise KeyboardInterrupt   # launchers pass one on: heard twice
-        run.wish = None; run.stop(what)
+        if what == run.wish == 'interrupted' and run.acc.num_processes == 1:
+            raise KeyboardInterrupt   # launchers pass one on: heard twice
+        run.wish = None
+        run.stop(what)
         if number == signal.SIGTERM and hasattr(signal, 'SIGCHLD'):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)                # PyTorch's raises wherever we are, when workers end
+            # PyTorch's raises wherever we are, when workers end
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     numbers = [signal.SIGTERM] + [signal.SIGINT]*(signal.getsignal(signal.SIGINT) is not signal.SIG_IGN)
     before = {n: signal.signal(n, heard) for n in numbers}
-    try: yield
+    try:
+        yield
     finally:
-        for n,f in before.items(): signal.signal(n, f)
+        for n,f in before.items():
+            signal.signal(n, f)
 
 # %% ../nbs/40_train.ipynb #memory-advice
 def memory_advice(
@@ -841,114 +1116,199 @@ def memory_advice(
 )->str:
     "What to change, with numbers."
     bs, T, S = run.dls.train.batch_size or 1, run.spec.n_frames, run.spec.size
-    part = max((d for d in range(1, bs//2+1) if bs % d == 0), default=1)              # a divisor, or a step would have more clips
-    same = 'the same training but for batch norms' if any(isinstance(m, BATCH_NORMS) for m in run.net.modules()) else 'the same training'
-    ways = [f"bs={part} with accum={run.accum*bs//part} ({same}, about {part/bs:.0%} of the memory)"] if bs > 1 else []
+    # a divisor, or a step would have more clips
+    part = max((d for d in range(1, bs//2+1) if bs % d == 0), default=1)
+    same = (
+        'the same training but for batch norms'
+        if any(isinstance(m, BATCH_NORMS) for m in run.net.modules())
+        else 'the same training'
+    )
+    ways = (
+        [f"bs={part} with accum={run.accum * bs // part} ({same}, about {part / bs:.0%} of the memory)"]
+        if bs > 1
+        else []
+    )
     if not getattr(run.net, 'grad_checkpointing', True):
-        ways.append("model.set_grad_checkpointing() (the same training, a small part of the memory, about a third more time)")
-    if run.acc.device.type == 'cuda' and run.cfg['precision'] == 'no': ways.append("precision='bf16' (about half)")
-    ways += [f"n_frames={max(1, T//2)} instead of {T} (half or less)", f"size={S//2//16*16 or S//2} instead of {S} (a quarter or less)"]
-    return (f"out of memory with batches of {bs} clips of {T} x {S} x {S} ({str(error).splitlines()[0][:120]}). What helps, "
-            "the gentlest first: " + '; '.join(ways) + ". find_batch_size() tries sizes for you.")
+        ways.append(
+            "model.set_grad_checkpointing() (the same training, a small part of the memory, about a "
+            "third more time)"
+        )
+    if run.acc.device.type == 'cuda' and run.cfg['precision'] == 'no':
+        ways.append("precision='bf16' (about half)")
+    ways += [
+        f"n_frames={max(1, T // 2)} instead of {T} (half or less)",
+        f"size={S // 2 // 16 * 16 or S // 2} instead of {S} (a quarter or less)",
+    ]
+    return (
+        f"out of memory with batches of {bs} clips of {T} x {S} x {S} "
+        f"({str(error).splitlines()[0][:120]}). What helps, "
+        "the gentlest first: " + '; '.join(ways) + ". find_batch_size() tries sizes for you."
+    )
 
 def _too_large(model, error):
     "What to say where not even the model fits."
     gb = 4*sum(p.numel() for p in model.parameters())/1e9
-    return (f"out of memory before the first step ({str(error).splitlines()[0][:120]}): the weights of {type(model).__name__} alone take {gb:.1f} GB, "
-            "with gradients and AdamW's state four times that, and the clips come on top. What helps: another process on this device ended, "
-            "a smaller model, freeze=, several GPUs with FSDP.")
+    return (
+        f"out of memory before the first step ({str(error).splitlines()[0][:120]}): the weights of "
+        f"{type(model).__name__} alone take {gb:.1f} GB, "
+        "with gradients and AdamW's state four times that, and the clips come on top. What helps: "
+        "another process on this device ended, "
+        "a smaller model, freeze=, several GPUs with FSDP."
+    )
 
-OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'CUBLAS_STATUS_ALLOC_FAILED', 'CUDNN_STATUS_ALLOC_FAILED')
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    'not enough memory',
+    'out of memory',
+    'CUBLAS_STATUS_ALLOC_FAILED',
+    'CUDNN_STATUS_ALLOC_FAILED',
+)
 
 def is_out_of_memory(
     e:BaseException, # What was raised
 )->bool:
     "Is this an error of too little memory, on a GPU or on a CPU?"
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or (isinstance(e, RuntimeError) and any(s in str(e) for s in OUT_OF_MEMORY))
+    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(e, RuntimeError) and any(s in str(e) for s in OUT_OF_MEMORY)
+    )
 
 # %% ../nbs/40_train.ipynb #check-2
 def _check(model, dls, cfg, metrics):
     "Does the model fit the data, and do the numbers make sense?"
-    if not hasattr(model, 'spec'): raise ArgumentError(f"model is a {type(model).__name__} without a spec; accepted: what create_model gives.")
+    if not hasattr(model, 'spec'):
+        raise ArgumentError(
+            f"model is a {type(model).__name__} without a spec; accepted: what create_model gives."
+        )
     if not (hasattr(dls, 'train') and hasattr(dls, 'valid')):
-        raise ArgumentError(f"dls is a {type(dls).__name__}; accepted: what loaders(table, model.spec) gives.")
-    check_whole('epochs', cfg['epochs']); check_whole('accum', cfg['accum'])
+        raise ArgumentError(
+            f"dls is a {type(dls).__name__}; accepted: what loaders(table, model.spec) gives."
+        )
+    check_whole('epochs', cfg['epochs'])
+    check_whole('accum', cfg['accum'])
     check_whole('seed', cfg['seed'], 0)
     check_choice('resume', cfg['resume'], (True, False, 'auto', 'longer'))
-    if cfg['clip'] is not None: check_at_least('clip', cfg['clip'], 1e-6)
+    if cfg['clip'] is not None:
+        check_at_least('clip', cfg['clip'], 1e-6)
     if not (isinstance(cfg['lr'], (int, float)) and 0 < cfg['lr'] < 10):
         raise ArgumentError(f"lr={cfg['lr']!r}; accepted: above 0 and below 10, 1e-3 is a common start.")
-    if not callable(cfg['optimizer']): check_choice('optimizer', cfg['optimizer'], OPTIMIZERS)
+    if not callable(cfg['optimizer']):
+        check_choice('optimizer', cfg['optimizer'], OPTIMIZERS)
     check_choice('schedule', cfg['schedule'], SCHEDULES)
     if own := {'lr', 'weight_decay', 'layer_decay', 'backbone'} & set(cfg['opt_args']):
-        raise ArgumentError(f"opt_args holds {sorted(own)}, which fit takes itself: lr=, wd=, layer_decay=, backbone=.")
+        raise ArgumentError(
+            f"opt_args holds {sorted(own)}, which fit takes itself: lr=, wd=, layer_decay=, backbone=."
+        )
     known = set(signature(SCHEDULES[cfg['schedule']]).parameters) - {'step', 'n_steps', 'n_warmup'}
-    for name in cfg['schedule_args']: check_choice(f"schedule_args of {cfg['schedule']!r}", name, sorted(known) or ['none'])
+    for name in cfg['schedule_args']:
+        check_choice(f"schedule_args of {cfg['schedule']!r}", name, sorted(known) or ['none'])
     if taken := sorted(set(metrics or {}) & set(COLUMNS)):
-        raise ArgumentError(f"metrics has {taken[0]!r}, which the history keeps for itself, as {', '.join(COLUMNS)}; take another name.")
-    check_choice('monitor', str(cfg['monitor']).removeprefix('-'), ('accuracy', 'valid_loss', 'train_loss', *(metrics or {})))
-    if dls.train is None: raise ArgumentError("dls.train is None; nothing to train on.")
+        raise ArgumentError(
+            f"metrics has {taken[0]!r}, which the history keeps for itself, as {', '.join(COLUMNS)}; "
+            "take another name."
+        )
+    check_choice(
+        'monitor',
+        str(cfg['monitor']).removeprefix('-'),
+        ('accuracy', 'valid_loss', 'train_loss', *(metrics or {})),
+    )
+    if dls.train is None:
+        raise ArgumentError("dls.train is None; nothing to train on.")
     for split in ('train', 'valid'):
-        if getattr(dls, split) is not None and not len(getattr(dls, split)): raise ArgumentError(f"dls.{split} has no batch; a loader of one clip at least, or None for no validation.")
-    if dls.valid is None and cfg['monitor'].removeprefix('-') not in ('accuracy', 'train_loss') and not getattr(dls, 'trial', False):
-        raise ArgumentError(f"monitor={cfg['monitor']!r} needs validation clips and dls.valid is None; accepted without them: 'train_loss', "
-                            "or 'accuracy', the default, which then keeps the last weights.")
-    _check_trackers(cfg['trackers'], cfg['out']); _check_freeze(model, cfg['freeze'])
+        if getattr(dls, split) is not None and not len(getattr(dls, split)):
+            raise ArgumentError(
+                f"dls.{split} has no batch; a loader of one clip at least, or None for no validation."
+            )
+    if (
+        dls.valid is None
+        and cfg['monitor'].removeprefix('-') not in ('accuracy', 'train_loss')
+        and not getattr(dls, 'trial', False)
+    ):
+        raise ArgumentError(
+            f"monitor={cfg['monitor']!r} needs validation clips and dls.valid is None; accepted without "
+            "them: 'train_loss', "
+            "or 'accuracy', the default, which then keeps the last weights."
+        )
+    _check_trackers(cfg['trackers'], cfg['out'])
+    _check_freeze(model, cfg['freeze'])
     model.spec.check_same(dls.spec)
     n = len(dls.labels)
     if model.n_classes != n:
         raise LabelError(f"the model tells {model.n_classes} classes, the data have {n}; "
                          f"make it with n_classes={n} or call model.reset_classifier({n}).")
     _match_head(model, dls.labels, warn=False)
-    _check_labels(dls); _check_metrics(metrics or {}, n)
+    _check_labels(dls)
+    _check_metrics(metrics or {}, n)
 
 def _check_metrics(metrics, K):
     "Does each give a number? Asked with made-up answers, or it would be found when the first epoch is over."
     for name,f in metrics.items():
-        try: float(f(torch.eye(K), torch.arange(K)))
+        try:
+            float(f(torch.eye(K), torch.arange(K)))
         except Exception as e:
-            raise ArgumentError(f"metrics[{name!r}] fails on logits ({K},{K}) and labels ({K},): {type(e).__name__}: {e}; "
-                                "accepted: a function (logits (N,K), labels (N,)) -> number.") from e
+            raise ArgumentError(
+                f"metrics[{name!r}] fails on logits ({K},{K}) and labels ({K},): {type(e).__name__}: {e}; "
+                "accepted: a function (logits (N,K), labels (N,)) -> number."
+            ) from e
 
 def _check_kinds(callbacks, metrics, functions):
     "Is there a function where one is asked for?"
-    if not isinstance(callbacks, (list, tuple)): raise ArgumentError(f"callbacks is a {type(callbacks).__name__}; accepted: a list.")
+    if not isinstance(callbacks, (list, tuple)):
+        raise ArgumentError(f"callbacks is a {type(callbacks).__name__}; accepted: a list.")
     for c in callbacks:
-        if isinstance(c, type): raise ArgumentError(f"callbacks holds the class {c.__name__}; give an object: {c.__name__}(…).")
+        if isinstance(c, type):
+            raise ArgumentError(f"callbacks holds the class {c.__name__}; give an object: {c.__name__}(…).")
         for name in dir(c):
-            if name.startswith(('before_', 'after_')): check_choice(f'{type(c).__name__}, event', name, EVENTS)
-    if not isinstance(metrics, (dict, type(None))): raise ArgumentError(f"metrics is a {type(metrics).__name__}; accepted: a dictionary {{name: function}}.")
+            if name.startswith(('before_', 'after_')):
+                check_choice(f'{type(c).__name__}, event', name, EVENTS)
+    if not isinstance(metrics, (dict, type(None))):
+        raise ArgumentError(
+            f"metrics is a {type(metrics).__name__}; accepted: a dictionary {{name: function}}."
+        )
     for name,f in (functions | {f'metrics[{k!r}]': f for k,f in (metrics or {}).items()}).items():
-        if f is not None and not callable(f): raise ArgumentError(f"{name}={f!r}; accepted: a function, or an object that is called as one.")
+        if f is not None and not callable(f):
+            raise ArgumentError(f"{name}={f!r}; accepted: a function, or an object that is called as one.")
 
 def _check_trackers(trackers, out):
     "Can accelerate make them?"
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     there = [getattr(t, 'value', t) for t in get_available_trackers()]
     for t in [trackers] if isinstance(trackers, str) else trackers or ():
-        if not isinstance(t, str) or t == 'all': continue                # one of your own; all that are there
+        if not isinstance(t, str) or t == 'all':
+            continue                # one of your own; all that are there
         kind = LOGGER_TYPE_TO_CLASS[check_choice('trackers', t, LOGGER_TYPE_TO_CLASS)]
-        if t not in there: raise ArgumentError(f"trackers={t!r}: it is not installed; pip install {t}.")
-        if kind.requires_logging_directory and out is None: raise ArgumentError(f"trackers={t!r} needs out=, the folder for its files.")
+        if t not in there:
+            raise ArgumentError(f"trackers={t!r}: it is not installed; pip install {t}.")
+        if kind.requires_logging_directory and out is None:
+            raise ArgumentError(f"trackers={t!r} needs out=, the folder for its files.")
 
 def _check_freeze(model, freeze):
     "Does each stage of the plan exist? Else that would be found when its epoch comes."
-    if freeze is None: return
+    if freeze is None:
+        return
     if not hasattr(model, 'layer_groups'):
-        raise ArgumentError(f"freeze={freeze!r} needs to know the layers of {type(model).__name__}; models of create_model can say them.")
+        raise ArgumentError(
+            f"freeze={freeze!r} needs to know the layers of {type(model).__name__}; models of "
+            "create_model can say them."
+        )
     if still := [n for n,p in model.named_parameters() if not p.requires_grad]:
-        raise ArgumentError(f"freeze={freeze!r} and {still[0]}, frozen by hand: the plan alone should say what learns. freeze_layers(model, 0) thaws all.")
+        raise ArgumentError(
+            f"freeze={freeze!r} and {still[0]}, frozen by hand: the plan alone should say what learns. "
+            "freeze_layers(model, 0) thaws all."
+        )
     most = len(model.layer_groups())-1
     for epoch,n in (freeze if isinstance(freeze, dict) else {0: freeze}).items():
         if not -most <= check_whole('freeze', n, -math.inf) <= most:
-            raise ArgumentError(f"freeze={freeze!r}: {n} layers from epoch {epoch} on; accepted: from {-most} to {most}, "
-                                f"as the model has {most+1} layers.")
+            raise ArgumentError(
+                f"freeze={freeze!r}: {n} layers from epoch {epoch} on; accepted: from {-most} to {most}, "
+                f"as the model has {most + 1} layers."
+            )
 
 def _match_head(model, labels, warn=True):
     "Which row of the head is each class of the table; None where nothing has to move."
     order = match_labels(getattr(model, 'labels', None), labels, warn=warn)
     head = getattr(model, 'head', None)
-    if order is None or getattr(head, 'out_features', None) == len(labels): return order
+    if order is None or getattr(head, 'out_features', None) == len(labels):
+        return order
     raise LabelError("the model has the table's classes in another order, and no layer `head` that could be "
                      "sorted; read the table with labels=model.labels.")
 
@@ -957,39 +1317,48 @@ def _take_labels(model, labels):
     order = _match_head(model, labels)
     if order is not None:
         with torch.no_grad():
-            for p in model.head.parameters(): p.copy_(p[order])
+            for p in model.head.parameters():
+                p.copy_(p[order])
     model.labels = [str(l) for l in labels]
 
 def _check_labels(dls):
     "Every label of the tables is one that the model knows."
     for split in ('train', 'valid'):
         ds = getattr(getattr(dls, split), 'dataset', None)
-        if (targets := getattr(ds, 'targets', None)) is None or not len(targets): continue
+        if (targets := getattr(ds, 'targets', None)) is None or not len(targets):
+            continue
         targets = np.asarray(targets)
         if len(bad := np.flatnonzero((targets < 0) | (targets >= len(dls.labels)))):
-            raise LabelError(f"{ds.paths[int(bad[0])]}: label {targets[bad[0]]} is not in [0, {len(dls.labels)}); "
-                             f"the classes are {dls.labels[:5]}{'…' if len(dls.labels) > 5 else ''}.")
+            raise LabelError(
+                f"{ds.paths[int(bad[0])]}: label {targets[bad[0]]} is not in [0, {len(dls.labels)}); "
+                f"the classes are {dls.labels[:5]}{'…' if len(dls.labels) > 5 else ''}."
+            )
 
 # %% ../nbs/40_train.ipynb #digest
 def _digest(*parts):
     "A few letters that stand for texts, numbers, arrays."
     h = hashlib.sha256()
     for p in parts:
-        if torch.is_tensor(p): p = p.detach().cpu().flatten().view(torch.uint8).numpy()
+        if torch.is_tensor(p):
+            p = p.detach().cpu().flatten().view(torch.uint8).numpy()
         h.update((p.tobytes() if isinstance(p, np.ndarray) else str(p).encode()) + b'\n')
     return h.hexdigest()[:16]
 
 def _said(x):
     "What an object says of itself, the same in every process: not where it lies in memory."
-    if isinstance(x, (int, float, str, type(None))): return x
+    if isinstance(x, (int, float, str, type(None))):
+        return x
     weights = list(x.state_dict().values()) if isinstance(x, torch.nn.Module) else []
     return re.sub(r' at 0x[0-9a-f]+', '', repr(x)) + (f' ({_digest(*weights)})' if weights else '')
 
 def _clips(loader):
     "How many, and which, with their classes and windows."
-    if loader is None: return None
+    if loader is None:
+        return None
     ds = loader.dataset
-    more = [np.asarray(v) for v in (getattr(ds, 'targets', None), getattr(ds, 'windows', None)) if v is not None]
+    more = [
+        np.asarray(v) for v in (getattr(ds, 'targets', None), getattr(ds, 'windows', None)) if v is not None
+    ]
     return f'{len(ds.paths)} ({_digest(*ds.paths, *more)})'
 
 def _loading(loader):
@@ -1002,28 +1371,59 @@ def _loading(loader):
 def _files(loader):
     "A digest of the training files by size and a kilobyte each: clips may be replaced under their old names."
     ds = loader.dataset
-    if not getattr(ds, 'from_files', False): return None
+    if not getattr(ds, 'from_files', False):
+        return None
     def piece(path):
         try:
             with open(path, 'rb') as f:
                 size = f.seek(0, os.SEEK_END)
                 f.seek(max(0, size//2 - 512))
                 return size, f.read(1024)
-        except OSError: return None                                      # it is named when it is read
+        except OSError:
+            return None                                      # it is named when it is read
     return _digest(*(piece(p) for p in dict.fromkeys(ds.paths)))
 
 def _about(model, dls, cfg, augment, mix, loss, metrics):
     "What a checkpoint belongs to."
-    own = ('epochs', 'lr', 'wd', 'warmup', 'smoothing', 'clip', 'accum', 'precision', 'seed', 'optimizer', 'opt_args', 'schedule', 'schedule_args',
-           'layer_decay', 'backbone', 'freeze', 'ema', 'monitor', 'patience', 'keep_last')
-    return dict(files=None if cfg['out'] is None else _files(dls.train),
-                model=getattr(model, 'name', type(model).__name__),
-                n_weights=sum(p.numel() for p in model.parameters()),
-                arguments={k: _said(v) for k,v in (getattr(model, 'arguments', None) or {}).items()},
-                spec=model.spec.to_dict(), labels=[str(l) for l in dls.labels], clips=_clips(dls.train), valid=_clips(dls.valid),
-                bs=dls.train.batch_size, loading=_loading(dls.train), augment=_said(augment), mix=_said(mix), loss=_said(loss),
-                metrics=list(metrics or {}),
-                **{k: cfg[k] for k in own} | dict(optimizer=_said(cfg['optimizer'])))
+    own = (
+        'epochs',
+        'lr',
+        'wd',
+        'warmup',
+        'smoothing',
+        'clip',
+        'accum',
+        'precision',
+        'seed',
+        'optimizer',
+        'opt_args',
+        'schedule',
+        'schedule_args',
+        'layer_decay',
+        'backbone',
+        'freeze',
+        'ema',
+        'monitor',
+        'patience',
+        'keep_last',
+    )
+    return dict(
+        files=None if cfg['out'] is None else _files(dls.train),
+        model=getattr(model, 'name', type(model).__name__),
+        n_weights=sum(p.numel() for p in model.parameters()),
+        arguments={k: _said(v) for k, v in (getattr(model, 'arguments', None) or {}).items()},
+        spec=model.spec.to_dict(),
+        labels=[str(l) for l in dls.labels],
+        clips=_clips(dls.train),
+        valid=_clips(dls.valid),
+        bs=dls.train.batch_size,
+        loading=_loading(dls.train),
+        augment=_said(augment),
+        mix=_said(mix),
+        loss=_said(loss),
+        metrics=list(metrics or {}),
+        **{k: cfg[k] for k in own} | dict(optimizer=_said(cfg['optimizer'])),
+    )
 
 # %% ../nbs/40_train.ipynb #fit-3
 _OBJECTS = ('model', 'dls', 'augment', 'mix', 'loss', 'metrics', 'callbacks', 'spec', 'others')   # objects
@@ -1073,17 +1473,26 @@ def fit(
     _refuse(others)
     model, dls = _own(model, dls, spec)
     check_whole('epochs', epochs)
-    if isinstance(freeze, bool): cfg['freeze'] = {0: -1} if freeze else None
-    cfg |= dict(warmup=min(5, epochs/5) if warmup is None else check_at_least('warmup', warmup, 0), opt_args=opt_args or {}, schedule_args=schedule_args or {},
-                precision=_precision(precision))
-    if wd is None: cfg['wd'] = _usual_decay(optimizer)
+    if isinstance(freeze, bool):
+        cfg['freeze'] = {0: -1} if freeze else None
+    cfg |= dict(
+        warmup=min(5, epochs / 5) if warmup is None else check_at_least('warmup', warmup, 0),
+        opt_args=opt_args or {},
+        schedule_args=schedule_args or {},
+        precision=_precision(precision),
+    )
+    if wd is None:
+        cfg['wd'] = _usual_decay(optimizer)
     _check_kinds(callbacks, metrics, dict(augment=augment, mix=mix, loss=loss))
     _check(model, dls, cfg, metrics)
     cfg['about'] = _about(model, dls, cfg, augment, mix, loss, metrics)
-    if (resume or every is not None) and out is None: raise ArgumentError("resume and every need out=, the folder for checkpoints.")
+    if (resume or every is not None) and out is None:
+        raise ArgumentError("resume and every need out=, the folder for checkpoints.")
     if not resume and out is not None and list(Path(out).glob('checkpoints/step_*')):
-        raise ArgumentError(f"out={str(out)!r} holds checkpoints of a training; resume='auto' (--resume) goes on with it; "
-                            "another folder, or this one emptied, begins anew.")
+        raise ArgumentError(
+            f"out={str(out)!r} holds checkpoints of a training; resume='auto' (--resume) goes on with it; "
+            "another folder, or this one emptied, begins anew."
+        )
     torch.manual_seed(seed)
     _take_labels(model, dls.labels)
     try:
@@ -1091,14 +1500,17 @@ def fit(
         resumed = _resumed(run, resume, out)
     except BaseException as e:
         _release(model, model)
-        if cfg['freeze'] is not None: freeze_layers(model, 0)
-        if is_out_of_memory(e): raise VidclsError(_too_large(model, e)) from None
+        if cfg['freeze'] is not None:
+            freeze_layers(model, 0)
+        if is_out_of_memory(e):
+            raise VidclsError(_too_large(model, e)) from None
         raise
     return _train(run, resumed)
 
 def _usual_decay(optimizer):
     "The weight decay of an optimiser where nobody chose: its own."
-    if not callable(optimizer): optimizer = OPTIMIZERS[check_choice('optimizer', optimizer, OPTIMIZERS)]
+    if not callable(optimizer):
+        optimizer = OPTIMIZERS[check_choice('optimizer', optimizer, OPTIMIZERS)]
     known = signature(optimizer).parameters.get('weight_decay')
     return 0. if known is None or known.default is known.empty else known.default
 
@@ -1143,7 +1555,8 @@ def _own(model, dls, spec):
     parts = dls if isinstance(dls, (tuple, list)) else (dls,)
     if isinstance(parts[0], (DataLoader, Dataset)) and not isinstance(parts[0], ClipLoader):
         dls = as_loaders(spec or getattr(model, 'spec', None), *parts)
-    if spec is not None and not hasattr(model, 'spec'): model.spec, model.n_classes = spec, len(dls.labels)
+    if spec is not None and not hasattr(model, 'spec'):
+        model.spec, model.n_classes = spec, len(dls.labels)
     return model, dls
 
 def fit_whole(
@@ -1153,42 +1566,55 @@ def fit_whole(
 )->History:
     "`fit` for comparisons of several trainings: a Ctrl-C ends them all, so that no half-trained model is counted."
     hist = fit(model, dls, **kwargs)
-    if hist.interrupted: raise KeyboardInterrupt
+    if hist.interrupted:
+        raise KeyboardInterrupt
     return hist
 
 def _precision(asked):
-    if asked == 'fp16' and pick_device().type == 'cpu': raise ArgumentError("precision='fp16' needs a GPU; on a CPU take 'no' or 'bf16'.")
+    if asked == 'fp16' and pick_device().type == 'cpu':
+        raise ArgumentError("precision='fp16' needs a GPU; on a CPU take 'no' or 'bf16'.")
     return check_choice('precision', asked or half_precision() or 'no', ('no', 'fp16', 'bf16'))
 
 def half_precision()->str|None: # 'bf16'; 'fp16' on cards that only emulate it, such as T4 and V100; None without a GPU of CUDA
     "What mixed precision means on this device."
-    if not torch.cuda.is_available(): return None
+    if not torch.cuda.is_available():
+        return None
     return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
 
 def _callbacks(cfg, own):
     "Those that the arguments ask for, in the order in which they are called; checkpoints last, when all is known."
     plan, cbs = cfg['freeze'], [Finite(cfg['on_nan'])]
-    if plan is not None: cbs.append(Thaw(plan if isinstance(plan, dict) else {0: plan}))
-    if cfg['ema'] is not None: cbs.append(EMA(cfg['ema']))
-    if cfg['trackers']: cbs.append(Trackers({k: v for k,v in cfg['about'].items() if isinstance(v, (int, float, str))}))
+    if plan is not None:
+        cbs.append(Thaw(plan if isinstance(plan, dict) else {0: plan}))
+    if cfg['ema'] is not None:
+        cbs.append(EMA(cfg['ema']))
+    if cfg['trackers']:
+        cbs.append(Trackers({k: v for k,v in cfg['about'].items() if isinstance(v, (int, float, str))}))
     cbs += [*own, Bars()]
-    if cfg['patience'] is not None: cbs.append(EarlyStopping(cfg['patience']))
-    if cfg['out'] is not None: cbs.append(Checkpoints(Path(cfg['out'])/'checkpoints', cfg['every'], cfg['keep']))
+    if cfg['patience'] is not None:
+        cbs.append(EarlyStopping(cfg['patience']))
+    if cfg['out'] is not None:
+        cbs.append(Checkpoints(Path(cfg['out'])/'checkpoints', cfg['every'], cfg['keep']))
     return cbs
 
 def _resumed(run, resume, out):
     "Go back to the newest checkpoint, if that is wanted and there is one."
-    if not resume: return False
-    run.acc.wait_for_everyone()                                          # the first process may still be keeping the last one
+    if not resume:
+        return False
+    run.acc.wait_for_everyone()  # the first process may still be keeping the last one
     path, state = latest_checkpoint(Path(out)/'checkpoints')
     if run.acc.num_processes > 1:
         from accelerate.utils import gather_object
         if len(names := set(gather_object([path and path.name]))) > 1:
-            raise CheckpointError(f"out={str(out)!r}: processes find different checkpoints there ({names}); it has to lie where all can read it.")
+            raise CheckpointError(
+                f"out={str(out)!r}: processes find different checkpoints there ({names}); it has to lie "
+                "where all can read it."
+            )
     if state is None and resume is True:
         raise CheckpointError(f"out={str(out)!r} holds no checkpoint to go on from; "
                               "resume='auto' starts anew then.")
-    if state is not None: run.restore(state, path)
+    if state is not None:
+        run.restore(state, path)
     return state is not None
 
 # %% ../nbs/40_train.ipynb #train-2
@@ -1196,59 +1622,82 @@ def _train(run, resumed):
     "All epochs, and whatever has to happen at the end of them, good or bad."
     try:
         with listening(run):
-            if resumed: chance = random_state()
+            if resumed:
+                chance = random_state()
             run('before_fit')
-            if resumed: set_random_state(chance)                         # what callbacks drew while they were made doesn't count
-            elif run.acc.process_index: torch.manual_seed(run.cfg['seed'] + run.acc.process_index)    # other dropout for other clips
-            while run.epoch < run.epochs and not run.agree(): _one_epoch(run)
-            if run.stopping: run('after_stop')
-    except KeyboardInterrupt: run.stopping = 'interrupted'
+            if resumed:
+                set_random_state(chance)  # what callbacks drew while they were made doesn't count
+            elif run.acc.process_index:
+                torch.manual_seed(run.cfg['seed'] + run.acc.process_index)    # other dropout for other clips
+            while run.epoch < run.epochs and not run.agree():
+                _one_epoch(run)
+            if run.stopping:
+                run('after_stop')
+    except KeyboardInterrupt:
+        run.stopping = 'interrupted'
     except Exception as e:
         judging = run.valid_loader is not None and 'train_loss' in run.row
-        if dead := dead_worker(e, (run.dls.valid if judging else run.dls.train).dataset): raise dead from e
-        if not is_out_of_memory(e): raise
+        if dead := dead_worker(e, (run.dls.valid if judging else run.dls.train).dataset):
+            raise dead from e
+        if not is_out_of_memory(e):
+            raise
         advice = memory_advice(run, e)
-        traceback.clear_frames(e.__traceback__)                          # or the error would hold on to what filled the memory
-        run.opt.zero_grad(set_to_none=True); run.xb = run.logits = run.loss = None
-        if torch.cuda.is_available(): torch.cuda.empty_cache()
+        traceback.clear_frames(e.__traceback__)  # or the error would hold on to what filled the memory
+        run.opt.zero_grad(set_to_none=True)
+        run.xb = run.logits = run.loss = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         raise VidclsError(advice) from None
     finally:
-        try: _end(run)
-        finally: _unwrap(run)
+        try:
+            _end(run)
+        finally:
+            _unwrap(run)
     run.hist.interrupted = run.stopping in SIGNALS
     run.hist.stopped = run.stopping
-    if run.stopping == 'SIGTERM': raise SystemExit(143)
+    if run.stopping == 'SIGTERM':
+        raise SystemExit(143)
     return run.hist
 
 def _end(run):
     "after_fit of every callback, also where one fails; its error is raised, unless there is one already."
     failed = []
     for cb in run.callbacks:
-        try: getattr(cb, 'after_fit', lambda run: None)(run)
-        except Exception as e: failed.append(e)
-    if failed and sys.exc_info()[1] is None: raise failed[0]
+        try:
+            getattr(cb, 'after_fit', lambda run: None)(run)
+        except Exception as e:
+            failed.append(e)
+    if failed and sys.exc_info()[1] is None:
+        raise failed[0]
 
 def _one_epoch(run):
     "Train, judge, write it down."
     run.started = time.perf_counter()
-    if not run.done:                                                     # else the epoch goes on where it was stopped
+    if not run.done:  # else the epoch goes on where it was stopped
         run.train_loss, run.elapsed = torch.zeros((), device=run.acc.device), 0.
         run.rate, run.epoch_steps, run.chance = run.sched.get_last_lr()[-1], run.n_steps, random_state()
     run.row = dict(epoch=run.epoch+1)
     for l in (run.train_loader, run.valid_loader):
-        if hasattr(l, 'set_epoch'): l.set_epoch(run.epoch)
+        if hasattr(l, 'set_epoch'):
+            l.set_epoch(run.epoch)
     _set_epoch(run.train_loader, run.epoch)
     run('before_epoch')
     run.timer = WaitTimer(run.batches(run.train_loader, run.done))
     train_epoch(run, run.timer)
-    if run.agree() in SIGNALS or run.stopping and run.done < run.n_batches: return
+    if run.agree() in SIGNALS or run.stopping and run.done < run.n_batches:
+        return
     chance = random_state()
     run('after_train')
-    if not run.n_good: raise VidclsError("no training clip could be read, or no step was finite, in this epoch; see on_error in the loaders.")
+    if not run.n_good:
+        raise VidclsError(
+            "no training clip could be read, or no step was finite, in this epoch; see on_error in the "
+            "loaders."
+        )
     mean = run.acc.reduce(run.train_loss.clone()).item()/run.n_good
     run.row |= dict(train_loss=mean, valid_loss=None, accuracy=None)
     _same_buffers(run)
-    if run.valid_loader is not None and not validate(run, run.batches(run.valid_loader)): return set_random_state(chance)
+    if run.valid_loader is not None and not validate(run, run.batches(run.valid_loader)):
+        return set_random_state(chance)
     seconds = run.elapsed + time.perf_counter()-run.started
     run.row |= dict(lr=run.rate, seconds=seconds, waiting=run.timer.share, clips_per_s=run.rows_done/seconds)
     run.hist.rows.append(run.row)
@@ -1262,21 +1711,28 @@ def _one_epoch(run):
 
 def _same_buffers(run):
     "Batch norms count by themselves in each process; all judge with those of the first, which are kept."
-    if run.acc.num_processes == 1: return
-    for b in run.judged.buffers(): torch.distributed.broadcast(b, 0)
+    if run.acc.num_processes == 1:
+        return
+    for b in run.judged.buffers():
+        torch.distributed.broadcast(b, 0)
 
 # %% ../nbs/40_train.ipynb #set-epoch
 def _set_epoch(loader, epoch):
     "The order of an epoch depends on its number; a loader that counts by itself is told where it is."
     sampler = getattr(loader, 'sampler', None)
-    if hasattr(sampler, 'set_epoch') and not hasattr(loader, 'set_epoch'): sampler.set_epoch(epoch)
+    if hasattr(sampler, 'set_epoch') and not hasattr(loader, 'set_epoch'):
+        sampler.set_epoch(epoch)
 
 def _better(new, old, monitor='accuracy'):
     "Better by the monitored column, then lower loss; what is no number is worse than any. Without validation the newer, or by train_loss."
     sign, monitor = (-1 if monitor.startswith('-') or 'loss' in monitor else 1), monitor.removeprefix('-')
-    if new.get(monitor) is None: return True
+    if new.get(monitor) is None:
+        return True
     def worth(row):
-        value, loss = row[monitor]*sign, -(row['train_loss'] if row['valid_loss'] is None else row['valid_loss'])
+        value, loss = (
+            row[monitor] * sign,
+            -(row['train_loss'] if row['valid_loss'] is None else row['valid_loss']),
+        )
         return [-math.inf if math.isnan(v) else v for v in (value, loss)]
     return worth(new) > worth(old)
 
@@ -1285,14 +1741,16 @@ def _release(model, given):
     from accelerate.state import AcceleratorState
     from accelerate.utils import extract_model_from_parallel
     extract_model_from_parallel(model, keep_fp32_wrapper=False)
-    vars(given).pop('_is_accelerate_prepared', None)                     # or the next fit would leave it on its device and in full precision
-    AcceleratorState._reset_state()                                      # or a second fit could not choose its precision
+    # or the next fit would leave it on its device and in full precision
+    vars(given).pop('_is_accelerate_prepared', None)
+    AcceleratorState._reset_state()  # or a second fit could not choose its precision
 
 def _unwrap(run):
     "Best weights into the model; accelerate's wrapping off, so that it computes in full precision again."
     device = run.acc.device
     _release(run.model, run.given)
-    if run.best is not None: run.given.load_state_dict(run.best)
+    if run.best is not None:
+        run.given.load_state_dict(run.best)
     run.given.to(device).eval()
 
 # %% ../nbs/40_train.ipynb #lrfound
@@ -1302,7 +1760,11 @@ class LRFound:
         lrs:list, # Rates that were tried, one at least
         losses:list, # Smoothed loss at each
     ):
-        if not lrs: raise ArgumentError("lrs is empty: the range test took no step. Begin with a smaller start=, or look at the loss of one batch.")
+        if not lrs:
+            raise ArgumentError(
+                "lrs is empty: the range test took no step. Begin with a smaller start=, or look at the "
+                "loss of one batch."
+            )
         self.lrs, self.losses = lrs, losses
 
     @property
@@ -1315,27 +1777,33 @@ class LRFound:
         "A peak rate: two thirds down the longest fall of the curve, on its logarithmic axis; a tenth of `edge` where nothing falls."
         skip = len(self.losses)//10                                      # the first ones are few and noisy
         start, end = (skip+i for i in _longest_fall(self.losses[skip:]))
-        if self.losses[start]-self.losses[end] < .1*self.losses[start]: return self.edge/10
+        if self.losses[start]-self.losses[end] < .1*self.losses[start]:
+            return self.edge/10
         return self.lrs[start + round((end-start)*2/3)]
 
-    def __repr__(self): return f'LRFound(valley={self.valley:.2g}, {len(self.lrs)} steps from {self.lrs[0]:.0e} to {self.lrs[-1]:.0e})'
+    def __repr__(self):
+        return f'LRFound(valley={self.valley:.2g}, {len(self.lrs)} steps from {self.lrs[0]:.0e} to {self.lrs[-1]:.0e})'
 
     def plot(self): # matplotlib Figure
         "Loss over rate; the suggestion is marked."
         fig = new_figure(figsize=(4.5,2.4), dpi=72)
         ax = fig.subplots()
-        ax.plot(self.lrs, self.losses); ax.axvline(self.valley, color='grey', ls=':', lw=1, label=f'{self.valley:.2g}')
-        ax.set(xscale='log', xlabel='learning rate', ylabel='loss (smoothed)'); ax.legend(frameon=False)
+        ax.plot(self.lrs, self.losses)
+        ax.axvline(self.valley, color='grey', ls=':', lw=1, label=f'{self.valley:.2g}')
+        ax.set(xscale='log', xlabel='learning rate', ylabel='loss (smoothed)')
+        ax.legend(frameon=False)
         return fig
 
 def _longest_fall(losses):
     "(start, end) of the longest stretch that goes down, small bumps forgiven."
     best, start, low = (0, 0), 0, 0
     for i,l in enumerate(losses):
-        if l < losses[low]: low = i
+        if l < losses[low]:
+            low = i
         if l > losses[low] + .1*(losses[start]-losses[low]) + 1e-12 and low > start:
             best, start, low = max(best, (start, low), key=lambda r: losses[r[0]]-losses[r[1]]), i, i
-        elif l > losses[start]: start = low = i
+        elif l > losses[start]:
+            start = low = i
     return max(best, (start, low), key=lambda r: losses[r[0]]-losses[r[1]])
 
 def lr_find(
@@ -1350,15 +1818,24 @@ def lr_find(
     "Train for a moment with a growing rate, and put everything back."
     test = _RangeTest(start, end, n)
     per_epoch = -(-max(1, len(dls.train))//max(1, kwargs.get('accum', 1)))
-    own = dict(epochs=-(-n//per_epoch) + 1, lr=min(end, 9.), schedule='constant', warmup=0, show=show, on_nan='skip')
+    own = dict(
+        epochs=-(-n // per_epoch) + 1,
+        lr=min(end, 9.0),
+        schedule='constant',
+        warmup=0,
+        show=show,
+        on_nan='skip',
+    )
     hist = _try_out(model, dls, test, **kwargs | own)
-    if hist.interrupted and not test.lrs: raise KeyboardInterrupt
+    if hist.interrupted and not test.lrs:
+        raise KeyboardInterrupt
     return LRFound(test.lrs, test.losses)
 
 def _try_out(model, dls, callback, **kwargs):
     "A fit that leaves nothing behind, whatever else it was given: for what `callback` sees."
     own = dict(callbacks=[callback], patience=None, out=None, every=None, resume=False, trackers=None)
-    with put_back(model, dls): return fit(model, dls, **kwargs | own)
+    with put_back(model, dls):
+        return fit(model, dls, **kwargs | own)
 
 @contextmanager
 def put_back(
@@ -1366,31 +1843,54 @@ def put_back(
     dls, # ClipLoaders
 ):
     "Train for a trial, without validation; afterwards weights, generators and the order of the data are what they were."
-    kept, chance, sampler = copy.deepcopy(model.state_dict()), random_state(), getattr(dls.train, 'sampler', None)
-    where, mode, device = (getattr(sampler, 'epoch', 0), getattr(sampler, 'start', 0)), model.training, next(model.parameters()).device
+    kept, chance, sampler = (
+        copy.deepcopy(model.state_dict()),
+        random_state(),
+        getattr(dls.train, 'sampler', None),
+    )
+    where, mode, device = (
+        (getattr(sampler, 'epoch', 0), getattr(sampler, 'start', 0)),
+        model.training,
+        next(model.parameters()).device,
+    )
     valid, dls.valid, dls.trial = dls.valid, None, True
     labels = getattr(model, 'labels', None)
-    try: yield
+    try:
+        yield
     finally:
         dls.valid, dls.trial = valid, False
         model.labels = labels
-        model.load_state_dict(kept); model.train(mode).to(device); set_random_state(chance)
-        if hasattr(sampler, 'set_epoch'): sampler.set_epoch(*where)
+        model.load_state_dict(kept)
+        model.train(mode).to(device)
+        set_random_state(chance)
+        if hasattr(sampler, 'set_epoch'):
+            sampler.set_epoch(*where)
 
 class _RangeTest(Callback):
     def __init__(self, start, end, n):
-        if not 0 < start < end: raise ArgumentError(f"start={start} and end={end}; accepted: 0 < start < end.")
-        self.rates, self.lrs, self.losses, self.mean = np.geomspace(start, end, check_whole('n', n, 10)).tolist(), [], [], 0.
+        if not 0 < start < end:
+            raise ArgumentError(f"start={start} and end={end}; accepted: 0 < start < end.")
+        self.rates, self.lrs, self.losses, self.mean = (
+            np.geomspace(start, end, check_whole('n', n, 10)).tolist(),
+            [],
+            [],
+            0.0,
+        )
 
     def before_batch(self, run):
         i = len(self.lrs)
-        for g in run.opt.param_groups: g['lr'] = self.rates[min(i, len(self.rates)-1)]*g.get('lr_scale', 1.)
+        for g in run.opt.param_groups:
+            g['lr'] = self.rates[min(i, len(self.rates)-1)]*g.get('lr_scale', 1.)
 
     def before_step(self, run):
         i, loss = len(self.lrs), run.step_loss.item()
         self.mean = .95*self.mean + .05*loss
-        smooth = self.mean/(1-.95**(i+1))                                # without this, the first ones would be near zero
-        self.lrs.append(self.rates[min(i, len(self.rates)-1)]); self.losses.append(smooth)
+        smooth = self.mean/(1-.95**(i+1))  # without this, the first ones would be near zero
+        self.lrs.append(self.rates[min(i, len(self.rates)-1)])
+        self.losses.append(smooth)
         far = not math.isfinite(smooth) or smooth > 4*min(self.losses)
-        if far: self.lrs.pop(); self.losses.pop()
-        if far or len(self.lrs) == len(self.rates): run.stop('range test ended')
+        if far:
+            self.lrs.pop()
+            self.losses.pop()
+        if far or len(self.lrs) == len(self.rates):
+            run.stop('range test ended')

@@ -33,7 +33,8 @@ def _encode(frames, format, quality):
         encode_h264(file, _even(frames, count), 25, options)
         return tuple(count[1:]), [file.getvalue()]
     for f in frames:
-        if shape not in (None, f.shape[:2]): raise VideoReadError('', "changes its frame size; convert it again")
+        if shape not in (None, f.shape[:2]):
+            raise VideoReadError('', "changes its frame size; convert it again")
         shape = f.shape[:2]
         pieces.append(f.tobytes() if format == 'raw' else _to_jpeg(f, quality))
     return shape, pieces
@@ -52,18 +53,21 @@ def _to_jpeg(frame, quality):
 def _frames(blob, ends, shape, format, slots):
     "The frames in these slots, one by one; each is good until the next is asked for."
     if format == 'mp4':
-        with Video(BytesIO(blob)) as v: yield from v.read(slots)
+        with Video(BytesIO(blob)) as v:
+            yield from v.read(slots)
     elif format == 'raw':
         stored = np.frombuffer(blob, np.uint8).reshape(-1, *shape, 3)
-        yield from (stored[i] for i in slots)                                   # stored[slots] would copy all of them first
-    else: yield from _from_jpeg(blob, ends, shape, slots)
+        yield from (stored[i] for i in slots)  # stored[slots] would copy all of them first
+    else:
+        yield from _from_jpeg(blob, ends, shape, slots)
 
 _local = threading.local()
 
 def _from_jpeg(blob, ends, shape, slots):
     import simplejpeg
     n, room = shape[0]*shape[1]*3, getattr(_local, 'room', None)
-    if room is None or len(room) < n: room = _local.room = np.empty(n, np.uint8)
+    if room is None or len(room) < n:
+        room = _local.room = np.empty(n, np.uint8)
     image = room[:n].reshape(*shape, 3)
     for i in slots:
         piece = blob[ends[i-1] if i else 0:ends[i]]
@@ -77,13 +81,16 @@ def _identity(path, window):
     start, end = (None if t is None or np.isnan(t) else float(t) for t in window)
     return [os.path.abspath(path), s.st_size, s.st_mtime_ns, start, end]
 
-def _key(identity): return int.from_bytes(hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).digest(), 'little')
+def _key(identity):
+    return int.from_bytes(hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).digest(), 'little')
 
 def _settings(spec, format, short, quality):
     fixed = [spec.sampling, spec.n_frames, spec.stride, spec.short]
     kept = dict(version=1, format=format, short=short, frames='all' if spec.drawn else fixed)
-    if format == 'jpeg': kept['quality'] = quality
-    if spec.sampling == 'time': kept['times'] = True
+    if format == 'jpeg':
+        kept['quality'] = quality
+    if spec.sampling == 'time':
+        kept['times'] = True
     return kept
 
 def _folder_name(settings):
@@ -92,17 +99,22 @@ def _folder_name(settings):
     return f"{settings['format']}-{settings['short']}px-{frames}-{digest}"
 
 # %% ../../nbs/inside/11_data.cache.ipynb #record
-_RECORD = np.dtype([('key','<u8'), ('offset','<u8'), ('size','<u8'), ('head','<u4'), ('crc','<u4'), ('check','<u4')])
+_RECORD = np.dtype(
+    [('key', '<u8'), ('offset', '<u8'), ('size', '<u8'), ('head', '<u4'), ('crc', '<u4'), ('check', '<u4')]
+)
 
 def _record(key, offset, size, head, crc):
     r = np.zeros((), _RECORD)
-    for k, v in dict(key=key, offset=offset, size=size, head=head, crc=crc).items(): r[k] = v
+    for k, v in dict(key=key, offset=offset, size=size, head=head, crc=crc).items():
+        r[k] = v
     r['check'] = zlib.crc32(r.tobytes()[:-4])
     return r.tobytes()
 
 def _read_index(path, start, data_size):
     "The whole and sound records of an index file from record `start` on."
-    with open(path, 'rb') as f: f.seek(start*_RECORD.itemsize); raw = f.read()
+    with open(path, 'rb') as f:
+        f.seek(start*_RECORD.itemsize)
+        raw = f.read()
     found = np.frombuffer(raw[:len(raw)//_RECORD.itemsize*_RECORD.itemsize], _RECORD)
     sound = np.array([zlib.crc32(r.tobytes()[:-4]) == r['check'] for r in found], bool)
     return found, sound & (found['offset']+found['size'] <= data_size)
@@ -111,16 +123,20 @@ class _Writer:
     "The two files of one process."
     def __init__(self, folder):
         self.name, self.lock = uuid.uuid4().hex[:12], threading.Lock()
-        self.data, self.index = (open(folder/f'{self.name}.{kind}', 'ab', buffering=0) for kind in ('data', 'index'))
+        self.data, self.index = (
+            open(folder / f'{self.name}.{kind}', 'ab', buffering=0) for kind in ('data', 'index')
+        )
 
     def append(self, key, head, pieces):
         "Write an entry, then the record that makes it exist; the caller holds the lock."
         offset, records, size, crc = self.data.tell(), self.index.tell(), 0, 0
         try:
             for piece in (head, *pieces):
-                _write_all(self.data, piece); size += len(piece); crc = zlib.crc32(piece, crc)
+                _write_all(self.data, piece)
+                size += len(piece)
+                crc = zlib.crc32(piece, crc)
             _write_all(self.index, _record(key, offset, size, len(head), crc))
-        except BaseException:                       # the disk is full: no torn bytes, they would hide what comes later
+        except BaseException:  # the disk is full: no torn bytes, they would hide what comes later
             for file, end in ((self.index, records), (self.data, offset)):
                 file.truncate(end)
                 file.seek(end)
@@ -128,7 +144,8 @@ class _Writer:
 
 def _write_all(file, data):
     left = memoryview(data)
-    while left: left = left[file.write(left):]
+    while left:
+        left = left[file.write(left):]
 
 # %% ../../nbs/inside/11_data.cache.ipynb #framecache
 class FrameCache:
@@ -141,25 +158,34 @@ class FrameCache:
         quality:int=90, # Of JPEG, 1 to 100
         max_gb:float=20., # Largest size of the data files of this format and spec; clips beyond it come from their source
     ):
-        check_choice('format', format, CACHE_FORMATS); check_at_least('max_gb', max_gb, 0)
-        if format == 'jpeg': _need_simplejpeg()
-        if not 1 <= check_whole('quality', quality) <= 100: raise ArgumentError(f"quality={quality}; accepted: 1 to 100.")
+        check_choice('format', format, CACHE_FORMATS)
+        check_at_least('max_gb', max_gb, 0)
+        if format == 'jpeg':
+            _need_simplejpeg()
+        if not 1 <= check_whole('quality', quality) <= 100:
+            raise ArgumentError(f"quality={quality}; accepted: 1 to 100.")
         self.short = check_whole('short', spec.short_px if short is None else short)
         self.spec, self.format, self.quality, self.max_gb = spec, format, quality, max_gb
         settings = _settings(spec, format, self.short, quality)
         self.folder = Path(folder)/_folder_name(settings)
-        try: _keep_text(self.folder/'settings.json', json.dumps(settings, indent=1))
-        except OSError as e: raise ArgumentError(f"folder={str(folder)!r} cannot be written: {e.strerror}.") from e
+        try:
+            _keep_text(self.folder/'settings.json', json.dumps(settings, indent=1))
+        except OSError as e:
+            raise ArgumentError(f"folder={str(folder)!r} cannot be written: {e.strerror}.") from e
         self._begin()
 
     def _begin(self):
         self._lock, self._writers, self._maps = threading.Lock(), {}, {}
-        self._known, self._refreshed = {}, 0.                               # index file -> (all records, which are sound)
+        self._known, self._refreshed = {}, 0.  # index file -> (all records, which are sound)
         self._table = _Index([], np.empty(0, _RECORD), np.empty(0, np.uint16))
         self.refresh()
 
-    def __getstate__(self): return {k: v for k,v in vars(self).items() if not k.startswith('_')}      # to another process
-    def __setstate__(self, state): vars(self).update(state); self._begin()
+    def __getstate__(self):
+        return {k: v for k, v in vars(self).items() if not k.startswith('_')}  # to another process
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._begin()
     def __len__(self): return len(self._table.keys)
     def __repr__(self): return f"FrameCache({self.folder.name}, {len(self)} clips, {self.nbytes/1e6:.1f} MB)"
 
@@ -176,12 +202,16 @@ class FrameCache:
 def _keep_text(path, text):
     "Write a text unless it is there: a complete cache opens where nothing can be written."
     try:
-        if path.read_text() == text: return
-    except (OSError, ValueError): pass
-    with atomic_path(path) as part: part.write_text(text)
+        if path.read_text() == text:
+            return
+    except (OSError, ValueError):
+        pass
+    with atomic_path(path) as part:
+        part.write_text(text)
 
 def _need_simplejpeg():
-    try: import simplejpeg                                                # noqa: F401
+    try:
+        import simplejpeg                                                # noqa: F401
     except ImportError as e:
         raise ArgumentError("format='jpeg' needs the package simplejpeg: pip install simplejpeg, "
                             "or take format='raw' or 'mp4'.") from e
@@ -208,20 +238,30 @@ def refresh(self:FrameCache):
         for f in sorted(self.folder.glob('*.index')):
             data = f.with_suffix('.data')
             known = self._known.get(f.stem, (np.empty(0, _RECORD), np.empty(0, bool)))
-            if not data.exists() or f.stat().st_size//_RECORD.itemsize == len(known[0]): continue
+            if not data.exists() or f.stat().st_size//_RECORD.itemsize == len(known[0]):
+                continue
             more, sound = _read_index(f, len(known[0]), data.stat().st_size)
             self._known[f.stem] = np.concatenate([known[0], more]), np.concatenate([known[1], sound])
             changed = True
-        if changed: self._table = self._merged()
+        if changed:
+            self._table = self._merged()
 
 @patch
 def _merged(self:FrameCache):
     files = list(self._known)
     parts = [records[sound] for records, sound in self._known.values()]
-    new = _Index(files, np.concatenate(parts), np.repeat(np.arange(len(files), dtype=np.uint16), [len(p) for p in parts]))
-    old = self._table                                   # what was checked once stays checked; files only grow at their end
+    new = _Index(
+        files,
+        np.concatenate(parts),
+        np.repeat(np.arange(len(files), dtype=np.uint16), [len(p) for p in parts]),
+    )
+    old = self._table  # what was checked once stays checked; files only grow at their end
     at = np.searchsorted(new.keys, old.keys)
-    same = (new.records['offset'][at] == old.records['offset']) & (new.file_of[at] == old.file_of) if len(old.keys) else []
+    same = (
+        (new.records['offset'][at] == old.records['offset']) & (new.file_of[at] == old.file_of)
+        if len(old.keys)
+        else []
+    )
     new.checked[at[same]] = old.checked[same]
     return new
 
@@ -236,33 +276,45 @@ def put(
     alive=lambda: None, # Called whenever a frame has come
 )->bool: # False where max_gb would be exceeded
     "Decode a clip and store it."
-    try: identity = _identity(path, window)
-    except FileNotFoundError as e: raise VideoNotFoundError(path, "no such file") from e
-    except OSError as e: raise VideoReadError(path, f"{e.strerror}") from e
+    try:
+        identity = _identity(path, window)
+    except FileNotFoundError as e:
+        raise VideoNotFoundError(path, "no such file") from e
+    except OSError as e:
+        raise VideoReadError(path, f"{e.strerror}") from e
     with Video(path, backend, limit_s=limit_s) as v:
         part = v.part(*window)
         at = None if self.spec.drawn else np.unique(_fixed_idxs(path, part, self.spec))
         frames = (resize_short(f, self.short) for f in part.frames(at) if alive() is None)
         shape, pieces = _encode(frames, self.format, self.quality)
-        head = dict(identity=identity, n_frames=part.n_frames, shape=shape, at=None if at is None else at.tolist(),
-                    ends=np.cumsum([len(p) for p in pieces]).tolist(),
-                    times=part.times.tolist() if self.spec.sampling == 'time' else None)
+        head = dict(
+            identity=identity,
+            n_frames=part.n_frames,
+            shape=shape,
+            at=None if at is None else at.tolist(),
+            ends=np.cumsum([len(p) for p in pieces]).tolist(),
+            times=part.times.tolist() if self.spec.sampling == 'time' else None,
+        )
     head = json.dumps(head).encode()
     writer = self._writer()
     with writer.lock:
-        if self.nbytes + len(head) + sum(map(len, pieces)) > self.max_gb*1e9: return False
+        if self.nbytes + len(head) + sum(map(len, pieces)) > self.max_gb*1e9:
+            return False
         writer.append(_key(identity), head, pieces)
     return True
 
 def _fixed_idxs(path, part, spec):
-    try: return sample_idxs(part.n_frames, spec)
-    except ArgumentError as e: raise VideoReadError(path, str(e)) from e
+    try:
+        return sample_idxs(part.n_frames, spec)
+    except ArgumentError as e:
+        raise VideoReadError(path, str(e)) from e
 
 @patch
 def _writer(self:FrameCache):
     "The files of this process; a forked one gets its own."
     with self._lock:
-        if os.getpid() not in self._writers: self._writers[os.getpid()] = _Writer(self.folder)
+        if os.getpid() not in self._writers:
+            self._writers[os.getpid()] = _Writer(self.folder)
         return self._writers[os.getpid()]
 
 # %% ../../nbs/inside/11_data.cache.ipynb #get
@@ -273,17 +325,24 @@ def get(
     window=(None,None), # (start, end) in seconds, where the clip is a part of it
 ): # CachedClip, or None where there is none for the file as it is now
     "Find a clip."
-    try: identity = _identity(path, window)
-    except OSError: return None                                     # the source will say what is wrong
+    try:
+        identity = _identity(path, window)
+    except OSError:
+        return None                                     # the source will say what is wrong
     key = _key(identity)
     table = self._table
     if (i := table.find(key)) is None:
-        if time.monotonic() - self._refreshed < 10: return None     # perhaps another process has written it since
-        self.refresh(); table = self._table
-        if (i := table.find(key)) is None: return None
+        if time.monotonic() - self._refreshed < 10:
+            return None     # perhaps another process has written it since
+        self.refresh()
+        table = self._table
+        if (i := table.find(key)) is None:
+            return None
     record = table.records[i]
-    try: blob = self._blob(table.files[table.file_of[i]], record)
-    except (OSError, ValueError): blob = b''                        # its data file is gone, or empty
+    try:
+        blob = self._blob(table.files[table.file_of[i]], record)
+    except (OSError, ValueError):
+        blob = b''                        # its data file is gone, or empty
     if not blob or not table.checked[i] and zlib.crc32(blob) != record['crc']:
         warnings.warn(f"{path}: its entry in {self.folder} is damaged; reading the source instead.")
         return None
@@ -309,7 +368,12 @@ class CachedClip:
         blob, # Its pieces, one after the other
         format:str, # One of CACHE_FORMATS
     ):
-        self.n_frames, self._shape, self._ends, self._at = head['n_frames'], head['shape'], head['ends'], head['at']
+        self.n_frames, self._shape, self._ends, self._at = (
+            head['n_frames'],
+            head['shape'],
+            head['ends'],
+            head['at'],
+        )
         self.times = None if head['times'] is None else np.array(head['times'])
         self._blob, self._format = blob, format
 
@@ -318,7 +382,9 @@ class CachedClip:
     ): # Iterator of uint8 (H,W,3), each good until the next is asked for
         "Stored frames, one by one, without a copy."
         slots = np.asarray(idxs) if self._at is None else np.searchsorted(self._at, idxs)
-        if self._at is not None and (slots.max() >= len(self._at) or not np.array_equal(np.array(self._at)[slots], idxs)):
+        if self._at is not None and (
+            slots.max() >= len(self._at) or not np.array_equal(np.array(self._at)[slots], idxs)
+        ):
             raise ArgumentError(f"idxs={idxs!r}, but only the frames {self._at} are stored: "
                                 "another spec needs another cache.")
         return _frames(self._blob, self._ends, self._shape, self._format, slots)
@@ -339,13 +405,16 @@ class CacheReport:
     failed:dict = field(default_factory=dict) # Path -> reason of each clip that can't be decoded
     nbytes:int = 0 # Size of the data files now
     cpu_s:float = 0. # Processor time spent
-    speedup:float|None = None # Time of reading from the source over that of the cache; None where nothing was built
+    # Time of reading from the source over that of the cache; None where nothing was built
+    speedup:float|None = None
     break_even:float|None = None # Epochs after which the build has paid for itself
 
     def __repr__(self):
         said = [f"{self.built} clips stored, {self.present} were there, {self.nbytes/1e6:.1f} MB"]
-        if self.left_out: said.append(f"{self.left_out} found no room (max_gb)")
-        if self.failed: said.append(f"{len(self.failed)} can't be decoded")
+        if self.left_out:
+            said.append(f"{self.left_out} found no room (max_gb)")
+        if self.failed:
+            said.append(f"{len(self.failed)} can't be decoded")
         if self.break_even:
             said.append(f"read {self.speedup:.0f} times faster, paid for after {self.break_even:.1f} epochs")
         return f"CacheReport({'; '.join(said)})"
@@ -372,26 +441,32 @@ def build(
     jobs, done = [pool.submit(store, i) for i in range(len(mine))], []
     try:
         for i, job in enumerate(progress(jobs, desc='caching', show=show and len(jobs) > 20)):
-            try: done.append(_while_alive(pool, job, seen, i, mine[i][0], limit_s))
-            except VideoReadError as e: report.failed[str(mine[i][0])] = e.reason
+            try:
+                done.append(_while_alive(pool, job, seen, i, mine[i][0], limit_s))
+            except VideoReadError as e:
+                report.failed[str(mine[i][0])] = e.reason
             except OSError as e:
                 raise VidclsError(f"the cache {self.folder} cannot be written: {e.strerror}; "
                                   "what it holds is sound. Make room, or lower max_gb.") from e
-    finally: pool.close()
+    finally:
+        pool.close()
     stored = [clip for clip, ok, _ in done if ok]
     report.built, report.left_out = len(stored), sum(ok is False for _,ok,_ in done)
     report.nbytes, report.cpu_s = self.nbytes, sum(s for *_,s in done)
     self.refresh()
-    if stored: self._break_even(stored, report, backend)
+    if stored:
+        self._break_even(stored, report, backend)
     return report
 
 def _while_alive(pool, job, seen, i, path, limit_s):
     "The result of a job, however long it takes, as long as frames keep coming."
     asked = time.monotonic()
     while True:
-        try: job.exception(limit_s)
+        try:
+            job.exception(limit_s)
         except TimeoutError:
-            if time.monotonic() - seen.get(i, asked) < limit_s: continue
+            if time.monotonic() - seen.get(i, asked) < limit_s:
+                continue
             pool.give_up(job)
             raise DecodeTimeoutError(path, f"no frame came within limit_s={limit_s} seconds") from None
         return job.result()
@@ -404,14 +479,19 @@ def _share(todo):
 def _break_even(self:FrameCache, stored, report, backend, n=6):
     source, cached = [], []
     for path, window in stored[::max(1, len(stored)//n)][:n]:
-        if (clip := self.get(path, window)) is None: continue
+        if (clip := self.get(path, window)) is None:
+            continue
         idxs = np.unique(sample_idxs(clip.n_frames, self.spec, times=clip.times))
         start = time.thread_time()
-        with Video(path, backend) as v: [resize_short(f, self.short) for f in v.part(*window).frames(idxs)]
-        middle = time.thread_time(); source.append(middle-start)
-        for _ in clip.frames(idxs): pass
+        with Video(path, backend) as v:
+            [resize_short(f, self.short) for f in v.part(*window).frames(idxs)]
+        middle = time.thread_time()
+        source.append(middle-start)
+        for _ in clip.frames(idxs):
+            pass
         cached.append(time.thread_time()-middle)
-    if not source: return
+    if not source:
+        return
     saved = np.median(source) - np.median(cached)
     report.speedup = float(np.median(source)/max(np.median(cached), 1e-9))
     report.break_even = float(report.cpu_s/report.built/saved) if saved > 0 else None

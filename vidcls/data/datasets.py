@@ -45,9 +45,11 @@ class ClipTable:
         self.df, self.root = _checked(df), Path(root)
         self.labels = list(labels) if labels is not None else sorted(self.df.label.unique())
         self.name, self.dropped = name or self.root.resolve().name, dict(dropped or {})
-        if len(set(self.labels)) < len(self.labels): raise LabelError(f"labels={_short(self.labels)} has one twice.")
+        if len(set(self.labels)) < len(self.labels):
+            raise LabelError(f"labels={_short(self.labels)} has one twice.")
         unknown = sorted(set(self.df.label.unique()) - set(self.labels))
-        if unknown: raise LabelError(f"labels {unknown[:5]} are not among the known ones {_short(self.labels)}. "
+        if unknown:
+            raise LabelError(f"labels {unknown[:5]} are not among the known ones {_short(self.labels)}. "
                                      "Rename them, or train with them.")
 
     def __len__(self): return len(self.df)
@@ -60,7 +62,8 @@ class ClipTable:
     @property
     def splits(self): return [s for s in SPLITS if (self.df.split == s).any()]
     @property
-    def windows(self): return self.df[['start','end']].to_numpy() if 'start' in self.df else None  # (N,2) s, or None
+    def windows(self):
+        return self.df[['start', 'end']].to_numpy() if 'start' in self.df else None  # (N,2) s, or None
 
 # %% ../../nbs/07_data.datasets.ipynb #short
 def _short(names, n=8):
@@ -71,21 +74,27 @@ def _checked(df):
     "The frame with its rows numbered, if every row has what a clip needs."
     df = df.reset_index(drop=True)
     for c in ('path', 'label', 'group', 'split'):
-        if c not in df: raise DataError(f"no column {c!r} in {list(df)}; a table has path, label, group and split.")
-        if df[c].isna().any(): raise DataError(f"row {df[c].isna().idxmax()}: the {c} is empty.")
+        if c not in df:
+            raise DataError(f"no column {c!r} in {list(df)}; a table has path, label, group and split.")
+        if df[c].isna().any():
+            raise DataError(f"row {df[c].isna().idxmax()}: the {c} is empty.")
     odd = ~df.split.isin(SPLITS)
     if odd.any():
-        raise DataError(f"row {odd.idxmax()}: split {df.split[odd.idxmax()]!r}; accepted: {', '.join(SPLITS)}.")
+        raise DataError(
+            f"row {odd.idxmax()}: split {df.split[odd.idxmax()]!r}; accepted: {', '.join(SPLITS)}."
+        )
     df = _with_windows(df)
     first = [c for c in ('path', 'label', 'group', 'split', 'start', 'end') if c in df]
     return df[first + [c for c in df if c not in first]]
 
 def _with_windows(df):
     "`start` and `end` as float64 seconds where any row has one; no such columns where none has."
-    if not {'start','end'} & set(df): return df
+    if not {'start','end'} & set(df):
+        return df
     start, end = (pd.to_numeric(df[c]).astype(float) if c in df else pd.Series(np.nan, df.index)
                   for c in ('start','end'))
-    if start.isna().all() and end.isna().all(): return df.drop(columns=[c for c in ('start','end') if c in df])
+    if start.isna().all() and end.isna().all():
+        return df.drop(columns=[c for c in ('start','end') if c in df])
     bad = (start < 0) | (end <= start.fillna(0)) | ~np.isfinite(start.fillna(0)) | ~np.isfinite(end.fillna(1))
     if bad.any():
         i = bad.idxmax()
@@ -104,7 +113,8 @@ def part(
     split:str, # 'train', 'valid' or 'test'
 )->ClipTable: # With the same vocabulary
     "The clips of one split."
-    if split not in self.splits: raise ArgumentError(f"split={split!r}; this table has {self.splits}.")
+    if split not in self.splits:
+        raise ArgumentError(f"split={split!r}; this table has {self.splits}.")
     return _like(self, self.df[self.df.split == split])
 
 @patch
@@ -114,7 +124,8 @@ def only(
 )->ClipTable: # With these classes as its vocabulary, in this order
     "The clips of some classes."
     unknown = [l for l in labels if l not in self.labels]
-    if unknown: raise LabelError(f"labels {unknown} are not in this table; it has {_short(self.labels)}.")
+    if unknown:
+        raise LabelError(f"labels {unknown} are not in this table; it has {_short(self.labels)}.")
     return _like(self, self.df[self.df.label.isin(list(labels))], labels)
 
 # %% ../../nbs/07_data.datasets.ipynb #filter
@@ -125,12 +136,17 @@ def filter(
 )->ClipTable: # With the same vocabulary
     "The clips that fulfil a condition."
     if isinstance(keep, str):
-        try: mask = self.df.eval(keep)
-        except Exception as e: raise ArgumentError(f"keep={keep!r} is no condition on {list(self.df)} ({e}).") from e
-    else: mask = keep(self.df) if callable(keep) else keep
+        try:
+            mask = self.df.eval(keep)
+        except Exception as e:
+            raise ArgumentError(f"keep={keep!r} is no condition on {list(self.df)} ({e}).") from e
+    else:
+        mask = keep(self.df) if callable(keep) else keep
     mask = np.asarray(mask)
     if mask.dtype != bool or mask.shape != (len(self),):
-        raise ArgumentError(f"keep gives {mask.dtype} of shape {mask.shape}; accepted: {len(self)} bools, one a row.")
+        raise ArgumentError(
+            f"keep gives {mask.dtype} of shape {mask.shape}; accepted: {len(self)} bools, one a row."
+        )
     return _like(self, self.df[mask])
 
 # %% ../../nbs/07_data.datasets.ipynb #drop
@@ -142,11 +158,19 @@ def drop(
 )->ClipTable: # Without them, and with their number under `dropped[reason]`
     "The table without some clips, and a note of how many they were."
     items = np.atleast_1d(np.asarray(which, dtype=object if isinstance(which, os.PathLike) else None))
-    if items.dtype == bool: gone = items
-    elif items.dtype.kind in 'iu' or not len(items): gone = np.isin(np.arange(len(self)), items)
-    else: gone = self._rows_of({str(os.fspath(p)) for p in items})
-    wrong = len(gone) != len(self) or (items.dtype.kind in 'iu' and not np.isin(items, np.arange(len(self))).all())
-    if wrong: raise ArgumentError(f"which={which!r}; accepted: rows 0 to {len(self)-1}, {len(self)} bools, or paths.")
+    if items.dtype == bool:
+        gone = items
+    elif items.dtype.kind in 'iu' or not len(items):
+        gone = np.isin(np.arange(len(self)), items)
+    else:
+        gone = self._rows_of({str(os.fspath(p)) for p in items})
+    wrong = len(gone) != len(self) or (
+        items.dtype.kind in 'iu' and not np.isin(items, np.arange(len(self))).all()
+    )
+    if wrong:
+        raise ArgumentError(
+            f"which={which!r}; accepted: rows 0 to {len(self) - 1}, {len(self)} bools, or paths."
+        )
     n = self.dropped.get(reason, 0) + int(gone.sum())
     return _like(self, self.df[~gone], dropped={**self.dropped, **({reason: n} if n else {})})
 
@@ -155,7 +179,8 @@ def _rows_of(self:ClipTable, names):
     "Which rows have one of these paths, relative to the root or with it."
     here, full = self.df.path, [os.path.join(self.root, p) for p in self.df.path]
     unknown = names - set(here) - set(full)
-    if unknown: raise ArgumentError(f"{sorted(unknown)[0]!r} is not among the paths of this table.")
+    if unknown:
+        raise ArgumentError(f"{sorted(unknown)[0]!r} is not among the paths of this table.")
     return here.isin(names).to_numpy() | np.isin(np.array(full, object), list(names))
 
 # %% ../../nbs/07_data.datasets.ipynb #summary
@@ -164,7 +189,9 @@ def summary(
     self:ClipTable,
 )->pd.DataFrame: # One row a class and one for the sum; one column a split
     "Clips by class and split, and the number of groups."
-    t = pd.crosstab(self.df.label, self.df.split).reindex(index=self.labels, columns=self.splits, fill_value=0)
+    t = pd.crosstab(self.df.label, self.df.split).reindex(
+        index=self.labels, columns=self.splits, fill_value=0
+    )
     t.loc['all clips'] = t.sum()
     t.loc['groups'] = [self.df[self.df.split == s].group.nunique() for s in self.splits]
     return t.rename_axis(index=None, columns=None)
@@ -197,12 +224,20 @@ def plot(
     fig = new_figure(figsize=(6, max(1.6, .5 + .24*len(t)) if bars else 3), dpi=70)
     ax, left = fig.subplots(), np.zeros(len(t))
     for s in t.columns:
-        if bars: ax.barh(np.arange(len(t)), t[s], left=left, label=s)
-        else: ax.fill_between(np.arange(len(t)), left, left + t[s], step='mid', label=s)
+        if bars:
+            ax.barh(np.arange(len(t)), t[s], left=left, label=s)
+        else:
+            ax.fill_between(np.arange(len(t)), left, left + t[s], step='mid', label=s)
         left += t[s].to_numpy()
-    if bars: ax.set_yticks(np.arange(len(t)), [plain_text(l) for l in t.index]); ax.invert_yaxis()
-    ax.set(**{'xlabel' if bars else 'ylabel': 'clips'}, **({} if bars else {'xlabel': f'{len(t)} classes, by size'}))
-    ax.legend(fontsize=8); ax.spines[['top','right']].set_visible(False)
+    if bars:
+        ax.set_yticks(np.arange(len(t)), [plain_text(l) for l in t.index])
+        ax.invert_yaxis()
+    ax.set(
+        **{'xlabel' if bars else 'ylabel': 'clips'},
+        **({} if bars else {'xlabel': f'{len(t)} classes, by size'}),
+    )
+    ax.legend(fontsize=8)
+    ax.spines[['top','right']].set_visible(False)
     return fig
 
 # %% ../../nbs/07_data.datasets.ipynb #split-groups
@@ -215,25 +250,29 @@ def split_groups(
     "Assign whole groups to splits, with each class's shares as close as may be."
     names = SPLITS if len(fractions) == 3 else ('train','test') if len(fractions) == 2 else None
     if names is None or min(fractions) < 0 or abs(sum(fractions)-1) > 1e-6:
-        raise ArgumentError(f"fractions={fractions}; accepted: two or three shares of 0 or more that add up to 1.")
+        raise ArgumentError(
+            f"fractions={fractions}; accepted: two or three shares of 0 or more that add up to 1."
+        )
     return np.array(names)[_share_out(labels, groups, fractions, seed)]
 
 # %% ../../nbs/07_data.datasets.ipynb #share-out
 def _share_out(labels, groups, shares, seed):
     "The share (0, 1, …) of each clip: whole groups, largest first, each to where most of what it holds is lacking."
     y, g = (pd.factorize(np.asarray(v), sort=True)[0] for v in (labels, groups))
-    if len(y) != len(g): raise ArgumentError(f"{len(y)} labels for {len(g)} groups; expected one of each a clip.")
+    if len(y) != len(g):
+        raise ArgumentError(f"{len(y)} labels for {len(g)} groups; expected one of each a clip.")
     size, n_classes = np.bincount(g), int(y.max(initial=-1)) + 1
     order = np.random.RandomState(seed).choice(len(size), len(size), replace=False)
     order = order[np.argsort(-size[order], kind='stable')]
-    pairs, n = np.unique(g.astype(np.int64)*n_classes + y, return_counts=True)         # (group, class) and its clips
+    pairs, n = np.unique(g.astype(np.int64)*n_classes + y, return_counts=True)  # (group, class) and its clips
     label, end = pairs % max(1, n_classes), np.searchsorted(pairs, np.arange(1, len(size)+1)*n_classes)
-    lacks = np.outer(shares, np.bincount(y))                                           # (shares, classes) clips
+    lacks = np.outer(shares, np.bincount(y))  # (shares, classes) clips
     total, home = lacks.sum(axis=1), np.zeros(len(size), np.int64)
     for i in order[size[order] > 1]:
         own = slice(end[i-1] if i else 0, end[i])
         home[i] = k = (lacks[:,label[own]] @ n[own] + _TIE*total).argmax()
-        lacks[k, label[own]] -= n[own]; total[k] -= size[i]
+        lacks[k, label[own]] -= n[own]
+        total[k] -= size[i]
     _share_out_singles(order[size[order] == 1], label[end-1], lacks, total, home)
     return home[g]
 
@@ -243,12 +282,14 @@ def _share_out_singles(order, label, lacks, total, home):
     "The same greedy choice for groups of one clip, a class at a time."
     order = order[np.argsort(label[order], kind='stable')]
     for same in np.split(order, np.flatnonzero(np.diff(label[order])) + 1):
-        if not len(same): continue
+        if not len(same):
+            continue
         c, n = label[same[0]], len(same)
-        left = (lacks[:,c] + _TIE*total)[:,None] - np.arange(n)                         # after taking 0, 1, … n-1
+        left = (lacks[:,c] + _TIE*total)[:,None] - np.arange(n)  # after taking 0, 1, … n-1
         home[same] = np.argsort(-left, axis=None, kind='stable')[:n] // n
         took = np.bincount(home[same], minlength=len(lacks))
-        lacks[:,c] -= took; total -= took
+        lacks[:,c] -= took
+        total -= took
 
 # %% ../../nbs/07_data.datasets.ipynb #split
 @patch
@@ -272,7 +313,8 @@ def kfold(
 )->list: # k tables; the test parts are disjoint and together all clips
     "The table k times, each time with another part of its groups as the test."
     n = self.df.group.nunique()
-    if check_whole('k', k, 2) > n: raise ArgumentError(f"k={k}; this table has {n} groups, and each fold needs one.")
+    if check_whole('k', k, 2) > n:
+        raise ArgumentError(f"k={k}; this table has {n} groups, and each fold needs one.")
     labels = self.df.label if stratified else np.zeros(len(self))
     fold = _share_out(labels, self.df.group, np.full(k, 1/k), seed)
     splits = [np.where(fold == i, 'test', 'train').astype(object) for i in range(k)]
@@ -336,12 +378,15 @@ def text_frame(
     **kwargs, # The same
 )->pd.DataFrame:
     "Make a frame; names of files that are no UTF-8 stay Python's own strings, as Arrow's can't hold them."
-    try: return pd.DataFrame(*args, **kwargs)
-    except UnicodeEncodeError: return pd.DataFrame(*args, **kwargs, dtype=object)
+    try:
+        return pd.DataFrame(*args, **kwargs)
+    except UnicodeEncodeError:
+        return pd.DataFrame(*args, **kwargs, dtype=object)
 
 def _check_leaks(df, leaks='error', root=None, check_content=False):
     "The same file, group or content in two splits is an error; or a warning; or allowed."
-    if check_choice('leaks', leaks, LEAKS) == 'allow' or df.split.nunique() < 2: return
+    if check_choice('leaks', leaks, LEAKS) == 'allow' or df.split.nunique() < 2:
+        return
     plain, linked = (df.path, None) if root is None else _one_name(root, df.path)
     found = [f for f in (_leak(plain, df, 'path'), _leak(df.group, df, 'group')) if f]
     if check_content and not found:
@@ -351,14 +396,17 @@ def _check_leaks(df, leaks='error', root=None, check_content=False):
     if found and leaks == 'error':
         raise LeakageError(f"{found[0]}: the test would measure memory. Split by group; or allow it "
                            "(leaks='allow', at the command line --leaks allow) and say so beside the number.")
-    if linked is not None and not found: found = [f for f in [_leak(linked, df, 'a hard link of')] if f]
-    for f in found: _tell('leak', f"{f}; say so beside the number.")
+    if linked is not None and not found:
+        found = [f for f in [_leak(linked, df, 'a hard link of')] if f]
+    for f in found:
+        _tell('leak', f"{f}; say so beside the number.")
 
 def _leak(key, df, what):
     "Which key is in two splits, as half a sentence; None if there is none."
     pairs = text_frame({'key': np.asarray(key), 'split': df.split.to_numpy()}).drop_duplicates()
     bad = pairs[pairs.key.duplicated(keep=False)]
-    if bad.empty: return None
+    if bad.empty:
+        return None
     first, n = bad.key.iloc[0], bad.key.nunique()
     where = ' and '.join(sorted(bad.split[bad.key == first]))
     names = dict.fromkeys(df.path[np.asarray(key) == first])
@@ -379,7 +427,8 @@ def _one_name(root, paths):
     folders, first, inodes, plain, linked = {}, {}, {}, [], []
     for p, q in zip(paths, _plain(root, paths)):
         folder, name = os.path.split(q)
-        if folder not in folders: folders[folder] = _listed(os.path.join(root, folder))
+        if folder not in folders:
+            folders[folder] = _listed(os.path.join(root, folder))
         real, device, entries = folders[folder]
         inode, link = entries.get(name, (0, False))
         full = os.path.join(real, name)
@@ -392,13 +441,17 @@ def _listed(folder):
     "(its real path, its device, name -> (inode, is it a link?)) of a folder."
     real = os.path.realpath(folder)
     try:
-        with os.scandir(real) as entries: inside = {e.name: (e.inode(), e.is_symlink()) for e in entries}
+        with os.scandir(real) as entries:
+            inside = {e.name: (e.inode(), e.is_symlink()) for e in entries}
         return real, os.stat(real).st_dev, inside
-    except OSError: return real, 0, {}
+    except OSError:
+        return real, 0, {}
 
 def _same(a, b):
-    try: return os.path.samefile(a, b)
-    except OSError: return False
+    try:
+        return os.path.samefile(a, b)
+    except OSError:
+        return False
 
 # %% ../../nbs/07_data.datasets.ipynb #content-ids
 def content_ids(
@@ -407,13 +460,19 @@ def content_ids(
 )->np.ndarray: # int64 (N,): equal where the bytes are
     "Which files hold the same bytes; only those of equal size are read."
     paths = [os.fspath(p) for p in paths]
-    try: size = np.array([os.stat(p).st_size for p in paths], np.int64)
-    except OSError as e: raise DataError(f"{e.filename}: {e.strerror}; its content can't be compared.") from e
+    try:
+        size = np.array([os.stat(p).st_size for p in paths], np.int64)
+    except OSError as e:
+        raise DataError(f"{e.filename}: {e.strerror}; its content can't be compared.") from e
     twice = pd.Series(size).duplicated(keep=False).to_numpy()
     rivals = sorted({p for p,t in zip(paths, twice) if t})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = dict(zip(rivals, progress(pool.map(file_sha256, rivals), len(rivals), 'comparing files', show)))
-    return pd.factorize(pd.Series([hashes.get(p, i) for i,p in enumerate(paths)], dtype=object))[0].astype(np.int64)
+        hashes = dict(
+            zip(rivals, progress(pool.map(file_sha256, rivals), len(rivals), 'comparing files', show))
+        )
+    return pd.factorize(pd.Series([hashes.get(p, i) for i, p in enumerate(paths)], dtype=object))[0].astype(
+        np.int64
+    )
 
 # %% ../../nbs/07_data.datasets.ipynb #files-2
 VIDEO_SUFFIXES = tuple("""
@@ -427,19 +486,28 @@ def _files(root, skip=lambda folder: False, left=None):
     root, seen, found = os.fspath(root), set(), []
     todo, links = [''], []                          # links come last: a folder is known by its own name
     left = Counter() if left is None else left
-    if not os.path.isdir(root): raise DataError(f"{root}: no such folder.")
+    if not os.path.isdir(root):
+        raise DataError(f"{root}: no such folder.")
     while todo or links:
         below = todo.pop() if todo else links.pop(0)
         real = os.path.realpath(os.path.join(root, below))
-        if real in seen: left['link to a folder that is read already'] += 1; continue
+        if real in seen:
+            left['link to a folder that is read already'] += 1
+            continue
         seen.add(real)
-        try: entries = sorted(os.scandir(os.path.join(root, below)), key=lambda e: e.name)
-        except OSError: left['folder that may not be read'] += 1; continue
+        try:
+            entries = sorted(os.scandir(os.path.join(root, below)), key=lambda e: e.name)
+        except OSError:
+            left['folder that may not be read'] += 1
+            continue
         for e in entries:
             name = f'{below}/{e.name}' if below else e.name
-            if e.name.startswith(('.', '__MACOSX')): left['hidden video'] += _hidden_video(e.name)
-            elif not os.path.isdir(e): found.append(name)
-            elif not skip(e.name): (links if e.is_symlink() else todo).append(name)
+            if e.name.startswith(('.', '__MACOSX')):
+                left['hidden video'] += _hidden_video(e.name)
+            elif not os.path.isdir(e):
+                found.append(name)
+            elif not skip(e.name):
+                (links if e.is_symlink() else todo).append(name)
     return sorted(found)
 
 def _suffix(name): return os.path.splitext(name)[1].lower()
@@ -473,7 +541,8 @@ def _find(root):
     others = [f for f in files if _suffix(f) not in VIDEO_SUFFIXES]
     left.update(_suffix(f) or 'no suffix' for f in others if '/' in f or _suffix(f) not in _BESIDE)
     skipped = {why: n for why,n in left.most_common() if n}
-    if not videos: raise DataError(_no_videos(root, skipped))
+    if not videos:
+        raise DataError(_no_videos(root, skipped))
     return videos, skipped
 
 # %% ../../nbs/07_data.datasets.ipynb #left-out
@@ -520,8 +589,20 @@ MISSING = ('error', 'drop', 'unchecked')
 @dataclass
 class _Wanted:
     "What was asked for, on the way from a reader's arguments to its table."
-    root:object; path:str; label:str; group:object; split:object; valid:float|None; seed:int; leaks:str
-    labels:object; start:str|None; end:str|None; missing:str; check_content:bool; shares:object = (.7,.1,.2)
+    root:object
+    path:str
+    label:str
+    group:object
+    split:object
+    valid:float|None
+    seed:int
+    leaks:str
+    labels:object
+    start:str|None
+    end:str|None
+    missing:str
+    check_content:bool
+    shares:object = (.7,.1,.2)
 
 def from_csv(
     csv, # The file
@@ -561,9 +642,12 @@ def from_df(
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
 )->ClipTable:
     "Read a data set from a pandas frame."
-    if not isinstance(df, pd.DataFrame): raise ArgumentError(f"df={df!r}; accepted: a pandas DataFrame.")
+    if not isinstance(df, pd.DataFrame):
+        raise ArgumentError(f"df={df!r}; accepted: a pandas DataFrame.")
     if df.columns.has_duplicates:
-        raise DataError(f"df: two columns are called {df.columns[df.columns.duplicated()][0]!r}; rename one of them.")
+        raise DataError(
+            f"df: two columns are called {df.columns[df.columns.duplicated()][0]!r}; rename one of them."
+        )
     want = _Wanted(root, path, label, group, split, valid, seed, leaks, labels, start, end, missing,
                    check_content)
     return _from_rows(_Rows(df.reset_index(drop=True), 'df', 'row'), want)
@@ -573,8 +657,10 @@ def as_table(
     **kwargs, # For from_df, from_folder or from_csv
 )->ClipTable:
     "Read a data set by whichever reader fits it."
-    if isinstance(data, ClipTable): return data
-    if isinstance(data, pd.DataFrame): return from_df(data, **kwargs)
+    if isinstance(data, ClipTable):
+        return data
+    if isinstance(data, pd.DataFrame):
+        return from_df(data, **kwargs)
     if not isinstance(data, (str, os.PathLike)):
         raise ArgumentError(f"data={data!r}; accepted: a ClipTable, a pandas DataFrame, or a path.")
     path = Path(data).expanduser()
@@ -594,24 +680,30 @@ def _from_rows(rows, want, csv=None):
     noted = _noted(csv) if csv else {}
     here = csv.parent if csv else Path('.')
     want.root = Path(os.path.normpath(here/noted.get('root', '.'))) if want.root is None else Path(want.root)
-    if want.labels is None: want.labels = noted.get('labels')
+    if want.labels is None:
+        want.labels = noted.get('labels')
     df = _columns(rows, want)
     _check_rows(df, rows, want)
-    if not noted and want.labels is None: df['label'] = _check_targets(df.label, rows)
+    if not noted and want.labels is None:
+        df['label'] = _check_targets(df.label, rows)
     df, lost = _check_files(df, want.root, want.missing, rows)
-    if want.valid is None: want.valid = 0. if noted else .15
+    if want.valid is None:
+        want.valid = 0. if noted else .15
     df['split'] = _splits(df, rows, want)
     _check_leaks(df, want.leaks, None if want.missing == 'unchecked' else want.root, want.check_content)
     _say_twice(df, rows, want.root)
     dropped = dict(noted.get('dropped', {}))
-    if lost: dropped['missing file'] = dropped.get('missing file', 0) + lost
+    if lost:
+        dropped['missing file'] = dropped.get('missing file', 0) + lost
     return _told(ClipTable(df, want.root, want.labels, noted.get('name', ''), dropped), want, rows)
 
 # %% ../../nbs/07_data.datasets.ipynb #split-folders
 def _read_csv(csv):
     "A CSV file as rows of strings, numbered by the lines on which they begin."
-    if not csv.is_file(): raise DataError(f"{csv}: {_no_file(csv)}")
-    if what := _something_else(csv): raise DataError(f"{csv}: {what}")
+    if not csv.is_file():
+        raise DataError(f"{csv}: {_no_file(csv)}")
+    if what := _something_else(csv):
+        raise DataError(f"{csv}: {what}")
     text = _text(csv)
     first = re.search(r'[^\r\n]*\S[^\r\n]*', text)[0]
     names, rows, lines = _spaced(text, csv) if _SPACED.match(first) else _separated(text, first, csv)
@@ -625,23 +717,28 @@ def _read_csv(csv):
     return _Rows(text_frame(cells, index=lines, columns=names), str(csv))
 
 def _no_file(csv):
-    if re.match('https?:/', str(csv)): return "is an address; download it, and give the file or the folder."
-    if csv.is_dir(): return "is a folder; from_folder reads it."
+    if re.match('https?:/', str(csv)):
+        return "is an address; download it, and give the file or the folder."
+    if csv.is_dir():
+        return "is a folder; from_folder reads it."
     return "no such file; give a CSV file with a header, or a folder of class folders."
 
 def _text(csv):
     "The text of a CSV file: UTF-8, or UTF-16 if it says so."
     data, wide = csv.read_bytes(), (b'\xff\xfe', b'\xfe\xff')
-    if data[:2] in wide: _tell('encoding', f"{csv}: read as UTF-16, as the mark at its beginning says.")
+    if data[:2] in wide:
+        _tell('encoding', f"{csv}: read as UTF-16, as the mark at its beginning says.")
     elif b'\0' in data:
         raise DataError(f"{csv}: not a CSV file: it holds zero bytes. Is it UTF-16? Save it as 'CSV UTF-8'.")
     errors = 'surrogateescape' if _notes(csv).is_file() else 'strict'       # names of files may be any bytes
-    try: text = data.decode('utf-16' if data[:2] in wide else 'utf-8-sig', errors)
+    try:
+        text = data.decode('utf-16' if data[:2] in wide else 'utf-8-sig', errors)
     except UnicodeError as e:
         line = data.count(b'\n', 0, e.start) + 1
         raise DataError(f"{csv}, line {line}: not a CSV file in UTF-8 (byte 0x{data[e.start]:02x}). "
                         "Spreadsheets on Windows often save in cp1252; save it again as 'CSV UTF-8'.") from e
-    if not text.strip(): raise DataError(f"{csv}: not a CSV file with a header: it is empty.")
+    if not text.strip():
+        raise DataError(f"{csv}: not a CSV file with a header: it is empty.")
     return text
 
 def _separated(text, first, csv):
@@ -651,16 +748,24 @@ def _separated(text, first, csv):
     reader = csv_reader(io.StringIO(text, newline=''), delimiter=sep, strict=True, skipinitialspace=blanks)
     try:
         for row in reader:
-            if any(map(str.strip, row)): rows.append(row); lines.append(begins)     # an empty line is none
+            if any(map(str.strip, row)):
+                rows.append(row)
+                lines.append(begins)     # an empty line is none
             begins = reader.line_num + 1
-    except CSVError as e: raise DataError(f"{csv}, line {begins}: not a CSV file with a header ({e}).") from e
-    if rows and rows[0][0].lower() == 'sep=': rows, lines = rows[1:], lines[1:]     # Excel's own first line
-    if not rows: raise DataError(f"{csv}: no rows below the header.")
+    except CSVError as e:
+        raise DataError(f"{csv}, line {begins}: not a CSV file with a header ({e}).") from e
+    if rows and rows[0][0].lower() == 'sep=':
+        rows, lines = rows[1:], lines[1:]     # Excel's own first line
+    if not rows:
+        raise DataError(f"{csv}: no rows below the header.")
     names = [n.strip() for n in rows[0]]
-    if any(_suffix(n) in VIDEO_SUFFIXES for n in names): return _without_header(rows, csv), rows, lines
-    while len(names) > 1 and not names[-1]: names.pop()
+    if any(_suffix(n) in VIDEO_SUFFIXES for n in names):
+        return _without_header(rows, csv), rows, lines
+    while len(names) > 1 and not names[-1]:
+        names.pop()
     twice = [n for n in names if n and names.count(n) > 1]
-    if twice: raise DataError(f"{csv}: two columns are called {twice[0]!r}; rename one of them.")
+    if twice:
+        raise DataError(f"{csv}: two columns are called {twice[0]!r}; rename one of them.")
     return [n or f'column {i}' for i,n in enumerate(names, 1)], rows[1:], lines[1:]
 
 # %% ../../nbs/07_data.datasets.ipynb #spaced
@@ -681,7 +786,8 @@ def _without_header(rows, csv):
     first = [_suffix(c.strip()) in VIDEO_SUFFIXES for c in rows[0]]
     names = ['path' if f else 'label' for f in first]
     last = {r[2].strip().lower() for r in rows if len(r) > 2}
-    if len(first) == 3 and last <= set(SPLIT_NAMES): names[2] = 'split'
+    if len(first) == 3 and last <= set(SPLIT_NAMES):
+        names[2] = 'split'
     if sorted(names) not in (['label', 'path'], ['label', 'path', 'split']):
         raise DataError(f"{csv}: has no header; put the names of its {len(first)} columns into a line above: "
                         "path,label,…")
@@ -694,14 +800,18 @@ def _something_else(file):
     if (file.parent/_SHARDS[0]).is_file() and (suffix == '.tar' or file.name in _SHARDS):
         return f"is a part of shards. {_of_shards(file.parent)}"
     video = "Give a folder with one folder of videos for each class, or a CSV file that lists clips."
-    with file.open('rb') as f: head = f.read(12)
-    if suffix in ('.xlsx', '.xls', '.ods'): return "is a spreadsheet; save it as 'CSV UTF-8'."
+    with file.open('rb') as f:
+        head = f.read(12)
+    if suffix in ('.xlsx', '.xls', '.ods'):
+        return "is a spreadsheet; save it as 'CSV UTF-8'."
     if suffix in ('.json', '.jsonl', '.parquet', '.pkl'):
         return "is no CSV file; read it with pandas, and give the frame to from_df."
-    if suffix in _PACKED or zipfile.is_zipfile(file): return "is an archive; unpack it, and give the folder."
+    if suffix in _PACKED or zipfile.is_zipfile(file):
+        return "is an archive; unpack it, and give the folder."
     if suffix in VIDEO_SUFFIXES or head[4:8] == b'ftyp' or head[:4] == b'\x1aE\xdf\xa3':
         return f"is one video. {video}"
-    if suffix in PICTURES: return f"is one picture. {video}"
+    if suffix in PICTURES:
+        return f"is one picture. {video}"
 
 # %% ../../nbs/07_data.datasets.ipynb #column
 _NAMES = dict(path=('path', 'filename', 'file_name', 'file', 'filepath', 'file_path', 'video', 'video_path',
@@ -712,17 +822,22 @@ _YES_NO = ('0', '1', '0.0', '1.0', 'True', 'False')
 
 def _column(rows, what, name):
     "The column of this name; where it is the usual name and is not there, one that is called alike."
-    if name in rows.df: return name
+    if name in rows.df:
+        return name
     called = {str(c).strip().lower().replace(' ', '_'): c for c in reversed(list(rows.df))}
     alike = [called[n] for n in _NAMES[what] if n in called] if name == what else []
-    if alike: return alike[0]
-    if what == 'split': return None
+    if alike:
+        return alike[0]
+    if what == 'split':
+        return None
     option = {'path': '--path-column', 'label': '--label'}[what]
     several = [c for c in rows.df if len(rows.df) and rows.df[c].astype(str).isin(_YES_NO).all()]
     hint = ''
     if what == 'label' and len(several) > 1:
-        hint = (f" Columns like {_short(several, 3)} hold 0 and 1: one for each class? Each clip has one class "
-                "here; write its name into a column 'label'.")
+        hint = (
+            f" Columns like {_short(several, 3)} hold 0 and 1: one for each class? Each clip has one class "
+            "here; write its name into a column 'label'."
+        )
     raise DataError(f"{rows.name}: no column {name!r}; it has {list(rows.df)}.{hint} "
                     f"Name another one as {what}= (at the command line {option}).")
 
@@ -731,28 +846,37 @@ def _columns(rows, want):
     path, label = (_column(rows, what, getattr(want, what)) for what in ('path', 'label'))
     taken = ('path', path, want.path), ('class', label, want.label)
     odd = [f'the {what} from {c!r}' for what,c,asked in taken if c != asked]
-    if odd: _tell('columns', f"{rows.name}: {' and '.join(odd)}.")
+    if odd:
+        _tell('columns', f"{rows.name}: {' and '.join(odd)}.")
     df = text_frame({'path': rows.df[path], 'label': rows.df[label]})
-    if rows.unit == 'row': df['path'] = [_path_text(p, rows.at(i)) for i,p in df.path.items()]
+    if rows.unit == 'row':
+        df['path'] = [_path_text(p, rows.at(i)) for i,p in df.path.items()]
     for what in ('start', 'end'):
         name = getattr(want, what)
         if name and name not in rows.df:
             raise DataError(f"{rows.name}: no column {name!r}; it has {list(rows.df)}.")
-        if name or what in rows.df: df[what] = _seconds(rows.df[name or what], rows, what)
+        if name or what in rows.df:
+            df[what] = _seconds(rows.df[name or what], rows, what)
     df['group'] = _groups(df, rows, want)
     return df[['path', 'label', 'group', *[c for c in ('start', 'end') if c in df]]]
 
 def _path_text(path, where):
-    if isinstance(path, (str, os.PathLike)): return os.fspath(path)
-    if pd.api.types.is_scalar(path) and pd.isna(path): return None
+    if isinstance(path, (str, os.PathLike)):
+        return os.fspath(path)
+    if pd.api.types.is_scalar(path) and pd.isna(path):
+        return None
     raise DataError(f"{where}: the path is {path!r}; accepted: text, or a Path.")
 
 def _groups(df, rows, want):
     "The group of each row: of a column, of a function, or of the folders."
-    if want.group is None: return rows.df['group'] if 'group' in rows.df else df.path
-    if callable(want.group): return [want.group(want.root/p) for p in df.path]
-    if want.group in rows.df: return rows.df[want.group]
-    if want.group == 'parent': return _parents(df.path, df.label)
+    if want.group is None:
+        return rows.df['group'] if 'group' in rows.df else df.path
+    if callable(want.group):
+        return [want.group(want.root/p) for p in df.path]
+    if want.group in rows.df:
+        return rows.df[want.group]
+    if want.group == 'parent':
+        return _parents(df.path, df.label)
     raise DataError(f"{rows.name}: no column {want.group!r}; it has {list(rows.df)}.")
 
 # %% ../../nbs/07_data.datasets.ipynb #check-rows
@@ -773,16 +897,24 @@ def _parents(paths, labels):
 _GROUP_WORDS = re.compile(
     'group|actor|performer|player|person|people|subject|participant|patient|speaker|user|child|animal|driver|'
     'source|origin|video|film|movie|episode|channel|youtube|session|recording|camera|scene|location|place|site',
-    re.I)
+    re.I,
+)
 
 def _column_hint(rows, want):
     "A hint to a column that looks like groups, where every clip is its own group."
-    taken = {_column(rows, what, getattr(want, what)) for what in ('path', 'label')} | {want.start, want.end, 'start', 'end'}
-    if isinstance(want.split, str): taken.add(_column(rows, 'split', want.split))
+    taken = {_column(rows, what, getattr(want, what)) for what in ('path', 'label')} | {
+        want.start,
+        want.end,
+        'start',
+        'end',
+    }
+    if isinstance(want.split, str):
+        taken.add(_column(rows, 'split', want.split))
     label = rows.df[_column(rows, 'label', want.label)]
     like = [c for c in rows.df if c not in taken and _like_groups(rows.df[c], label, c)]
-    like.sort(key=lambda c: not _GROUP_WORDS.search(str(c)))                         # a telling name comes first
-    if not like: return ''
+    like.sort(key=lambda c: not _GROUP_WORDS.search(str(c)))  # a telling name comes first
+    if not like:
+        return ''
     column, n = like[0], rows.df[like[0]].nunique()
     return (f"{rows.name}: column {column!r} looks like a group ({n} values for {len(rows.df)} clips). "
             f"If the clips of one value belong together, keep them in one split: group={column!r} "
@@ -790,21 +922,27 @@ def _column_hint(rows, want):
 
 def _like_groups(values, label, name):
     "Are there few values, each with several clips? Of a column whose name says nothing it takes more to believe it."
-    try: clips = values.groupby(values).transform('size')
-    except TypeError: return False                                                   # cells that hold lists
+    try:
+        clips = values.groupby(values).transform('size')
+    except TypeError:
+        return False                                                   # cells that hold lists
     n, shared = values.nunique(), (clips > 1).mean()
-    if values.isna().any() or n < 2 or shared < 1/2: return False
-    if _GROUP_WORDS.search(str(name)): return True
-    of_class = label.groupby(values).nunique().max() == 1                            # a number of the class, say
+    if values.isna().any() or n < 2 or shared < 1/2:
+        return False
+    if _GROUP_WORDS.search(str(name)):
+        return True
+    of_class = label.groupby(values).nunique().max() == 1  # a number of the class, say
     number = pd.to_numeric(values.astype(str), errors='coerce').notna().any()
     return n > 2 and shared == 1 and not number and not of_class
 
 def _parents_hint(df):
     "A hint to folders that look like groups, where every clip is its own group."
-    if _parent(df.path.iloc[0], df.label.iloc[0]) == df.path.iloc[0]: return ''
+    if _parent(df.path.iloc[0], df.label.iloc[0]) == df.path.iloc[0]:
+        return ''
     parents = [_parent(p, str(l)) for p,l in zip(df.path, df.label)]
     n = len(set(parents))
-    if any(g == p for g,p in zip(parents, df.path)) or not 1 < n <= len(df)/2: return ''
+    if any(g == p for g,p in zip(parents, df.path)) or not 1 < n <= len(df)/2:
+        return ''
     return (f"the clips lie in {n} folders below their classes ({', '.join(sorted(set(parents))[:3])}, …). "
             "If each is a person or a film, keep it in one split: group='parent' "
             "(at the command line --group parent).")
@@ -822,28 +960,35 @@ def _seconds(text, rows, what):
 # %% ../../nbs/07_data.datasets.ipynb #check-rows-2
 def _check_rows(df, rows, want):
     "Each row needs a path, a label that is known, and a part of the file that is one; none may come twice."
-    if df.empty: raise DataError(f"{rows.name}: no rows below the header.")
+    if df.empty:
+        raise DataError(f"{rows.name}: no rows below the header.")
     for column in ('path', 'label', 'group'):
         empty = df[column].isna() | np.array([not str(v).strip() for v in df[column].tolist()], bool)
-        if empty.any(): raise DataError(f"{rows.at(empty.idxmax())}: the {column} is empty.")
+        if empty.any():
+            raise DataError(f"{rows.at(empty.idxmax())}: the {column} is empty.")
     twice = df.duplicated([c for c in ('path', 'start', 'end') if c in df])
-    if twice.any(): raise DataError(f"{rows.at(twice.idxmax())}: {df.path[twice.idxmax()]} is listed twice.")
+    if twice.any():
+        raise DataError(f"{rows.at(twice.idxmax())}: {df.path[twice.idxmax()]} is listed twice.")
     if {'start','end'} <= set(df) and (bad := df.end <= df.start.fillna(0)).any():
         i = bad.idxmax()
         raise DataError(f"{rows.at(i)}: start {df.start[i]} and end {df.end[i]}; "
                         "the end must come after the start.")
     unknown = ~df.label.isin(want.labels) if want.labels is not None else pd.Series(False, df.index)
     if unknown.any():
-        raise LabelError(f"{rows.at(unknown.idxmax())}: label {df.label[unknown.idxmax()]!r} is not among the "
-                         f"known ones {_short(want.labels)}. Rename it, or train with it.")
+        raise LabelError(
+            f"{rows.at(unknown.idxmax())}: label {df.label[unknown.idxmax()]!r} is not among the "
+            f"known ones {_short(want.labels)}. Rename it, or train with it."
+        )
 
 def _say_twice(df, rows, root):
     "Warn of a clip that is listed under two spellings of its path."
     plain = _plain(root, df.path)
-    if plain == list(df.path): return
+    if plain == list(df.path):
+        return
     windows = df[[c for c in ('start', 'end') if c in df]]
     twice = text_frame({'path': plain}, index=df.index).join(windows).duplicated()
-    if not twice.any(): return
+    if not twice.any():
+        return
     i = twice.idxmax()
     _tell('copies', f"{rows.at(i)}: {df.path[i]!r} is a clip that is listed already, spelt otherwise.")
 
@@ -856,7 +1001,8 @@ def _check_targets(label, rows):
     several = "several classes of one clip (multi-label)"
     if rows.unit == 'row':                                                  # cells of a frame may be anything
         lists = label.map(lambda l: isinstance(l, (list, tuple, set, dict, np.ndarray)))
-        if lists.any(): refuse(lists, several, "Choose one of them for each clip.")
+        if lists.any():
+            refuse(lists, several, "Choose one of them for each clip.")
         label = label.map(_as_text)
     names = pd.Series(label.unique())
     number = pd.to_numeric(names.str.replace(',', '.'), errors='coerce')                # '0,5' is one too
@@ -878,8 +1024,10 @@ def _as_text(value):
 
 def _multi(name, names):
     "Does a label look like several?"
-    if re.search(r'[^\s;|]\s*[;|]\s*[^\s;|]', name): return True                      # 'a; b'
-    if re.fullmatch(r'\w+(,\w+)+|\s*[\[{(].*[\]})]\s*', name): return True             # 'a,b' and '[1, 0]'
+    if re.search(r'[^\s;|]\s*[;|]\s*[^\s;|]', name):
+        return True                      # 'a; b'
+    if re.fullmatch(r'\w+(,\w+)+|\s*[\[{(].*[\]})]\s*', name):
+        return True             # 'a,b' and '[1, 0]'
     parts = [p.strip() for p in re.split(r'[,+&/]', name)]
     return len(parts) > 1 and any(p in names for p in parts)
 
@@ -888,9 +1036,11 @@ def _told(table, want, rows=None):
     "The table, with a warning of what is odd about its classes and groups."
     if table.n_classes == 1:
         _tell('labels', f"{table.name} has one class, {table.labels[0]!r}: nothing to tell apart.")
-    for kind, text in table.doubts(): _tell(kind, text)
+    for kind, text in table.doubts():
+        _tell(kind, text)
     if want.group is None and table.df.group.nunique() == len(table):
-        if text := rows and _column_hint(rows, want) or _parents_hint(table.df): _tell('groups', text)
+        if text := rows and _column_hint(rows, want) or _parents_hint(table.df):
+            _tell('groups', text)
     return table
 
 @patch
@@ -902,26 +1052,36 @@ def doubts(
     for l in self.labels:
         core = unicodedata.normalize('NFKC', str(l)).casefold().replace('_', ' ')
         alike.setdefault(''.join(core.split()), []).append(repr(l))
-    out = [('labels', f"classes {' and '.join(same)} differ only in case, blanks or the like; is one misspelt?")
-           for same in alike.values() if len(same) > 1]
+    out = [
+        ('labels', f"classes {' and '.join(same)} differ only in case, blanks or the like; is one misspelt?")
+        for same in alike.values()
+        if len(same) > 1
+    ]
     n, k = len(self), self.df.label.nunique()
     if k > 5 and 2*k > n:
-        out.append(('labels', f"{k} classes for {n} clips, so most have one clip; are these names of classes?"))
+        out.append(
+            ('labels', f"{k} classes for {n} clips, so most have one clip; are these names of classes?")
+        )
     return out
 
 # %% ../../nbs/07_data.datasets.ipynb #check-files-2
 def _check_files(df, root, missing, rows):
     "(rows whose file is there, number of the others)."
-    if check_choice('missing', missing, MISSING) == 'unchecked' or df.empty: return df.copy(), 0
+    if check_choice('missing', missing, MISSING) == 'unchecked' or df.empty:
+        return df.copy(), 0
     gone = pd.Series(_missing(root, df.path), df.index)
-    if not gone.any(): return df.copy(), 0
+    if not gone.any():
+        return df.copy(), 0
     if missing == 'error' or gone.all():
         i = gone.idxmax()
         out = "" if gone.all() else " missing='drop' leaves them out and counts them."
         hint = "" if _suffix(df.path[i]) else " The path has no suffix, such as .mp4."
-        if '\\' in df.path[i]: hint += " Write / between folders, not \\."
-        raise DataError(f"{rows.at(i)}: {Path(root)/df.path[i]} does not exist ({gone.sum()} of {len(df)} files "
-                        f"are missing). Is root={str(root)!r} right?{hint}{out}")
+        if '\\' in df.path[i]:
+            hint += " Write / between folders, not \\."
+        raise DataError(
+            f"{rows.at(i)}: {Path(root) / df.path[i]} does not exist ({gone.sum()} of {len(df)} files "
+            f"are missing). Is root={str(root)!r} right?{hint}{out}"
+        )
     return df[~gone].copy(), int(gone.sum())
 
 def _missing(root, paths):
@@ -929,32 +1089,40 @@ def _missing(root, paths):
     there = {}
     def listed(folder):
         try:
-            with os.scandir(os.path.join(root, folder)) as entries: return {e.name for e in entries if e.is_file()}
-        except OSError: return set()
+            with os.scandir(os.path.join(root, folder)) as entries:
+                return {e.name for e in entries if e.is_file()}
+        except OSError:
+            return set()
     def here(path):
         folder, name = os.path.split(path)
-        if folder not in there: there[folder] = listed(folder)
-        return name in there[folder] or os.path.isfile(os.path.join(root, path))  # the disk may fold case or accents
+        if folder not in there:
+            there[folder] = listed(folder)
+        # the disk may fold case or accents
+        return name in there[folder] or os.path.isfile(os.path.join(root, path))
     return ~np.fromiter(map(here, paths), bool, len(paths))
 
 def _splits(df, rows, want):
     "The split of each row: from a column, completed by a valid part; one for all; or drawn by groups."
     column = _column(rows, 'split', want.split) if isinstance(want.split, str) else None
     shares = want.split if column is None and want.split != 'split' else want.shares
-    if column is None: return _draw(df, shares, want.seed, rows)
+    if column is None:
+        return _draw(df, shares, want.seed, rows)
     s = rows.df[column].loc[df.index].astype(str).str.strip().str.lower().map(SPLIT_NAMES)
     if s.isna().all() and column != want.split:                             # a 'set' of something else
         return _draw(df, want.shares, want.seed, rows)
     if s.isna().any():
         i = s.isna().idxmax()
         raise DataError(f"{rows.at(i)}: split {str(rows.df[column][i])!r}; accepted: {', '.join(SPLITS)}.")
-    if column != want.split: _tell('columns', f"{rows.name}: the split from {column!r}.")
+    if column != want.split:
+        _tell('columns', f"{rows.name}: the split from {column!r}.")
     return _with_valid(df, s.to_numpy(object), want.valid, want.seed)
 
 def _draw(df, shares, seed, rows):
     "One split for all clips, or splits drawn by groups."
-    if not isinstance(shares, str): return split_groups(df.label, df.group, shares, seed)
-    if shares.lower() in SPLIT_NAMES: return SPLIT_NAMES[shares.lower()]
+    if not isinstance(shares, str):
+        return split_groups(df.label, df.group, shares, seed)
+    if shares.lower() in SPLIT_NAMES:
+        return SPLIT_NAMES[shares.lower()]
     raise DataError(f"{rows.name}: no column {shares!r}; it has {list(rows.df)}.")
 
 # %% ../../nbs/07_data.datasets.ipynb #notes
@@ -962,7 +1130,8 @@ def _notes(csv): return Path(csv).with_suffix('.table.json')
 
 def _noted(csv):
     "What `save` wrote beside the CSV; nothing, if it did not."
-    if not _notes(csv).is_file(): return {}
+    if not _notes(csv).is_file():
+        return {}
     noted, out = _load_json(_notes(csv)), f"delete it to read {csv} alone."
     fits = isinstance(noted, dict) and all(isinstance(noted.get(k, t()), t) for k,t in _NOTED.items())
     fits = fits and all(isinstance(l, str) for l in noted.get('labels', ()))
@@ -974,7 +1143,8 @@ _NOTED = dict(labels=list, name=str, root=str, dropped=dict)
 
 def _load_json(file):
     "What a JSON file holds."
-    try: return json.loads(file.read_text(encoding='utf-8'))
+    try:
+        return json.loads(file.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as e:
         raise DataError(f"{file}: damaged JSON ({e}); copy it again, or delete it.") from e
 
@@ -986,12 +1156,15 @@ def save(
     "Write the table so that from_csv gives it back."
     csv = Path(csv)
     csv.parent.mkdir(parents=True, exist_ok=True)
-    try: root = os.path.relpath(self.root.resolve(), csv.parent.resolve())
-    except ValueError: root = str(self.root.resolve())                      # another drive
+    try:
+        root = os.path.relpath(self.root.resolve(), csv.parent.resolve())
+    except ValueError:
+        root = str(self.root.resolve())                      # another drive
     notes = dict(labels=self.labels, name=self.name, root=root.replace(os.sep, '/'), dropped=self.dropped)
     text = json.dumps(notes, indent=1, ensure_ascii=False)
     # a name on disk may be any bytes: JSON keeps those that are no UTF-8 as \\udcff, the CSV as they are
-    with atomic_path(_notes(csv)) as tmp: tmp.write_text(text, encoding='utf-8', errors='backslashreplace')
+    with atomic_path(_notes(csv)) as tmp:
+        tmp.write_text(text, encoding='utf-8', errors='backslashreplace')
     columns = [c for c in ('path', 'label', 'group', 'split', 'start', 'end') if c in self.df]
     with atomic_path(csv) as tmp:
         self.df[columns].to_csv(tmp, index=False, lineterminator='\n', encoding='utf-8',
@@ -1015,29 +1188,38 @@ def from_folder(
 )->ClipTable:
     "Read a data set from a folder of class folders, or from a folder of clips with a list of them."
     root = Path(root)
-    if not root.is_dir(): raise DataError(f"{root}: {_no_folder(root)}")
+    if not root.is_dir():
+        raise DataError(f"{root}: {_no_folder(root)}")
     want = _Wanted(None, path, label, group, 'split', valid, seed, leaks, labels, None, None, 'error',
                    check_content, shares=split)
-    if csv := _list_in(root, want): return _from_rows(_read_csv(csv), want, csv)
+    if csv := _list_in(root, want):
+        return _from_rows(_read_csv(csv), want, csv)
     if isinstance(group, str) and group != 'parent':
         raise DataError(f"group={group!r} names a column, and {root} has no clips.csv.")
-    if label != 'label': raise DataError(f"label={label!r} names a column, and {root} has no clips.csv.")
-    if want.valid is None: want.valid = .15
+    if label != 'label':
+        raise DataError(f"label={label!r} names a column, and {root} has no clips.csv.")
+    if want.valid is None:
+        want.valid = .15
     df = _from_files(root, want)
     _check_leaks(df, leaks, root, check_content)
     return _told(ClipTable(df, root, labels), want)
 
 def _no_folder(root):
-    if re.match('https?:/', str(root)): return _no_file(root)
-    if not root.is_file(): return "no such folder; give a folder with one folder of videos for each class."
+    if re.match('https?:/', str(root)):
+        return _no_file(root)
+    if not root.is_file():
+        return "no such folder; give a folder with one folder of videos for each class."
     return _something_else(root) or "is a file; give a folder, or read a list of clips with from_csv."
 
 def _list_in(root, want):
     "The list of the clips in a folder, if it has one: clips.csv, or another usual name whose columns fit."
     for csv in (root/name for name in LISTS):
-        if not csv.is_file(): continue
-        if csv.name == LISTS[0]: return csv
-        try: _columns(_read_csv(csv), replace(want, root=root))
+        if not csv.is_file():
+            continue
+        if csv.name == LISTS[0]:
+            return csv
+        try:
+            _columns(_read_csv(csv), replace(want, root=root))
         except DataError as e:
             _tell('columns', f"{csv} is not read as a list of clips: {str(e).removeprefix(f'{csv}: ')}")
             continue
@@ -1051,7 +1233,8 @@ def _ucf_group(path):
 
 def _from_files(root, want):
     files, skipped = _find(root)
-    if skipped: _tell('left out', f"{root}: {_left_out(skipped)}")
+    if skipped:
+        _tell('left out', f"{root}: {_left_out(skipped)}")
     loose = [f for f in files if '/' not in f]
     if loose:
         raise DataError(f"{root/loose[0]} lies in no class folder; expected {root.name}/CLASS/clip.mp4, "
@@ -1063,11 +1246,13 @@ def _from_files(root, want):
     df['group'] = text_frame({'group': _folder_groups(df, root, want.group)})
     df['split'] = np.array([SPLIT_NAMES[q[0].lower()] for q in parts], object) if by_folder else (
         _draw(df, want.shares, want.seed, _Rows(df, str(root))))
-    if by_folder: df['split'] = _with_valid(df, df.split.to_numpy(object), want.valid, want.seed)
+    if by_folder:
+        df['split'] = _with_valid(df, df.split.to_numpy(object), want.valid, want.seed)
     return df
 
 def _folder_groups(df, root, group):
-    if callable(group): return [group(root/f) for f in df.path]
+    if callable(group):
+        return [group(root/f) for f in df.path]
     return _parents(df.path, df.label) if group == 'parent' else [_ucf_group(f) for f in df.path]
 
 # %% ../../nbs/07_data.datasets.ipynb #split-folders-2
@@ -1080,7 +1265,8 @@ def _split_folders(root, parts):
         raise DataError(f"{root}: {named} look like splits, but {others[:5]} beside them do not; put "
                         "class folders either all into split folders or all beside each other.")
     short = [q for q in parts if named and len(q) < 3]
-    if short: raise DataError(f"{root}: expected {short[0][0]}/CLASS/clip.mp4, found {'/'.join(short[0])}.")
+    if short:
+        raise DataError(f"{root}: expected {short[0][0]}/CLASS/clip.mp4, found {'/'.join(short[0])}.")
     return bool(named)
 
 def _say_empty(root, full, by_folder):
@@ -1088,17 +1274,21 @@ def _say_empty(root, full, by_folder):
     found = sorted(p.relative_to(root).as_posix() for p in root.glob('*/*' if by_folder else '*')
                    if p.is_dir() and not p.name.startswith(('.', '__MACOSX')))
     bare = [f for f in found if f not in full]
-    if bare: _tell('empty class', f"{root}: no videos in {_short(bare, 5)}; left out.")
+    if bare:
+        _tell('empty class', f"{root}: no videos in {_short(bare, 5)}; left out.")
 
 # %% ../../nbs/07_data.datasets.ipynb #finder
 def _finder(files, stem=lambda s: s):
     "A function: name of a clip, without suffix (and folder, if names come twice) -> path, or None if there is none."
     by_name = {}
-    for f in _videos(files): by_name.setdefault(stem(os.path.splitext(f.rsplit('/', 1)[-1])[0]), []).append(f)
+    for f in _videos(files):
+        by_name.setdefault(stem(os.path.splitext(f.rsplit('/', 1)[-1])[0]), []).append(f)
     def find(name, folder=''):
         found = by_name.get(stem(name), [])
-        if len(found) > 1: found = [f for f in found if folder and f.split('/')[-2:-1] == [folder]] or found
-        if len(found) > 1: raise DataError(f"{found[0]} and {found[1]} are both {name!r}; give one's folder as root.")
+        if len(found) > 1:
+            found = [f for f in found if folder and f.split('/')[-2:-1] == [folder]] or found
+        if len(found) > 1:
+            raise DataError(f"{found[0]} and {found[1]} are both {name!r}; give one's folder as root.")
         return found[0] if found else None
     return find
 
@@ -1106,7 +1296,8 @@ def _lists(root, files, annotations, name):
     "The folder of the lists: where `annotations` says, or where a file called `name` (a pattern) lies below root."
     if annotations is not None:
         folder = Path(annotations)
-        if not folder.is_dir(): raise DataError(f"annotations={str(annotations)!r} is no folder; give the lists'.")
+        if not folder.is_dir():
+            raise DataError(f"annotations={str(annotations)!r} is no folder; give the lists'.")
         return folder
     found = sorted({os.path.dirname(f) for f in files if re.fullmatch(name, f.rsplit('/', 1)[-1])})
     if len(found) != 1:
@@ -1117,7 +1308,8 @@ def _lists(root, files, annotations, name):
 
 def _lines(file):
     "The lines of a list that are not blank, with their numbers."
-    if not file.is_file(): raise DataError(f"{file}: no such file; the official lists belong together.")
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; the official lists belong together.")
     text = file.read_text(encoding='utf-8-sig', errors='surrogateescape')
     return [(i, l.strip()) for i,l in enumerate(text.splitlines(), 1) if l.strip()]
 
@@ -1134,11 +1326,13 @@ def _official(root, rows, labels, name, missing, leaks, valid=0., seed=0, **lost
         out = "Is this the right folder?" if gone.all() else "missing='drop' leaves them out and counts them."
         raise DataError(f"{root}: {gone.sum()} of the {len(df)} listed videos are not there, "
                         f"the first: {first}. {out}")
-    if gone.any(): dropped['missing file'] = int(gone.sum())
+    if gone.any():
+        dropped['missing file'] = int(gone.sum())
     df = df[~gone]
     _check_leaks(df, leaks)
     twice = df.duplicated([c for c in ('path', 'start', 'end') if c in df])
-    if twice.any(): dropped['listed twice'] = int(twice.sum())
+    if twice.any():
+        dropped['listed twice'] = int(twice.sum())
     df = df[~twice].drop(columns='listed').reset_index(drop=True)
     df['split'] = _with_valid(df, df.split.to_numpy(object), valid, seed)
     return ClipTable(df, root, labels, name, dropped)
@@ -1164,9 +1358,13 @@ def ucf101(
             path, _, n = line.partition(' ')
             label, _, name = path.rpartition('/')
             if label not in number or (n and int(n) != number[label]):
-                raise DataError(f"{file}, line {i}: {line!r}, but {label!r} is {number.get(label)} in classInd.txt.")
+                raise DataError(
+                    f"{file}, line {i}: {line!r}, but {label!r} is {number.get(label)} in classInd.txt."
+                )
             rows.append((find(os.path.splitext(name)[0], label), path, label, _ucf_group(name), split))
-    return _official(root, rows, sorted(number, key=number.get), f'ucf101-{fold}', missing, leaks, valid, seed)
+    return _official(
+        root, rows, sorted(number, key=number.get), f'ucf101-{fold}', missing, leaks, valid, seed
+    )
 
 # %% ../../nbs/07_data.datasets.ipynb #hmdb-group
 def _hmdb_group(name, label):
@@ -1194,8 +1392,10 @@ def hmdb51(
             if mark not in ('0', '1', '2') or not name:
                 raise DataError(f"{file}, line {i}: {line!r}; expected 'clip.avi 0', 1 or 2.")
             name = os.path.splitext(name.strip())[0]
-            if mark == '0': unused += 1
-            else: rows.append((find(name, label), f'{label}/{name}', label, _hmdb_group(name, label),
+            if mark == '0':
+                unused += 1
+            else:
+                rows.append((find(name, label), f'{label}/{name}', label, _hmdb_group(name, label),
                                'train' if mark == '1' else 'test'))
     lost = {f'not in fold {fold}': unused}
     return _official(root, rows, labels, f'hmdb51-{fold}', missing, leaks, valid, seed, **lost)
@@ -1203,26 +1403,32 @@ def hmdb51(
 # %% ../../nbs/07_data.datasets.ipynb #kinetics-lists
 def _kinetics_lists(root, annotations, files):
     "The CSVs that have a youtube_id, as one frame; the split from its column or else from the file's name."
-    if annotations is None: csvs = [Path(root)/f for f in files if f.endswith('.csv')]
+    if annotations is None:
+        csvs = [Path(root)/f for f in files if f.endswith('.csv')]
     elif isinstance(annotations, (str, os.PathLike)):
         csvs = sorted(Path(annotations).glob('*.csv')) if Path(annotations).is_dir() else [Path(annotations)]
-    else: csvs = [Path(a) for a in annotations]
+    else:
+        csvs = [Path(a) for a in annotations]
     frames = []
     for csv in csvs:
         rows = _read_csv(csv)
         raw = rows.df
-        if 'youtube_id' not in raw: continue
+        if 'youtube_id' not in raw:
+            continue
         lost = {'time_start', 'time_end'} - set(raw)
-        if lost: raise DataError(f"{csv}: no column {sorted(lost)[0]!r}; it has {list(raw.columns)}.")
+        if lost:
+            raise DataError(f"{csv}: no column {sorted(lost)[0]!r}; it has {list(raw.columns)}.")
         for c in ('youtube_id', 'time_start', 'time_end'):
-            if raw[c].isna().any(): raise DataError(f"{rows.at(raw[c].isna().idxmax())}: the {c} is empty.")
+            if raw[c].isna().any():
+                raise DataError(f"{rows.at(raw[c].isna().idxmax())}: the {c} is empty.")
         named = next((s for s in SPLIT_NAMES if re.search(rf'(^|[_-]){s}([_-]|$)', csv.stem.lower())), None)
         split = raw.split.str.lower() if 'split' in raw else pd.Series(named, raw.index, dtype=object)
         frames.append(pd.DataFrame({'label': raw.label if 'label' in raw else None, 'id': raw.youtube_id,
                                     'start': _seconds(raw.time_start, rows, 'time_start'),
                                     'end': _seconds(raw.time_end, rows, 'time_end'),
                                     'split': split.map(SPLIT_NAMES)}))
-        if frames[-1].split.isna().any(): raise DataError(f"{csv}: which split? No column and no name says it.")
+        if frames[-1].split.isna().any():
+            raise DataError(f"{csv}: which split? No column and no name says it.")
     if not frames:
         raise DataError(f"{annotations or root}: no CSV with a column youtube_id; "
                         "give the official lists as annotations=.")
@@ -1288,10 +1494,12 @@ def ssv2(
 
 def _ids_and_labels(file, known):
     "(id, label) from lines 'id;label'."
-    if file is None: return []
+    if file is None:
+        return []
     pairs = [(i, *l.partition(';')[::2]) for i,l in _lines(file)]
     for i,_,label in pairs:
-        if label not in known: raise LabelError(f"{file}, line {i}: {label!r} is not among {_short(list(known))}.")
+        if label not in known:
+            raise LabelError(f"{file}, line {i}: {label!r} is not among {_short(list(known))}.")
     return [p[1:] for p in pairs]
 
 # %% ../../nbs/07_data.datasets.ipynb #frames-to-video
@@ -1301,7 +1509,8 @@ def frames_to_video(
     fps:float=12, # Frames per second
 )->Path: # The file
     "Write a folder of pictures as a Motion-JPEG video: JPEGs of one size as they are, others at quality 95."
-    if note := _pack_frames(folder, path, fps): _tell('sizes', note)
+    if note := _pack_frames(folder, path, fps):
+        _tell('sizes', note)
     return Path(path)
 
 def _pack_frames(folder, path, fps):
@@ -1316,7 +1525,13 @@ def _pack_frames(folder, path, fps):
         stream.height, stream.width, stream.pix_fmt = height, width, 'yuvj420p'
         for i,j in enumerate(jpegs):
             packet = av.Packet(j)
-            packet.stream, packet.pts, packet.dts, packet.time_base, packet.is_keyframe = stream, i, i, 1/rate, True
+            packet.stream, packet.pts, packet.dts, packet.time_base, packet.is_keyframe = (
+                stream,
+                i,
+                i,
+                1 / rate,
+                True,
+            )
             packet.duration = 1
             file.mux(packet)
     return note
@@ -1325,7 +1540,8 @@ def _as_jpegs(folder):
     "(JPEGs in the order of their numbers, height, width, note); odd sizes are scaled to the commonest."
     import cv2
     names = sorted((f for f in os.listdir(folder) if _is_picture(f)), key=_by_number)
-    if not names: raise DataError(f"{folder}: no picture in it ({', '.join(PICTURES)}).")
+    if not names:
+        raise DataError(f"{folder}: no picture in it ({', '.join(PICTURES)}).")
     jpegs, shapes = [], []
     for n in names:
         data = (folder/n).read_bytes()
@@ -1336,7 +1552,8 @@ def _as_jpegs(folder):
         shapes.append(image.shape[:2])
         jpegs.append(data if data[:2] == b'\xff\xd8' else _jpeg(image))
     (height, width), n = Counter(shapes).most_common(1)[0]
-    if n == len(names): return jpegs, height, width, ''
+    if n == len(names):
+        return jpegs, height, width, ''
     def scaled(j):
         image = cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_COLOR)
         return _jpeg(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
@@ -1347,8 +1564,10 @@ def _as_jpegs(folder):
 def _jpeg(image):
     "A picture as a JPEG: 8 bits, three colours, nothing transparent."
     import cv2
-    if image.dtype == np.uint16: image = (image >> 8).astype(np.uint8)
-    if image.ndim == 3 and image.shape[2] == 4: image = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 3 and image.shape[2] == 4:
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)
     return cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 def _is_picture(name): return _suffix(name) in PICTURES and not name.startswith('.')
@@ -1366,19 +1585,25 @@ def frames_to_videos(
     if clips == ['.']:
         raise DataError(f"{root}: the pictures lie in it, not in one folder for each clip; "
                         "frames_to_video writes one clip.")
-    if not clips: raise DataError(f"{root}: found no folder with pictures ({', '.join(PICTURES)}).")
+    if not clips:
+        raise DataError(f"{root}: found no folder with pictures ({', '.join(PICTURES)}).")
     todo = [c for c in clips if not Path(out, f'{c}.mov').exists()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(_pack_frames, Path(root, c), Path(out, f'{c}.mov'), fps) for c in todo]
-        try: notes = [n for j in progress(jobs, desc='packing frames', show=show) if (n := j.result())]
-        except BaseException: pool.shutdown(cancel_futures=True); raise
-    if notes: _tell('sizes', f"clips with frames of several sizes: {len(notes)}. {notes[0]}")
+        try:
+            notes = [n for j in progress(jobs, desc='packing frames', show=show) if (n := j.result())]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if notes:
+        _tell('sizes', f"clips with frames of several sizes: {len(notes)}. {notes[0]}")
     return len(todo)
 
 def _picture_folders(root):
     "Folders that hold a picture, relative to the root, sorted; there may be millions of pictures."
     found, seen = [], set()
-    if not os.path.isdir(root): raise DataError(f"{root}: no such folder.")
+    if not os.path.isdir(root):
+        raise DataError(f"{root}: no such folder.")
     for here, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(here)
         folders[:] = [f for f in folders if real not in seen and not f.startswith(('.', '__MACOSX'))]
@@ -1396,10 +1621,14 @@ def jester(
     "Jester v1 by its official lists."
     files = _files(root, skip=str.isdigit)                                  # not into five million frames
     folder, find = _lists(root, files, annotations, 'jester-v1-labels.csv'), _finder(files)
-    if not _videos(files): _say_frames(root)
+    if not _videos(files):
+        _say_frames(root)
     labels, rows = [l for _,l in _lines(folder/'jester-v1-labels.csv')], []
     for split, what in (('train', 'train'), ('valid', 'validation')):
-        rows += [(find(i), i, label, i, split) for i,label in _ids_and_labels(folder/f'jester-v1-{what}.csv', labels)]
+        rows += [
+            (find(i), i, label, i, split)
+            for i, label in _ids_and_labels(folder / f'jester-v1-{what}.csv', labels)
+        ]
     test = folder/'jester-v1-test.csv'
     no_label = len(_lines(test)) if test.is_file() else 0
     return _official(root, rows, labels, 'jester', missing, 'error', no_label=no_label)
@@ -1409,16 +1638,19 @@ def _say_frames(root):
     for here, folders, _ in os.walk(root):
         numbered = [f for f in folders if f.isdigit()]
         if numbered:
-            raise DataError(f"{here}: its clips are folders of JPEGs ({numbered[0]}, …); loaders read video files. "
-                            f"Once: frames_to_videos({here!r}, 'OUT'); then root='OUT', "
-                            f"annotations={os.fspath(root)!r}.")
+            raise DataError(
+                f"{here}: its clips are folders of JPEGs ({numbered[0]}, …); loaders read video files. "
+                f"Once: frames_to_videos({here!r}, 'OUT'); then root='OUT', "
+                f"annotations={os.fspath(root)!r}."
+            )
 
 # %% ../../nbs/07_data.datasets.ipynb #named
 def _named(root, pattern, example, name, split, seed, labels=None):
     "A table from names alone; a video whose name says nothing is counted."
     files = _videos(_files(root))
     found = [(f, m) for f,m in ((f, re.search(pattern, f)) for f in files) if m]
-    if not found: raise DataError(f"{root}: none of {len(files)} videos is named like {example}.")
+    if not found:
+        raise DataError(f"{root}: none of {len(files)} videos is named like {example}.")
     df = pd.DataFrame([(f, m['label'], m['group']) for f,m in found], columns=['path', 'label', 'group'])
     df['split'] = split_groups(df.label, df.group, split, seed)
     odd = len(files) - len(found)
@@ -1441,8 +1673,14 @@ def ucf50(
     seed:int=0, # Of the split
 )->ClipTable: # 50 classes, 25 groups
     "UCF50."
-    return _named(root, r'(?P<label>[^/]+)/v_[^/]*_(?P<group>g\d+)_c\d+\.\w+$', 'Basketball/v_Basketball_g01_c01.avi',
-                  'ucf50', split, seed)
+    return _named(
+        root,
+        r'(?P<label>[^/]+)/v_[^/]*_(?P<group>g\d+)_c\d+\.\w+$',
+        'Basketball/v_Basketball_g01_c01.avi',
+        'ucf50',
+        split,
+        seed,
+    )
 
 def weizmann(
     root, # Folder that holds the videos, at any depth
@@ -1467,19 +1705,23 @@ def flip_classes(
     labels = list(labels)
     index = {l: i for i,l in enumerate(labels)}
     for l in forbid:
-        if l not in index: raise LabelError(f"forbid: {l!r} is not among {_short(labels)}.")
+        if l not in index:
+            raise LabelError(f"forbid: {l!r} is not among {_short(labels)}.")
     def mirrored(l):
-        if l in forbid: return -1
+        if l in forbid:
+            return -1
         found = [index[m] for m in _mirror_names(l, pairs) if m in index]
         return found[0] if found else -1
     flip = np.array([mirrored(l) for l in labels], np.int64)
-    return np.where((flip >= 0) & (flip[flip] < 0), -1, flip)               # a swap goes both ways, or not at all
+    return np.where((flip >= 0) & (flip[flip] < 0), -1, flip)  # a swap goes both ways, or not at all
 
 # %% ../../nbs/07_data.datasets.ipynb #mirror-names
 def _mirror_names(label, pairs):
     "The names that a class may have in the mirror; the name itself if no word of it tells a side."
     other = {}
-    for a,b in pairs: other.setdefault(a, []).append(b); other.setdefault(b, []).append(a)
+    for a,b in pairs:
+        other.setdefault(a, []).append(b)
+        other.setdefault(b, []).append(a)
     words = '|'.join(map(re.escape, sorted(other, key=len, reverse=True)))
     text = re.sub(r'(?<=[a-z])(?=[A-Z])', '\0', label)                      # TurnLeft is two words
     def swap(match, k):
@@ -1487,14 +1729,23 @@ def _mirror_names(label, pairs):
         new = new[min(k, len(new)-1)]
         return new.upper() if word.isupper() else new.capitalize() if word[0].isupper() else new
     ways = range(max(map(len, other.values()), default=1))
-    return [re.sub(rf'(?<![A-Za-z])(?:{words})(?![A-Za-z])', lambda m: swap(m, k), text, flags=re.I).replace('\0', '')
-            for k in ways] if words else [label]
+    return (
+        [
+            re.sub(rf'(?<![A-Za-z])(?:{words})(?![A-Za-z])', lambda m: swap(m, k), text, flags=re.I).replace(
+                '\0', ''
+            )
+            for k in ways
+        ]
+        if words
+        else [label]
+    )
 
 # %% ../../nbs/07_data.datasets.ipynb #downloaderror
 class DownloadError(VidclsError, OSError):
     "A file that could not be fetched or unpacked; nothing half-done stands under its final name."
 
-class DamagedArchiveError(DownloadError): "An archive that came, and can't be read."
+class DamagedArchiveError(DownloadError):
+    "An archive that came, and can't be read."
 
 def fetch(
     url, # Where the file is
@@ -1516,35 +1767,47 @@ def fetch(
         _resume(url, part, check_whole('tries', tries), show, verify)
         os.replace(part, out)
         _tag(part).unlink(missing_ok=True)
-    try: pooch.retrieve(url, known_hash, path.name, path.parent, downloader=get)
+    try:
+        pooch.retrieve(url, known_hash, path.name, path.parent, downloader=get)
     except ValueError as e:
         raise DownloadError(f"{url}: what came does not have the checksum {known_hash}, and was deleted. "
                             "Run it again; if that does not help, the file was changed at its source.") from e
     except why.SSLError as e:
-        raise DownloadError(f"{url}: the server's certificate can't be verified. Download it by other means to "
-                            f"{path} and run this again; or take it on trust with verify=False.") from e
-    except why.HTTPError as e: raise DownloadError(f"{url}: the server answers {e.response.status_code}.") from e
+        raise DownloadError(
+            f"{url}: the server's certificate can't be verified. Download it by other means to "
+            f"{path} and run this again; or take it on trust with verify=False."
+        ) from e
+    except why.HTTPError as e:
+        raise DownloadError(f"{url}: the server answers {e.response.status_code}.") from e
     except why.RequestException as e:
-        raise DownloadError(f"{url}: no connection, or it was lost ({type(e).__name__}). What has come is kept; "
-                            "run it again to go on.") from e
-    except OSError as e: raise _full(path, e)
+        raise DownloadError(
+            f"{url}: no connection, or it was lost ({type(e).__name__}). What has come is kept; "
+            "run it again to go on."
+        ) from e
+    except OSError as e:
+        raise _full(path, e)
     return path
 
 def _full(path, e):
     "The same error; but a disk that is full says so in our words."
-    return e if e.errno != errno.ENOSPC else DownloadError(f"{path}: no space left; free some and run it again.")
+    return (
+        e if e.errno != errno.ENOSPC else DownloadError(f"{path}: no space left; free some and run it again.")
+    )
 
 # %% ../../nbs/07_data.datasets.ipynb #tag
-def _tag(part): return part.with_name(part.name + '.tag')       # the server's name for this version of the file
+def _tag(part): return part.with_name(part.name + '.tag')  # the server's name for this version of the file
 
 def _resume(url, part, tries, show, verify):
     "Fetch into `part` in as many attempts as are allowed."
     import requests.exceptions as why
     for left in range(tries-1, -1, -1):
-        try: return _stream(url, part, show, verify)
-        except why.SSLError: raise
+        try:
+            return _stream(url, part, show, verify)
+        except why.SSLError:
+            raise
         except (why.ConnectionError, why.Timeout, why.ChunkedEncodingError):
-            if not left: raise
+            if not left:
+                raise
             time.sleep(.2)
 
 def _stream(url, part, show, verify, chunk=2**18):
@@ -1552,25 +1815,33 @@ def _stream(url, part, show, verify, chunk=2**18):
     import requests
     tag = _tag(part).read_text() if part.exists() and _tag(part).exists() else ''
     have = part.stat().st_size if tag else 0
-    headers = {'Accept-Encoding': 'identity', **({'Range': f'bytes={have}-', 'If-Range': tag} if have else {})}
+    headers = {
+        'Accept-Encoding': 'identity',
+        **({'Range': f'bytes={have}-', 'If-Range': tag} if have else {}),
+    }
     with requests.get(url, headers=headers, stream=True, timeout=(10, 60), verify=verify) as r:
         if r.status_code == 416:                                # nothing behind what we have
-            if r.headers.get('Content-Range') == f'bytes */{have}': return
+            if r.headers.get('Content-Range') == f'bytes */{have}':
+                return
             part.unlink()
             raise requests.exceptions.ConnectionError('the part does not fit the file')
         r.raise_for_status()
-        if r.status_code != 206: have = 0
+        if r.status_code != 206:
+            have = 0
         size = int(r.headers['Content-Length']) if 'Content-Length' in r.headers else None
         _check_space(part.parent, size or 0)
         _tag(part).write_text(r.headers.get('ETag') or r.headers.get('Last-Modified') or '')
         with part.open('ab' if have else 'wb') as f:
             n = None if size is None else -(-size//chunk)
-            for data in progress(r.iter_content(chunk), n, part.stem, show): f.write(data)
-    if size is not None and part.stat().st_size < have + size: raise requests.exceptions.ConnectionError('cut')
+            for data in progress(r.iter_content(chunk), n, part.stem, show):
+                f.write(data)
+    if size is not None and part.stat().st_size < have + size:
+        raise requests.exceptions.ConnectionError('cut')
 
 def _check_space(folder, need):
     free = shutil.disk_usage(folder).free
-    if need > free: raise DownloadError(f"{folder}: no space; needs {need/1e9:.2f} GB, {free/1e9:.2f} GB are free.")
+    if need > free:
+        raise DownloadError(f"{folder}: no space; needs {need/1e9:.2f} GB, {free/1e9:.2f} GB are free.")
 
 # %% ../../nbs/07_data.datasets.ipynb #unpack
 def unpack(
@@ -1580,17 +1851,24 @@ def unpack(
 )->Path: # The folder
     "Unpack an archive into a folder that appears whole or not at all."
     archive, folder = Path(archive), Path(folder)
-    if folder.exists(): return folder
-    if not archive.is_file(): raise DownloadError(f"{archive}: no such archive.")
+    if folder.exists():
+        return folder
+    if not archive.is_file():
+        raise DownloadError(f"{archive}: no such archive.")
     tmp, lock = _claim_room(folder)
     try:
-        if zipfile.is_zipfile(archive): _unzip(archive, tmp, show)
-        elif archive.suffix.lower() == '.rar': _unrar(archive, tmp, show)
-        else: _untar(archive, tmp, show)
+        if zipfile.is_zipfile(archive):
+            _unzip(archive, tmp, show)
+        elif archive.suffix.lower() == '.rar':
+            _unrar(archive, tmp, show)
+        else:
+            _untar(archive, tmp, show)
         _no_way_out(archive, tmp)
-        try: os.replace(tmp, folder)
+        try:
+            os.replace(tmp, folder)
         except OSError:                                     # another process was faster, and is as whole
-            if not folder.is_dir(): raise
+            if not folder.is_dir():
+                raise
     except _DAMAGE as e:
         raise DamagedArchiveError(f"{archive}: a damaged archive ({e}); fetch it again.") from e
     except OSError as e:
@@ -1599,7 +1877,8 @@ def unpack(
         raise _full(folder, e)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
-        if lock is not None: os.close(lock)
+        if lock is not None:
+            os.close(lock)
     return folder
 
 _DAMAGE = (zipfile.BadZipFile, tarfile.ReadError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
@@ -1611,27 +1890,34 @@ def _claim_room(folder):
     beside = _lock(folder.parent, wait=True)                # while we look and make, no other process does
     try:
         for rest in folder.parent.glob(f'.{glob.escape(folder.name)}.*tmp'):
-            if (held := _lock(rest)) is not None: shutil.rmtree(rest, ignore_errors=True); os.close(held)
+            if (held := _lock(rest)) is not None:
+                shutil.rmtree(rest, ignore_errors=True)
+                os.close(held)
         tmp = Path(tempfile.mkdtemp('.tmp', f'.{folder.name}.', folder.parent))
         tmp.chmod(0o777 & ~_umask())
         return tmp, _lock(tmp)
     finally:
-        if beside is not None: os.close(beside)
+        if beside is not None:
+            os.close(beside)
 
 def _lock(folder, wait=False):
     "A descriptor that holds a lock on a folder; None where another process holds it, or locks are unknown."
-    try: import fcntl
-    except ImportError: return None
+    try:
+        import fcntl
+    except ImportError:
+        return None
     held = None
     try:
         held = os.open(folder, os.O_RDONLY)
         fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         return held
     except OSError:
-        if held is not None: os.close(held)
+        if held is not None:
+            os.close(held)
 
 def _umask():
-    mask = os.umask(0); os.umask(mask)
+    mask = os.umask(0)
+    os.umask(mask)
     return mask
 
 def _refuse(archive, name): raise DownloadError(f"{archive}: holds {name!r}, which leads outside; refused.")
@@ -1642,7 +1928,8 @@ def _no_way_out(archive, folder):
     for here, folders, names in os.walk(folder):
         for n in folders + names:
             f = os.path.join(here, n)
-            if os.path.islink(f) and not (os.path.realpath(f) + os.sep).startswith(inside): _refuse(archive, n)
+            if os.path.islink(f) and not (os.path.realpath(f) + os.sep).startswith(inside):
+                _refuse(archive, n)
 
 # %% ../../nbs/07_data.datasets.ipynb #unzip
 MAX_RATIO, SMALL = 200, 2**30            # 200 times larger than packed and more than 1 GB: no set of videos
@@ -1652,35 +1939,45 @@ def _check_size(archive, to, total):
     _check_space(to, total)
     packed = archive.stat().st_size
     if total > max(SMALL, MAX_RATIO*packed):
-        raise DownloadError(f"{archive}: {packed/1e6:.1f} MB that would become {total/1e9:.1f} GB; refused, as "
-                            "archives of videos never do. Unpack it by other means if you trust it.")
+        raise DownloadError(
+            f"{archive}: {packed / 1e6:.1f} MB that would become {total / 1e9:.1f} GB; refused, as "
+            "archives of videos never do. Unpack it by other means if you trust it."
+        )
 
 def _unzip(archive, to, show):
     with zipfile.ZipFile(archive) as z:
         members = z.infolist()
         for m in members:
             outside = '..' in re.split(r'[\\/]', m.filename) or re.match(r'[\\/]|[A-Za-z]:', m.filename)
-            if outside or m.external_attr >> 28 == 0xA: _refuse(archive, m.filename)                # 0xA is a link
+            if outside or m.external_attr >> 28 == 0xA:
+                _refuse(archive, m.filename)                # 0xA is a link
         _check_size(archive, to, sum(m.file_size for m in members))
-        for m in progress(members, desc=f'unpacking {archive.name}', show=show): z.extract(m, to)
+        for m in progress(members, desc=f'unpacking {archive.name}', show=show):
+            z.extract(m, to)
 
 def _untar(archive, to, show):
-    if not hasattr(tarfile, 'data_filter'): raise DownloadError("unpacking .tar safely needs Python 3.11.4 or later.")
+    if not hasattr(tarfile, 'data_filter'):
+        raise DownloadError("unpacking .tar safely needs Python 3.11.4 or later.")
     with _opened(archive) as raw, tarfile.open(fileobj=raw, mode='r:') as t:
         members = t.getmembers()
         _check_size(archive, to, sum(m.size for m in members))
-        try: t.extractall(to, progress(members, desc=f'unpacking {archive.name}', show=show), filter='data')
-        except tarfile.FilterError as e: _refuse(archive, e.tarinfo.name)
+        try:
+            t.extractall(to, progress(members, desc=f'unpacking {archive.name}', show=show), filter='data')
+        except tarfile.FilterError as e:
+            _refuse(archive, e.tarinfo.name)
         raw.seek(t.offset)
         rest = raw.read(2**20)                                      # to the end, where gzip has its checksum
-        if not rest: raise tarfile.ReadError('its end is missing')
+        if not rest:
+            raise tarfile.ReadError('its end is missing')
         while rest:
-            if rest.strip(b'\0'): raise tarfile.ReadError('something follows that is no member')
+            if rest.strip(b'\0'):
+                raise tarfile.ReadError('something follows that is no member')
             rest = raw.read(2**20)
 
 def _opened(archive):
     "A .tar as a file, whatever it is compressed with."
-    with archive.open('rb') as f: head = f.read(6)
+    with archive.open('rb') as f:
+        head = f.read(6)
     how = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}
     return how.get(head[:2], open)(archive, 'rb')
 
@@ -1703,8 +2000,11 @@ def _run_rar(archive, to):
                             "install one and run this again.")
     for t in tools:
         words = [w.format(archive=archive.resolve(), to=to.resolve()) for w in RAR_TOOLS[t].split()]
-        done = subprocess.run([t, *words], capture_output=True, text=True, errors='replace', stdin=subprocess.DEVNULL)
-        if done.returncode == 0: return
+        done = subprocess.run(
+            [t, *words], capture_output=True, text=True, errors='replace', stdin=subprocess.DEVNULL
+        )
+        if done.returncode == 0:
+            return
         said.append(f"{t}: {(done.stderr or done.stdout).strip()[-200:]}")
     signs = 'crc|checksum|corrupt|damaged|broken|truncated|unexpected end|data error'
     error = DamagedArchiveError if re.search(signs, '; '.join(said), re.I) else DownloadError
@@ -1732,30 +2032,64 @@ _actions = ('bend', 'jack', 'jump', 'pjump', 'run', 'side', 'skip', 'walk', 'wav
 _brown = 'http://serre-lab.clps.brown.edu/'
 _qualcomm = 'https://developer.qualcomm.com/software/ai-datasets/'
 _form = 'needs an account, and your yes to a research licence; fetch it there, unpack it'
-_cvdf = ('is published as lists of windows in YouTube videos. CVDF hosts a copy (hundreds of gigabytes) and scripts: '
-         'https://github.com/cvdfoundation/kinetics-dataset; fetch that (or a copy that your institute has)')
+_cvdf = (
+    'is published as lists of windows in YouTube videos. CVDF hosts a copy (hundreds of gigabytes) and '
+    'scripts: '
+    'https://github.com/cvdfoundation/kinetics-dataset; fetch that (or a copy that your institute has)'
+)
 
 SOURCES = {
-    'ucf101': Source(_ucf + 'UCF101.php', 'no licence found; videos of YouTube users', (
-        Archive(_ucf + 'UCF101/UCF101TrainTestSplits-RecognitionTask.zip', 'annotations',
+    'ucf101': Source(
+        _ucf + 'UCF101.php',
+        'no licence found; videos of YouTube users',
+        (
+            Archive(
+                _ucf + 'UCF101/UCF101TrainTestSplits-RecognitionTask.zip',
+                'annotations',
                 # as tensorflow-datasets has it
-                'sha256:5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27'),
-        Archive(_ucf + 'UCF101/UCF101.rar', 'videos'))),
-    'ucf50': Source(_ucf + 'UCF50.php', 'no licence found; videos of YouTube users',
-                    (Archive(_ucf + 'UCF50.rar', 'videos'),)),
-    'ucf11': Source(_ucf + 'UCF_YouTube_Action.php', 'no licence found; videos of YouTube users',
-                    (Archive(_ucf + 'UCF11_updated_mpg.rar', 'videos'),)),
-    'hmdb51': Source(_brown + 'resource/hmdb-a-large-human-motion-database/', 'CC BY 4.0; clips from films', (
-        Archive(_brown + 'wp-content/uploads/2013/10/test_train_splits.rar', 'annotations',
-                'md5:15e67781e70dcfbdce2d7dbb9b3344b5'),                                    # as torchvision has it
-        Archive(_brown + 'wp-content/uploads/2013/10/hmdb51_org.rar', 'videos'))),
-    'weizmann': Source(_weizmann + 'SpaceTimeActions.html', 'none stated; published for research', tuple(
-        Archive(f'{_weizmann}VideoAnalysis/Demos/SpaceTimeActions/DB/{a}.zip', f'videos/{a}') for a in _actions)),
+                'sha256:5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27',
+            ),
+            Archive(_ucf + 'UCF101/UCF101.rar', 'videos'),
+        ),
+    ),
+    'ucf50': Source(
+        _ucf + 'UCF50.php',
+        'no licence found; videos of YouTube users',
+        (Archive(_ucf + 'UCF50.rar', 'videos'),),
+    ),
+    'ucf11': Source(
+        _ucf + 'UCF_YouTube_Action.php',
+        'no licence found; videos of YouTube users',
+        (Archive(_ucf + 'UCF11_updated_mpg.rar', 'videos'),),
+    ),
+    'hmdb51': Source(
+        _brown + 'resource/hmdb-a-large-human-motion-database/',
+        'CC BY 4.0; clips from films',
+        (
+            Archive(
+                _brown + 'wp-content/uploads/2013/10/test_train_splits.rar',
+                'annotations',
+                'md5:15e67781e70dcfbdce2d7dbb9b3344b5',
+            ),  # as torchvision has it
+            Archive(_brown + 'wp-content/uploads/2013/10/hmdb51_org.rar', 'videos'),
+        ),
+    ),
+    'weizmann': Source(
+        _weizmann + 'SpaceTimeActions.html',
+        'none stated; published for research',
+        tuple(
+            Archive(f'{_weizmann}VideoAnalysis/Demos/SpaceTimeActions/DB/{a}.zip', f'videos/{a}')
+            for a in _actions
+        ),
+    ),
     'ssv2': Source(_qualcomm + 'something-something', 'research licence of Qualcomm', ask=_form),
     'jester': Source(_qualcomm + 'jester', 'research licence of Qualcomm', ask=_form),
-    **{f'kinetics{k}': Source('https://github.com/cvdfoundation/kinetics-dataset', 'videos of YouTube users',
-                              ask=_cvdf)
-       for k in (400, 600, 700)},
+    **{
+        f'kinetics{k}': Source(
+            'https://github.com/cvdfoundation/kinetics-dataset', 'videos of YouTube users', ask=_cvdf
+        )
+        for k in (400, 600, 700)
+    },
 }
 
 # %% ../../nbs/07_data.datasets.ipynb #download
@@ -1772,13 +2106,18 @@ def download(
                             f"Its home: {source.home}")
     folder = Path(folder)
     for a in source.archives:
-        if (folder/a.into).exists(): continue                               # unpacked whole, or it would not be there
+        if (folder/a.into).exists():
+            continue                               # unpacked whole, or it would not be there
         file = folder/'archives'/a.url.rsplit('/', 1)[-1]
         noted = _hashes(file.parent).get(file.name)
         fetch(a.url, file, a.known_hash or noted, show=show, verify=verify)
-        try: unpack(file, folder/a.into, show)
-        except DamagedArchiveError: os.replace(file, file.with_name(file.name + '.damaged')); raise
-        if not a.known_hash and not noted: _note_hash(file)
+        try:
+            unpack(file, folder/a.into, show)
+        except DamagedArchiveError:
+            os.replace(file, file.with_name(file.name + '.damaged'))
+            raise
+        if not a.known_hash and not noted:
+            _note_hash(file)
     return folder
 
 def _hashes(folder):

@@ -19,24 +19,44 @@ from threading import RLock
 
 import numpy as np
 
-from ..core import ArgumentError, DecodeTimeoutError, VideoFolderError, VideoNotFoundError, VideoPermissionError
+from vidcls.core import (
+    ArgumentError,
+    DecodeTimeoutError,
+    VideoFolderError,
+    VideoNotFoundError,
+    VideoPermissionError,
+)
 from ..show import write_video  # noqa: F401, one looks for it here, beside read_frames
-from ..core import ThreadPool, VideoReadError, check_at_least, check_choice, check_whole, patch, result_within
+from vidcls.core import (
+    ThreadPool,
+    VideoReadError,
+    check_at_least,
+    check_choice,
+    check_whole,
+    patch,
+    result_within,
+)
 
 # %% ../../nbs/inside/04_data.decode.ipynb #check-file
 def _check_file(path, name):
     "Raise the error that says what is wrong with this path, as far as that can be seen without decoding."
     try:
-        if path.is_dir(): raise VideoFolderError(name, "is a folder; give one video file")
-        if not path.exists(): raise VideoNotFoundError(name, "no such file")
-        if not path.is_file(): raise VideoReadError(name, "is no ordinary file (a pipe or a device?)")
-        with path.open('rb') as f: head = f.read(256)
+        if path.is_dir():
+            raise VideoFolderError(name, "is a folder; give one video file")
+        if not path.exists():
+            raise VideoNotFoundError(name, "no such file")
+        if not path.is_file():
+            raise VideoReadError(name, "is no ordinary file (a pipe or a device?)")
+        with path.open('rb') as f:
+            head = f.read(256)
     except PermissionError as e:
         raise VideoPermissionError(name, "no permission to read it, or its folder") from e
     except (OSError, ValueError) as e:
-        if isinstance(e, VideoReadError): raise
+        if isinstance(e, VideoReadError):
+            raise
         raise VideoReadError(name, f"can't be opened ({getattr(e, 'strerror', None) or e})") from e
-    if not head: raise VideoReadError(name, "the file is empty; copy or download it again")
+    if not head:
+        raise VideoReadError(name, "the file is empty; copy or download it again")
     if head.lstrip().lower().startswith((b'<!doctype', b'<html')):
         raise VideoReadError(name, "not a video: it looks like HTML (an error page saved as a video?)")
 
@@ -50,28 +70,35 @@ def _open(source, name, max_pixels):
     "The container and its best video stream; errors of FFmpeg become `VideoReadError`."
     import av
     try:
-        if isinstance(source, Path): _check_file(source, name)
-        else: source.seek(0)
+        if isinstance(source, Path):
+            _check_file(source, name)
+        else:
+            source.seek(0)
         address = 'file:' + os.path.abspath(source) if isinstance(source, Path) else source
         file = av.open(address, metadata_errors='ignore', options={'format_whitelist': FORMATS})
     except (av.error.FFmpegError, OSError, ValueError) as e:
-        if isinstance(e, VideoReadError): raise
+        if isinstance(e, VideoReadError):
+            raise
         raise VideoReadError(name, _reason(source, e)) from e
     try:
         stream = _video_stream(file, name)
         pixels = stream.codec_context.width * stream.codec_context.height
-        if pixels > max_pixels: raise _too_large(name, pixels, max_pixels)
+        if pixels > max_pixels:
+            raise _too_large(name, pixels, max_pixels)
         stream.thread_count = 1    # many clips at once beat many threads for one, and forks stay safe
         stream.codec_context.options = {'max_pixels': str(2*max_pixels)}    # no memory for a larger picture
         return file, stream
-    except BaseException: file.close(); raise
+    except BaseException:
+        file.close()
+        raise
 
 def _video_stream(file, name):
     from av.stream import Disposition
     moving = [s for s in file.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving and len(file.streams.video):
         raise VideoReadError(name, "holds no video stream (sound with a cover picture); leave it out")
-    if not moving: raise VideoReadError(name, "holds no video stream (sound only?); leave it out")
+    if not moving:
+        raise VideoReadError(name, "holds no video stream (sound only?); leave it out")
     best = file.streams.best('video')
     stream = best if best in moving else moving[0]
     if stream.codec_context is None:
@@ -100,9 +127,12 @@ def _reason(source, e):
             return f"not a video but a list of other files ({kind}?); give one of those files"
     try:
         import io
-        with av.open(io.BytesIO(head), options={'protocol_whitelist': 'none'}) as f: kind = f.format
-    except (av.error.FFmpegError, OSError, ValueError): kind = None
-    if kind is not None and _is_of_pictures(kind.name) and b'ANIM' not in head[:64]: return _ONE_PICTURE
+        with av.open(io.BytesIO(head), options={'protocol_whitelist': 'none'}) as f:
+            kind = f.format
+    except (av.error.FFmpegError, OSError, ValueError):
+        kind = None
+    if kind is not None and _is_of_pictures(kind.name) and b'ANIM' not in head[:64]:
+        return _ONE_PICTURE
     if kind is None or kind.name in FORMATS.split(','):
         why = getattr(e, 'strerror', None) or e
         return f"not a video that FFmpeg can read ({why}); convert it again, or leave it out"
@@ -121,12 +151,17 @@ class _Bytes:
         self.file = self.source.open('rb') if isinstance(self.source, Path) else self.source
         self.place = self.file.tell()
         self.size = self.file.seek(0, 2)
-        if self.size is None: self.size = self.file.tell()                    # not all file objects answer
+        if self.size is None:
+            self.size = self.file.tell()                    # not all file objects answer
         return self
     def __exit__(self, *error):
-        if isinstance(self.source, Path): self.file.close()
-        else: self.file.seek(self.place)
-    def at(self, place, n): self.file.seek(place); return self.file.read(n)
+        if isinstance(self.source, Path):
+            self.file.close()
+        else:
+            self.file.seek(self.place)
+    def at(self, place, n):
+        self.file.seek(place)
+        return self.file.read(n)
 
     def boxes(self):
         "(kind, where it ends) of each outermost box of an MP4 file."
@@ -134,10 +169,12 @@ class _Bytes:
         while place + 8 <= self.size:
             head = self.at(place, 16)
             n = int.from_bytes(head[:4], 'big')
-            if n == 1: n = int.from_bytes(head[8:16], 'big')
+            if n == 1:
+                n = int.from_bytes(head[8:16], 'big')
             end = place + n if n else self.size
             yield head[4:8], end
-            if end < place + 8: return
+            if end < place + 8:
+                return
             place = end
 
     def riffs(self):
@@ -152,17 +189,21 @@ class _Bytes:
         place = 0
         for kind in (b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'):
             head = self.at(place, 12)
-            if head[:4] != kind or not head[4]: return 0
+            if head[:4] != kind or not head[4]:
+                return 0
             n = 9 - head[4].bit_length()                                       # bytes of the number of bytes
             size = int.from_bytes(head[4:4+n], 'big') - (1 << 7*n)
-            if size == (1 << 7*n) - 1: return 0
+            if size == (1 << 7*n) - 1:
+                return 0
             place += 4 + n + size
         return place
 
 def _end(raw, kind):
     "Where a file of this kind ends, by what it says itself; 0 where it does not say."
-    if 'mov' in kind: return max((e for k,e in raw.boxes() if k in (b'moov', b'moof', b'mdat')), default=0)
-    if kind == 'avi': return max((e for e in raw.riffs() if e < 2**32), default=0)
+    if 'mov' in kind:
+        return max((e for k,e in raw.boxes() if k in (b'moov', b'moof', b'mdat')), default=0)
+    if kind == 'avi':
+        return max((e for e in raw.riffs() if e < 2**32), default=0)
     return raw.segment() if 'matroska' in kind else 0
 
 # %% ../../nbs/inside/04_data.decode.ipynb #videoinfo
@@ -209,15 +250,20 @@ class Video:
         self._hangs, self._turn = False, None
         self._file = self._packets = self._looked = self._damage = None
         self.damaged = []
-        try: self._within(self._begin)
-        except BaseException: self.__exit__(); raise
+        try:
+            self._within(self._begin)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error):
         self._deadline = -np.inf                           # what is still being read ends at its next packet
-        if isinstance(self.source, Path): return self._close()
+        if isinstance(self.source, Path):
+            return self._close()
         job = self._pool.submit(self._close)
-        if not self._hangs: wait([job], 5)
+        if not self._hangs:
+            wait([job], 5)
 
 # %% ../../nbs/inside/04_data.decode.ipynb #begin
 @patch
@@ -230,10 +276,13 @@ def _within(self:Video, f):
         with self._lock:
             self._deadline = time.monotonic() + self.limit_s
             return f()
-    if isinstance(self.source, Path): return job()
+    if isinstance(self.source, Path):
+        return job()
     late = self._late()
-    if self._hangs: raise late
-    try: return result_within(self._pool.submit(job), 1.1*self.limit_s + .1, late)
+    if self._hangs:
+        raise late
+    try:
+        return result_within(self._pool.submit(job), 1.1*self.limit_s + .1, late)
     except DecodeTimeoutError as e:
         self._hangs = e is late
         raise
@@ -250,16 +299,19 @@ def _begin(self:Video):
     self._packets = p = _Packets(self)
     listed = self._stream.index_entries if self._file.format.name in _INDEXED else ()
     n = sum(e.size > 0 for e in listed) if len(listed) > len(p) else 0
-    if n > len(p): self._damaged(f"its own index lists {n} packets, and {len(p)} are there")
+    if n > len(p):
+        self._damaged(f"its own index lists {n} packets, and {len(p)} are there")
     self.safe_seek = p.counted() and not self.salvage and not (
         self._file.format.name == 'avi' and self._context.has_b_frames)
-    if not self.n_frames: raise VideoReadError(self.name, "holds no frame that can be decoded")
+    if not self.n_frames:
+        raise VideoReadError(self.name, "holds no frame that can be decoded")
 
 @patch
 def _reopen(self:Video):
     "Open the file, from its beginning."
     from av.video.reformatter import VideoReformatter
-    if self._file is not None: self._file.close()
+    if self._file is not None:
+        self._file.close()
     self._file, self._stream = _open(self.source, self.name, self.max_pixels)
     self._context, self._to_rgb = self._stream.codec_context, VideoReformatter()
 
@@ -267,7 +319,8 @@ def _reopen(self:Video):
 def _close(self:Video):
     with self._lock:
         self._packets = None
-        if self._file is not None: self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 @patch
 def _check_end(self:Video):
@@ -287,23 +340,28 @@ def _demux(self:Video):
     try:
         for p in self._file.demux(self._stream):
             self._check_time()
-            if p.size: yield p
-    except (av.error.FFmpegError, OSError) as e: self._damaged(e)
+            if p.size:
+                yield p
+    except (av.error.FFmpegError, OSError) as e:
+        self._damaged(e)
 
 @patch
 def _check_time(self:Video):
-    if time.monotonic() > self._deadline: raise self._late()
+    if time.monotonic() > self._deadline:
+        raise self._late()
 
 @patch
 def _damaged(self:Video, why, n=None):
     "An error, or with salvage a note."
-    if isinstance(why, VideoReadError): raise why              # an OSError, too: the time is up
+    if isinstance(why, VideoReadError):
+        raise why              # an OSError, too: the time is up
     why, cause = (str(why.strerror or why), why) if isinstance(why, Exception) else (why, None)
     self._damage = self._damage or why
     if not self.salvage:
         so_far = '' if n is None else f" after {n} readable frames"
-        raise VideoReadError(self.name, f"damaged{so_far} ({why}); "
-                                        "copy it again, leave it out, or read it with salvage=True") from cause
+        raise VideoReadError(
+            self.name, f"damaged{so_far} ({why}); copy it again, leave it out, or read it with salvage=True"
+        ) from cause
 
 # %% ../../nbs/inside/04_data.decode.ipynb #bits
 _INDEXED = ('avi', 'mov,mp4,m4a,3gp,3g2,mj2')      # containers with a list of all packets
@@ -314,12 +372,14 @@ class _Bits:
     def __init__(self, data): self.x, self.left = int.from_bytes(data, 'big'), 8*len(data)
     def u(self, n=1):
         self.left -= n
-        if self.left < 0: raise ValueError("the header ends too early")
+        if self.left < 0:
+            raise ValueError("the header ends too early")
         return self.x >> self.left & (1 << n)-1
     def ue(self):
         "A number in Exp-Golomb code."
         zeros = 0
-        while not self.u(): zeros += 1
+        while not self.u():
+            zeros += 1
         return (1 << zeros) - 1 + self.u(zeros)
 
 def _units(data, prefix):
@@ -330,11 +390,13 @@ def _units(data, prefix):
             yield at + prefix
             at += prefix + int.from_bytes(data[at:at+prefix], 'big')
     else:
-        while 0 <= (at := data.find(b'\0\0\1', at)) < end-3: yield (at := at+3)
+        while 0 <= (at := data.find(b'\0\0\1', at)) < end-3:
+            yield (at := at+3)
 
 def _parameter_sets(extra, hevc):
     "(length prefix, the parameter sets that stand in the header of a stream)."
-    if extra[:1] != b'\x01': return 0, [extra[at:] for at in _units(extra, 0)]
+    if extra[:1] != b'\x01':
+        return 0, [extra[at:] for at in _units(extra, 0)]
     sets, at = [], 22 if hevc else 5
     arrays = extra[at] if hevc else 1
     at += hevc
@@ -355,25 +417,32 @@ def _frames_only(sps):
     if profile in (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135):
         chroma = b.ue()
         b.u(chroma == 3)
-        for _ in range(2): b.ue()                              # bit depths
+        for _ in range(2):
+            b.ue()                              # bit depths
         b.u()
         if b.u():
-            for i in range(12 if chroma == 3 else 8): _skip_scaling(b, 16 if i < 6 else 64)
+            for i in range(12 if chroma == 3 else 8):
+                _skip_scaling(b, 16 if i < 6 else 64)
     b.ue()
     order = b.ue()
-    if order == 0: b.ue()
+    if order == 0:
+        b.ue()
     if order == 1:
         b.u()
-        for _ in range(2): b.ue()
-        for _ in range(b.ue()): b.ue()
+        for _ in range(2):
+            b.ue()
+        for _ in range(b.ue()):
+            b.ue()
     b.ue()                                                     # references
     b.u()
-    for _ in range(2): b.ue()                                  # size
+    for _ in range(2):
+        b.ue()                                  # size
     return b.u() == 1
 
 def _skip_scaling(b, n):
     last = following = 8
-    if not b.u(): return
+    if not b.u():
+        return
     for _ in range(n):
         if following:
             k = b.ue()
@@ -385,14 +454,16 @@ def _h264(extra, has_b):
     "A function of a packet: does it hold one picture, and does no other refer to it? _ONE and _SPARE, added."
     prefix, sets = _parameter_sets(extra, False)
     sets = [s for s in sets if s[0] & 31 == 7]
-    if not sets or not all(map(_frames_only, sets)): return None
+    if not sets or not all(map(_frames_only, sets)):
+        return None
     def look(data):
         pictures, spare = 0, False
         for at in _units(data, prefix):
             kind = data[at] & 31
             if 1 <= kind <= 5 and data[at+1] & 128:                             # the first slice of a picture
                 pictures, spare = pictures + 1, data[at] >> 5 & 3 == 0
-            elif kind == 7 and not _frames_only(data[at:at+128]): return 0
+            elif kind == 7 and not _frames_only(data[at:at+128]):
+                return 0
         return (pictures == 1)*_ONE + spare*_SPARE
     return look
 
@@ -401,15 +472,18 @@ def _hevc(extra, has_b):
     for s in sets:
         if s[0] >> 1 & 63 == 34:  # picture parameters: may pictures be hidden?
             b = _Bits(s[2:].replace(b'\0\0\3', b'\0\0'))
-            for _ in range(2): b.ue()
+            for _ in range(2):
+                b.ue()
             b.u()
-            if b.u(): return None
+            if b.u():
+                return None
     def look(data):
         pictures = 0
         for at in _units(data, prefix):
             kind = data[at] >> 1 & 63
             if kind < 32 and not data[at] & 1 and not data[at+1] >> 3 and data[at+2] & 128:
-                if 16 <= kind < 24 and data[at+2] & 64: return 0  # those that wait are not shown any more
+                if 16 <= kind < 24 and data[at+2] & 64:
+                    return 0  # those that wait are not shown any more
                 pictures += 1
         return (pictures == 1)*_ONE
     return look
@@ -434,14 +508,17 @@ def _av1(data):
     at = shown = 0
     while at < len(data):
         kind, more, sized = data[at] >> 3 & 15, data[at] & 4, data[at] & 2
-        if more and data[at+1] >> 3 & 3: return 0                               # several layers
+        if more and data[at+1] >> 3 & 3:
+            return 0                               # several layers
         at += 2 if more else 1
         size = shift = 0
         while sized:
             size |= (data[at] & 127) << shift
             shift, at, sized = shift + 7, at + 1, data[at] & 128
-        if not shift: size = len(data) - at
-        if kind in (3, 6): shown += data[at] & 144 > 0 and (data[at] >> 7 or data[at] >> 4 & 1)
+        if not shift:
+            size = len(data) - at
+        if kind in (3, 6):
+            shown += data[at] & 144 > 0 and (data[at] >> 7 or data[at] >> 4 & 1)
         at += size
     return (shown == 1)*_ONE
 
@@ -452,28 +529,38 @@ def _mpeg4(extra, has_b):
     def look(data):
         if data[:4] == _VOP and data[4] & 0xa0 == 0 and clock[0]:    # I or P, within the second: usual
             place = clock[0] + 5
-            if not has_b: return data[4+place//8] >> 7-place % 8 & 1
+            if not has_b:
+                return data[4+place//8] >> 7-place % 8 & 1
         at = data.find(_VOP)
-        if at > 0: clock[0] = _clock_bits(data[:at]) or clock[0]
-        if at < 0 or not clock[0]: return 0
-        if has_b and data.find(_VOP, at+4) > 0: return 0             # a B-frame behind another picture
+        if at > 0:
+            clock[0] = _clock_bits(data[:at]) or clock[0]
+        if at < 0 or not clock[0]:
+            return 0
+        if has_b and data.find(_VOP, at+4) > 0:
+            return 0             # a B-frame behind another picture
         x, bit = int.from_bytes(data[at+4:at+12], 'big'), 8*min(8, len(data)-at-4) - 3
-        while x >> bit & 1: bit -= 1                                            # whole seconds
+        while x >> bit & 1:
+            bit -= 1                                            # whole seconds
         kind = data[at+4] >> 6                                                  # 2: of type B
-        if kind == 2 and not has_b: return 0                                    # the header has lied
+        if kind == 2 and not has_b:
+            return 0                                    # the header has lied
         return (x >> bit-3-clock[0] & 1)*_ONE + (kind == 2)*_SPARE               # is it coded?
     return look
 
 def _clock_bits(data):
     "How many bits the clock of an MPEG-4 stream has; 0 where its header is not there."
-    if not (found := re.search(rb'\x00\x00\x01[\x20-\x2f]', data)): return 0
+    if not (found := re.search(rb'\x00\x00\x01[\x20-\x2f]', data)):
+        return 0
     b = _Bits(data[found.end():found.end()+64])
     b.u(9)
-    if b.u(): b.u(7)
-    if b.u(4) == 15: b.u(16)
+    if b.u():
+        b.u(7)
+    if b.u(4) == 15:
+        b.u(16)
     if b.u():
         b.u(3)
-        if b.u(): b.u(79)
+        if b.u():
+            b.u(79)
     b.u(3)
     return max(1, (b.u(16)-1).bit_length())
 
@@ -487,12 +574,17 @@ PLANNED = {'h264': _h264, 'hevc': _hevc, 'mpeg4': _mpeg4} | {    # from the head
 def _look_into(context):
     "The function that looks into packets of this stream."
     nothing = lambda data: 0                                                    # noqa: E731
-    if context.name not in PLANNED: return nothing
-    try: look = PLANNED[context.name](bytes(context.extradata or b''), context.has_b_frames) or nothing
-    except (ValueError, IndexError): return nothing
+    if context.name not in PLANNED:
+        return nothing
+    try:
+        look = PLANNED[context.name](bytes(context.extradata or b''), context.has_b_frames) or nothing
+    except (ValueError, IndexError):
+        return nothing
     def careful(data):
-        try: return look(data)
-        except (ValueError, IndexError): return 0  # it ends in the middle of a header
+        try:
+            return look(data)
+        except (ValueError, IndexError):
+            return 0  # it ends in the middle of a header
     return careful
 
 # %% ../../nbs/inside/04_data.decode.ipynb #packets
@@ -510,9 +602,11 @@ class _Packets:
             pts.extend([_NONE if (t := p.pts) is None else t for p in some])
             flags.extend([look(bytes(p)) + _KEY*p.is_keyframe + _DISCARD*p.is_discard for p in some])
             total += sum([p.size for p in some])
-            if self.held is not None: some, self.held = self.held + some, self.held + some
+            if self.held is not None:
+                some, self.held = self.held + some, self.held + some
             if total > HELD_BYTES:
-                for p in some: places.extend(_place(p))
+                for p in some:
+                    places.extend(_place(p))
                 self.held = None
         self.pts, flags = np.array(pts, np.int64), np.array(flags, np.int64)
         self.places = np.array(places, np.int64).reshape(-1, 3)  # of packets that are not held
@@ -527,8 +621,10 @@ class _Packets:
     def counted(self):
         "Is it known which packet gives which frame?"
         pts, n = self.pts[self.order], np.arange(len(self))
-        if not len(pts) or not self.key[0] or not self.one[self.shown].all(): return False
-        if pts[0] < 0 or (np.diff(pts) <= 0).any(): return False
+        if not len(pts) or not self.key[0] or not self.one[self.shown].all():
+            return False
+        if pts[0] < 0 or (np.diff(pts) <= 0).any():
+            return False
         last = np.maximum.accumulate(np.where(self.key, n, 0))  # the key frame before each packet
         before = np.maximum.accumulate(self.pts)[:-1]
         return (self.pts >= self.pts[last]).all() and not (before > self.pts[1:])[self.key[1:]].any()
@@ -536,14 +632,16 @@ class _Packets:
     def groups(self, places):
         "(start, stop) of each group that holds one of these places; stop is behind the last of them."
         keys, places = np.flatnonzero(self.key), np.sort(places)
-        first = np.searchsorted(places, np.append(keys, len(self))).tolist()          # of the places in each group
+        first = np.searchsorted(places, np.append(keys, len(self))).tolist()  # of the places in each group
         for a, lo, hi in zip(keys.tolist(), first, first[1:]):
-            if hi > lo: yield a, int(places[hi-1])+1
+            if hi > lo:
+                yield a, int(places[hi-1])+1
 
     def run(self, start, stop, leave):
         "Packets from start to stop, without those that `leave` marks."
         found = self._again(start, stop) if self.held is None else self.held[start:stop]
-        if not leave.any(): return found
+        if not leave.any():
+            return found
         kept = (p for p,out in zip(found, leave.tolist()) if not out)
         return kept if self.held is None else list(kept)
 
@@ -551,12 +649,15 @@ class _Packets:
         "Read packets from start to stop once more."
         for jump in (True, False) if start else (False,):
             k, found = self._go(start, jump)
-            if k > start: continue
+            if k > start:
+                continue
             for p in found:
-                if k == stop: return
+                if k == stop:
+                    return
                 if not self._is(k, p):
                     raise VideoReadError(self.video.name, "changed while it was read; open it again")
-                if k >= start: yield p
+                if k >= start:
+                    yield p
                 k += 1
             return
 
@@ -568,12 +669,15 @@ class _Packets:
             return 0, v._demux()
         import av
         dts = self.places[start, 2]
-        try: v._file.seek(int(self.pts[start] if dts == _NONE else dts), stream=v._stream)
-        except (av.error.FFmpegError, OSError): return len(self), ()
+        try:
+            v._file.seek(int(self.pts[start] if dts == _NONE else dts), stream=v._stream)
+        except (av.error.FFmpegError, OSError):
+            return len(self), ()
         found = v._demux()
         first = next(found, None)
         at = -1 if first is None or first.pos is None else first.pos
-        if first is None: return len(self), ()
+        if first is None:
+            return len(self), ()
         places = [k for k in np.flatnonzero(self.places[:,0] == at) if self._is(k, first)]
         return (int(places[0]), chain((first,), found)) if len(places) == 1 else (len(self), ())
 
@@ -594,14 +698,18 @@ def _decode(self:Video, packets):
     self._context.flush_buffers()
     for p in chain(packets, (None,)):                                 # None: give out what is still held back
         self._check_time()
-        try: frames = self._context.decode(p)
+        try:
+            frames = self._context.decode(p)
         except (av.error.FFmpegError, OSError, ValueError) as e:
-            if not isinstance(e, av.error.EOFError): self._damaged(e, n)
+            if not isinstance(e, av.error.EOFError):
+                self._damaged(e, n)
             continue
         for f in frames:
-            if f.is_corrupt: self._damaged("a frame is incomplete", n)
+            if f.is_corrupt:
+                self._damaged("a frame is incomplete", n)
             pixels = f.width*f.height
-            if pixels > self.max_pixels: raise _too_large(self.name, pixels, self.max_pixels)
+            if pixels > self.max_pixels:
+                raise _too_large(self.name, pixels, self.max_pixels)
             n += 1
             yield f
 
@@ -610,12 +718,16 @@ def _counted(self:Video):
     "Time stamps of all frames, by a full decode."
     pts, self.damaged = [], []  # damaged: which frames FFmpeg marks, with salvage
     for f in self._decode(self._packets):
-        if f.is_corrupt: self.damaged.append(len(pts))
+        if f.is_corrupt:
+            self.damaged.append(len(pts))
         pts.append(f.pts)
     if self._damage:
         if len(pts) < self.min_frames:
-            raise VideoReadError(self.name, f"damaged ({self._damage}); only {len(pts)} frames can be decoded, "
-                                            f"min_frames={self.min_frames}")
+            raise VideoReadError(
+                self.name,
+                f"damaged ({self._damage}); only {len(pts)} frames can be decoded, "
+                f"min_frames={self.min_frames}",
+            )
         marked = f", {len(self.damaged)} of them marked as damaged" if self.damaged else ''
         warnings.warn(f"{self.name}: damaged ({self._damage}); {len(pts)} frames could be decoded{marked}.")
     return pts
@@ -643,15 +755,18 @@ def _unbroken(pts, step, gap):
     "Time stamps from 0; where one is missing, falls back for good or jumps too far, by the usual step."
     t = np.array([np.nan if p is None else p for p in pts], float)
     d = np.diff(t)
-    if (d > 0).all() and (d < gap).all(): return t - t[0]
+    if (d > 0).all() and (d < gap).all():
+        return t - t[0]
     usual, known = np.median(d[d > 0]) if (d > 0).any() else step, np.flatnonzero(~np.isnan(t))
-    if not len(known): return np.arange(len(t))*usual
+    if not len(known):
+        return np.arange(len(t))*usual
     out, shift = [t[known[0]] - usual*known[0]], 0
     for i in range(1, len(t)):
         now, high = t[i] + shift, out[-1]
         soon = t[i:i+16] + shift
         anew = now < high and not (soon > high).any() or now > high + gap
-        if anew: shift += high + usual - now
+        if anew:
+            shift += high + usual - now
         out.append(high + usual if anew or np.isnan(now) else max(now, high))
     return np.array(out) - out[0]
 
@@ -659,16 +774,19 @@ def _unbroken(pts, step, gap):
 def _orientation(frame):
     "(quarter turns counter-clockwise, mirrored after that?) that make a picture upright."
     matrix = frame.side_data.get('DISPLAYMATRIX')
-    if matrix is None: return 0, False
+    if matrix is None:
+        return 0, False
     a, b, _, c, d = struct.unpack('=5i', bytes(matrix)[:20])
     mirrored = a*d < b*c
-    if mirrored: a = -a
+    if mirrored:
+        a = -a
     return ((0 if a >= 0 else 2) if abs(a) >= abs(b) else 3 if b > 0 else 1), mirrored
 
 @patch
 def _first(self:Video):
     "The first frame, not yet converted."
-    with closing(self._decode(self._packets)) as frames: return next(frames)
+    with closing(self._decode(self._packets)) as frames:
+        return next(frames)
 
 def _info(self):
     return self._within(self._tell)
@@ -695,19 +813,22 @@ def check_moving(self:Video):
     "Raise `VideoReadError` where the file is a picture, such as a JPEG; a video of one frame is none."
     brand = self._file.metadata.get('major_brand', '')
     picture = _is_of_pictures(self._file.format.name) or brand in ('avif', 'heic', 'heix', 'mif1')
-    if picture and self.n_frames == 1: raise VideoReadError(self.name, _ONE_PICTURE)
+    if picture and self.n_frames == 1:
+        raise VideoReadError(self.name, _ONE_PICTURE)
 
 def probe(
     path, # A video file, or a binary file object
 )->VideoInfo:
     "What is in a video file, without trusting its header."
-    with Video(path) as v: return v.info
+    with Video(path) as v:
+        return v.info
 
 def frame_times(
     path, # A video file, or a binary file object
 )->np.ndarray: # float64 (n_frames,), seconds from the first frame, non-decreasing
     "When each frame is shown; also where the frame rate changes on the way."
-    with Video(path) as v: return v.times
+    with Video(path) as v:
+        return v.times
 
 # %% ../../nbs/inside/04_data.decode.ipynb #read-frames
 def read_frames(
@@ -718,7 +839,8 @@ def read_frames(
     **kwargs, # As for Video: salvage, min_frames, limit_s, max_pixels, square_pixels
 )->np.ndarray: # uint8 (len(idxs),H,W,3), RGB, upright
     "The frames that a full forward decode would give at these indices."
-    with Video(path, backend, **kwargs) as v: return v.read(idxs, size)
+    with Video(path, backend, **kwargs) as v:
+        return v.read(idxs, size)
 
 @patch
 def read(
@@ -737,16 +859,19 @@ def read(
 
 @patch
 def _sized(self:Video, image, size):
-    if size is None: return image
+    if size is None:
+        return image
     pixels = size**2 * max(image.shape[:2]) / min(image.shape[:2])
-    if pixels > self.max_pixels: raise _too_large(self.name, pixels, self.max_pixels)
+    if pixels > self.max_pixels:
+        raise _too_large(self.name, pixels, self.max_pixels)
     return resize_short(image, size)
 
 @patch
 def _check_idxs(self:Video, idxs):
     if idxs.ndim != 1 or len(idxs) == 0 or idxs.dtype.kind not in 'iu':
         raise ArgumentError(f"idxs={idxs!r}; accepted: a list of integers, not empty.")
-    if idxs.min() < 0: raise ArgumentError(f"idxs contains {idxs.min()}; accepted: 0 and above.")
+    if idxs.min() < 0:
+        raise ArgumentError(f"idxs contains {idxs.min()}; accepted: 0 and above.")
     if idxs.max() >= self.n_frames:
         raise VideoReadError(self.name, f"has {self.n_frames} frames; frame {idxs.max()} was asked for")
     return idxs
@@ -764,17 +889,21 @@ def frames(
     n, turn, few = 0, object(), max(1, 2**20 // (3*self._context.width*self._context.height))
     def get(got):
         nonlocal way
-        if self._turn is not turn: self._turn, way = turn, self._one_by_one(idxs[n:])
+        if self._turn is not turn:
+            self._turn, way = turn, self._one_by_one(idxs[n:])
         try:
-            for f in islice(way, few): got.append(f)
-        except VideoReadError as e: return e
+            for f in islice(way, few):
+                got.append(f)
+        except VideoReadError as e:
+            return e
     way = None
     while n < len(idxs):
         error = self._within(partial(get, got := []))
         for f in got:
             n += 1
             yield f
-        if error: raise error
+        if error:
+            raise error
 
 @patch
 def _one_by_one(self:Video, wanted):
@@ -782,29 +911,39 @@ def _one_by_one(self:Video, wanted):
     n = 0
     for way in self._ways():
         try:
-            for f in way(wanted[n:]): n += 1; yield f
+            for f in way(wanted[n:]):
+                n += 1
+                yield f
             return
-        except DecodeTimeoutError: raise
+        except DecodeTimeoutError:
+            raise
         except VideoReadError:
-            if way == self._forward: raise                          # which says how far the file can be read
+            if way == self._forward:
+                raise                          # which says how far the file can be read
 
 @patch
 def _ways(self:Video):
     "Functions of the wanted frames, the last one always right."
-    if self.backend == 'decord' and self._jumpable(): yield partial(_read_decord, self)
-    if self.backend == 'torchcodec' and self._jumpable(): yield partial(_read_torchcodec, self)
-    if self.safe_seek: yield self._planned
+    if self.backend == 'decord' and self._jumpable():
+        yield partial(_read_decord, self)
+    if self.backend == 'torchcodec' and self._jumpable():
+        yield partial(_read_torchcodec, self)
+    if self.safe_seek:
+        yield self._planned
     yield self._forward
 
 # %% ../../nbs/inside/04_data.decode.ipynb #forward
 @patch
 def _forward(self:Video, wanted):
-    left = iter(wanted.tolist()); target = next(left)
+    left = iter(wanted.tolist())
+    target = next(left)
     with closing(self._decode(self._packets)) as frames:
         for i,frame in enumerate(frames):
-            if i < target: continue
+            if i < target:
+                continue
             yield self._upright(frame)
-            if (target := next(left, None)) is None: return
+            if (target := next(left, None)) is None:
+                return
     raise VideoReadError(self.name, f"damaged: frame {target} can't be decoded, though its packet is there")
 
 @patch
@@ -819,7 +958,8 @@ def _upright(self:Video, frame):
         raise VideoReadError(self.name, f"FFmpeg can't convert its colours to RGB ({what}); "
                                         "convert it to H.264, yuv420p, or leave it out") from e
     turns, mirrored = _orientation(frame)
-    if not turns and not mirrored: return image
+    if not turns and not mirrored:
+        return image
     image = np.rot90(image, turns)
     return np.ascontiguousarray(image[:,::-1] if mirrored else image)
 
@@ -842,11 +982,14 @@ class VideoPart:
         end:float|None, # Seconds; None is the end
     ):
         self.video, self.first, self.n_frames = video, 0, video.n_frames
-        if start is None and end is None: return
+        if start is None and end is None:
+            return
         stop = np.inf if end is None else end
         inside = np.flatnonzero((video.times >= (start or 0)-1e-6) & (video.times < stop-1e-6))
         if not len(inside):
-            raise VideoReadError(video.name, f"lasts {video.times[-1]:.1f} s; nothing of it lies between {start} and {end} s")
+            raise VideoReadError(
+                video.name, f"lasts {video.times[-1]:.1f} s; nothing of it lies between {start} and {end} s"
+            )
         self.first, self.n_frames = int(inside[0]), len(inside)
 
     @property
@@ -864,7 +1007,9 @@ class VideoPart:
         idxs=None, # Frame indices of the part, ascending; None gives all
     ): # Iterator of uint8 (H,W,3)
         "As Video.frames."
-        return self.video.frames(self.first + (np.arange(self.n_frames) if idxs is None else np.asarray(idxs)))
+        return self.video.frames(
+            self.first + (np.arange(self.n_frames) if idxs is None else np.asarray(idxs))
+        )
 
 # %% ../../nbs/inside/04_data.decode.ipynb #planned
 @patch
@@ -882,10 +1027,13 @@ def _planned(self:Video, wanted):
         target = next(left)
         with closing(self._decode(p.run(start, stop, leave))) as frames:
             for f in frames:
-                if f.pts != next(due, None): break
-                if f.pts != target: continue
+                if f.pts != next(due, None):
+                    break
+                if f.pts != target:
+                    continue
                 yield self._upright(f)
-                if (target := next(left, None)) is None: break
+                if (target := next(left, None)) is None:
+                    break
         if target is not None:
             self.safe_seek, self._looked = False, None
             raise VideoReadError(self.name, "gives other pictures than its packets promise")
@@ -899,7 +1047,8 @@ def resize_short(
     import cv2
     h, w = image.shape[:2]
     k = size / min(h, w)
-    if k == 1: return image
+    if k == 1:
+        return image
     how = cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR
     return cv2.resize(image, (max(size, round(w*k)), max(size, round(h*k))), interpolation=how)
 
@@ -921,12 +1070,15 @@ def crop_frame(
     else:
         y, x, h, w = box
         part = image[y:y+h, x:x+w]
-    if out is None: out = np.empty((size, size, image.shape[2]), np.uint8)
-    if part.shape == out.shape: cv2.flip(part, 1, dst=out) if flip else np.copyto(out, part)
+    if out is None:
+        out = np.empty((size, size, image.shape[2]), np.uint8)
+    if part.shape == out.shape:
+        cv2.flip(part, 1, dst=out) if flip else np.copyto(out, part)
     else:
         how = cv2.INTER_AREA if size < min(part.shape[:2]) else cv2.INTER_LINEAR
         cv2.resize(part, (size, size), dst=out, interpolation=how)
-        if flip: cv2.flip(out, 1, dst=out)
+        if flip:
+            cv2.flip(out, 1, dst=out)
     return out
 
 def _middle(image):
@@ -944,41 +1096,59 @@ JUMPABLE = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'avi')
 def _jumpable(self:Video):
     "May another library jump in this file, and will it give the same pixels?"
     c, p = self._context, self._packets
-    if not self.safe_seek or self.square_pixels or self._file.format.name not in JUMPABLE: return False
-    if len(p.shown) < len(p) or c.name not in ('h264', 'hevc', 'mpeg4', 'vp8', 'vp9'): return False
-    if c.pix_fmt not in ('yuv420p', 'yuvj420p') or c.width % 2 or c.height % 2: return False
+    if not self.safe_seek or self.square_pixels or self._file.format.name not in JUMPABLE:
+        return False
+    if len(p.shown) < len(p) or c.name not in ('h264', 'hevc', 'mpeg4', 'vp8', 'vp9'):
+        return False
+    if c.pix_fmt not in ('yuv420p', 'yuvj420p') or c.width % 2 or c.height % 2:
+        return False
     first = self._first()
     return not first.interlaced_frame and not _orientation(first)[1]
 
 def _read_decord(video, wanted):
     "The wanted frames by decord, on a file that is safe."
-    try: import decord
+    try:
+        import decord
     except ImportError as e:
         raise ArgumentError("backend='decord' needs the package decord2: pip install decord2.") from e
     _warn_twice()
     source = video.source if hasattr(video.source, 'read') else os.path.abspath(video.source)
-    if hasattr(source, 'seek'): source.seek(0)
-    try: return list(decord.VideoReader(source, ctx=decord.cpu(0), num_threads=1).get_batch(wanted).asnumpy())
+    if hasattr(source, 'seek'):
+        source.seek(0)
+    try:
+        return list(decord.VideoReader(source, ctx=decord.cpu(0), num_threads=1).get_batch(wanted).asnumpy())
     except (RuntimeError, IndexError, UnicodeError, decord.DECORDError) as e:
         raise VideoReadError(video.name, f"decord cannot read it ({str(e).splitlines()[-1][:120]})") from e
 
 def _warn_twice():
     from importlib.metadata import PackageNotFoundError, version
-    try: both = version('decord'), version('decord2')
-    except PackageNotFoundError: return
-    warnings.warn(f"decord {both[0]} and decord2 {both[1]} are both installed and overwrite each other's files; "
-                  "pip uninstall decord decord2, then pip install decord2.")
+    try:
+        both = version('decord'), version('decord2')
+    except PackageNotFoundError:
+        return
+    warnings.warn(
+        f"decord {both[0]} and decord2 {both[1]} are both installed and overwrite each other's files; "
+        "pip uninstall decord decord2, then pip install decord2."
+    )
 
 def _read_torchcodec(video, wanted):
     "The wanted frames by torchcodec, on a file that is safe."
-    try: from torchcodec.decoders import VideoDecoder
-    except (ImportError, RuntimeError, OSError) as e:
-        raise ArgumentError("backend='torchcodec' needs torchcodec, in a version that fits torch, and an installed FFmpeg: "
-                            "pip install 'vidcls[decode]'.") from e
-    if hasattr(video.source, 'read'): video.source.seek(0); source = video.source.read()
-    else: source = 'file:' + os.path.abspath(video.source)
     try:
-        reader = VideoDecoder(source, stream_index=video._stream.index, dimension_order='NHWC', num_ffmpeg_threads=1)
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, RuntimeError, OSError) as e:
+        raise ArgumentError(
+            "backend='torchcodec' needs torchcodec, in a version that fits torch, and an installed FFmpeg: "
+            "pip install 'vidcls[decode]'."
+        ) from e
+    if hasattr(video.source, 'read'):
+        video.source.seek(0)
+        source = video.source.read()
+    else:
+        source = 'file:' + os.path.abspath(video.source)
+    try:
+        reader = VideoDecoder(
+            source, stream_index=video._stream.index, dimension_order='NHWC', num_ffmpeg_threads=1
+        )
         return list(reader.get_frames_at(wanted.tolist()).data.numpy())
     except (RuntimeError, ValueError, IndexError) as e:
         raise VideoReadError(video.name, f"torchcodec cannot read it ({str(e).splitlines()[0][:120]})") from e

@@ -27,9 +27,12 @@ def examine(
     path, found = Path(path), _nothing()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
-        try: _decode_all(path, found)
-        except VideoReadError as e: found['fault'] = _for_reports(e.reason)
-        except Exception as e: found['fault'] = f"can't be examined ({type(e).__name__}: {e}); leave it out"
+        try:
+            _decode_all(path, found)
+        except VideoReadError as e:
+            found['fault'] = _for_reports(e.reason)
+        except Exception as e:
+            found['fault'] = f"can't be examined ({type(e).__name__}: {e}); leave it out"
     texts = [_for_reports(str(w.message).removeprefix(f'{path}: ')) for w in said]
     found['said'] = '; '.join(dict.fromkeys(texts))
     return found
@@ -42,10 +45,12 @@ def _decode_all(path, found):
         picked, small, info = set((np.array([.25,.5,.75])*v.n_frames).astype(int)), [], v.info
         for i,frame in enumerate(v.frames()):
             found['n_frames'] = i+1
-            if i in picked: small.append(frame)
+            if i in picked:
+                small.append(frame)
     found.update(fps=info.fps, width=info.width, height=info.height, rotation=info.rotation, codec=info.codec,
                  seconds=info.duration, safe_seek=info.safe_seek, content=file_sha256(path))
-    if small: found.update(looks=_looks(small), thumb=_jpeg(small))
+    if small:
+        found.update(looks=_looks(small), thumb=_jpeg(small))
 
 def _for_reports(reason):
     "The reason without advice in Python: a report is read at the command line as well."
@@ -67,7 +72,8 @@ def _jpeg(frames):
 # %% ../../nbs/inside/10_data.doctor.ipynb #work
 def _work(pipe):
     pipe.send('up')
-    while (path := pipe.recv()) is not None: pipe.send(examine(path))
+    while (path := pipe.recv()) is not None:
+        pipe.send(examine(path))
 
 @contextmanager
 def _without_main():
@@ -75,39 +81,52 @@ def _without_main():
     main = sys.modules['__main__']
     held = {k: main.__dict__.pop(k) for k in ('__spec__', '__file__') if k in main.__dict__}
     main.__spec__ = None
-    try: yield
-    finally: main.__dict__.update(held)
+    try:
+        yield
+    finally:
+        main.__dict__.update(held)
 
 class _Worker:
     "A process that examines one file after another, and can be killed."
     def __init__(self):
-        from vidcls.data.doctor import _work                        # a new process can import it, from a notebook too
+        from vidcls.data.doctor import _work  # a new process can import it, from a notebook too
         context = multiprocessing.get_context('spawn')
         self.pipe, there = context.Pipe()
         self.process = context.Process(target=_work, args=(there,), daemon=True)
-        with _without_main(): self.process.start()
+        with _without_main():
+            self.process.start()
         there.close()
         self.job, self.up, self.since = None, None, time.monotonic()
 
-    def give(self, job, path): self.job, self.since = job, time.monotonic(); self.pipe.send(str(path))
+    def give(self, job, path):
+        self.job, self.since = job, time.monotonic()
+        self.pipe.send(str(path))
 
     def answer(self, limit_s):
         "What was found, a fault where the worker hangs or died, or None while it works."
         try:
-            if self.pipe.poll(): return self.pipe.recv()
-        except (EOFError, OSError): return self._lost("ended the process that decoded it; leave it out")
+            if self.pipe.poll():
+                return self.pipe.recv()
+        except (EOFError, OSError):
+            return self._lost("ended the process that decoded it; leave it out")
         late = time.monotonic() - self.since > limit_s
         return self._lost(f"took longer than {limit_s:g} s to decode") if late else None
 
     def comes_up(self):
         "Is it up? True, False where it will never be, None where that is not known yet."
-        if self.up is None and (said := self.answer(START_S)) is not None: self.up = said == 'up'
+        if self.up is None and (said := self.answer(START_S)) is not None:
+            self.up = said == 'up'
         return self.up
 
-    def _lost(self, why): self.stop(); return _nothing(why)
-    def stop(self): self.process.kill(); self.process.join(5); self.pipe.close()
+    def _lost(self, why):
+        self.stop()
+        return _nothing(why)
+    def stop(self):
+        self.process.kill()
+        self.process.join(5)
+        self.pipe.close()
 
-START_S, START_TRIES = 120, 5            # seconds that a worker may take to come up; failures that end the audit
+START_S, START_TRIES = 120, 5  # seconds that a worker may take to come up; failures that end the audit
 
 def _examine_all(paths, workers, limit_s, show):
     found, todo, failures = [None]*len(paths), list(enumerate(paths))[::-1], 0
@@ -119,21 +138,28 @@ def _examine_all(paths, workers, limit_s, show):
                 if w.job is not None and (a := w.answer(limit_s)) is not None:
                     found[w.job], w.job = a, None
                     next(bar, None)
-                if w.job is not None or not todo: continue
-                if w.comes_up() and w.process.is_alive(): w.give(*todo.pop())
+                if w.job is not None or not todo:
+                    continue
+                if w.comes_up() and w.process.is_alive():
+                    w.give(*todo.pop())
                 elif w.up is not None:
                     failures += not w.up
-                    if failures >= START_TRIES: raise WorkerError(_NONE_UP)
+                    if failures >= START_TRIES:
+                        raise WorkerError(_NONE_UP)
                     crew[k] = _Worker()
             time.sleep(.002)
     finally:
         for w in crew:
-            if w.process.is_alive(): w.stop()
+            if w.process.is_alive():
+                w.stop()
         next(bar, None)
     return found
 
-_NONE_UP = ("the worker processes of the audit do not come up, so nothing is known of the clips. What Python said of it "
-            "stands above. Is there memory for more processes?")
+_NONE_UP = (
+    "the worker processes of the audit do not come up, so nothing is known of the clips. What Python "
+    "said of it "
+    "stands above. Is there memory for more processes?"
+)
 
 # %% ../../nbs/inside/10_data.doctor.ipynb #audit
 SEVERITIES = ('error', 'warning', 'note')
@@ -154,11 +180,14 @@ class Audit:
 
     def __repr__(self):
         counts = ', '.join(_count((self.problems.severity == s).sum(), s) for s in SEVERITIES)
-        lines = [f"{self.table.name}: {len(self.df)} clips, {self.df.n_frames.sum()} frames decoded; {counts}"]
+        lines = [
+            f"{self.table.name}: {len(self.df)} clips, {self.df.n_frames.sum()} frames decoded; {counts}"
+        ]
         for (s, kind), rows in self.problems.groupby(['severity','kind'], sort=False):
             lines.append(f"\n{s}: {kind} ({len(rows)})")
             lines += [f"  {p + ': ' if p else ''}{w}" for p,w in zip(rows.path[:30], rows.what[:30])]
-            if len(rows) > 30: lines.append(f"  … and {len(rows)-30} more in audit.csv")
+            if len(rows) > 30:
+                lines.append(f"  … and {len(rows)-30} more in audit.csv")
         return _printable('\n'.join(lines))
 
 def _count(n, what): return f"{n} {what}" if n == 1 else f"{n} {what}s"
@@ -173,16 +202,22 @@ def _problems(table, df, looks, n_frames, near, said):
         add('error', 'cannot be read' if n == 0 else 'damaged', p, f)
     for p,w in df.loc[good & (df.said != ''), ['path','said']].itertuples(index=False):
         add('warning', 'doubtful', p, w)
-    for kind,text in said: add('note' if kind == 'not read' else 'warning', kind, '', text)
-    _copies(df[good], add); _near_copies(df, looks, near, add); _balance(df[good], table, add)
-    if good.any(): _short(df[good], n_frames, add); _clocks(df[good], add)
+    for kind,text in said:
+        add('note' if kind == 'not read' else 'warning', kind, '', text)
+    _copies(df[good], add)
+    _near_copies(df, looks, near, add)
+    _balance(df[good], table, add)
+    if good.any():
+        _short(df[good], n_frames, add)
+        _clocks(df[good], add)
     order = {s: i for i,s in enumerate(SEVERITIES)}
     return text_frame(sorted(out, key=lambda r: order[r[0]]), columns=['severity','kind','path','what'])
 
 def _short(df, n_frames, add):
     "One line on all clips that have fewer frames than are wanted, with the shortest as its picture."
     short = df[df.n_frames < n_frames].sort_values('n_frames', kind='stable')
-    if short.empty: return
+    if short.empty:
+        return
     least, median = short.n_frames.min(), short.n_frames.median()
     n = len(short)
     others = f"{n} of {len(df)} clips have fewer than {n_frames} (median {median:g}); "*(n > 1)
@@ -192,8 +227,13 @@ def _short(df, n_frames, add):
 def _clocks(df, add):
     fps = df.fps.round(1).unique()
     if len(fps) > 1:
-        add('note', 'frame rates', '', f"{len(fps)} different ones, from {min(fps):g} to {max(fps):g}: "
-                                       "'every 4th frame' is no fixed time; sampling by the clock ('time') is")
+        add(
+            'note',
+            'frame rates',
+            '',
+            f"{len(fps)} different ones, from {min(fps):g} to {max(fps):g}: "
+            "'every 4th frame' is no fixed time; sampling by the clock ('time') is",
+        )
     slow = (df.safe_seek == False).sum()
     if slow:
         add('note', 'slow to read', '', f"{_count(slow, 'file')} can only be decoded forward; a cache helps")
@@ -202,15 +242,20 @@ def _copies(df, add):
     "The same bytes more than once; a part of a file is told from another part by its seconds."
     key = df.content + '|' + df.get('start', pd.Series('', df.index)).astype(str)
     for _, rows in df.groupby(key):
-        if len(rows) == 1: continue
+        if len(rows) == 1:
+            continue
         first, names = rows.path.iloc[0], ', '.join(rows.path[1:4])
         labels, splits = sorted(set(rows.label)), sorted(set(rows.split))
         same = f"the same as {names}"
-        if len(labels) > 1: add('error', 'one clip, several labels', first, f"{same}, as {labels}")
-        elif len(splits) > 1: add('error', 'the same clip in two splits', first, f"{same}, in {splits}")
-        else: add('warning', 'copies', first, same)
+        if len(labels) > 1:
+            add('error', 'one clip, several labels', first, f"{same}, as {labels}")
+        elif len(splits) > 1:
+            add('error', 'the same clip in two splits', first, f"{same}, in {splits}")
+        else:
+            add('warning', 'copies', first, same)
     for g, splits in df.groupby('group').split.agg(lambda s: sorted(set(s))).items():
-        if len(splits) < 2: continue
+        if len(splits) < 2:
+            continue
         add('error', 'a group in two splits', '',
             f"group {g!r} is in {' and '.join(splits)}: the test would measure memory")
 
@@ -218,14 +263,20 @@ def _near_copies(df, looks, near, add):
     "Clips of different splits and groups whose looks differ in few bits."
     # a flat picture looks like any other
     rows = [i for i,l in enumerate(looks) if l is not None and 32 < l.sum() < 160]
-    if not rows: return
+    if not rows:
+        return
     bits = np.stack([looks[i] for i in rows]).astype(np.float32)
     for a in range(len(rows)):
         apart = bits[a].sum() + bits[a+1:].sum(1) - 2*bits[a+1:] @ bits[a]   # Hamming distances to later ones
         for b in a+1+np.flatnonzero(apart <= near):
             x, y = df.iloc[rows[a]], df.iloc[rows[b]]
             if x.split != y.split and x.group != y.group and x.content != y.content:
-                add('warning', 'looks like a clip of another split', x.path, f"({x.split}) looks like {y.path} ({y.split})")
+                add(
+                    'warning',
+                    'looks like a clip of another split',
+                    x.path,
+                    f"({x.split}) looks like {y.path} ({y.split})",
+                )
 
 def _balance(df, table, add):
     "Classes that are missing, alone or crowded, and splits that can tell little."
@@ -241,8 +292,10 @@ def _balance(df, table, add):
         add('warning', 'imbalance', '',
             f"{total.idxmax()!r} has {total.max()} clips, {total.idxmin()!r} {total.min()}; "
             "draw rare classes as often as others: balance 'weighted' or 'balanced'")
-    if 'valid' not in table.splits: return
-    if not (worth := table.worth('valid')).enough: add('note', 'validation', '', str(worth))
+    if 'valid' not in table.splits:
+        return
+    if not (worth := table.worth('valid')).enough:
+        add('note', 'validation', '', str(worth))
     if 'train' in table.splits and 'test' not in table.splits:
         add('warning', 'no test split', '',
             "a result on the clips that chose the weights is optimistic; keep others apart")
@@ -258,10 +311,11 @@ def audit(
     **kwargs, # For from_folder or from_csv: group, label, ...
 )->Audit:
     "Decode every clip of a data set once, and say what is wrong with it."
-    check_whole('n_frames', n_frames); check_at_least('limit_s', limit_s, .1)
+    check_whole('n_frames', n_frames)
+    check_at_least('limit_s', limit_s, .1)
     table, said = _read(data, kwargs)
     workers = check_whole('workers', os.cpu_count() if workers is None else workers)
-    files = list(dict.fromkeys(table.paths))                              # parts of one file are examined once
+    files = list(dict.fromkeys(table.paths))  # parts of one file are examined once
     found = dict(zip(files, _examine_all(files, workers, limit_s, show)))
     rows = [found[p] for p in table.paths]
     measured = pd.DataFrame([{k: r.get(k) for k in MEASURED} for r in rows], columns=MEASURED)
@@ -269,12 +323,24 @@ def audit(
     problems = _problems(table, df, [r['looks'] for r in rows], n_frames, near, said)
     return Audit(table, df, problems, {p: r['thumb'] for p,r in zip(table.df.path, rows) if r['thumb']})
 
-MEASURED = ['fault', 'said', 'n_frames', 'fps', 'width', 'height', 'rotation', 'codec', 'seconds', 'safe_seek',
-            'content']
+MEASURED = [
+    'fault',
+    'said',
+    'n_frames',
+    'fps',
+    'width',
+    'height',
+    'rotation',
+    'codec',
+    'seconds',
+    'safe_seek',
+    'content',
+]
 
 def _read(data, kwargs):
     "(table, what was said while it was read); a leak is to be reported here, not to end it."
-    if isinstance(data, ClipTable): return data, data.doubts()
+    if isinstance(data, ClipTable):
+        return data, data.doubts()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         table = as_table(data, **{'leaks': 'allow', **kwargs})
@@ -284,12 +350,16 @@ def _read(data, kwargs):
 
 def _unlisted(root, table):
     "Videos in the folder that its list does not name."
-    if not root.is_dir(): return []
-    try: inside = find_videos(root).paths
-    except DataError: return []
+    if not root.is_dir():
+        return []
+    try:
+        inside = find_videos(root).paths
+    except DataError:
+        return []
     listed = {os.path.realpath(p) for p in table.paths}
     more = [p for p in inside if os.path.realpath(p) not in listed]
-    if not more: return []
+    if not more:
+        return []
     return [('not read', f"videos that the list of clips does not name: {len(more)}, the first: {more[0]}")]
 
 # %% ../../nbs/inside/10_data.doctor.ipynb #repaired
@@ -309,7 +379,8 @@ def repaired(
     reasons = {'cannot be read': bad, 'one clip, several labels': doubtful, 'also in another split': leaked}
     for why, rows in reasons.items():
         gone = df.path[rows].tolist()
-        if gone: table = table.drop(gone, why)
+        if gone:
+            table = table.drop(gone, why)
     return table
 
 # %% ../../nbs/inside/10_data.doctor.ipynb #save
@@ -323,7 +394,8 @@ def save(
     if (folder/'clips.csv').exists() and not (folder/'audit.csv').exists():
         raise ArgumentError(f"{folder} holds a clips.csv that no audit has written; name another folder.")
     for name, text in (('report.md', f"# Audit\n\n```\n{self!r}\n```\n"), ('index.html', self._page())):
-        with atomic_path(folder/name) as tmp: tmp.write_text(_printable(text), encoding='utf-8')
+        with atomic_path(folder/name) as tmp:
+            tmp.write_text(_printable(text), encoding='utf-8')
     with atomic_path(folder/'audit.csv') as tmp:
         self.df.to_csv(tmp, index=False, encoding='utf-8', errors='surrogateescape')
     good = self.repaired()
@@ -343,16 +415,21 @@ def _page(self:Audit):
     cards.append('<h2>One clip of each class</h2>')
     cards += [self._card(p, label, p) for p,label in zip(seen.path[:100], seen.label[:100])]
     head = html.escape(repr(self).splitlines()[0])
-    return (f'<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Audit</title>'
-            f'<style>{STYLE}</style><h1>Audit</h1><p>{head}</p>{self.table.summary().to_html(border=0)}'
-            f'{"".join(cards)}')
+    return (
+        '<!doctype html><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width"><title>Audit</title>'
+        f'<style>{STYLE}</style><h1>Audit</h1><p>{head}</p>{self.table.summary().to_html(border=0)}'
+        f'{"".join(cards)}'
+    )
 
 @patch
 def _card(self:Audit, path, title, text):
     "A clip's film strip, where there is one, beside what is said of it."
     jpeg, strip = self.thumbs.get(path), ''
-    if path: strip = '<i>nothing to see</i>'
-    if jpeg: strip = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
+    if path:
+        strip = '<i>nothing to see</i>'
+    if jpeg:
+        strip = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
     return f'<div class="c">{strip}<p><b>{html.escape(title)}</b><br>{html.escape(text)}</p></div>'
 
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}

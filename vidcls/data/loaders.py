@@ -22,7 +22,15 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler, Subset
 from torch.utils.data import default_collate, get_worker_info
 
-from ..core import ArgumentError, ClipSpec, DataError, LabelError, SpecMismatchError, ThreadPool, VidclsError
+from vidcls.core import (
+    ArgumentError,
+    ClipSpec,
+    DataError,
+    LabelError,
+    SpecMismatchError,
+    ThreadPool,
+    VidclsError,
+)
 from ..core import VideoReadError, WorkerError
 from ..core import call_within, check_at_least, check_choice, check_whole, progress, result_within
 from .cache import FrameCache
@@ -44,22 +52,27 @@ def load_clip(
     out:np.ndarray|None=None, # uint8 (T,size,size,3) to write into; None makes one
 )->np.ndarray: # uint8 (T,size,size,3)
     "A video file, or a part of one, as the clip that `spec` asks for."
-    if out is None: out = np.empty((spec.n_frames, spec.size, spec.size, 3), np.uint8)
+    if out is None:
+        out = np.empty((spec.n_frames, spec.size, spec.size, 3), np.uint8)
     stored = None if cache is None else cache.get(path, window)
-    if stored is not None: return _cut(stored.frames(_idxs(path, stored, spec, rng)), spec, rng, crop, mirror, out)
+    if stored is not None:
+        return _cut(stored.frames(_idxs(path, stored, spec, rng)), spec, rng, crop, mirror, out)
     with Video(path, backend) as v:
         part = v.part(*window)
         return _cut(part.read(_idxs(path, part, spec, rng)), spec, rng, crop, mirror, out)
 
 def _idxs(path, video, spec, rng):
-    try: return sample_idxs(video.n_frames, spec, rng, video.times if spec.sampling == 'time' else None)
-    except ArgumentError as e: raise VideoReadError(path, str(e)) from e
+    try:
+        return sample_idxs(video.n_frames, spec, rng, video.times if spec.sampling == 'time' else None)
+    except ArgumentError as e:
+        raise VideoReadError(path, str(e)) from e
 
 def _cut(frames, spec, rng, crop, mirror, out):
     "One box for all frames."
     box = None
     for i, frame in enumerate(frames):
-        if i == 0 and crop != 'center' and rng is not None: box = crop_box(*frame.shape[:2], crop, rng)
+        if i == 0 and crop != 'center' and rng is not None:
+            box = crop_box(*frame.shape[:2], crop, rng)
         crop_frame(frame, box, spec.size, mirror, out=out[i], short=spec.short_px)
     return out
 
@@ -70,7 +83,8 @@ def center_crop(
 )->np.ndarray: # uint8 (T,size,size,C)
     "The square in the middle."
     H, W = frames.shape[1:3]
-    if min(H, W) < size: raise ArgumentError(f"frames are {H}x{W} pixels; a crop of {size} does not fit.")
+    if min(H, W) < size:
+        raise ArgumentError(f"frames are {H}x{W} pixels; a crop of {size} does not fit.")
     y, x = (H-size)//2, (W-size)//2
     return frames[:, y:y+size, x:x+size]
 
@@ -93,8 +107,10 @@ def file_state(
     path, # A file
 ): # (size in bytes, time of the last change in ns); -1 where there is no such file
     "What tells cheaply whether a file is still the same."
-    try: found = os.stat(path)
-    except OSError: return -1, -1
+    try:
+        found = os.stat(path)
+    except OSError:
+        return -1, -1
     return found.st_size, found.st_mtime_ns
 
 def file_states(
@@ -121,18 +137,24 @@ class ClipDataset(Dataset):
         if flip is not False and flip is not True:
             self.flip = np.asarray(flip)
             if self.flip.shape != (table.n_classes,):
-                raise ArgumentError(f"flip has shape {self.flip.shape}; accepted: True, False, or one class for each of "
-                                    f"the {table.n_classes}, as flip_classes(table.labels) gives.")
+                raise ArgumentError(
+                    f"flip has shape {self.flip.shape}; accepted: True, False, or one class for each of "
+                    f"the {table.n_classes}, as flip_classes(table.labels) gives."
+                )
         self.drawn = train and (spec.drawn or crop != 'center' or flip is not False)
-        self.table, self.targets, self.windows = table, table.targets, table.windows      # windows: (N,2) seconds, or None
+        # windows: (N,2) seconds, or None
+        self.table, self.targets, self.windows = table, table.targets, table.windows
         self.paths = PathList(table.root, table.df.path)
         self.spec, self.seed, self.backend, self.cache = spec, seed, backend, cache
         self.on_error = check_choice('on_error', on_error, ON_ERROR)
-        self.store, self.failed = None, {}      # decoded clips (N,T,H,W,C), and the reason for each row that failed
+        # decoded clips (N,T,H,W,C), and the reason for each row that failed
+        self.store, self.failed = None, {}
         self.current = None                     # int64 (workers,): row that each process is at; -1 is none
-        self.states = None                      # int64 (N,2): file_state at the first reading; 0 is not yet
+        self.states = None  # int64 (N,2): file_state at the first reading; 0 is not yet
 
-    def __getstate__(self): return {**vars(self), 'table': None}          # worker processes don't need it, and it is large
+    def __getstate__(self):
+        return {**vars(self), 'table': None}  # worker processes don't need it, and it is large
+
     def __len__(self): return len(self.paths)
 
     def __getitem__(self, key):
@@ -145,11 +167,13 @@ class ClipDataset(Dataset):
     ): # (clip or None, label, row, None or the reason why there is no clip)
         "One clip with its draws, which depend on seed and key alone."
         epoch, i, draw = key if isinstance(key, tuple) else (0, key, 0)
-        if self.current is not None and (worker := get_worker_info()): self.current[worker.id] = i
+        if self.current is not None and (worker := get_worker_info()):
+            self.current[worker.id] = i
         if self.store is not None:
             return None if i in self.failed else self.store[i], int(self.targets[i]), i, self.failed.get(i)
         path = self.paths[i]
-        if reason := self.changed(path, i): return None, int(self.targets[i]), i, reason
+        if reason := self.changed(path, i):
+            return None, int(self.targets[i]), i, reason
         return self.read_from(path, (epoch, i, draw), out)
 
     def read_from(self,
@@ -159,9 +183,12 @@ class ClipDataset(Dataset):
     ): # As read
         "The clip of a row, from wherever it lies."
         row = key[1]
-        try: return *self.make(source, key, out), row, None
-        except VideoReadError as e: return None, int(self.targets[row]), row, self.reason_of(e, source, row)
-        except (VidclsError, MemoryError): raise
+        try:
+            return *self.make(source, key, out), row, None
+        except VideoReadError as e:
+            return None, int(self.targets[row]), row, self.reason_of(e, source, row)
+        except (VidclsError, MemoryError):
+            raise
         except Exception as e:
             raise WorkerError(f"{self.paths[row]}: reading it ended in {type(e).__name__}: {e}") from e
 
@@ -182,18 +209,23 @@ class ClipDataset(Dataset):
         row:int, # Of the clip
     )->str|None: # Why the clip is skipped; None where the file is the one that was read before
         "Notice another file under the same name; with `on_error='raise'` that is an error."
-        if self.states is None: return None
+        if self.states is None:
+            return None
         now, before = file_state(path), self.states.numpy()[row]
-        if now[0] == -1: return None                    # a file that is gone is named when it is read
-        if now == tuple(before.tolist()): return None
-        if before[0]: return self.reason_of(VideoReadError(path, CHANGED), None, row)
+        if now[0] == -1:
+            return None                    # a file that is gone is named when it is read
+        if now == tuple(before.tolist()):
+            return None
+        if before[0]:
+            return self.reason_of(VideoReadError(path, CHANGED), None, row)
         before[:] = now
 
     def say_changed(self):
         "Warn where files are no longer those that were decoded into memory."
         now = file_states(self.paths)
         changed = np.flatnonzero((now != self.states.numpy()).any(1) & (now[:,0] >= 0))
-        if len(changed) == 0: return
+        if len(changed) == 0:
+            return
         self.states = torch.from_numpy(now)                              # said once
         more = f" and {len(changed)-1} more" if len(changed) > 1 else ''
         warnings.warn(f"{self.paths[changed[0]]}{more}: another file has taken its place since it was "
@@ -205,7 +237,8 @@ class ClipDataset(Dataset):
     ): # As read, without a clip
         "What stands for a clip that was not read in time; with `on_error='raise'` that is an error."
         reason = f"not read within limit_s={limit_s} seconds"
-        if self.on_error == 'skip': return None, int(self.targets[row]), row, reason
+        if self.on_error == 'skip':
+            return None, int(self.targets[row]), row, reason
         raise WorkerError(f"{self.paths[row]}: {reason}.")
 
     def reason_of(self,
@@ -214,13 +247,16 @@ class ClipDataset(Dataset):
         row:int, # Of the clip
     )->str:
         "Why a clip is skipped; with `on_error='raise'` the error, which names the clip also where it was read from bytes."
-        if self.on_error != 'raise': return error.reason
-        if hasattr(source, 'read'): raise VideoReadError(self.paths[row], error.reason) from error
+        if self.on_error != 'raise':
+            return error.reason
+        if hasattr(source, 'read'):
+            raise VideoReadError(self.paths[row], error.reason) from error
         raise error
 
     def _mirror(self, label, rng):
         "(class after it, mirrored?): a coin, unless the class has no counterpart."
-        if rng is None or self.flip is False: return label, False
+        if rng is None or self.flip is False:
+            return label, False
         after, heads = label if self.flip is True else int(self.flip[label]), rng.uniform() < .5
         return (after, True) if heads and after >= 0 else (label, False)
 
@@ -237,7 +273,8 @@ class PathList:
 
     def __len__(self): return len(self.ends)-1
     def __getitem__(self, i):
-        if not -len(self) <= i < len(self): raise IndexError(f"row {i} of {len(self)}")
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)}")
         i = i % len(self)
         return Path(self.root)/os.fsdecode(self.letters[self.ends[i]:self.ends[i+1]].tobytes())
 
@@ -249,7 +286,8 @@ def clip_bytes(
     "Memory that `n` decoded clips take, in bytes."
     return n * spec.n_frames * spec.size**2 * 3
 
-class _Late(Exception): "A clip was not read in time."
+class _Late(Exception):
+    "A clip was not read in time."
 
 def decode_all(
     ds:ClipDataset, # Gets its store; nothing may be drawn for its clips
@@ -264,18 +302,20 @@ def decode_all(
     store = torch.zeros(len(ds), ds.spec.n_frames, ds.spec.size, ds.spec.size, 3, dtype=torch.uint8)
     def load(i):
         *_, reason = ds.read(i, store[i].numpy())
-        if reason: ds.failed[i] = reason
+        if reason:
+            ds.failed[i] = reason
     pool = ThreadPool()
     jobs = [pool.submit(load, i) for i in range(len(ds))]
     try:
         for i, job in enumerate(progress(jobs, desc='decoding', show=show and len(ds) > 200)):
-            try: result_within(job, limit_s, _Late())
+            try:
+                result_within(job, limit_s, _Late())
             except _Late:
                 pool.give_up(job)
                 ds.failed[i] = ds.late(i, limit_s)[-1]
-    finally: pool.close()
+    finally:
+        pool.close()
     ds.store = store
-
 
 # %% ../../nbs/inside/12_data.loaders.ipynb #epochsampler
 BALANCE = ('weighted', 'balanced')
@@ -293,11 +333,13 @@ class EpochSampler(Sampler):
     ):
         self.n, self.shuffle, self.seed, self.epoch, self.start = n, shuffle, seed, 0, 0
         self.repeats, self.balance = check_whole('repeats', repeats), balance
-        if balance is not None: check_choice('balance', balance, BALANCE)
+        if balance is not None:
+            check_choice('balance', balance, BALANCE)
         if (balance or weights is not None or repeats > 1) and not shuffle:
             raise ArgumentError("balance, weights and repeats are for training: they need shuffle=True.")
         self.targets = None if targets is None else np.asarray(targets)
-        if balance == 'weighted': weights = 1/np.bincount(self.targets)[self.targets]
+        if balance == 'weighted':
+            weights = 1/np.bincount(self.targets)[self.targets]
         self.weights = None if weights is None else _check_weights(weights, n)
 
     def __len__(self): return self.n - self.start
@@ -322,9 +364,12 @@ class EpochSampler(Sampler):
         return np.stack([rows, _how_often_before(rows)], 1)
 
     def _rows(self, rng):
-        if not self.shuffle: return np.arange(self.n)
-        if self.balance == 'balanced': return _in_turn(self.targets, self.n, rng)
-        if self.weights is not None: return rng.choice(self.n, self.n, p=self.weights)
+        if not self.shuffle:
+            return np.arange(self.n)
+        if self.balance == 'balanced':
+            return _in_turn(self.targets, self.n, rng)
+        if self.weights is not None:
+            return rng.choice(self.n, self.n, p=self.weights)
         return rng.permutation(self.n)
 
 # %% ../../nbs/inside/12_data.loaders.ipynb #check-weights
@@ -351,7 +396,9 @@ def _in_turn(targets, n, rng):
     columns = []
     for k in present:
         rows = np.flatnonzero(targets == k)
-        columns.append(np.concatenate([rng.permutation(rows) for _ in range(-(-per_class//len(rows)))])[:per_class])
+        columns.append(
+            np.concatenate([rng.permutation(rows) for _ in range(-(-per_class // len(rows)))])[:per_class]
+        )
     return np.stack(columns, 1).ravel()[:n]
 
 # %% ../../nbs/inside/12_data.loaders.ipynb #batch
@@ -366,9 +413,13 @@ def collate(
     items, # As ClipDataset gives them
 )->Batch:
     "Stack what was read; list what was not."
-    good, failed = [x for x in items if x[0] is not None], [(i, why) for clip,_,i,why in items if clip is None]
+    good, failed = (
+        [x for x in items if x[0] is not None],
+        [(i, why) for clip, _, i, why in items if clip is None],
+    )
     shapes = sorted({tuple(x[0].shape) for x in good})
-    if len(shapes) > 1: raise DataError(f"the clips of one batch have different shapes: {shapes}; a batch needs one spec.")
+    if len(shapes) > 1:
+        raise DataError(f"the clips of one batch have different shapes: {shapes}; a batch needs one spec.")
     clips = torch.stack([x[0] for x in good]) if good else torch.empty(0, dtype=torch.uint8)
     labels, rows = (torch.tensor([x[j] for x in good], dtype=torch.long) for j in (1,2))
     return Batch(clips, labels, rows, failed)
@@ -388,15 +439,22 @@ class BatchBuffers:
     def free(self)->np.ndarray: # uint8, of that shape
         "One that nobody holds, or a new one."
         for i in range(len(self.arrays)):
-            if self._idle(i): self.copied[i] = None; return self.arrays[i]
+            if self._idle(i):
+                self.copied[i] = None
+                return self.arrays[i]
         new = torch.empty(self.shape, dtype=torch.uint8, pin_memory=self.pinned).numpy()
-        if len(self.arrays) < AHEAD+4: self.arrays.append(new); self.copied.append(None)
+        if len(self.arrays) < AHEAD+4:
+            self.arrays.append(new)
+            self.copied.append(None)
         return new
 
     def _idle(self, i):
-        if sys.getrefcount(self.arrays[i]) != _ALONE: return False
-        if not self.pinned: return True
-        if self.copied[i] is None: self.copied[i] = torch.cuda.current_stream().record_event()      # behind any copy of it
+        if sys.getrefcount(self.arrays[i]) != _ALONE:
+            return False
+        if not self.pinned:
+            return True
+        if self.copied[i] is None:
+            self.copied[i] = torch.cuda.current_stream().record_event()      # behind any copy of it
         return self.copied[i].query()
 
 def thread_batches(
@@ -414,14 +472,18 @@ def thread_batches(
             buffer = buffers.free()
             making.append((keys, buffer, [pool.submit(read, k, place) for k,place in zip(keys, buffer)]))
             del buffer
-            if len(making) > AHEAD: yield _finished(pool, *making.popleft(), limit_s, late)
-        while making: yield _finished(pool, *making.popleft(), limit_s, late)
-    finally: pool.close()
+            if len(making) > AHEAD:
+                yield _finished(pool, *making.popleft(), limit_s, late)
+        while making:
+            yield _finished(pool, *making.popleft(), limit_s, late)
+    finally:
+        pool.close()
 
 def _finished(pool, keys, buffer, jobs, limit_s, late):
     items = []
     for key, job in zip(keys, jobs):
-        try: items.append(result_within(job, limit_s, _Late()))
+        try:
+            items.append(result_within(job, limit_s, _Late()))
         except _Late:
             pool.give_up(job)
             items.append(late(key))
@@ -438,7 +500,8 @@ def check_bad(
     "Hand batches on until too many clips of them could not be read."
     bad = {}
     for batch in batches:
-        bad.update(batch.failed); check_failed(bad, paths, max_bad)
+        bad.update(batch.failed)
+        check_failed(bad, paths, max_bad)
         yield batch
 
 def check_failed(
@@ -447,7 +510,8 @@ def check_failed(
     max_bad:float, # Share of them, in [0,1], that may be unreadable
 ):
     "Raise where too many clips could not be read."
-    if len(bad) <= max_bad*len(paths): return
+    if len(bad) <= max_bad*len(paths):
+        return
     row, reason = list(bad.items())[-1]
     raise DataError(f"{len(bad)} of {len(paths)} clips cannot be read, more than max_bad={max_bad}; "
                     f"the last: {paths[row]}: {reason}. `vidcls doctor` lists them all.")
@@ -470,7 +534,8 @@ class ClipLoader(DataLoader):
         self.threads, self.limit_s, self.max_bad = threads, limit_s, max_bad
         self._epoch, self._start = 0, 0
         self._buffers = BatchBuffers((bs, ds.spec.n_frames, ds.spec.size, ds.spec.size, 3), self.pin_memory)
-        if ds.store is None: ds.states = torch.zeros(len(ds), 2, dtype=torch.int64)
+        if ds.store is None:
+            ds.states = torch.zeros(len(ds), 2, dtype=torch.int64)
         if workers:
             ds.current = torch.full((workers,), -1).share_memory_()
             ds.states.share_memory_()
@@ -493,11 +558,13 @@ class ClipLoader(DataLoader):
         state:dict, # As state_dict gave it
     ):
         "The next iteration begins where that state was taken."
-        self.sampler.set_epoch(**state); self._epoch, self._start = state['epoch'], state['start']
+        self.sampler.set_epoch(**state)
+        self._epoch, self._start = state['epoch'], state['start']
 
     def __iter__(self):
         self._epoch, self._start = self.sampler.epoch, self.sampler.start
-        if self.dataset.store is not None: self.dataset.say_changed()
+        if self.dataset.store is not None:
+            self.dataset.say_changed()
         for batch in check_bad(self._batches(self), self.dataset.paths, self.max_bad):
             self._start += len(batch.rows) + len(batch.failed)
             yield batch
@@ -506,33 +573,38 @@ class ClipLoader(DataLoader):
     def _batches(self, plan):
         "The batches that `plan` lists, this loader itself or a share of it."
         ds = self.dataset
-        if self.num_workers: return self._from_processes(plan)
-        if ds.store is not None: return DataLoader.__iter__(plan)
+        if self.num_workers:
+            return self._from_processes(plan)
+        if ds.store is not None:
+            return DataLoader.__iter__(plan)
         return thread_batches(plan.batch_sampler, ds.read, self._buffers, self.threads, self.limit_s,
                               lambda key: ds.late(key[1], self.limit_s))
 
     def _from_processes(self, plan):
         old = plan._iterator
-        if old is not None and not all(w.is_alive() for w in old._workers): plan._iterator = None
+        if old is not None and not all(w.is_alive() for w in old._workers):
+            plan._iterator = None
         batches, self.dataset.current[:] = None, -1
         late = RuntimeError(f"DataLoader timed out after {self.limit_s} seconds")
         try:
-            with torch.random.fork_rng(devices=()):             # no clip needs the workers' seed: draw nothing for it
+            with torch.random.fork_rng(devices=()):  # no clip needs the workers' seed: draw nothing for it
                 batches = DataLoader.__iter__(plan)
             while True:
                 batch = call_within(lambda: next(batches, None), self.limit_s+1, late)
-                if batch is None: return
+                if batch is None:
+                    return
                 yield batch
-        except VidclsError: raise                               # about a clip, with its path
-        except (RuntimeError, OSError, EOFError) as e:          # not started, or dead while it handed over a clip
+        except VidclsError:
+            raise                               # about a clip, with its path
+        except (RuntimeError, OSError, EOFError) as e:  # not started, or dead while it handed over a clip
             plan._iterator = None
             workers = getattr(batches, '_workers', [])
             lost = not isinstance(e, RuntimeError) and 'Caught' not in str(e)
             dead = dead_worker(e, self.dataset, lost, workers)
             _wake(workers)
-            if dead: raise dead from e
+            if dead:
+                raise dead from e
             raise
-
 
 # %% ../../nbs/inside/12_data.loaders.ipynb #dead-worker
 def dead_worker(
@@ -544,9 +616,11 @@ def dead_worker(
     "What to say of a worker process that died, hangs, or never started: at which files, and why."
     ours = isinstance(error, VidclsError) or not isinstance(error, RuntimeError)
     told = not ours and str(error).startswith('DataLoader')
-    if not (told or lost): return None
+    if not (told or lost):
+        return None
     said = f"a DataLoader worker is gone ({type(error).__name__}: {error})"
-    if told: said = str(error).splitlines()[0].rstrip('. ')
+    if told:
+        said = str(error).splitlines()[0].rstrip('. ')
     dead = [i for i,w in enumerate(workers) if w.exitcode is not None]
     rows = [] if ds.current is None else ds.current.tolist()
     rows = [rows[i] for i in dead] if dead else rows
@@ -558,32 +632,39 @@ def _cause(said, rows, workers):
     codes = {w.exitcode for w in workers} - {None}
     if stopped := [w.pid for w in workers if _is_stopped(w)]:
         return f"The processes {stopped} are stopped (SIGSTOP); nobody has let them go on."
-    if 'timed out' in said: return "Reading takes too long, or hangs: look at the drive, or raise limit_s."
+    if 'timed out' in said:
+        return "Reading takes too long, or hangs: look at the drive, or raise limit_s."
     if -signal.SIGKILL in codes or 'signal: Killed' in said:
         return "It was killed from outside, as the system does when memory is short: take fewer workers."
     if -signal.SIGBUS in codes or 'Bus error' in said:
         return "The shared memory (/dev/shm) may be full: take fewer workers."
-    if any(c < 0 for c in codes) or 'by signal' in said: return "One of these files may crash the decoder."
-    if max(rows, default=-1) < 0: return NEVER_STARTED
+    if any(c < 0 for c in codes) or 'by signal' in said:
+        return "One of these files may crash the decoder."
+    if max(rows, default=-1) < 0:
+        return NEVER_STARTED
     return "It ended by itself: another library may have ended it, or memory is short. Take fewer workers."
 
-NEVER_STARTED = ("It never started. The system may refuse another process. Where processes are spawned, a script "
-                 "needs `if __name__ == '__main__':`, and what a notebook defines does not reach them. "
-                 "Take workers=0, which reads by threads.")
+NEVER_STARTED = (
+    "It never started. The system may refuse another process. Where processes are spawned, a script "
+    "needs `if __name__ == '__main__':`, and what a notebook defines does not reach them. "
+    "Take workers=0, which reads by threads."
+)
 
 def _is_stopped(process):
     import psutil
-    try: return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
-    except psutil.Error: return False
+    try:
+        return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
 
 def _wake(processes):
     "Let stopped processes go on: they could not end, and Python would wait for them for ever."
     for p in processes:
-        if p.exitcode is None and hasattr(signal, 'SIGCONT'): os.kill(p.pid, signal.SIGCONT)
+        if p.exitcode is None and hasattr(signal, 'SIGCONT'):
+            os.kill(p.pid, signal.SIGCONT)
 
 @atexit.register
 def _wake_all(): _wake([p for p in multiprocessing.active_children() if p.daemon])
-
 
 # %% ../../nbs/inside/12_data.loaders.ipynb #loadershare
 class LoaderShare:
@@ -596,7 +677,8 @@ class LoaderShare:
     def __len__(self): return len(self.plan)
     def __iter__(self): return self.whole._batches(self.plan)
     def __getattr__(self, name):
-        if name == 'plan': raise AttributeError(name)                    # asked for before there is one, when it is copied
+        if name == 'plan':
+            raise AttributeError(name)                    # asked for before there is one, when it is copied
         return getattr(self.plan, name)
 
 # %% ../../nbs/inside/12_data.loaders.ipynb #waittimer
@@ -618,7 +700,8 @@ class WaitTimer:
             asked = time.perf_counter()
             batch = next(batches, None)
             self.wait_s += time.perf_counter()-asked
-            if batch is None: break
+            if batch is None:
+                break
             yield batch
             self.total_s = time.perf_counter()-start
 
@@ -639,17 +722,23 @@ def _refuse(others, f):
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     known = [n for n,p in inspect.signature(f).parameters.items() if p.kind is kind]
     for name, value in others.items():
-        if name in _HERE: hint = f"say {_HERE[name]}="
-        elif name in _OWN: hint = _OWN[name]
-        elif near := difflib.get_close_matches(name, known, 1): hint = f"did you mean {near[0]}=?"
-        else: hint = f"accepted: {', '.join(known)}"
+        if name in _HERE:
+            hint = f"say {_HERE[name]}="
+        elif name in _OWN:
+            hint = _OWN[name]
+        elif near := difflib.get_close_matches(name, known, 1):
+            hint = f"did you mean {near[0]}=?"
+        else:
+            hint = f"accepted: {', '.join(known)}"
         raise ArgumentError(f"{name}={str(value)[:60]} is no argument of {f.__name__}: {hint}.")
 
 def _as_table(table):
     "A table of clips, of whatever can be made into one."
     from vidcls.data import datasets
-    if isinstance(table, ClipTable): return table
-    if isinstance(table, pd.DataFrame) and hasattr(datasets, 'from_df'): return datasets.from_df(table)
+    if isinstance(table, ClipTable):
+        return table
+    if isinstance(table, pd.DataFrame) and hasattr(datasets, 'from_df'):
+        return datasets.from_df(table)
     if isinstance(table, (str, os.PathLike)):
         return (datasets.from_folder if os.path.isdir(table) else datasets.from_csv)(table)
     raise ArgumentError(f"table is a {type(table).__name__}; accepted: a ClipTable, a folder of clips, a "
@@ -658,9 +747,9 @@ def _as_table(table):
 def _as_spec(spec):
     "What clips the model takes; a model says it itself."
     spec = getattr(spec, 'spec', spec)
-    if isinstance(spec, ClipSpec): return spec
+    if isinstance(spec, ClipSpec):
+        return spec
     raise ArgumentError(f"spec={spec!r}; give the model's, model.spec, or a ClipSpec(n_frames=…, size=…).")
-
 
 # %% ../../nbs/inside/12_data.loaders.ipynb #loader
 def loader(
@@ -688,22 +777,29 @@ def loader(
     "Batches of one table."
     _refuse(others, loader)
     table, spec = _as_table(table), _as_spec(spec)
-    check_whole('bs', bs); check_whole('workers', workers, 0); check_at_least('max_bad', max_bad, 0)
+    check_whole('bs', bs)
+    check_whole('workers', workers, 0)
+    check_at_least('max_bad', max_bad, 0)
     check_at_least('limit_s', limit_s, 1e-3)
-    if len(table) == 0: raise DataError("the table is empty; nothing to load.")
-    if cache is not None: cache = _cache(cache, table, spec, cache_format, backend, on_error)
+    if len(table) == 0:
+        raise DataError("the table is empty; nothing to load.")
+    if cache is not None:
+        cache = _cache(cache, table, spec, cache_format, backend, on_error)
     ds = ClipDataset(table, spec, seed, on_error, backend, shuffle, crop, flip, cache)
     sampler = EpochSampler(len(ds), shuffle, seed, ds.targets, balance, weights, repeats)
     if not ds.drawn and clip_bytes(spec, len(ds)) <= ram_gb*1e9:
         decode_all(ds, limit_s=limit_s)
         workers = 0
         if len(ds.failed) == len(ds):
-            raise DataError(f"none of the {len(ds)} clips can be read; the first: {ds.paths[0]}: {ds.failed[0]}")
+            raise DataError(
+                f"none of the {len(ds)} clips can be read; the first: {ds.paths[0]}: {ds.failed[0]}"
+            )
     return ClipLoader(ds, bs, sampler, threads or min(8, os.cpu_count()), workers, limit_s, max_bad)
 
 def _cache(cache, table, spec, format, backend, on_error):
     "A cache that holds the clips of this table."
-    if not isinstance(cache, FrameCache): cache = FrameCache(cache, spec, format)
+    if not isinstance(cache, FrameCache):
+        cache = FrameCache(cache, spec, format)
     failed = cache.build(table, backend=backend).failed
     if failed and on_error == 'raise':
         path, reason = next(iter(failed.items()))
@@ -749,8 +845,11 @@ def loaders(
     _refuse({k: v for k,v in kwargs.items() if k not in inspect.signature(loader).parameters}, loader)
     table, spec = _as_table(table), _as_spec(spec)
     if table.n_classes < 2:
-        raise DataError(f"{table.name} has one class only, {table.labels[0]!r}; a classifier needs two or more.")
-    if 'train' not in table.splits: raise DataError(f"{table.name} has no train split; it has {table.splits}.")
+        raise DataError(
+            f"{table.name} has one class only, {table.labels[0]!r}; a classifier needs two or more."
+        )
+    if 'train' not in table.splits:
+        raise DataError(f"{table.name} has no train split; it has {table.splits}.")
     unseen = sorted(set(table.labels) - set(table.part('train').df.label))
     if unseen:
         raise DataError(f"no clip of {unseen[:5]} is in the train split, so that class cannot be learned; "
@@ -772,9 +871,11 @@ def as_clip(
     x, want = torch.as_tensor(x), (spec.n_frames, spec.size, spec.size, 3)
     fits = [p for p in LAYOUTS.values() if x.ndim == 4 and tuple(x.shape[d] for d in p) == want]
     if not fits:
-        raise SpecMismatchError(f"a clip has shape {tuple(x.shape)}; the spec expects (T,H,W,C) = {want}, or "
-                                "the same as (T,C,H,W) or (C,T,H,W). Load it so, or give the spec that it was "
-                                "made for.")
+        raise SpecMismatchError(
+            f"a clip has shape {tuple(x.shape)}; the spec expects (T,H,W,C) = {want}, or "
+            "the same as (T,C,H,W) or (C,T,H,W). Load it so, or give the spec that it was "
+            "made for."
+        )
     if len(fits) > 1 and fits[0] != LAYOUTS['(T,H,W,C)']:
         raise SpecMismatchError(f"a clip of shape {tuple(x.shape)} can be read as (T,C,H,W) and as "
                                 "(C,T,H,W); give (T,H,W,C).")
@@ -782,18 +883,21 @@ def as_clip(
 
 def _levels(x, spec, normalised):
     "Floats (T,H,W,C) as whole levels 0..255."
-    if x.dtype == torch.uint8 and not normalised: return x
+    if x.dtype == torch.uint8 and not normalised:
+        return x
     if not x.is_floating_point():
         raise SpecMismatchError(f"a clip is {x.dtype}{', and normalised=True' if normalised else ''}; "
                                 "accepted: uint8 with values 0..255, or floats.")
     x = x.float()
     if normalised:
         x = x*torch.tensor(spec.std) + torch.tensor(spec.mean)
-        if spec.channels == 'BGR': x = x.flip(-1)
+        if spec.channels == 'BGR':
+            x = x.flip(-1)
     low, high = x.min().item(), x.max().item()
     if not (low >= -2e-3 and high <= 1.002):
         way = "say normalised=True for what was normalised with spec.mean and spec.std, and give uint8 for 0..255."
-        if normalised: way = "before normalising; were other numbers used than spec.mean and spec.std?"
+        if normalised:
+            way = "before normalising; were other numbers used than spec.mean and spec.std?"
         raise SpecMismatchError(f"a clip's floats reach from {low:.3g} to {high:.3g}; expected 0 to 1: {way}")
     return (x*255).round().clamp(0, 255).to(torch.uint8)
 
@@ -813,7 +917,8 @@ class ItemDataset(ClipDataset):
     ):
         self.items, self.normalised, self.join = items, normalised, join
         self.paths, self.labels, self.spec = [f'item {i}' for i in range(len(items))], list(labels), spec
-        if targets is None: targets = _of_items(items, 'targets')
+        if targets is None:
+            targets = _of_items(items, 'targets')
         if targets is None:
             targets = [self.item(i)[1] for i in progress(range(len(items)), desc='reading labels')]
         numbers = [_class_number(t, self.labels, p) for t,p in zip(targets, self.paths, strict=True)]
@@ -831,7 +936,8 @@ class ItemDataset(ClipDataset):
     ): # (clip, label) as they are
         "What the other Dataset gives."
         found = self.items[i]
-        if self.join is not None: found = self.join([found])
+        if self.join is not None:
+            found = self.join([found])
         clip, label = _clip_and_label(found, f'item {i}')
         return (clip, label) if self.join is None else (clip[0], label[0])
 
@@ -839,15 +945,17 @@ class ItemDataset(ClipDataset):
         "Take an item and bring it into the common form."
         i = key[1]
         clip, label = self.item(i)
-        try: clip = as_clip(clip, self.spec, self.normalised).numpy()
-        except SpecMismatchError as e: raise SpecMismatchError(f"item {i}: {e}") from None
+        try:
+            clip = as_clip(clip, self.spec, self.normalised).numpy()
+        except SpecMismatchError as e:
+            raise SpecMismatchError(f"item {i}: {e}") from None
         if (label := _class_number(label, self.labels, f'item {i}')) != self.targets[i]:
             raise DataError(f"item {i} has label {self.labels[label]!r}, but its target is "
                             f"{self.labels[self.targets[i]]!r}; give targets= as the items have them.")
-        if out is None: return clip, label
+        if out is None:
+            return clip, label
         out[:] = clip
         return out, label
-
 
 # %% ../../nbs/inside/12_data.loaders.ipynb #of-items
 CLIP_NAMES = ('video', 'clip', 'clips', 'frames', 'pixel_values', 'x')
@@ -856,16 +964,19 @@ LABEL_NAMES = ('label', 'labels', 'target', 'targets', 'y')
 def _clip_and_label(found, name):
     if isinstance(found, dict):
         clip, label = ([k for k in names if k in found] for names in (CLIP_NAMES, LABEL_NAMES))
-        if clip and label: return found[clip[0]], found[label[0]]
+        if clip and label:
+            return found[clip[0]], found[label[0]]
         raise DataError(f"{name} is a dictionary with {list(found)}; expected a clip as one of "
                         f"{list(CLIP_NAMES)} and a label as one of {list(LABEL_NAMES)}.")
-    if isinstance(found, (tuple, list)) and len(found) >= 2: return found[0], found[-1]
+    if isinstance(found, (tuple, list)) and len(found) >= 2:
+        return found[0], found[-1]
     raise DataError(f"{name} is a {type(found).__name__}; expected (clip, label) or a dictionary with both.")
 
 def _class_number(label, labels, name):
     "The number of a class that is given by number or by name."
     if isinstance(label, str):
-        if label in labels: return labels.index(label)
+        if label in labels:
+            return labels.index(label)
         raise LabelError(f"{name} has label {label!r}; the classes are {str(labels)[:200]}.")
     number = np.asarray(label)
     if number.size > 1:
@@ -874,12 +985,15 @@ def _class_number(label, labels, name):
         raise DataError(f"{name} has label {label!r}; accepted: a class number or a class name. Numbers "
                         "to be predicted as such (regression) are not supported.")
     if not 0 <= (k := int(number.item())) < len(labels):
-        raise LabelError(f"{name} has label {k}; accepted: 0 to {len(labels)-1}, a number for each class name.")
+        raise LabelError(
+            f"{name} has label {k}; accepted: 0 to {len(labels) - 1}, a number for each class name."
+        )
     return k
 
 def _of_items(items, name):
     "An attribute of a Dataset, through a Subset as well."
-    if not isinstance(items, Subset): return getattr(items, name, None)
+    if not isinstance(items, Subset):
+        return getattr(items, name, None)
     found = _of_items(items.dataset, name)
     return found if found is None or name != 'targets' else [found[i] for i in items.indices]
 
@@ -912,16 +1026,21 @@ def as_loader(
     limit_s:float=120., # Seconds to wait for a batch
 )->ClipLoader: # As any other loader
     "Make a loader of a Dataset or DataLoader of your own."
-    if isinstance(data, ClipLoader) or getattr(data, 'streams', False): return data
+    if isinstance(data, ClipLoader) or getattr(data, 'streams', False):
+        return data
     items, spec, sampler, join = data, _as_spec(spec), None, None
     if isinstance(data, DataLoader):
         items, bs, sampler, workers = _dataset_of(data), data.batch_size, data.sampler, data.num_workers
-        if data.collate_fn is not default_collate: join = data.collate_fn
+        if data.collate_fn is not default_collate:
+            join = data.collate_fn
     if isinstance(items, IterableDataset) or not all(hasattr(items, n) for n in ('__len__', '__getitem__')):
-        raise ArgumentError(f"data is a {type(items).__name__}; accepted: a Dataset with len() and [i], or a "
-                            "DataLoader of one. A stream has no rows that results could be traced to; write_shards "
-                            "packs files into one that has.")
-    if not len(items): raise DataError("data is empty; nothing to load.")
+        raise ArgumentError(
+            f"data is a {type(items).__name__}; accepted: a Dataset with len() and [i], or a "
+            "DataLoader of one. A stream has no rows that results could be traced to; write_shards "
+            "packs files into one that has."
+        )
+    if not len(items):
+        raise DataError("data is empty; nothing to load.")
     labels = _of_items(items, 'classes') if labels is None else labels
     if labels is None:
         raise ArgumentError("labels is missing: give the class names in the order of their numbers.")
@@ -933,15 +1052,19 @@ def as_loader(
 def _dataset_of(data):
     if type(data.batch_sampler) is not BatchSampler or isinstance(data.sampler, DistributedSampler):
         odd = data.sampler if isinstance(data.sampler, DistributedSampler) else data.batch_sampler
-        raise ArgumentError(f"data makes its batches by a {type(odd).__name__}, which is not supported; give "
-                            "its Dataset: as_loader(dataset, spec, bs=…, shuffle=…). Several processes share the "
-                            "clips by themselves.")
+        raise ArgumentError(
+            f"data makes its batches by a {type(odd).__name__}, which is not supported; give "
+            "its Dataset: as_loader(dataset, spec, bs=…, shuffle=…). Several processes share the "
+            "clips by themselves."
+        )
     return data.dataset
 
 def _order(sampler, n, shuffle, seed):
-    if sampler is None or isinstance(sampler, SequentialSampler): return EpochSampler(n, shuffle, seed)
+    if sampler is None or isinstance(sampler, SequentialSampler):
+        return EpochSampler(n, shuffle, seed)
     once = isinstance(sampler, RandomSampler) and not sampler.replacement and len(sampler) == n
-    if once: return EpochSampler(n, True, seed)
+    if once:
+        return EpochSampler(n, True, seed)
     return OwnOrder(sampler, seed)
 
 def as_loaders(
@@ -957,7 +1080,8 @@ def as_loaders(
     made = dict(train=as_loader(train, spec, labels, bs, True, **kwargs))
     labels = made['train'].dataset.table.labels
     for name, data in dict(valid=valid, test=test).items():
-        if data is None: continue
+        if data is None:
+            continue
         made[name] = as_loader(data, spec, labels, bs, **kwargs)
         made[name].dataset.table.df['split'] = name
     return ClipLoaders(made['train'].dataset.table, _as_spec(spec), **made)

@@ -19,7 +19,8 @@ def uniform_idxs(
     n:int, # Frames wanted, >= 1
 )->np.ndarray: # int64 (n,), non-decreasing, in [0, n_total)
     "The middle frame of each of `n` equal parts of the video."
-    check_whole('n_total', n_total); check_whole('n', n)
+    check_whole('n_total', n_total)
+    check_whole('n', n)
     return (2*np.arange(n)+1) * n_total // (2*n)
 
 # %% ../../nbs/05_data.sampling.ipynb #segment-idxs
@@ -29,7 +30,8 @@ def segment_idxs(
     rng:np.random.Generator, # Draws the place inside each part
 )->np.ndarray: # int64 (n,), non-decreasing, in [0, n_total)
     "A random frame of each of `n` equal parts of the video."
-    check_whole('n_total', n_total); check_whole('n', n)
+    check_whole('n_total', n_total)
+    check_whole('n', n)
     idxs = ((np.arange(n) + rng.uniform(size=n)) * n_total / n).astype(np.int64)
     return np.minimum(idxs, n_total-1)                        # a draw of almost 1 may round up
 
@@ -53,9 +55,11 @@ def random_idxs(
 
 # %% ../../nbs/05_data.sampling.ipynb #window
 def _window(n_total, n, stride, place):
-    for k,v in dict(n_total=n_total, n=n, stride=stride).items(): check_whole(k, v)
+    for k,v in dict(n_total=n_total, n=n, stride=stride).items():
+        check_whole(k, v)
     free = n_total - ((n-1)*stride + 1)          # how far the window can be moved
-    if free < 0: return uniform_idxs(n_total, n)
+    if free < 0:
+        return uniform_idxs(n_total, n)
     return place(free) + np.arange(n)*stride
 
 # %% ../../nbs/05_data.sampling.ipynb #dense-idxs
@@ -66,9 +70,12 @@ def dense_idxs(
     rng:np.random.Generator|None=None, # Draws the place of the window; None takes the middle
 )->np.ndarray: # int64 (n,), non-decreasing, in [0, n_total)
     "Frames spread over a window of the video, from its first to its last frame."
-    check_whole('n_total', n_total); check_whole('n', n, 2); check_whole('window', window, n)
+    check_whole('n_total', n_total)
+    check_whole('n', n, 2)
+    check_whole('window', window, n)
     free = n_total - window
-    if free < 0: return uniform_idxs(n_total, n)
+    if free < 0:
+        return uniform_idxs(n_total, n)
     start = free//2 if rng is None else rng.integers(free+1)
     return start + np.minimum(np.arange(n)*window // (n-1), window-1)
 
@@ -81,8 +88,11 @@ def view_idxs(
 )->np.ndarray: # int64 (n_views,n), in [0, n_total)
     "Windows spread evenly over the video; a single one lies in the middle."
     check_whole('n_views', n_views)
-    if n_views == 1: return center_idxs(n_total, n, stride)[None]
-    return np.stack([_window(n_total, n, stride, lambda free: round(free*v/(n_views-1))) for v in range(n_views)])
+    if n_views == 1:
+        return center_idxs(n_total, n, stride)[None]
+    return np.stack(
+        [_window(n_total, n, stride, lambda free: round(free * v / (n_views - 1))) for v in range(n_views)]
+    )
 
 # %% ../../nbs/05_data.sampling.ipynb #time-idxs
 def time_idxs(
@@ -95,10 +105,11 @@ def time_idxs(
     times = np.asarray(times, float)
     if times.ndim != 1 or not len(times):
         raise ArgumentError(f"times has shape {times.shape}; expected (N,), N >= 1.")
-    check_whole('n', n); check_at_least('step_s', step_s, 1e-6)
+    check_whole('n', n)
+    check_at_least('step_s', step_s, 1e-6)
     free = max(0, times[-1] - times[0] - (n-1)*step_s)
     asked = times[0] + free*(.5 if rng is None else rng.uniform()) + np.arange(n)*step_s
-    after = np.searchsorted(times, asked).clip(1, max(1, len(times)-1))               # the first frame not before
+    after = np.searchsorted(times, asked).clip(1, max(1, len(times)-1))  # the first frame not before
     before, after = after-1, np.minimum(after, len(times)-1)
     return np.where(asked - times[before] <= times[after] - asked, before, after)
 
@@ -118,7 +129,8 @@ def tsn_train_idxs(
     rng:np.random.Generator, # Draws the place inside each part
 )->np.ndarray: # int64 (n,); all 0 where the video has fewer than n frames
     "TSN's training frames (Wang et al. 2016; VideoMAE's ssv2.py)."
-    check_whole('n_total', n_total); check_whole('n', n)
+    check_whole('n_total', n_total)
+    check_whole('n', n)
     part = n_total // n
     return np.arange(n)*part + (rng.integers(part, size=n) if part else 0)
 
@@ -138,9 +150,12 @@ def videomae_train_idxs(
     stride:int=4, # Frames from one to the next, about
 )->np.ndarray: # int64 (n,), non-decreasing
     "VideoMAE's training frames on Kinetics-400 (Tong et al. 2022; kinetics.py)."
-    for k,v in dict(n_total=n_total, n=n, stride=stride).items(): check_whole(k, v, 2 if k == 'n' else 1)
+    for k,v in dict(n_total=n_total, n=n, stride=stride).items():
+        check_whole(k, v, 2 if k == 'n' else 1)
     window = n*stride
-    if n_total > window: start = int(rng.integers(n_total - window)); return start + dense_idxs(window, n, window)
+    if n_total > window:
+        start = int(rng.integers(n_total - window))
+        return start + dense_idxs(window, n, window)
     passed = np.linspace(0, n_total, n_total//stride)
     return np.r_[passed, np.full(n - len(passed), n_total)].clip(0, n_total-1).astype(np.int64)
 
@@ -151,7 +166,8 @@ def videomae_test_idxs(
     n_views:int=5, # Views along the video, >= 1
 )->np.ndarray: # int64 (n_views,n), non-decreasing in each
     "VideoMAE's test frames on Kinetics-400: windows among every stride-th frame."
-    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items(): check_whole(k, v)
+    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items():
+        check_whole(k, v)
     taken = np.arange(0, n_total, stride)
     taken = np.r_[taken, np.full(max(0, n-len(taken)), taken[-1])]
     step = (len(taken)-n) / max(1, n_views-1)
@@ -168,14 +184,17 @@ def slowfast_idxs(
     n_views:int=1, # Test windows along the video, >= 1
 )->np.ndarray: # int64 (n,), non-decreasing
     "The frames of SlowFast's loader (Feichtenhofer et al. 2019; decoder.py), as used by TimeSformer and the first MViT."
-    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items(): check_whole(k, v)
-    if not 0 <= view < n_views: raise ArgumentError(f"view={view}; accepted: 0 to n_views-1 = {n_views-1}.")
+    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items():
+        check_whole(k, v)
+    if not 0 <= view < n_views:
+        raise ArgumentError(f"view={view}; accepted: 0 to n_views-1 = {n_views-1}.")
     window = n*stride*check_at_least('fps', fps, 1e-3)/30
     free = max(n_total - window, 0)
     start = free*view/n_views if rng is None else rng.uniform(0, free)
     return _spread(start, window, n, n_total)
 
-def _spread(start, window, n, n_total): return np.linspace(start, start+window-1, n).clip(0, n_total-1).astype(np.int64)
+def _spread(start, window, n, n_total):
+    return np.linspace(start, start + window - 1, n).clip(0, n_total - 1).astype(np.int64)
 
 # %% ../../nbs/05_data.sampling.ipynb #mvit-test-idxs
 def mvit_test_idxs(
@@ -186,7 +205,8 @@ def mvit_test_idxs(
     n_views:int=5, # Windows along the video, >= 1
 )->np.ndarray: # int64 (n_views,n), non-decreasing along n
     "MViTv2's test views (Li et al. 2022; SlowFast's decoder.py with USE_OFFSET_SAMPLING)."
-    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items(): check_whole(k, v)
+    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items():
+        check_whole(k, v)
     window = n*stride*check_at_least('fps', fps, 1e-3)/30
     free = max(n_total-window, 0)
     starts = [free//2] if n_views == 1 else [v*(free//(n_views-1)) for v in range(n_views)]
@@ -200,9 +220,14 @@ def swin_test_idxs(
     n_views:int=4, # Windows along the video, >= 1
 )->np.ndarray: # int64 (n_views,n)
     "Video Swin's test views (Liu et al. 2021; SampleFrames of mmaction); a short video is looped."
-    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items(): check_whole(k, v)
+    for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items():
+        check_whole(k, v)
     free = n_total - n*stride + 1
-    starts = ((np.arange(n_views)+.5)*free/n_views).astype(np.int64) if free > 0 else np.zeros(n_views, np.int64)
+    starts = (
+        ((np.arange(n_views) + 0.5) * free / n_views).astype(np.int64)
+        if free > 0
+        else np.zeros(n_views, np.int64)
+    )
     return (starts[:,None] + np.arange(n)*stride) % n_total
 
 # %% ../../nbs/05_data.sampling.ipynb #i3d-idxs
@@ -212,8 +237,10 @@ def i3d_idxs(
     rng:np.random.Generator|None=None, # Draws the place, for training; None takes the middle
 )->np.ndarray: # int64 (n,)
     "I3D's frames (Carreira & Zisserman 2017, section 2.5); a short video is looped."
-    check_whole('n_total', n_total); check_whole('n', n)
-    if n_total < n: return np.arange(n) % n_total
+    check_whole('n_total', n_total)
+    check_whole('n', n)
+    if n_total < n:
+        return np.arange(n) % n_total
     return center_idxs(n_total, n) if rng is None else random_idxs(n_total, n, rng)
 
 # %% ../../nbs/05_data.sampling.ipynb #center-box
@@ -232,7 +259,9 @@ def view_boxes(
     n_crops:int=3, # Squares, >= 1
 )->list: # Of (y, x, h, w) with h = w = min(H,W)
     "The largest squares, evenly spread along the long side; a single one lies in the middle."
-    check_whole('H', H); check_whole('W', W); check_whole('n_crops', n_crops)
+    check_whole('H', H)
+    check_whole('W', W)
+    check_whole('n_crops', n_crops)
     side, free = min(H, W), abs(H - W)
     places = [free//2] if n_crops == 1 else [round(free*i/(n_crops-1)) for i in range(n_crops)]
     return [(p, 0, side, side) if H > W else (0, p, side, side) for p in places]
@@ -248,11 +277,13 @@ def random_box(
     "A random-resized crop; where ten draws don't fit, the largest one of an accepted ratio in the middle."
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ArgumentError(f"scale={scale}; accepted: 0 < smallest <= largest <= 1.")
-    if not 0 < ratio[0] <= ratio[1]: raise ArgumentError(f"ratio={ratio}; accepted: 0 < smallest <= largest.")
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ArgumentError(f"ratio={ratio}; accepted: 0 < smallest <= largest.")
     for _ in range(10):
         area, r = H*W*rng.uniform(*scale), np.exp(rng.uniform(*np.log(ratio)))
         h, w = max(1, round((area/r)**.5)), max(1, round((area*r)**.5))
-        if h <= H and w <= W: return int(rng.integers(H-h+1)), int(rng.integers(W-w+1)), h, w
+        if h <= H and w <= W:
+            return int(rng.integers(H-h+1)), int(rng.integers(W-w+1)), h, w
     h, w = min(H, max(1, round(W/ratio[0]))), min(W, max(1, round(H*ratio[1])))
     return (H-h)//2, (W-w)//2, h, w
 
@@ -268,7 +299,8 @@ def multi_scale_box(
     fy, fx = _PLACES[rng.integers(len(_PLACES))]
     return (H-h)*fy//4, (W-w)*fx//4, h, w
 
-_PLACES = [(y, x) for y in (0,2,4) for x in (0,2,4)] + [(y, x) for y in (1,3) for x in (1,3)]   # quarters of the free space
+# quarters of the free space
+_PLACES = [(y, x) for y in (0,2,4) for x in (0,2,4)] + [(y, x) for y in (1,3) for x in (1,3)]
 
 def crop_box(
     H:int, # Height of the frame in pixels, >= 1
@@ -278,7 +310,8 @@ def crop_box(
 )->tuple: # (y, x, h, w)
     "The box of a crop by its name."
     check_choice('crop', crop, CROPS)
-    if crop == 'center' or rng is None: return center_box(H, W)
+    if crop == 'center' or rng is None:
+        return center_box(H, W)
     return random_box(H, W, rng) if crop == 'random' else multi_scale_box(H, W, rng)
 
 # %% ../../nbs/05_data.sampling.ipynb #sample-idxs
@@ -290,14 +323,19 @@ def sample_idxs(
 )->np.ndarray: # int64 (spec.n_frames,), in [0, n_total)
     "The frames that `spec` asks for."
     n, rule = spec.n_frames, spec.sampling
-    if rule == 'still': return still_idxs(n_total, n)
+    if rule == 'still':
+        return still_idxs(n_total, n)
     if n_total < n and spec.short == 'error':
         raise ArgumentError(f"the video has {n_total} frames and the spec asks for n_frames={n}; "
                             "set short='repeat' to repeat frames evenly, or take a model with fewer frames.")
-    if rule == 'uniform' or rule == 'segment' and rng is None: return uniform_idxs(n_total, n)
-    if rule == 'segment': return segment_idxs(n_total, n, rng)
+    if rule == 'uniform' or rule == 'segment' and rng is None:
+        return uniform_idxs(n_total, n)
+    if rule == 'segment':
+        return segment_idxs(n_total, n, rng)
     if rule == 'time':
-        if times is None: raise ArgumentError("sampling='time' needs times, see frame_times.")
+        if times is None:
+            raise ArgumentError("sampling='time' needs times, see frame_times.")
         return time_idxs(times, n, spec.step_s, rng)
-    if rule == 'random' and rng is not None: return random_idxs(n_total, n, rng, spec.stride)
+    if rule == 'random' and rng is not None:
+        return random_idxs(n_total, n, rng, spec.stride)
     return center_idxs(n_total, n, spec.stride)

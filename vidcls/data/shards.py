@@ -19,7 +19,15 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..core import ArgumentError, ClipSpec, DataError, DecodeTimeoutError, VidclsError
 from ..core import VideoReadError, WorkerError
-from ..core import atomic_path, call_within, check_at_least, check_choice, check_whole, file_sha256, progress
+from vidcls.core import (
+    atomic_path,
+    call_within,
+    check_at_least,
+    check_choice,
+    check_whole,
+    file_sha256,
+    progress,
+)
 from .datasets import SPLITS, ClipTable
 from .decode import Video
 from .loaders import BatchBuffers, ClipDataset, ClipLoaders, ON_ERROR, check_bad, thread_batches
@@ -27,8 +35,10 @@ from ..show import show_batch
 
 # %% ../../nbs/inside/13_data.shards.ipynb #webdataset
 def _webdataset():
-    try: import webdataset
-    except ImportError as e: raise ArgumentError("shards need the package webdataset: pip install 'vidcls[shards]'.") from e
+    try:
+        import webdataset
+    except ImportError as e:
+        raise ArgumentError("shards need the package webdataset: pip install 'vidcls[shards]'.") from e
     return webdataset
 
 def write_shards(
@@ -41,7 +51,8 @@ def write_shards(
     limit_s:float=120., # Seconds that reading a clip may take
 )->Path: # The folder
     "Pack the clips of a table into tar files, split by split."
-    check_choice('on_error', on_error, ON_ERROR); check_at_least('shard_mb', shard_mb, 1e-6)
+    check_choice('on_error', on_error, ON_ERROR)
+    check_at_least('shard_mb', shard_mb, 1e-6)
     _webdataset()
     folder, failed = Path(folder), {}
     if (folder/'shards.json').exists():
@@ -51,14 +62,17 @@ def write_shards(
         folder.mkdir(parents=True, exist_ok=True)
         bar = iter(progress(range(len(table)), desc='packing', show=show and len(table) > 20))
         shards = {s: _write_split(table.part(s), folder, s, seed, bar, **keep) for s in table.splits}
-        for _ in bar: pass
+        for _ in bar:
+            pass
         about = dict(version=1, name=table.name, labels=table.labels,
                      shards=shards, failed=failed, dropped=table.dropped)
         with atomic_path(folder/'shards.csv') as part:
             table.df.to_csv(part, index=False, errors='surrogateescape')
-        with atomic_path(folder/'shards.json') as part: part.write_text(json.dumps(about, indent=1))
+        with atomic_path(folder/'shards.json') as part:
+            part.write_text(json.dumps(about, indent=1))
     except OSError as e:
-        if isinstance(e, VidclsError): raise                             # about a clip
+        if isinstance(e, VidclsError):
+            raise                             # about a clip
         raise DataError(f"{folder}: the shards cannot be written: {e.strerror}.") from e
     return folder
 
@@ -70,8 +84,10 @@ def _write_split(table, folder, split, seed, bar, **keep):
         with atomic_path(folder/name) as part:
             n = _write_shard(part, table, rows, bar, **keep)
             digest, length = file_sha256(part), part.stat().st_size
-        if n: shards.append(dict(name=name, clips=n, bytes=length, sha256=digest))
-        else: (folder/name).unlink()
+        if n:
+            shards.append(dict(name=name, clips=n, bytes=length, sha256=digest))
+        else:
+            (folder/name).unlink()
     return shards
 
 def _write_shard(path, table, rows, bar, size, on_error, failed, limit_s):
@@ -81,9 +97,11 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, limit_s):
         while rows and used < size:
             row = rows.pop()
             next(bar, None)
-            try: data = _clip_bytes(table.paths[row], limit_s)
+            try:
+                data = _clip_bytes(table.paths[row], limit_s)
             except VideoReadError as e:
-                if on_error == 'raise': raise
+                if on_error == 'raise':
+                    raise
                 failed[table.df.path[row]] = e.reason
                 continue
             about = dict(row=row, **{k: table.df[k][row] for k in ('path', 'label', 'group')})
@@ -95,9 +113,12 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, limit_s):
 def _clip_bytes(path, limit_s):
     "The bytes of a file that can be opened as a video; what can't doesn't travel."
     def read():
-        with Video(path) as v: v.check_moving()
-        try: return path.read_bytes()
-        except OSError as e: raise VideoReadError(path, f"{e.strerror}") from e
+        with Video(path) as v:
+            v.check_moving()
+        try:
+            return path.read_bytes()
+        except OSError as e:
+            raise VideoReadError(path, f"{e.strerror}") from e
     return call_within(read, limit_s, DecodeTimeoutError(path, f"not read within limit_s={limit_s} seconds"))
 
 def _suffix(path):
@@ -105,16 +126,18 @@ def _suffix(path):
     suffix = path.suffix[1:].lower()
     return suffix if re.fullmatch('[a-z0-9]+', suffix) and suffix != 'json' else 'mp4'
 
-
 # %% ../../nbs/inside/13_data.shards.ipynb #source
 ADDRESSES = ('http', 'https', 'sftp', 'ftps', 'scp', 'gs', 'hf', 'ais', 'htgs')     # what webdataset opens
 
 def _source(source):
     "An absolute Path for a folder, a text for an address."
     kind, found, rest = str(source).partition('://')
-    if isinstance(source, os.PathLike) or not found or Path(source).is_dir(): return Path(source).absolute()
-    if kind == 'file': return Path(url2pathname(urlsplit(source).path))
-    if kind in ADDRESSES: return source.rstrip('/')
+    if isinstance(source, os.PathLike) or not found or Path(source).is_dir():
+        return Path(source).absolute()
+    if kind == 'file':
+        return Path(url2pathname(urlsplit(source).path))
+    if kind in ADDRESSES:
+        return source.rstrip('/')
     raise ArgumentError(f"source={source!r}; accepted: a folder, or an address that begins with one of "
                         f"{', '.join(f'{a}://' for a in ADDRESSES)}.")
 
@@ -125,7 +148,8 @@ def _open(place):
     return _webdataset().gopen(place) if isinstance(place, str) else open(place, 'rb')
 
 def _fetch(place):
-    with _open(place) as f: return f.read()
+    with _open(place) as f:
+        return f.read()
 
 # %% ../../nbs/inside/13_data.shards.ipynb #sharddataset
 class ShardDataset(IterableDataset):
@@ -158,7 +182,8 @@ class ShardDataset(IterableDataset):
         epoch, start = self.epoch, self.start
         self.epoch, self.start = epoch+1, 0
         for n, sample in enumerate(self._samples(epoch)):
-            if n >= start: yield (epoch, sample['row'], sample['pass']), io.BytesIO(sample['clip'])
+            if n >= start:
+                yield (epoch, sample['row'], sample['pass']), io.BytesIO(sample['clip'])
 
     def _samples(self, epoch):
         "What this process reads of an epoch: without end where it trains, once where it judges."
@@ -174,7 +199,8 @@ class ShardDataset(IterableDataset):
                 rng = random.Random(f'{self.seed} {epoch} {rank} {again}')
                 samples = wds.shuffle(self.buffer, initial=self.buffer, rng=rng)(samples)
             yield from samples
-            if not self.shuffle: return
+            if not self.shuffle:
+                return
             again += 1
 
     def _read(self, shards):
@@ -189,24 +215,31 @@ class ShardDataset(IterableDataset):
                     for sample in read.group_by_keys(files):
                         yield dict(row=self._row(json.loads(sample['json']), seen), clip=_clip_of(sample))
                         n += 1
-            except VidclsError: raise
+            except VidclsError:
+                raise
             except (OSError, EOFError, tarfile.TarError, *_ODD) as e:
                 raise DataError(f"{url}: cannot be read after {n} of {shard['clips']} clips "
                                 f"({type(e).__name__}: {str(e)[:120]}); copy it again.") from e
             if n != shard['clips']:
-                raise DataError(f"{url}: holds {n} clips, shards.json says {shard['clips']}; it is damaged, copy it again.")
+                raise DataError(
+                    f"{url}: holds {n} clips, shards.json says {shard['clips']}; it is damaged, copy it "
+                    "again."
+                )
 
     def _row(self, about, seen):
         "The row that a sample says, if it is the one of the table."
         row = about['row']
-        if type(row) is not int or not 0 <= row < len(seen): raise ValueError(f"row {row!r} of {len(seen)}")
+        if type(row) is not int or not 0 <= row < len(seen):
+            raise ValueError(f"row {row!r} of {len(seen)}")
         if about['path'] != self.table.df.path[row]:
             raise ValueError(f"row {row} is {about['path']!r} here, another clip in shards.csv")
-        if seen[row]: raise ValueError(f"row {row} comes twice")
+        if seen[row]:
+            raise ValueError(f"row {row} comes twice")
         seen[row] = True
         return row
 
-_ODD = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, StopIteration)  # odd JSON
+# odd JSON
+_ODD = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, StopIteration)
 
 def _clip_of(sample): return next(v for k,v in sample.items() if not k.startswith('__') and k != 'json')
 
@@ -219,7 +252,7 @@ def _process():
 # %% ../../nbs/inside/13_data.shards.ipynb #shardloader
 class ShardLoader(DataLoader):
     "Batches from shards."
-    streams = True                                       # fit knows by it that processes need no further splitting
+    streams = True  # fit knows by it that processes need no further splitting
     cache_format, lossless = None, True                  # as of a ClipLoader: shards hold the files' bytes
     def __init__(self,
         ds:ShardDataset, # The stream
@@ -230,7 +263,9 @@ class ShardLoader(DataLoader):
     ):
         super().__init__(ds, batch_size=None)
         self.bs, self.threads, self.limit_s, self.max_bad = bs, threads, limit_s, max_bad
-        self._buffers = BatchBuffers((bs, ds.spec.n_frames, ds.spec.size, ds.spec.size, 3), torch.cuda.is_available())
+        self._buffers = BatchBuffers(
+            (bs, ds.spec.n_frames, ds.spec.size, ds.spec.size, 3), torch.cuda.is_available()
+        )
         self._epoch, self._start = 0, 0
 
     def __len__(self):
@@ -245,7 +280,8 @@ class ShardLoader(DataLoader):
         state:dict, # As state_dict gave it
     ):
         "The next iteration begins where that state was taken; what was handed out is read and not decoded."
-        self.dataset.set_epoch(**state); self._epoch, self._start = state['epoch'], state['start']
+        self.dataset.set_epoch(**state)
+        self._epoch, self._start = state['epoch'], state['start']
 
     def __iter__(self):
         ds = self.dataset
@@ -260,18 +296,24 @@ class ShardLoader(DataLoader):
     def _keys(self):
         left, batch = len(self) - self.dataset.start//self.bs, []
         for item in self._in_time(iter(self.dataset)):
-            if not left: return
+            if not left:
+                return
             batch.append(item)
-            if len(batch) == self.bs: yield batch; batch, left = [], left-1
-            if not left: return
-        if batch: yield batch
+            if len(batch) == self.bs:
+                yield batch
+                batch, left = [], left-1
+            if not left:
+                return
+        if batch:
+            yield batch
 
     def _in_time(self, items):
         "The same items; a shard that does not go on is an error."
         late = WorkerError(f"{self.dataset.source}: no clip came within limit_s={self.limit_s} seconds.")
         while True:
             item = call_within(lambda: next(items, None), self.limit_s, late)
-            if item is None: return
+            if item is None:
+                return
             yield item
 
     def _read(self, item, out):
@@ -302,7 +344,8 @@ def shard_loader(
     check_at_least('limit_s', limit_s, 1e-3)
     source = _source(source)
     about, table = read_manifest(source, limit_s)
-    if split not in about['shards']: raise DataError(f"{source} holds no split {split!r}; it has {list(about['shards'])}.")
+    if split not in about['shards']:
+        raise DataError(f"{source} holds no split {split!r}; it has {list(about['shards'])}.")
     shuffle = split == 'train' if shuffle is None else shuffle
     _check_shards(source, about['shards'][split], verify)
     part = table.part(split)
@@ -339,28 +382,39 @@ def _checked(about):
     "The manifest, if each part of it is what write_shards writes."
     want = dict(name=str, labels=list, shards=dict, failed=dict, dropped=dict)
     for key, kind in want.items():
-        if not isinstance(about[key], kind): raise ValueError(f"{key} is no {kind.__name__}")
-    if not all(isinstance(l, str) for l in about['labels']): raise ValueError("labels are not all texts")
+        if not isinstance(about[key], kind):
+            raise ValueError(f"{key} is no {kind.__name__}")
+    if not all(isinstance(l, str) for l in about['labels']):
+        raise ValueError("labels are not all texts")
     for split, shards in about['shards'].items():
-        if split not in SPLITS: raise ValueError(f"split {split!r}")
-        for s in shards: _check_shard(s)
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r}")
+        for s in shards:
+            _check_shard(s)
     return about
 
 def _check_shard(s):
     name = s['name']
-    if not re.fullmatch(r'[\w-]+\.tar', name): raise ValueError(f"{name!r} is no name of a shard")
+    if not re.fullmatch(r'[\w-]+\.tar', name):
+        raise ValueError(f"{name!r} is no name of a shard")
     for key in ('clips', 'bytes'):
-        if type(s[key]) is not int or s[key] < 0: raise ValueError(f"{name}: {key} is {s[key]!r}")
-    if not isinstance(s['sha256'], str): raise ValueError(f"{name}: sha256 is {s['sha256']!r}")
+        if type(s[key]) is not int or s[key] < 0:
+            raise ValueError(f"{name}: {key} is {s[key]!r}")
+    if not isinstance(s['sha256'], str):
+        raise ValueError(f"{name}: sha256 is {s['sha256']!r}")
 
 def _check_shards(source, shards, verify):
     "Sizes, and checksums where asked for, of local shards."
-    if isinstance(source, str): return
+    if isinstance(source, str):
+        return
     for s in progress(shards, desc='checking', show=verify):
         path = source/s['name']
-        if not path.exists(): raise DataError(f"{path} is missing; shards.json lists it.")
+        if not path.exists():
+            raise DataError(f"{path} is missing; shards.json lists it.")
         if path.stat().st_size != s['bytes']:
-            raise DataError(f"{path} has {path.stat().st_size} bytes, shards.json says {s['bytes']}; copy it again.")
+            raise DataError(
+                f"{path} has {path.stat().st_size} bytes, shards.json says {s['bytes']}; copy it again."
+            )
         if verify and file_sha256(path) != s['sha256']:
             raise DataError(f"{path}: wrong checksum; it is damaged, copy it again.")
 
@@ -389,7 +443,10 @@ def shard_loaders(
     "Loaders for all splits, ready for `fit`."
     source = _source(source)
     about, table = read_manifest(source, kwargs.get('limit_s', 120.))
-    if 'train' not in about['shards']: raise DataError(f"{source} has no train split; it has {list(about['shards'])}.")
+    if 'train' not in about['shards']:
+        raise DataError(f"{source} has no train split; it has {list(about['shards'])}.")
     rest = {k: v for k,v in kwargs.items() if k not in ('crop', 'flip')}
-    made = {s: shard_loader(source, spec, bs, s, **(kwargs if s == 'train' else rest)) for s in about['shards']}
+    made = {
+        s: shard_loader(source, spec, bs, s, **(kwargs if s == 'train' else rest)) for s in about['shards']
+    }
     return ShardLoaders(table, spec, **made)

@@ -27,7 +27,7 @@ MOVES = {                      # velocity (right, down, clockwise), in units of 
     'spin_ccw': (0,0,-1),  'spin_cw': (0,0,1),
 }
 ORBITS = {'orbit_ccw': -1, 'orbit_cw': 1}
-SPIN = 4.5                     # radians of angle for one world of way: at the usual speeds 8 to 15 degrees a frame
+SPIN = 4.5  # radians of angle for one world of way: at the usual speeds 8 to 15 degrees a frame
 
 # %% ../../nbs/03_data.synthetic.ipynb #a-np-linspace-0-np-pi-17
 _a = np.linspace(0, np.pi, 17)
@@ -53,13 +53,15 @@ def path_of(
     start = rng.uniform(0, 1, 3) * (1, 1, 2*np.pi)
     phase = rng.uniform(0, 2*np.pi)
     t = np.arange(n_frames)[:,None]
-    if move in ORBITS: way = _orbit(ORBITS[move], t, speed, phase)
-    else: way = t * speed * np.array(MOVES[move]) * (1, 1, SPIN)
+    if move in ORBITS:
+        way = _orbit(ORBITS[move], t, speed, phase)
+    else:
+        way = t * speed * np.array(MOVES[move]) * (1, 1, SPIN)
     return (start + way) % (1, 1, 2*np.pi)
 
 # %% ../../nbs/03_data.synthetic.ipynb #orbit
 def _orbit(turn, t, speed, phase, radius=.2):
-    a = phase + turn * t * speed / radius                     # the way along the circle is `speed` worlds per frame
+    a = phase + turn * t * speed / radius  # the way along the circle is `speed` worlds per frame
     return np.concatenate([radius*np.cos(a), radius*np.sin(a), 0*a], axis=1)
 
 # %% ../../nbs/03_data.synthetic.ipynb #scene
@@ -81,15 +83,21 @@ def draw_scene(
     difficulty:float=0., # 0 (bright and plain) to 1 (textured over a moving, equally bright texture)
 )->Scene:
     "Draw a scene."
-    if not 0 <= difficulty <= 1: raise ArgumentError(f"difficulty={difficulty!r}; accepted: 0 to 1.")
+    if not 0 <= difficulty <= 1:
+        raise ArgumentError(f"difficulty={difficulty!r}; accepted: 0 to 1.")
     bright, dim = _colour(rng, 180, 255), _colour(rng, 10, 80)
     equal, way = _colour(rng, 180, 255), rng.normal(size=2)
     speed = rng.uniform(.03, .06)
-    return Scene(shape=str(rng.choice(list(SHAPES))), radius=rng.uniform(.17, .26), speed=speed, colour=bright,
-                 ground=dim + np.float32(difficulty)*(equal-dim),
-                 drift=difficulty * speed * way/np.linalg.norm(way),
-                 skin=_texture(rng)*np.float32(difficulty) if difficulty else None,
-                 cloth=_texture(rng)*np.float32(difficulty) if difficulty else None)
+    return Scene(
+        shape=str(rng.choice(list(SHAPES))),
+        radius=rng.uniform(0.17, 0.26),
+        speed=speed,
+        colour=bright,
+        ground=dim + np.float32(difficulty) * (equal - dim),
+        drift=difficulty * speed * way / np.linalg.norm(way),
+        skin=_texture(rng) * np.float32(difficulty) if difficulty else None,
+        cloth=_texture(rng) * np.float32(difficulty) if difficulty else None,
+    )
 
 # %% ../../nbs/03_data.synthetic.ipynb #colour
 def _colour(rng, low, high):
@@ -111,12 +119,14 @@ def draw_frame(
     size:int=64, # Height and width in pixels
 )->np.ndarray: # uint8 (size,size,3)
     "One frame, from a scene and a pose, and from nothing else."
-    frame = np.empty((size,size,3), np.float32); frame[:] = _tint(scene.ground, scene.cloth, shift, size)
+    frame = np.empty((size,size,3), np.float32)
+    frame[:] = _tint(scene.ground, scene.cloth, shift, size)
     for dx in (-1,0,1):
         for dy in (-1,0,1):
             x, y = pose[0]+dx, pose[1]+dy
             # this copy is out of sight
-            if min(x, y) < -scene.radius*1.4 or max(x, y) > 1+scene.radius*1.4: continue
+            if min(x, y) < -scene.radius*1.4 or max(x, y) > 1+scene.radius*1.4:
+                continue
             alpha = _mask(scene, (x,y,pose[2]), size)[...,None]
             frame += alpha * (_tint(scene.colour, scene.skin, (x,y,pose[2]), size) - frame)
     return (frame + .5).clip(0,255).astype(np.uint8)
@@ -128,23 +138,27 @@ def _mask(scene, pose, size, scale=4):
     turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
     points = (SHAPES[scene.shape] @ turn * scene.radius + (x,y)) * size*scale
     big = np.zeros((size*scale,)*2, np.uint8)
-    cv2.fillPoly(big, [np.round(points*16).astype(np.int32)], 255, cv2.LINE_8, shift=4)     # 4 bits below the pixel
+    # 4 bits below the pixel
+    cv2.fillPoly(big, [np.round(points*16).astype(np.int32)], 255, cv2.LINE_8, shift=4)
     return cv2.resize(big, (size,size), interpolation=cv2.INTER_AREA).astype(np.float32)/255
 
 # %% ../../nbs/03_data.synthetic.ipynb #tint
 def _tint(colour, texture, pose, size):
     "A plain colour, or a colour modulated by a texture that is carried along by the pose."
-    if texture is None: return colour[None,None]
+    if texture is None:
+        return colour[None,None]
     x, y, a = (*pose, 0)[:3]
     n = len(texture)
     c, s, k = np.cos(a), np.sin(a), n/size
-    back = np.float32([[c*k, s*k, -n*(c*x + s*y)], [-s*k, c*k, -n*(-s*x + c*y)]])    # pixel -> place on the texture
+    # pixel -> place on the texture
+    back = np.float32([[c*k, s*k, -n*(c*x + s*y)], [-s*k, c*k, -n*(-s*x + c*y)]])
     grey = cv2.warpAffine(texture, back, (size,size), flags=cv2.INTER_LINEAR|cv2.WARP_INVERSE_MAP,
                           borderMode=cv2.BORDER_WRAP)
     return colour * (1 + np.float32(.6)*grey[...,None])
 
 # %% ../../nbs/03_data.synthetic.ipynb #motion-clip
-VARIANTS = {'motion': list(MOVES), 'orbit': list(ORBITS), 'appearance': list(SHAPES)}   # labels of each variant
+# labels of each variant
+VARIANTS = {'motion': list(MOVES), 'orbit': list(ORBITS), 'appearance': list(SHAPES)}
 
 def motion_clip(
     label:str, # One of VARIANTS[variant]
@@ -166,7 +180,8 @@ def _play(label, group, variant, difficulty, n_frames, seed):
     scene = draw_scene(np.random.default_rng((seed, group)), difficulty)
     rng = np.random.default_rng((seed, group, k))
     move = label
-    if variant == 'appearance': move, scene = str(rng.choice(list(MOVES))), Scene(**{**vars(scene), 'shape': label})
+    if variant == 'appearance':
+        move, scene = str(rng.choice(list(MOVES))), Scene(**{**vars(scene), 'shape': label})
     poses, origin = path_of(move, n_frames, scene.speed, rng), rng.uniform(0, 1, 2)
     return scene, poses, origin + np.arange(n_frames)[:,None]*scene.drift
 
@@ -201,17 +216,20 @@ def make_motion_clips(
     "Write a data set of real video files whose label is carried by motion alone (or, as a control, by appearance alone)."
     made = {k: v for k,v in locals().items() if k != 'root'}
     labels = VARIANTS[check_choice('variant', variant, VARIANTS)]
-    check_at_least('n_groups', n_groups, 1); check_at_least('n_frames', n_frames, 1)
+    check_at_least('n_groups', n_groups, 1)
+    check_at_least('n_frames', n_frames, 1)
     check_at_least('size', size, 2)
     root = Path(root)
-    if _stands(root, made): return root
+    if _stands(root, made):
+        return root
     def write(job):
         label, group = job
         frames = motion_clip(label, group, variant, difficulty, n_frames, size, seed)
         write_video(root/clip_path(label, group), frames, fps=fps, qp=qp, gop=gop)
     jobs = [(l, g) for g in range(n_groups) for l in labels]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in progress(pool.map(write, jobs), total=len(jobs), desc='writing clips'): pass
+        for _ in progress(pool.map(write, jobs), total=len(jobs), desc='writing clips'):
+            pass
     _write_index(root, jobs, made)
     return root
 
@@ -234,9 +252,12 @@ def _stands(root, made):
 
 def _write_index(root, jobs, made):
     with atomic_path(root/'clips.csv') as tmp:
-        tmp.write_text('\n'.join(['path,label,group', *(f'{clip_path(l,g)},{l},g{g:04}' for l,g in jobs)]) + '\n')
+        tmp.write_text(
+            '\n'.join(['path,label,group', *(f'{clip_path(l, g)},{l},g{g:04}' for l, g in jobs)]) + '\n'
+        )
     # last: it says that all is there
-    with atomic_path(root/'motion.json') as tmp: tmp.write_text(json.dumps(made, indent=1))
+    with atomic_path(root/'motion.json') as tmp:
+        tmp.write_text(json.dumps(made, indent=1))
 
 # %% ../../nbs/03_data.synthetic.ipynb #roll-clips
 def roll_clips(

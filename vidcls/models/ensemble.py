@@ -21,18 +21,25 @@ def average_scores(
     given:str='logits', # What the scores are: 'logits', or 'probs' that add up to 1
 )->np.ndarray: # float64 (N,K), rows add up to 1
     "Class probabilities of an ensemble."
-    check_choice('of', of, ('probs', 'logits')); check_choice('given', given, ('probs', 'logits'))
+    check_choice('of', of, ('probs', 'logits'))
+    check_choice('given', given, ('probs', 'logits'))
     scores = [np.asarray(s.detach().cpu().double() if torch.is_tensor(s) else s, float) for s in scores]
     shapes = {s.shape for s in scores}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise ArgumentError(f"scores have shapes {sorted(shapes)}; expected one (N,K) for all models.")
     if bad := [m for m,s in enumerate(scores) if not np.isfinite(s).all()]:
         raise ArgumentError(f"scores of model {bad[0]} hold NaN or infinity; leave it out, or find out why.")
-    if given == 'probs' and (bad := [m for m,s in enumerate(scores) if (s < 0).any() or (np.abs(s.sum(1)-1) > 1e-3).any()]):
-        raise ArgumentError(f"scores of model {bad[0]} are no probabilities: some are negative, or rows don't add up to 1; given='logits'?")
+    if given == 'probs' and (
+        bad := [m for m, s in enumerate(scores) if (s < 0).any() or (np.abs(s.sum(1) - 1) > 1e-3).any()]
+    ):
+        raise ArgumentError(
+            f"scores of model {bad[0]} are no probabilities: some are negative, or rows don't add up to "
+            "1; given='logits'?"
+        )
     logits = [np.log(np.maximum(s, 1e-300)) for s in scores] if given == 'probs' else scores
     w = check_weights(weights, len(scores))
-    if of == 'logits': return _softmax(np.tensordot(w, logits, 1))
+    if of == 'logits':
+        return _softmax(np.tensordot(w, logits, 1))
     return np.tensordot(w, [_softmax(s) for s in logits], 1)
 
 def check_weights(
@@ -42,7 +49,9 @@ def check_weights(
     "Weights of an ensemble's members."
     w = np.ones(n) if weights is None else np.asarray(weights, float)
     if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() == 0:
-        raise ArgumentError(f"weights={weights!r}; accepted: {n} numbers of 0 or more, one for each model, not all 0.")
+        raise ArgumentError(
+            f"weights={weights!r}; accepted: {n} numbers of 0 or more, one for each model, not all 0."
+        )
     return w/w.sum()
 
 def _softmax(s):
@@ -56,13 +65,22 @@ def average_weights(
 )->dict: # A state_dict
     "The mean of several models' weights; whole numbers, such as counters, are those of the first."
     states = [s.state_dict() if hasattr(s, 'state_dict') else s for s in states]
-    if not states: raise ArgumentError("states is empty; give at least one model.")
+    if not states:
+        raise ArgumentError("states is empty; give at least one model.")
     for i,s in enumerate(states[1:], 1):
-        if differ := [k for k in {**states[0], **s} if k not in s or k not in states[0] or s[k].shape != states[0][k].shape]:
-            raise ArgumentError(f"states: model {i} differs from model 0 in {', '.join(sorted(differ)[:4])}; only models of "
-                                "one architecture and one set of classes can be averaged.")
+        if differ := [
+            k
+            for k in {**states[0], **s}
+            if k not in s or k not in states[0] or s[k].shape != states[0][k].shape
+        ]:
+            raise ArgumentError(
+                f"states: model {i} differs from model 0 in {', '.join(sorted(differ)[:4])}; only models of "
+                "one architecture and one set of classes can be averaged."
+            )
     w = check_weights(weights, len(states)).tolist()
-    mean = lambda k, v: sum(wi*s[k].to(torch.promote_types(v.dtype, torch.float32)) for wi,s in zip(w, states)).to(v.dtype)
+    mean = lambda k, v: sum(
+        wi * s[k].to(torch.promote_types(v.dtype, torch.float32)) for wi, s in zip(w, states)
+    ).to(v.dtype)
     return {k: mean(k, v) if v.is_floating_point() else v.clone() for k,v in states[0].items()}
 
 # %% ../../nbs/30_models.ensemble.ipynb #greedy-soup
@@ -72,12 +90,16 @@ def greedy_soup(
 )->tuple: # (state_dict, positions of its members in `states`, its score)
     "Average as many models as help (Wortsman et al. 2022, recipe 1)."
     states = [s.state_dict() if hasattr(s, 'state_dict') else s for s in states]
-    if not states: raise ArgumentError("states is empty; give at least one model.")
-    alone = [s if math.isfinite(s) else -math.inf for s in map(judge, states)]          # one that diverged is the worst
-    if max(alone) == -math.inf: raise ArgumentError("judge gives no finite number for any of these models.")
+    if not states:
+        raise ArgumentError("states is empty; give at least one model.")
+    # one that diverged is the worst
+    alone = [s if math.isfinite(s) else -math.inf for s in map(judge, states)]
+    if max(alone) == -math.inf:
+        raise ArgumentError("judge gives no finite number for any of these models.")
     order = sorted(range(len(states)), key=lambda i: -alone[i])
     chosen, best, score = [order[0]], states[order[0]], alone[order[0]]
     for i in order[1:]:
         mixed = average_weights([states[j] for j in (*chosen, i)])
-        if (s := judge(mixed)) >= score: chosen, best, score = [*chosen, i], mixed, s
+        if (s := judge(mixed)) >= score:
+            chosen, best, score = [*chosen, i], mixed, s
     return best, chosen, score

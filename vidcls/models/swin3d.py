@@ -63,8 +63,9 @@ def table_rows(
     full:tuple, # (t,h,w) that the table is made for, at least as large
 )->torch.Tensor: # int64 (N,N), 0 .. (2t-1)(2h-1)(2w-1)-1 of the full window
     "Row of the table of distances for each pair of tokens."
-    at = torch.stack([i.flatten() for i in torch.meshgrid(*map(torch.arange, window), indexing='ij')])       # (3,N)
-    apart = [d + n-1 for d,n in zip(at[:,:,None] - at[:,None], full)]                                         # from 0 on
+    # (3,N)
+    at = torch.stack([i.flatten() for i in torch.meshgrid(*map(torch.arange, window), indexing='ij')])
+    apart = [d + n-1 for d,n in zip(at[:,:,None] - at[:,None], full)]  # from 0 on
     t,h,w = (2*n-1 for n in full)
     return (apart[0]*h + apart[1])*w + apart[2]
 
@@ -79,24 +80,29 @@ class WindowAttention(nn.Module):
         shifted:bool, # Half a window further?
     ):
         super().__init__()
-        if dim % heads: raise ArgumentError(f"heads={heads} does not divide dim={dim}.")
+        if dim % heads:
+            raise ArgumentError(f"heads={heads} does not divide dim={dim}.")
         self.heads, self.grid = heads, grid
         self.window = tuple(min(n, w) for n,w in zip(grid, window))
         self.shift = tuple(w//2 if shifted and n > w else 0 for n,w in zip(grid, window))
         self.padded = tuple(-(-n//w)*w for n,w in zip(grid, self.window))
         self.qkv, self.proj = nn.Linear(dim, 3*dim), nn.Linear(dim, dim)
         t,h,w = window
-        self.bias_table = nn.Parameter(nn.init.trunc_normal_(torch.empty((2*t-1)*(2*h-1)*(2*w-1), heads), std=.02))
+        self.bias_table = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty((2 * t - 1) * (2 * h - 1) * (2 * w - 1), heads), std=0.02)
+        )
         self.register_buffer('rows', table_rows(self.window, window), persistent=False)
         mask = seam_mask(self.padded, self.window, self.shift) if any(self.shift) else None
         self.register_buffer('mask', mask, persistent=False)
 
     def forward(self, x):
         x = self.pad(x)                                                          # (B,T,H,W,D), whole windows
-        if any(self.shift): x = x.roll([-s for s in self.shift], (1,2,3))
+        if any(self.shift):
+            x = x.roll([-s for s in self.shift], (1,2,3))
         x = self.attend(to_windows(x, self.window))                              # (B,nW,N,D)
         x = from_windows(x, self.window, self.padded)                            # (B,T,H,W,D)
-        if any(self.shift): x = x.roll(self.shift, (1,2,3))
+        if any(self.shift):
+            x = x.roll(self.shift, (1,2,3))
         T,H,W = self.grid
         return x[:,:T,:H,:W]
 
@@ -114,11 +120,15 @@ class WindowAttention(nn.Module):
         nW = x.shape[1]
         bias = self.bias_table[self.rows].permute(2,0,1)                         # (h,N,N)
         q,k,v = self.qkv(x).unflatten(3, (3,self.heads,-1)).permute(3,0,1,4,2,5) # each (B,nW,h,N,d)
-        if self.mask is None: lead, bias = (0,1), bias[None]                     # windows are a long batch,
-        else: lead, bias = (1,2), (bias + self.mask[:,None]).flatten(0,1)[None]  # or, having masks of their own, heads
+        if self.mask is None:
+            lead, bias = (0,1), bias[None]                     # windows are a long batch,
+        else:
+            # or, having masks of their own, heads
+            lead, bias = (1,2), (bias + self.mask[:,None]).flatten(0,1)[None]
         q,k,v = (y.flatten(*lead) for y in (q,k,v))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        y = y.unflatten(0, (-1,nW)) if self.mask is None else y.unflatten(1, (nW,self.heads))      # (B,nW,h,N,d); B stays free in exports
+        # (B,nW,h,N,d); B stays free in exports
+        y = y.unflatten(0, (-1,nW)) if self.mask is None else y.unflatten(1, (nW,self.heads))
         return self.proj(y.transpose(2,3).flatten(3))
 
 # %% ../../nbs/25_models.swin3d.ipynb #patchmerge
@@ -132,8 +142,8 @@ class PatchMerge(nn.Module):
 
     def forward(self, x):
         x = F.pad(x, (0,0, 0,x.shape[3]%2, 0,x.shape[2]%2))                      # to even height and width
-        corners = [x[:,:,h::2,w::2] for w in (0,1) for h in (0,1)]               # upper left, lower left, upper right, …
-        return self.reduction(self.norm(torch.cat(corners, -1)))                 # (B,T,H,W,D) -> (B,T,H/2,W/2,2D)
+        corners = [x[:,:,h::2,w::2] for w in (0,1) for h in (0,1)]  # upper left, lower left, upper right, …
+        return self.reduction(self.norm(torch.cat(corners, -1)))  # (B,T,H,W,D) -> (B,T,H/2,W/2,2D)
 
 class WindowBlock(nn.Module):
     "A transformer's block on a grid, with attention in windows."
@@ -169,14 +179,26 @@ class Swin3d(VideoModel):
     ):
         super().__init__(spec, 2, 4)
         check_whole('dim', dim)
-        depths, heads, window = check_wholes('depths', depths), check_wholes('heads', heads), check_wholes('window', window, 3)
-        if not depths or len(depths) != len(heads): raise ArgumentError(f"depths={depths} and heads={heads}; give one of each per stage.")
+        depths, heads, window = (
+            check_wholes('depths', depths),
+            check_wholes('heads', heads),
+            check_wholes('window', window, 3),
+        )
+        if not depths or len(depths) != len(heads):
+            raise ArgumentError(f"depths={depths} and heads={heads}; give one of each per stage.")
         self.patch_embed, self.patch_norm = nn.Conv3d(3, dim, (2,4,4), (2,4,4)), nn.LayerNorm(dim)
-        rates, grid = iter(drop_path_rates(drop_path, sum(depths))), (spec.n_frames//2, spec.size//4, spec.size//4)
+        rates, grid = (
+            iter(drop_path_rates(drop_path, sum(depths))),
+            (spec.n_frames // 2, spec.size // 4, spec.size // 4),
+        )
         self.stages, self.merges = nn.ModuleList(), nn.ModuleList()
         for s,(n,h) in enumerate(zip(depths, heads)):
-            if s: self.merges.append(PatchMerge(dim)); dim, grid = 2*dim, (grid[0], -(-grid[1]//2), -(-grid[2]//2))
-            self.stages.append(nn.ModuleList([WindowBlock(dim, h, grid, window, i%2 == 1, next(rates)) for i in range(n)]))
+            if s:
+                self.merges.append(PatchMerge(dim))
+                dim, grid = 2*dim, (grid[0], -(-grid[1]//2), -(-grid[2]//2))
+            self.stages.append(
+                nn.ModuleList([WindowBlock(dim, h, grid, window, i % 2 == 1, next(rates)) for i in range(n)])
+            )
         self.norm = nn.LayerNorm(dim)
         self.apply(start_weights)
         self.dropout, self.head = nn.Dropout(check_chance('dropout', dropout)), new_head(dim, n_classes)
@@ -188,8 +210,10 @@ class Swin3d(VideoModel):
         self.check_clips(x)
         x = self.patch_norm(self.patch_embed(x).permute(0,2,3,4,1))              # (B,T,H,W,D)
         for s,blocks in enumerate(self.stages):
-            if s: x = self.merges[s-1](x)
-            for block in blocks: x = self.run(block, x)
+            if s:
+                x = self.merges[s-1](x)
+            for block in blocks:
+                x = self.run(block, x)
         return x
 
     def forward_head(self,
@@ -204,7 +228,8 @@ def layer_key(self:Swin3d,
     name:str, # Of a parameter
 )->str|None: # Name of its block; a merge belongs to the block after it
     "Which block a parameter belongs to."
-    if name.startswith('merges.'): return f"stages.{int(name.split('.')[1])+1}.0"
+    if name.startswith('merges.'):
+        return f"stages.{int(name.split('.')[1])+1}.0"
     return VideoModel.layer_key(self, name)
 
 # %% ../../nbs/25_models.swin3d.ipynb #swin3d-tiny
@@ -231,7 +256,9 @@ def swin3d_s(
     **overrides, # Any field of ClipSpec or argument of Swin3d
 )->Swin3d:
     "Video Swin-S: 50 million weights."
-    return build_model(Swin3d, dict(depths=(2,2,18,2)), ClipSpec(n_frames=32, size=224), n_classes, spec, overrides)
+    return build_model(
+        Swin3d, dict(depths=(2, 2, 18, 2)), ClipSpec(n_frames=32, size=224), n_classes, spec, overrides
+    )
 
 def swin3d_b(
     n_classes:int=400, # K, >= 2
@@ -250,7 +277,10 @@ def _names(n_stages):
     for s in range(n_stages):
         vision |= {f'stages.{s}.{{}}.{a}': f'features.{2*s}.{{}}.{b}' for a,b in block.items()}
         vision |= {f'merges.{s}.{a}': f'features.{2*s+1}.{a}' for a in ('norm', 'reduction')}
-        authors |= {f'stages.{s}.{{}}.{a}': f'layers.{s}.blocks.{{}}.{b if "table" in b else a}' for a,b in block.items()}
+        authors |= {
+            f'stages.{s}.{{}}.{a}': f'layers.{s}.blocks.{{}}.{b if "table" in b else a}'
+            for a, b in block.items()
+        }
         authors |= {f'merges.{s}.{a}': f'layers.{s}.downsample.{a}' for a in ('norm', 'reduction')}
     return Naming(vision), Naming({**authors, 'head': 'cls_head.fc_cls'})
 
@@ -260,5 +290,6 @@ def adapt(self:Swin3d,
 )->dict: # Tensors by our names
     "Translate names, and leave out the rows of the tables, which are computed here."
     state = {k: v for k,v in state.items() if not k.endswith('relative_position_index')}
-    for naming in _names(len(self.stages)): state = naming.to_ours(state)
+    for naming in _names(len(self.stages)):
+        state = naming.to_ours(state)
     return state

@@ -13,8 +13,20 @@ import torch
 from torch import nn
 
 from ..core import ClipSpec, check_choice, check_whole, patch
-from .layers import (Attention, Block, DropPath, Mlp, Naming, VideoModel, build_model, check_chance, drop_path_rates,
-                                  new_head, resize_table, start_weights)
+from vidcls.models.layers import (
+    Attention,
+    Block,
+    DropPath,
+    Mlp,
+    Naming,
+    VideoModel,
+    build_model,
+    check_chance,
+    drop_path_rates,
+    new_head,
+    resize_table,
+    start_weights,
+)
 
 # %% ../../nbs/22_models.timesformer.ipynb #patchembed
 class PatchEmbed(nn.Module):
@@ -55,7 +67,7 @@ class DividedBlock(nn.Module):
         T:int, # Frames
         n_queries:int|None=None, # 1: work out the class token only; None: all
     ): # (B,1+n·T,D), or (B,1,D)
-        cls,x = z.split([1, z.shape[1]-1], 1)                                      # not slices: their gradients would each be padded with zeros
+        cls,x = z.split([1, z.shape[1]-1], 1)  # not slices: their gradients would each be padded with zeros
         x = x.unflatten(1, (-1,T))                                                 # (B,1,D), (B,n,T,D)
         found = self.temporal_attn(self.temporal_norm1(x).flatten(0,1), then=self.temporal_fc)     # (B·n,T,D)
         x = x + self.drop_path(found.view_as(x)) + self.temporal_fc.bias
@@ -64,7 +76,8 @@ class DividedBlock(nn.Module):
         found = self.drop_path(found.unflatten(0, (-1,T)))
         first,rest = found.split([1, found.shape[2]-1], 2)                         # (B,T,1,D), (B,T,n,D)
         z = cls + first.mean(1)
-        if n_queries is None: z = torch.cat([z, (x + rest.transpose(1,2)).flatten(1,2)], 1)
+        if n_queries is None:
+            z = torch.cat([z, (x + rest.transpose(1,2)).flatten(1,2)], 1)
         return z + self.drop_path(self.mlp(self.norm2(z)))
 
 # %% ../../nbs/22_models.timesformer.ipynb #attentions-divided-joint-space-class
@@ -96,27 +109,38 @@ class TimeSformer(VideoModel):
         dropout:float=0., # Chance to zero an input of the head, in [0,1)
         scratch:bool=False, # First weights for training without an image model, see start_from_scratch
     ):
-        for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch).items(): check_whole(name, v)
+        for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch).items():
+            check_whole(name, v)
         super().__init__(spec, pixels=patch)
-        self.attention, rates = check_choice('attention', attention, ATTENTIONS), drop_path_rates(drop_path, depth)
+        self.attention, rates = (
+            check_choice('attention', attention, ATTENTIONS),
+            drop_path_rates(drop_path, depth),
+        )
         table = lambda n: nn.Parameter(nn.init.trunc_normal_(torch.empty(1,n,dim), std=.02))
         self.cls_token, self.pos_embed = table(1), table(1+(spec.size//patch)**2)
-        if attention != 'space': self.time_embed = nn.Parameter(torch.zeros(1,spec.n_frames,dim))
+        if attention != 'space':
+            self.time_embed = nn.Parameter(torch.zeros(1,spec.n_frames,dim))
         self.patch_embed = PatchEmbed(dim, patch)
-        if attention == 'divided': blocks = [DividedBlock(dim, heads, mlp_ratio, r) for r in rates]
-        else: blocks = [Block(dim, heads, mlp_ratio, r, key_bias=True).apply(start_weights) for r in rates]
+        if attention == 'divided':
+            blocks = [DividedBlock(dim, heads, mlp_ratio, r) for r in rates]
+        else:
+            blocks = [Block(dim, heads, mlp_ratio, r, key_bias=True).apply(start_weights) for r in rates]
         self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(dim, eps=1e-6)
         self.dropout, self.head = nn.Dropout(check_chance('dropout', dropout)), new_head(dim, n_classes)
-        if scratch: self.start_from_scratch()
+        if scratch:
+            self.start_from_scratch()
 
     def start_from_scratch(self):
         "Larger first weights: linear layers of deviation 2/√inputs, tables of deviation 1, times of 2; joint attention looks along time first."
         for m in self.blocks.modules():
-            if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=2/m.in_features**.5)
+            if isinstance(m, nn.Linear):
+                nn.init.normal_(m.weight, std=2/m.in_features**.5)
         for name,std in (('cls_token', 1.), ('pos_embed', 1.), ('time_embed', 2.)):
-            if hasattr(self, name): nn.init.normal_(getattr(self, name), std=std)
+            if hasattr(self, name):
+                nn.init.normal_(getattr(self, name), std=std)
         if self.attention == 'joint':
-            for b in self.blocks[:len(self.blocks)//2]: look_at_own_place(b.attn, self.pos_embed[0,1:])
+            for b in self.blocks[:len(self.blocks)//2]:
+                look_at_own_place(b.attn, self.pos_embed[0,1:])
 
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
@@ -127,15 +151,18 @@ class TimeSformer(VideoModel):
         x = self.patch_embed(x)                                                    # (B,T,n,D)
         z, T = self._tokens(x), x.shape[1]
         more = (T,) if self.attention == 'divided' else ()
-        for block in self.blocks[:-1]: z = self.run(block, z, *more)
+        for block in self.blocks[:-1]:
+            z = self.run(block, z, *more)
         z = self.run(self.blocks[-1], z, *more, n_queries)
         return z.unflatten(0, (-1,T)).mean(1) if self.attention == 'space' else z
 
     def _tokens(self, x):
         "Patches (B,T,n,D), placed in space and time -> (B,1+n·T,D); for 'space' (B·T,1+n,D), each frame by itself."
         cls,x = self.cls_token + self.pos_embed[:,:1], x + self.pos_embed[:,1:]     # (1,1,D), (B,T,n,D)
-        if self.attention == 'space': x = x.flatten(0,1)                            # (B·T,n,D)
-        else: x = (x + self.time_embed[:,:,None]).transpose(1,2).flatten(1,2)       # (B,n·T,D)
+        if self.attention == 'space':
+            x = x.flatten(0,1)                            # (B·T,n,D)
+        else:
+            x = (x + self.time_embed[:,:,None]).transpose(1,2).flatten(1,2)       # (B,n·T,D)
         return torch.cat([cls.expand(x.shape[0],-1,-1), x], 1)
 
     def forward_head(self,
@@ -151,15 +178,31 @@ class TimeSformer(VideoModel):
         return self.forward_head(self.forward_features(x, n_queries=1))
 
 # %% ../../nbs/22_models.timesformer.ipynb #adapt
-_THEIRS = Naming({
-    'cls_token': 'timesformer.embeddings.cls_token', 'pos_embed': 'timesformer.embeddings.position_embeddings',
-    'time_embed': 'timesformer.embeddings.time_embeddings', 'norm': 'timesformer.layernorm', 'head': 'classifier',
-    'patch_embed.proj': 'timesformer.embeddings.patch_embeddings.projection',
-    **{f'blocks.{{}}.{ours}': f'timesformer.encoder.layer.{{}}.{theirs}' for ours,theirs in {
-        'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'temporal_norm1': 'temporal_layernorm',
-        'attn.qkv': 'attention.attention.qkv', 'attn.proj': 'attention.output.dense', 'temporal_fc': 'temporal_dense',
-        'temporal_attn.qkv': 'temporal_attention.attention.qkv', 'temporal_attn.proj': 'temporal_attention.output.dense',
-        'mlp.fc1': 'intermediate.dense', 'mlp.fc2': 'output.dense'}.items()}})
+_THEIRS = Naming(
+    {
+        'cls_token': 'timesformer.embeddings.cls_token',
+        'pos_embed': 'timesformer.embeddings.position_embeddings',
+        'time_embed': 'timesformer.embeddings.time_embeddings',
+        'norm': 'timesformer.layernorm',
+        'head': 'classifier',
+        'patch_embed.proj': 'timesformer.embeddings.patch_embeddings.projection',
+        **{
+            f'blocks.{{}}.{ours}': f'timesformer.encoder.layer.{{}}.{theirs}'
+            for ours, theirs in {
+                'norm1': 'layernorm_before',
+                'norm2': 'layernorm_after',
+                'temporal_norm1': 'temporal_layernorm',
+                'attn.qkv': 'attention.attention.qkv',
+                'attn.proj': 'attention.output.dense',
+                'temporal_fc': 'temporal_dense',
+                'temporal_attn.qkv': 'temporal_attention.attention.qkv',
+                'temporal_attn.proj': 'temporal_attention.output.dense',
+                'mlp.fc1': 'intermediate.dense',
+                'mlp.fc2': 'output.dense',
+            }.items()
+        },
+    }
+)
 
 # %% ../../nbs/22_models.timesformer.ipynb #adapt-2
 @patch
@@ -167,30 +210,52 @@ def adapt(self:TimeSformer,
     state:dict, # Tensors by the authors' or transformers' names, or those of a vision transformer for images
 )->dict: # Tensors by our names, with tables for this model's clips
     "Translate names; start time where an image model has none; resize tables by the authors' rule, nearest neighbour."
-    alone = ('embeddings.', 'encoder.layer.', 'layernorm.')              # transformers' encoder in a folder of its own
+    alone = ('embeddings.', 'encoder.layer.', 'layernorm.')  # transformers' encoder in a folder of its own
     state = {f'timesformer.{k}' if k.startswith(alone) else k: v for k,v in state.items()}
     state = self._with_time(_THEIRS.to_ours(state))
     def resize(name, first, old, new):
-        if name not in state or state[name].shape[1] == getattr(self, name).shape[1]: return
+        if name not in state or state[name].shape[1] == getattr(self, name).shape[1]:
+            return
         table = state[name]
-        state[name] = torch.cat([table[:,:first], resize_table(table[:,first:], old(table), new, 'nearest')], 1)
+        state[name] = torch.cat(
+            [table[:, :first], resize_table(table[:, first:], old(table), new, 'nearest')], 1
+        )
     side = lambda n: (1, round((n-1)**.5), round((n-1)**.5))
     resize('pos_embed', 1, lambda t: side(t.shape[1]), side(self.pos_embed.shape[1]))
-    if self.attention != 'space': resize('time_embed', 0, lambda t: (t.shape[1],1,1), (self.spec.n_frames,1,1))
+    if self.attention != 'space':
+        resize('time_embed', 0, lambda t: (t.shape[1],1,1), (self.spec.n_frames,1,1))
     return state
 
 # %% ../../nbs/22_models.timesformer.ipynb #with-time
 @patch
 def _with_time(self:TimeSformer, state):
     "Weights of an image model, with what it lacks; others as they are."
-    if self.attention == 'space' or any('time' in k or 'temporal' in k for k in state) or 'cls_token' not in state: return state
+    if (
+        self.attention == 'space'
+        or any('time' in k or 'temporal' in k for k in state)
+        or 'cls_token' not in state
+    ):
+        return state
     new = {'time_embed': torch.zeros_like(self.time_embed)}
     for i in range(len(self.blocks) if self.attention == 'divided' else 0):
-        copied = {k: v.clone() for k,v in state.items() if k.startswith((f'blocks.{i}.attn.', f'blocks.{i}.norm1.'))}
-        new |= {k.replace('.attn.', '.temporal_attn.').replace('.norm1.', '.temporal_norm1.'): v for k,v in copied.items()}
-        new |= {f'blocks.{i}.temporal_fc.{n}': torch.zeros_like(p) for n,p in self.blocks[i].temporal_fc.named_parameters()}
-    warnings.warn("these are weights of an image model: attention along time starts as a copy of that in space, "
-                  "with nothing of it in the sum yet.", stacklevel=5)
+        copied = {
+            k: v.clone()
+            for k, v in state.items()
+            if k.startswith((f'blocks.{i}.attn.', f'blocks.{i}.norm1.'))
+        }
+        new |= {
+            k.replace('.attn.', '.temporal_attn.').replace('.norm1.', '.temporal_norm1.'): v
+            for k, v in copied.items()
+        }
+        new |= {
+            f'blocks.{i}.temporal_fc.{n}': torch.zeros_like(p)
+            for n, p in self.blocks[i].temporal_fc.named_parameters()
+        }
+    warnings.warn(
+        "these are weights of an image model: attention along time starts as a copy of that in space, "
+        "with nothing of it in the sum yet.",
+        stacklevel=5,
+    )
     return new | state
 
 @patch
@@ -198,14 +263,26 @@ def to_transformers(self:TimeSformer,
     files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "This model as transformers' TimesformerForVideoClassification."
-    if files and self.attention == 'space': warnings.warn(
-        "transformers' space-only TimeSformer answers for each frame by itself. The mean of its answers is near ours, which averages tokens first, not equal.", stacklevel=3)
+    if files and self.attention == 'space':
+        warnings.warn(
+            "transformers' space-only TimeSformer answers for each frame by itself. The mean of its "
+            "answers is near ours, which averages tokens first, not equal.",
+            stacklevel=3,
+        )
     block = self.blocks[0]
-    config = dict(architectures=['TimesformerForVideoClassification'], model_type='timesformer',
-                  attention_type=dict(divided='divided_space_time', joint='joint_space_time', space='space_only')[self.attention],
-                  patch_size=self.patch_embed.proj.kernel_size[0], hidden_size=self.cls_token.shape[-1],
-                  num_hidden_layers=len(self.blocks), num_attention_heads=block.attn.heads,
-                  intermediate_size=block.mlp.fc1.out_features, layer_norm_eps=block.norm1.eps)
+    config = dict(
+        architectures=['TimesformerForVideoClassification'],
+        model_type='timesformer',
+        attention_type=dict(divided='divided_space_time', joint='joint_space_time', space='space_only')[
+            self.attention
+        ],
+        patch_size=self.patch_embed.proj.kernel_size[0],
+        hidden_size=self.cls_token.shape[-1],
+        num_hidden_layers=len(self.blocks),
+        num_attention_heads=block.attn.heads,
+        intermediate_size=block.mlp.fc1.out_features,
+        layer_norm_eps=block.norm1.eps,
+    )
     return config, _THEIRS.to_theirs(self.state_dict())
 
 # %% ../../nbs/22_models.timesformer.ipynb #spec-clipspec-n-frames-8-size

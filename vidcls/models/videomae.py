@@ -13,8 +13,20 @@ import torch
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, VidclsError, check_whole, patch
-from .layers import (Block, Naming, TubeletEmbed, VideoModel, build_model, check_chance, check_wholes,
-                                  drop_path_rates, new_head, resize_table, sine_table, start_weights)
+from vidcls.models.layers import (
+    Block,
+    Naming,
+    TubeletEmbed,
+    VideoModel,
+    build_model,
+    check_chance,
+    check_wholes,
+    drop_path_rates,
+    new_head,
+    resize_table,
+    sine_table,
+    start_weights,
+)
 
 # %% ../../nbs/23_models.videomae.ipynb #videomae-2
 class VideoMAE(VideoModel):
@@ -33,19 +45,26 @@ class VideoMAE(VideoModel):
         head_init_scale:float=.001, # Factor on the head's first weights; 0.001 for fine-tuning
         pos_of:tuple|None=None, # (n_frames, size) whose positions are resized to this spec; None: the spec's own
     ):
-        for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch, tubelet=tubelet).items(): check_whole(name, v)
-        if pos_of: check_wholes('pos_of', pos_of, 2)
+        for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch, tubelet=tubelet).items():
+            check_whole(name, v)
+        if pos_of:
+            check_wholes('pos_of', pos_of, 2)
         super().__init__(spec, tubelet, patch)
         if pos_of and (pos_of[0] % tubelet or pos_of[1] % patch):
-            raise ArgumentError(f"pos_of={pos_of!r}; accepted: frames that are a multiple of {tubelet}, and a size that is one of {patch}.")
+            raise ArgumentError(
+                f"pos_of={pos_of!r}; accepted: frames that are a multiple of {tubelet}, and a size that "
+                f"is one of {patch}."
+            )
         self.head_init_scale = head_init_scale
         self.patch_embed = TubeletEmbed(dim, patch, tubelet)
         grid = lambda n_frames, size: (n_frames//tubelet, size//patch, size//patch)
         own = (spec.n_frames, spec.size)
         here, there = grid(*own), grid(*(pos_of or own))
         pos = resize_table(sine_table(there[0]*there[1]*there[2], dim), there, here)
-        self.register_buffer('pos', pos, persistent=False)                       # follows .to(device); in no file
-        self.blocks = nn.ModuleList([Block(dim, heads, mlp_ratio, r) for r in drop_path_rates(drop_path, depth)])
+        self.register_buffer('pos', pos, persistent=False)  # follows .to(device); in no file
+        self.blocks = nn.ModuleList(
+            [Block(dim, heads, mlp_ratio, r) for r in drop_path_rates(drop_path, depth)]
+        )
         self.fc_norm, self.dropout = nn.LayerNorm(dim, eps=1e-6), nn.Dropout(check_chance('dropout', dropout))
         self.apply(start_weights)
         self.head = new_head(dim, n_classes, head_init_scale)
@@ -56,7 +75,8 @@ class VideoMAE(VideoModel):
         "The tokens, before they are averaged."
         self.check_clips(x)
         x = self.patch_embed(x) + self.pos                   # (B,C,T,H,W) -> (B,N,D)
-        for block in self.blocks: x = self.run(block, x)     # (B,N,D)
+        for block in self.blocks:
+            x = self.run(block, x)     # (B,N,D)
         return x
 
     def forward_head(self,
@@ -66,29 +86,54 @@ class VideoMAE(VideoModel):
         return self.head(self.dropout(self.fc_norm(x.mean(1))))
 
 # %% ../../nbs/23_models.videomae.ipynb #theirs-naming-patch-embed-proj-videomae
-_THEIRS = Naming({
-    'patch_embed.proj': 'videomae.embeddings.patch_embeddings.projection', 'head': 'classifier',
-    **{f'blocks.{{}}.{ours}': f'videomae.encoder.layer.{{}}.{theirs}' for ours,theirs in {
-        'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'attn.proj': 'attention.output.dense',
-        'mlp.fc1': 'intermediate.dense', 'mlp.fc2': 'output.dense', 'attn.q_bias': 'attention.attention.query.bias',
-        'attn.v_bias': 'attention.attention.value.bias'}.items()},
-    'blocks.{}.attn.qkv': tuple(f'videomae.encoder.layer.{{}}.attention.attention.{n}' for n in ('query','key','value'))})
+_THEIRS = Naming(
+    {
+        'patch_embed.proj': 'videomae.embeddings.patch_embeddings.projection',
+        'head': 'classifier',
+        **{
+            f'blocks.{{}}.{ours}': f'videomae.encoder.layer.{{}}.{theirs}'
+            for ours, theirs in {
+                'norm1': 'layernorm_before',
+                'norm2': 'layernorm_after',
+                'attn.proj': 'attention.output.dense',
+                'mlp.fc1': 'intermediate.dense',
+                'mlp.fc2': 'output.dense',
+                'attn.q_bias': 'attention.attention.query.bias',
+                'attn.v_bias': 'attention.attention.value.bias',
+            }.items()
+        },
+        'blocks.{}.attn.qkv': tuple(
+            f'videomae.encoder.layer.{{}}.attention.attention.{n}' for n in ('query', 'key', 'value')
+        ),
+    }
+)
 
 @patch
 def adapt(self:VideoMAE,
     state:dict, # Tensors by the authors' or transformers' names, of a classifier or of the pre-training
 )->dict: # Tensors by our names
     "Translate names; of a pre-training checkpoint take the encoder, and say what is left."
-    alone = ('embeddings.', 'encoder.layer.', 'layernorm.')              # transformers' encoder in a folder of its own
+    alone = ('embeddings.', 'encoder.layer.', 'layernorm.')  # transformers' encoder in a folder of its own
     state = {f'videomae.{k}' if k.startswith(alone) else k: v for k,v in state.items()}
-    state = {_in_modules(k) if k.startswith('videomae.') else k: v for k,v in state.items() if not k.endswith('attention.key.bias')}
+    state = {
+        _in_modules(k) if k.startswith('videomae.') else k: v
+        for k, v in state.items()
+        if not k.endswith('attention.key.bias')
+    }
     state, own = {k.removeprefix('encoder.'): v for k,v in _THEIRS.to_ours(state).items()}, self.state_dict()
     new = {k: v for k,v in own.items() if k.startswith(('fc_norm.', 'head.'))}
-    if any(k in state for k in new) or not any(k in state for k in own): return state
+    if any(k in state for k in new) or not any(k in state for k in own):
+        return state
     left = ('decoder.', 'mask_token', 'encoder_to_decoder.', 'norm.', 'videomae.layernorm.')
     kept = {k: v for k,v in state.items() if not k.startswith(left)}
-    what = f"the pre-training: {len(state)-len(kept)} tensors of the decoder were left out;" if len(kept) < len(state) else "an encoder:"
-    warnings.warn(f"these are weights of {what} fc_norm and head are new and have to be trained.", stacklevel=4)
+    what = (
+        f"the pre-training: {len(state) - len(kept)} tensors of the decoder were left out;"
+        if len(kept) < len(state)
+        else "an encoder:"
+    )
+    warnings.warn(
+        f"these are weights of {what} fc_norm and head are new and have to be trained.", stacklevel=4
+    )
     return new | kept
 
 @patch
@@ -96,18 +141,30 @@ def to_transformers(self:VideoMAE,
     files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "This model as transformers' VideoMAEForVideoClassification, whose table of positions is always the one of the clips at hand."
-    if files and not torch.equal(self.pos, sine_table(*self.pos.shape[1:]).to(self.pos)): raise VidclsError(
-        "the positions of this model were resized from other clips; transformers makes them for the clips at hand, so the model would be another "
-        "one there. Fine-tune with pos_of=(n_frames, size) of its own spec, then save.")
+    if files and not torch.equal(self.pos, sine_table(*self.pos.shape[1:]).to(self.pos)):
+        raise VidclsError(
+            "the positions of this model were resized from other clips; transformers makes them for the "
+            "clips at hand, so the model would be another "
+            "one there. Fine-tune with pos_of=(n_frames, size) of its own spec, then save."
+        )
     block, embed = self.blocks[0], self.patch_embed.proj
-    config = dict(architectures=['VideoMAEForVideoClassification'], model_type='videomae', use_mean_pooling=True,
-                  patch_size=embed.kernel_size[1], tubelet_size=embed.kernel_size[0], hidden_size=embed.out_channels,
-                  num_hidden_layers=len(self.blocks), num_attention_heads=block.attn.heads,
-                  intermediate_size=block.mlp.fc1.out_features, layer_norm_eps=block.norm1.eps)
+    config = dict(
+        architectures=['VideoMAEForVideoClassification'],
+        model_type='videomae',
+        use_mean_pooling=True,
+        patch_size=embed.kernel_size[1],
+        tubelet_size=embed.kernel_size[0],
+        hidden_size=embed.out_channels,
+        num_hidden_layers=len(self.blocks),
+        num_attention_heads=block.attn.heads,
+        intermediate_size=block.mlp.fc1.out_features,
+        layer_norm_eps=block.norm1.eps,
+    )
     return config, {_in_files(k) if files else k: v for k,v in _THEIRS.to_theirs(self.state_dict()).items()}
 
 def _in_files(name): return re.sub(r'\.(query|value)\.bias$', lambda m: f'.{m[1][0]}_bias', name)
-def _in_modules(name): return re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', name)
+def _in_modules(name):
+    return re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', name)
 
 # %% ../../nbs/23_models.videomae.ipynb #build
 def videomae_tiny(

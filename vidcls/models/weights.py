@@ -21,41 +21,64 @@ from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path, fil
 from .layers import VideoModel
 
 # %% ../../nbs/inside/26_models.weights.ipynb #weight-suffixes-safetensors-pt-pth-bin
-WEIGHT_SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin', '.pyth', '.tar', '.ckpt')      # usual names; the content decides
+# usual names; the content decides
+WEIGHT_SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin', '.pyth', '.tar', '.ckpt')
 
 # %% ../../nbs/inside/26_models.weights.ipynb #read-weights
-_KINDS = ((b'version https://git-lfs', 'a pointer of Git LFS, not the file itself; `git lfs pull` fetches that'),
-          (b'\x89HDF', "a file of Keras (HDF5)"), (b'GGUF', 'a file of llama.cpp (GGUF)'),
-          (b'\x1f\x8b', 'compressed (gzip); unpack it first'), (b'\xfd7zXZ', 'compressed (xz); unpack it first'),
-          (b'7z\xbc\xaf', 'a 7-Zip archive; unpack it first'), (b'Rar!', 'a RAR archive; unpack it first'),
-          (b'\x93NUMPY', 'an array of numpy'))
+_KINDS = (
+    (b'version https://git-lfs', 'a pointer of Git LFS, not the file itself; `git lfs pull` fetches that'),
+    (b'\x89HDF', "a file of Keras (HDF5)"),
+    (b'GGUF', 'a file of llama.cpp (GGUF)'),
+    (b'\x1f\x8b', 'compressed (gzip); unpack it first'),
+    (b'\xfd7zXZ', 'compressed (xz); unpack it first'),
+    (b'7z\xbc\xaf', 'a 7-Zip archive; unpack it first'),
+    (b'Rar!', 'a RAR archive; unpack it first'),
+    (b'\x93NUMPY', 'an array of numpy'),
+)
 
 def _kind(path):
     "Which kind of file this is: 'safetensors', 'torch', or a description of anything else; empty where nothing can be told."
-    with open(path, 'rb') as f: head = f.read(600)
+    with open(path, 'rb') as f:
+        head = f.read(600)
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n').lower()
-    if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 2**32: return 'safetensors'
-    if head[:2] == b'PK': return _kind_of_zip(path)
-    if head[:1] == b'\x80' and len(head) > 1 and head[1] < 6: return 'torch'
-    if text.startswith((b'<!doctype', b'<html', b'<?xml')): return 'a web page, often an error or a login page that was saved in its place'
-    if text.startswith((b'{', b'[')): return 'a JSON file'
-    if head[257:262] == b'ustar' and path.suffix.lower() != '.pt': return 'a tar archive; unpack it first'
-    if head[4:8] == b'ftyp': return 'a video'
-    if path.suffix.lower() == '.onnx' or head[:1] == b'\x08' and b'pytorch' in head[:40]: return 'a network in ONNX'
-    if '.data-0' in path.name or path.suffix == '.index': return 'a part of a checkpoint of TensorFlow'
+    if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 2**32:
+        return 'safetensors'
+    if head[:2] == b'PK':
+        return _kind_of_zip(path)
+    if head[:1] == b'\x80' and len(head) > 1 and head[1] < 6:
+        return 'torch'
+    if text.startswith((b'<!doctype', b'<html', b'<?xml')):
+        return 'a web page, often an error or a login page that was saved in its place'
+    if text.startswith((b'{', b'[')):
+        return 'a JSON file'
+    if head[257:262] == b'ustar' and path.suffix.lower() != '.pt':
+        return 'a tar archive; unpack it first'
+    if head[4:8] == b'ftyp':
+        return 'a video'
+    if path.suffix.lower() == '.onnx' or head[:1] == b'\x08' and b'pytorch' in head[:40]:
+        return 'a network in ONNX'
+    if '.data-0' in path.name or path.suffix == '.index':
+        return 'a part of a checkpoint of TensorFlow'
     return next((kind for magic,kind in _KINDS if head.startswith(magic)), '')
 
 def _kind_of_zip(path):
     "What a ZIP archive holds: what torch.save writes is one."
     try:
-        with zipfile.ZipFile(path) as z: names = z.namelist()
-    except (zipfile.BadZipFile, OSError): return 'torch'                 # cut short: torch says so
+        with zipfile.ZipFile(path) as z:
+            names = z.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return 'torch'                 # cut short: torch says so
     inside = lambda *ends: any(n.endswith(ends) for n in names)
-    if inside('/constants.pkl') and any('/code/' in n for n in names): return 'a program of TorchScript'
-    if inside('/data.pkl', 'data.pkl'): return 'torch'
-    if inside('archive_format', 'models/model.json', 'serialized_exported_program.json'): return 'a program of torch.export'
-    if inside('.npy'): return 'a set of arrays of numpy'
-    if inside('model.weights.h5'): return 'a model of Keras'
+    if inside('/constants.pkl') and any('/code/' in n for n in names):
+        return 'a program of TorchScript'
+    if inside('/data.pkl', 'data.pkl'):
+        return 'torch'
+    if inside('archive_format', 'models/model.json', 'serialized_exported_program.json'):
+        return 'a program of torch.export'
+    if inside('.npy'):
+        return 'a set of arrays of numpy'
+    if inside('model.weights.h5'):
+        return 'a model of Keras'
     return 'a ZIP archive; unpack it first'
 
 # %% ../../nbs/inside/26_models.weights.ipynb #read-weights-2
@@ -69,67 +92,109 @@ def read_weights(
         if kind == 'safetensors':
             from safetensors.torch import load_file
             found = load_file(path)
-        elif kind in ('torch', ''): found = _unpickled(path)
-        else: raise CheckpointError(f"{path}: is {kind}; vidcls reads weights of PyTorch, as safetensors or as torch.save writes them.")
-    except CheckpointError: raise
+        elif kind in ('torch', ''):
+            found = _unpickled(path)
+        else:
+            raise CheckpointError(
+                f"{path}: is {kind}; vidcls reads weights of PyTorch, as safetensors or as torch.save "
+                "writes them."
+            )
+    except CheckpointError:
+        raise
     except Exception as e:
         reason = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        raise CheckpointError(f"{path}: damaged or no file of weights ({reason}). Get or save it again.") from e
+        raise CheckpointError(
+            f"{path}: damaged or no file of weights ({reason}). Get or save it again."
+        ) from e
     return _unwrap(found, path)
 
 def _unpickled(path):
     "Load a pickle of tensors and plain values; anything else in it is refused by its name."
     try:
-        with open(path, 'rb') as f, torch.serialization.safe_globals(_PLAIN):                  # a file, not its name: torch goes by suffixes
+        # a file, not its name: torch goes by suffixes
+        with open(path, 'rb') as f, torch.serialization.safe_globals(_PLAIN):
             return torch.load(f, map_location='cpu', weights_only=True)
     except UnpicklingError as e:
-        if not (m := re.search(r'GLOBAL ([\w.]+)', str(e))) and 'nsupported' not in str(e): raise
+        if not (m := re.search(r'GLOBAL ([\w.]+)', str(e))) and 'nsupported' not in str(e):
+            raise
         raise CheckpointError(
-            f"{path}: has Python objects in it besides tensors ({m[1] if m else 'of a kind that is not known'}). Such objects can run code, so "
-            "vidcls reads tensors only. Have the author save the weights alone, torch.save(model.state_dict(), …), or best as "
-            ".safetensors.") from e
+            f"{path}: has Python objects in it besides tensors "
+            f"({m[1] if m else 'of a kind that is not known'}). Such objects can run code, so "
+            "vidcls reads tensors only. Have the author save the weights alone, "
+            "torch.save(model.state_dict(), …), or best as "
+            ".safetensors."
+        ) from e
 
 def _scalars():
     "What a number of numpy consists of in a pickle, under the names of numpy 1 and 2; it holds a value and runs nothing."
     from numpy._core.multiarray import scalar
-    kinds = [type(np.dtype(k)) for k in ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')]
-    return [(scalar, 'numpy.core.multiarray.scalar'), (scalar, 'numpy._core.multiarray.scalar'), np.dtype, *kinds]
 
-_PLAIN = [argparse.Namespace, *_scalars()]                               # what training scripts keep beside the weights: arguments, an accuracy
+    kinds = [
+        type(np.dtype(k)) for k in ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
+    ]
+    return [
+        (scalar, 'numpy.core.multiarray.scalar'),
+        (scalar, 'numpy._core.multiarray.scalar'),
+        np.dtype,
+        *kinds,
+    ]
+
+# what training scripts keep beside the weights: arguments, an accuracy
+_PLAIN = [argparse.Namespace, *_scalars()]
 
 # %% ../../nbs/inside/26_models.weights.ipynb #wrappers-model-module-state-dict-model-s
 _WRAPPERS = ('model', 'module', 'state_dict', 'model_state', 'model_state_dict', 'net', 'network', 'weights')
 _PREFIXES = ('module.', '_orig_mod.', 'model.')
-_LOSS = re.compile(r'(criterion|loss|loss_fn|loss_func|loss_function|metrics?|(train|val|valid|test)_(acc|metrics?))\.')
+_LOSS = re.compile(
+    r'(criterion|loss|loss_fn|loss_func|loss_function|metrics?|(train|val|valid|test)_(acc|metrics?))\.'
+)
 
 def _unwrap(found, path):
     "The dictionary of tensors inside a checkpoint, with plain names."
-    while deeper := _inside(found, path): found = deeper
+    while deeper := _inside(found, path):
+        found = deeper
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{path}: holds a {type(found).__name__}, and no weights by name.")
     other = [k for k,v in found.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))]
-    if other: raise CheckpointError(f"{path}: holds other things than weights: {_some(other)}. "
+    if other:
+        raise CheckpointError(f"{path}: holds other things than weights: {_some(other)}. "
                                     f"Looked inside {', '.join(_WRAPPERS)}.")
     lost = []
     while True:
         lost += (new := [k for k in found if _LOSS.match(k)])
         found = {k: v for k,v in found.items() if k not in new}
         prefix = next((p for p in _PREFIXES if found and all(k.startswith(p) for k in found)), None)
-        if prefix is None: break
+        if prefix is None:
+            break
         found = {k[len(prefix):]: v for k,v in found.items()}
-    if lost: warnings.warn(f"{path}: left out what belongs to the loss and the metrics of its training: {_some(lost)}.", stacklevel=4)
+    if lost:
+        warnings.warn(
+            f"{path}: left out what belongs to the loss and the metrics of its training: {_some(lost)}.",
+            stacklevel=4,
+        )
     return found
 
 def _inside(found, path):
     "What a checkpoint wraps: the entry with a usual name, or the only entry that holds tensors by name."
-    if not isinstance(found, dict): return None
-    if usual := next((found[k] for k in _WRAPPERS if isinstance(found.get(k), dict)), None): return usual
-    if any(isinstance(v, torch.Tensor) for v in found.values()): return None
-    sets = [k for k,v in found.items() if isinstance(v, dict) and v and all(isinstance(t, torch.Tensor) for t in v.values())]
-    if len(sets) > 1: raise CheckpointError(f"{path}: holds several sets of weights: {_some(sets)}. Save the one that you want by itself.")
+    if not isinstance(found, dict):
+        return None
+    if usual := next((found[k] for k in _WRAPPERS if isinstance(found.get(k), dict)), None):
+        return usual
+    if any(isinstance(v, torch.Tensor) for v in found.values()):
+        return None
+    sets = [
+        k
+        for k, v in found.items()
+        if isinstance(v, dict) and v and all(isinstance(t, torch.Tensor) for t in v.values())
+    ]
+    if len(sets) > 1:
+        raise CheckpointError(
+            f"{path}: holds several sets of weights: {_some(sets)}. Save the one that you want by itself."
+        )
     return found[sets[0]] if sets else None
 
-def _some(names, n=6): return ', '.join(map(str, names[:n])) + (f' and {len(names)-n} more' if len(names) > n else '')
+def _some(names, n=6):
+    return ', '.join(map(str, names[:n])) + (f' and {len(names) - n} more' if len(names) > n else '')
 
 # %% ../../nbs/inside/26_models.weights.ipynb #weight-differences
 def weight_differences(
@@ -140,11 +205,18 @@ def weight_differences(
     "In words, what keeps the weights `state` from being loaded as `own`; empty if they fit."
     look = lambda t: f"{tuple(t.shape)} {str(t.dtype)[6:]}"
     alike = lambda a, b: a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
-    found = {'missing in the file': [f'{k} {look(own[k])}' for k in own if k not in state],
-             'unknown to the model': [f'{k} {look(state[k])}' for k in state if k not in own],
-             'of another kind': [f"{k} is {look(state[k])}, expected {look(own[k])}"
-                                 for k in own if k in state and not alike(state[k], own[k])],
-             'not finite': [k for k,t in state.items() if values and t.is_floating_point() and not t.isfinite().all()]}
+    found = {
+        'missing in the file': [f'{k} {look(own[k])}' for k in own if k not in state],
+        'unknown to the model': [f'{k} {look(state[k])}' for k in state if k not in own],
+        'of another kind': [
+            f"{k} is {look(state[k])}, expected {look(own[k])}"
+            for k in own
+            if k in state and not alike(state[k], own[k])
+        ],
+        'not finite': [
+            k for k, t in state.items() if values and t.is_floating_point() and not t.isfinite().all()
+        ],
+    }
     return '; '.join(f"{what}: {_some(names)}" for what,names in found.items() if names)
 
 # %% ../../nbs/inside/26_models.weights.ipynb #fit-in
@@ -161,11 +233,22 @@ def fit_in(
     lacking = [] if any(k.startswith('head.') for k in state) else [k for k in own if k.startswith('head.')]
     fitting = state | {k: own[k] for k in heads + lacking}
     if wrong := weight_differences(own, fitting):
-        raise CheckpointError(f"{source} does not fit this {type(model).__name__}; nothing was loaded. {wrong}.")
-    if heads: warnings.warn(f"{source}: its head has {len(state[heads[0]])} classes and the model {len(own[heads[0]])}; "
-                            "the model keeps a fresh head, which has to be trained.", stacklevel=3)
-    if lacking: warnings.warn(f"{source}: holds an encoder without a head; the model has a fresh head of {len(own[lacking[0]])} "
-                              "classes, which has to be trained.", stacklevel=3)
+        raise CheckpointError(
+            f"{source} does not fit this {type(model).__name__}; nothing was loaded. {wrong}."
+        )
+    if heads:
+        warnings.warn(
+            f"{source}: its head has {len(state[heads[0]])} classes and the model {len(own[heads[0]])}; "
+            "the model keeps a fresh head, which has to be trained.",
+            stacklevel=3,
+        )
+    if lacking:
+        warnings.warn(
+            f"{source}: holds an encoder without a head; the model has a fresh head of "
+            f"{len(own[lacking[0]])} "
+            "classes, which has to be trained.",
+            stacklevel=3,
+        )
     model.load_state_dict(fitting)
     return model
 
@@ -183,27 +266,32 @@ def by_own_names(
             warnings.simplefilter('always')
             got = adapt(spelling)
         apart = len({k for k in own ^ set(got) if not k.startswith('head.')})
-        if fewest is None or apart < fewest: best, notes, fewest = got, said, apart
-        if not apart: break
-    for w in notes: warnings.warn(str(w.message), w.category, stacklevel=4)
+        if fewest is None or apart < fewest:
+            best, notes, fewest = got, said, apart
+        if not apart:
+            break
+    for w in notes:
+        warnings.warn(str(w.message), w.category, stacklevel=4)
     return best
 
 def _spellings(state):
     "The same weights under their own names, then with one prefix less each time."
     yield state
     shared = state
-    while len({k.partition('.')[0] for k in shared}) == 1 and all('.' in k for k in shared):     # one word before all of them
+    # one word before all of them
+    while len({k.partition('.')[0] for k in shared}) == 1 and all('.' in k for k in shared):
         shared = {k.partition('.')[2]: v for k,v in shared.items()}
         yield shared
     for _ in range(6):
         names = [_ANY_PREFIX.sub('', k, count=1) if _ANY_PREFIX.match(k) else k for k in state]
-        if names == list(state) or len(set(names)) < len(names): return
+        if names == list(state) or len(set(names)) < len(names):
+            return
         state = dict(zip(names, state.values()))
         yield state
 
 # %% ../../nbs/inside/26_models.weights.ipynb #no-larger-than
 _LARGEST = 10**6                                                         # of any whole number in a config
-_SPARE, _BUFFERS = 10**8, 2**28                                          # weights beyond the file's, such as a fresh head; numbers in tables
+_SPARE, _BUFFERS = 10**8, 2**28  # weights beyond the file's, such as a fresh head; numbers in tables
 
 @contextmanager
 def no_larger_than(
@@ -214,14 +302,28 @@ def no_larger_than(
     from torch.nn.modules import module as hooks
     most = [2*len(state) + 1000, 2*sum(t.numel() for t in state.values()) + _SPARE, _BUFFERS]
     def count(tensors, weights, tables):
-        for i,n in enumerate((tensors, weights, tables)): most[i] -= n
-        if min(most) < 0: raise CheckpointError(f"{source}: its config describes a network that is larger than its weights; nothing was loaded.")
-    watch = [hooks.register_module_parameter_registration_hook(lambda m, name, p: count(1, 0 if p is None else p.numel(), 0)),
-             hooks.register_module_buffer_registration_hook(lambda m, name, b: count(0, 0, 0 if b is None else b.numel()))]
+        for i,n in enumerate((tensors, weights, tables)):
+            most[i] -= n
+        if min(most) < 0:
+            raise CheckpointError(
+                f"{source}: its config describes a network that is larger than its weights; nothing was "
+                "loaded."
+            )
+
+    watch = [
+        hooks.register_module_parameter_registration_hook(
+            lambda m, name, p: count(1, 0 if p is None else p.numel(), 0)
+        ),
+        hooks.register_module_buffer_registration_hook(
+            lambda m, name, b: count(0, 0, 0 if b is None else b.numel())
+        ),
+    ]
     try:
-        with torch.device('meta'): yield
+        with torch.device('meta'):
+            yield
     finally:
-        for w in watch: w.remove()
+        for w in watch:
+            w.remove()
 
 def check_numbers(
     config, # A config as JSON gives it
@@ -229,11 +331,19 @@ def check_numbers(
     name:str='config', # What it is, for the message
 ):
     "Raise `CheckpointError` where a number in a config is too large to be meant."
-    if isinstance(config, dict): nested = [(f'{name}.{k}', v) for k,v in config.items() if 'theta' not in str(k)]
-    else: nested = [(f'{name}[{i}]', v) for i,v in enumerate(config)] if isinstance(config, (list, tuple)) else []
-    for n,v in nested: check_numbers(v, source, n)
+    if isinstance(config, dict):
+        nested = [(f'{name}.{k}', v) for k,v in config.items() if 'theta' not in str(k)]
+    else:
+        nested = (
+            [(f'{name}[{i}]', v) for i, v in enumerate(config)] if isinstance(config, (list, tuple)) else []
+        )
+    for n,v in nested:
+        check_numbers(v, source, n)
     if isinstance(config, (int, float)) and abs(config) > _LARGEST:
-        raise CheckpointError(f"{source}: {name}={config!r} is larger than anything that a network needs; the config is damaged.")
+        raise CheckpointError(
+            f"{source}: {name}={config!r} is larger than anything that a network needs; the config is "
+            "damaged."
+        )
 
 # %% ../../nbs/inside/26_models.weights.ipynb #foundweights
 @dataclass
@@ -247,52 +357,79 @@ class FoundWeights:
 
     def read(self)->dict: # Tensors by name
         "Read the tensors of all files."
-        if self.tensors is not None: return dict(self.tensors)
+        if self.tensors is not None:
+            return dict(self.tensors)
         if self.saved and file_sha256(self.files[0]) != self.saved['sha256']:
-            raise CheckpointError(f"{self.files[0]}: the checksum differs from config.json; the file is damaged, copy it again.")
+            raise CheckpointError(
+                f"{self.files[0]}: the checksum differs from config.json; the file is damaged, copy it again."
+            )
         return {k: v for f in self.files for k,v in read_weights(f).items()}
 
     @property
     def labels(self)->list: # Class names, or empty
         "The names of the classes, where the config has real ones."
-        if self.saved: return [str(l) for l in self.saved['labels']]
+        if self.saved:
+            return [str(l) for l in self.saved['labels']]
         said = self.config.get('id2label')
-        try: names = {int(i): str(n) for i,n in said.items()} if isinstance(said, dict) else {}
-        except ValueError as e: raise CheckpointError(f"config.json: id2label has keys that are no numbers ({e}).") from e
+        try:
+            names = {int(i): str(n) for i,n in said.items()} if isinstance(said, dict) else {}
+        except ValueError as e:
+            raise CheckpointError(f"config.json: id2label has keys that are no numbers ({e}).") from e
         labels = [names[i] for i in sorted(names)]
         return [] if all(n == f'LABEL_{i}' for i,n in enumerate(labels)) else labels
 
 # %% ../../nbs/inside/26_models.weights.ipynb #hub-id-re-compile-r-w
 _HUB_ID = re.compile(r'[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?')
-_ACCEPTED = ("accepted: the path of a file of weights, a folder in transformers' format, the folder of a saved classifier, a "
-             "hub id such as 'MCG-NJU/videomae-base-finetuned-kinetics', a model of transformers, or tensors by name")
+_ACCEPTED = (
+    "accepted: the path of a file of weights, a folder in transformers' format, the folder of a saved "
+    "classifier, a "
+    "hub id such as 'MCG-NJU/videomae-base-finetuned-kinetics', a model of transformers, or tensors by name"
+)
 
 def find_weights(
     source, # A file of weights, a folder of transformers or of a saved classifier, a hub id, a model of transformers, tensors by name
     arg:str='source', # The argument's name, for the message
 )->FoundWeights:
     "Find the weights; fetch them from the hub where a hub id is given, and only there."
-    if isinstance(source, nn.Module) or isinstance(source, dict): return _in_memory(source, arg)
-    if not isinstance(source, (str, os.PathLike)) or str(source) == '': raise ArgumentError(f"{arg}={source!r}; {_ACCEPTED}.")
+    if isinstance(source, nn.Module) or isinstance(source, dict):
+        return _in_memory(source, arg)
+    if not isinstance(source, (str, os.PathLike)) or str(source) == '':
+        raise ArgumentError(f"{arg}={source!r}; {_ACCEPTED}.")
     path = Path(source).expanduser()
-    if path.is_dir(): return _in_folder(path)
-    if path.is_file(): return FoundWeights([_checked(path)])
-    is_path = str(source).startswith(('.', '/', '~')) or path.is_absolute() or path.suffix.lower() in WEIGHT_SUFFIXES
-    if is_path: raise CheckpointError(f"{path}: no such file or folder.")
-    if _HUB_ID.fullmatch(str(source)): return _in_folder(_from_hub(str(source)))
-    raise ArgumentError(f"{arg}={str(source)!r} is no file, no folder and no hub id (owner/name); {_ACCEPTED}.")
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file():
+        return FoundWeights([_checked(path)])
+    is_path = (
+        str(source).startswith(('.', '/', '~'))
+        or path.is_absolute()
+        or path.suffix.lower() in WEIGHT_SUFFIXES
+    )
+    if is_path:
+        raise CheckpointError(f"{path}: no such file or folder.")
+    if _HUB_ID.fullmatch(str(source)):
+        return _in_folder(_from_hub(str(source)))
+    raise ArgumentError(
+        f"{arg}={str(source)!r} is no file, no folder and no hub id (owner/name); {_ACCEPTED}."
+    )
 
 def _in_memory(source, arg):
     "What a model of transformers holds, or a dictionary of tensors."
-    if isinstance(source, dict): return FoundWeights([], tensors=_unwrap(source, arg))
+    if isinstance(source, dict):
+        return FoundWeights([], tensors=_unwrap(source, arg))
     config = getattr(source, 'config', None)
-    if not hasattr(config, 'to_dict'): raise ArgumentError(
-        f"{arg} is a {type(source).__name__}; of networks, models of transformers are accepted. Of any other give its weights: {arg}=model.state_dict().")
+    if not hasattr(config, 'to_dict'):
+        raise ArgumentError(
+            f"{arg} is a {type(source).__name__}; of networks, models of transformers are accepted. Of "
+            f"any other give its weights: {arg}=model.state_dict()."
+        )
     return FoundWeights([], json.loads(config.to_json_string(use_diff=False)), tensors=source.state_dict())
 
 def _checked(path):
-    if not path.is_file(): raise CheckpointError(f"{path}: no such file.")
-    if path.stat().st_size == 0: raise CheckpointError(f"{path}: the file is empty. Get or save it again.")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file.")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty. Get or save it again.")
     return path
 
 # %% ../../nbs/inside/26_models.weights.ipynb #load-weights
@@ -311,13 +448,28 @@ def check_config(
     source, # Where it comes from, for the message
 ):
     "Raise where a config says what no tensor shows (heads, activation, attention, epsilon), and the model is otherwise."
-    try: own = dict(hidden_act='gelu') | model.to_transformers()[0]
-    except (AttributeError, VidclsError): return                         # no counterpart in transformers
-    said = [k for k in ('model_type', 'num_attention_heads', 'hidden_act', 'attention_type') if k in config and k in own and config[k] != own[k]]
+    try:
+        own = dict(hidden_act='gelu') | model.to_transformers()[0]
+    except (AttributeError, VidclsError):
+        return  # no counterpart in transformers
+    said = [
+        k
+        for k in ('model_type', 'num_attention_heads', 'hidden_act', 'attention_type')
+        if k in config and k in own and config[k] != own[k]
+    ]
     eps, ours = (c.get('layer_norm_eps') for c in (config, own))
-    if isinstance(eps, (int, float)) and ours and (eps > 1.1*ours or own['model_type'] == 'timesformer' and eps < .9*ours): said.append('layer_norm_eps')
-    if said: raise CheckpointError(f"{source} does not fit this {type(model).__name__}; nothing was loaded. " + ', '.join(
-        f"{k}={config[k]!r} there, {own[k]!r} here" for k in said) + ". create_model('transformers', …) takes any video classifier of transformers.")
+    if (
+        isinstance(eps, (int, float))
+        and ours
+        and (eps > 1.1 * ours or own['model_type'] == 'timesformer' and eps < 0.9 * ours)
+    ):
+        said.append('layer_norm_eps')
+    if said:
+        raise CheckpointError(
+            f"{source} does not fit this {type(model).__name__}; nothing was loaded. "
+            + ', '.join(f"{k}={config[k]!r} there, {own[k]!r} here" for k in said)
+            + ". create_model('transformers', …) takes any video classifier of transformers."
+        )
 
 # %% ../../nbs/inside/26_models.weights.ipynb #in-folder
 def _in_folder(folder):
@@ -327,8 +479,10 @@ def _in_folder(folder):
         return FoundWeights([_checked(folder/'model.safetensors')], saved=check_saved(config, folder))
     for name in ('model.safetensors', 'pytorch_model.bin'):
         index = _json(folder/f'{name}.index.json', needed=False).get('weight_map')
-        if (folder/name).is_file(): return FoundWeights([_checked(folder/name)], config, processor)
-        if isinstance(index, dict) and all(Path(n).name == n for n in map(str, index.values())):   # no way out of the folder
+        if (folder/name).is_file():
+            return FoundWeights([_checked(folder/name)], config, processor)
+        # no way out of the folder
+        if isinstance(index, dict) and all(Path(n).name == n for n in map(str, index.values())):
             return FoundWeights([_checked(folder/n) for n in sorted(set(index.values()))], config, processor)
     raise CheckpointError(f"{folder}: holds no model.safetensors and no pytorch_model.bin.")
 
@@ -339,25 +493,35 @@ def check_saved(
     "Raise `CheckpointError` unless the config of a saved classifier has values of the right types."
     types = dict(model=str, arguments=dict, spec=dict, labels=list, sha256=str)
     wrong = [k for k,t in types.items() if not isinstance(config.get(k), t)]
-    if not wrong and not all(isinstance(l, (str, int, float)) for l in config['labels']): wrong = ['labels']
-    if wrong: raise CheckpointError(f"{folder}/config.json: {', '.join(wrong)} missing or of the wrong type.")
+    if not wrong and not all(isinstance(l, (str, int, float)) for l in config['labels']):
+        wrong = ['labels']
+    if wrong:
+        raise CheckpointError(f"{folder}/config.json: {', '.join(wrong)} missing or of the wrong type.")
     return config
 
 def _processor(folder):
     "How a folder says that frames are prepared: one of three files, depending on the version of transformers."
     for name in ('preprocessor_config.json', 'video_preprocessor_config.json', 'processor_config.json'):
         found = _json(folder/name, needed=False)
-        if name == 'processor_config.json': found = found.get('video_processor') or found.get('image_processor') or {}
-        if found: return found
+        if name == 'processor_config.json':
+            found = found.get('video_processor') or found.get('image_processor') or {}
+        if found:
+            return found
     return {}
 
 def _json(path, needed=True):
     if not path.is_file():
-        if not needed: return {}
-        raise CheckpointError(f"{path.parent}: holds no {path.name}; a folder in transformers' format has one.")
-    try: found = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as e: raise CheckpointError(f"{path}: is no JSON ({e}).") from e
-    if not isinstance(found, dict): raise CheckpointError(f"{path}: holds a {type(found).__name__}, not an object.")
+        if not needed:
+            return {}
+        raise CheckpointError(
+            f"{path.parent}: holds no {path.name}; a folder in transformers' format has one."
+        )
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as e:
+        raise CheckpointError(f"{path}: is no JSON ({e}).") from e
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: holds a {type(found).__name__}, not an object.")
     return found
 
 # %% ../../nbs/inside/26_models.weights.ipynb #from-hub
@@ -369,12 +533,15 @@ def _from_hub(name):
     get = lambda patterns: Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
     try:
         folder = get(wanted)
-        if not any(folder.glob('*.safetensors')): folder = get([*wanted, 'pytorch_model*.bin'])    # older repositories
+        if not any(folder.glob('*.safetensors')):
+            folder = get([*wanted, 'pytorch_model*.bin'])    # older repositories
         return folder
     except Exception as e:
         reason = f"{type(e).__name__}: {e}".strip().splitlines()[0][:200]
-        raise CheckpointError(f"{name}: could not be had from the hub, nor from its cache ({reason}). Without a network, "
-                              "fetch the folder elsewhere (`hf download`) and give its path.") from e
+        raise CheckpointError(
+            f"{name}: could not be had from the hub, nor from its cache ({reason}). Without a network, "
+            "fetch the folder elsewhere (`hf download`) and give its path."
+        ) from e
 
 # %% ../../nbs/inside/26_models.weights.ipynb #save-transformers
 def save_transformers(
@@ -384,26 +551,50 @@ def save_transformers(
 )->Path: # The folder
     "Write `config.json`, `model.safetensors` and `preprocessor_config.json` as transformers does."
     from safetensors.torch import save_file
-    if not isinstance(model, nn.Module) and isinstance(getattr(model, 'model', None), nn.Module):        # a Classifier
+    # a Classifier
+    if not isinstance(model, nn.Module) and isinstance(getattr(model, 'model', None), nn.Module):
         model.model.labels, model = list(model.labels), model.model
     if model.spec.channels != 'RGB':
-        raise VidclsError(f"the model takes {model.spec.channels}, which this format can't say: transformers would give it RGB.")
+        raise VidclsError(
+            f"the model takes {model.spec.channels}, which this format can't say: transformers would "
+            "give it RGB."
+        )
     config, state = model.to_transformers(files=True)
     own = getattr(model, 'labels', None)
-    if labels is None or match_labels(own, labels, 'labels') is not None: labels = own     # the model's order
+    if labels is None or match_labels(own, labels, 'labels') is not None:
+        labels = own     # the model's order
     labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
     if len(labels) != model.n_classes:
-        raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give one for each.")
+        raise ArgumentError(
+            f"labels has {len(labels)} names and the model {model.n_classes} classes; give one for each."
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     spec, size = model.spec, dict(height=model.spec.size, width=model.spec.size)
-    config = dict(image_size=spec.size, num_frames=spec.n_frames) | config       # a model of transformers says it in its own words
-    config |= dict(id2label={str(i): l for i,l in enumerate(labels)}, label2id={l: i for i,l in enumerate(labels)})
-    processor = dict(image_processor_type='VideoMAEImageProcessor', do_resize=True, size=dict(shortest_edge=spec.short_px),
-                     do_center_crop=True, crop_size=size, do_rescale=True, rescale_factor=1/255, do_normalize=True,
-                     image_mean=list(spec.mean), image_std=list(spec.std))
+    # a model of transformers says it in its own words
+    config = dict(image_size=spec.size, num_frames=spec.n_frames) | config
+    config |= dict(
+        id2label={str(i): l for i, l in enumerate(labels)}, label2id={l: i for i, l in enumerate(labels)}
+    )
+    processor = dict(
+        image_processor_type='VideoMAEImageProcessor',
+        do_resize=True,
+        size=dict(shortest_edge=spec.short_px),
+        do_center_crop=True,
+        crop_size=size,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=list(spec.mean),
+        image_std=list(spec.std),
+    )
     with atomic_path(folder/'model.safetensors') as part:
-        save_file({k: v.detach().cpu().contiguous().clone() for k,v in state.items()}, part, metadata={'format': 'pt'})
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in state.items()},
+            part,
+            metadata={'format': 'pt'},
+        )
     for name,content in (('preprocessor_config.json', processor), ('config.json', config)):
-        with atomic_path(folder/name) as part: part.write_text(json.dumps(content, indent=2))
+        with atomic_path(folder/name) as part:
+            part.write_text(json.dumps(content, indent=2))
     return folder

@@ -25,28 +25,67 @@ from .layers import VideoModel, build_model, check_argument, new_head
 from .mvit import mvit_v2_b, mvit_v2_s, mvit_v2_tiny
 from .swin3d import swin3d_b, swin3d_s, swin3d_t, swin3d_tiny
 from .timesformer import timesformer_base, timesformer_hr, timesformer_l, timesformer_tiny
-from .videomae import (videomae_base, videomae_huge, videomae_large, videomae_small, videomae_tiny,
-                                    videomaev2_base, videomaev2_small)
-from .weights import (check_saved, by_own_names, check_config, check_numbers, find_weights, fit_in,
-                                   no_larger_than, read_weights, weight_differences)
+from vidcls.models.videomae import (
+    videomae_base,
+    videomae_huge,
+    videomae_large,
+    videomae_small,
+    videomae_tiny,
+    videomaev2_base,
+    videomaev2_small,
+)
+from vidcls.models.weights import (
+    check_saved,
+    by_own_names,
+    check_config,
+    check_numbers,
+    find_weights,
+    fit_in,
+    no_larger_than,
+    read_weights,
+    weight_differences,
+)
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #models-f-name-f-for-f-in-videomae-tiny-v
-MODELS = {f.__name__: f for f in (
-    videomae_tiny, videomae_small, videomae_base, videomae_large, videomae_huge, videomaev2_small, videomaev2_base,
-    timesformer_tiny, timesformer_base, timesformer_hr, timesformer_l,
-    i3d_tiny, i3d, resnet50_inflated, efficientnet_lite0_inflated,
-    mvit_v2_tiny, mvit_v2_s, mvit_v2_b, swin3d_tiny, swin3d_t, swin3d_s, swin3d_b)}
+MODELS = {
+    f.__name__: f
+    for f in (
+        videomae_tiny,
+        videomae_small,
+        videomae_base,
+        videomae_large,
+        videomae_huge,
+        videomaev2_small,
+        videomaev2_base,
+        timesformer_tiny,
+        timesformer_base,
+        timesformer_hr,
+        timesformer_l,
+        i3d_tiny,
+        i3d,
+        resnet50_inflated,
+        efficientnet_lite0_inflated,
+        mvit_v2_tiny,
+        mvit_v2_s,
+        mvit_v2_b,
+        swin3d_tiny,
+        swin3d_t,
+        swin3d_s,
+        swin3d_b,
+    )
+}
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #list-models
 def list_models(
     pattern:str='*', # A part of the name; with the wildcards * and ?, the whole name as for file names
 )->list: # Sorted names
     "List the names that `create_model` knows."
-    if not any(c in pattern for c in '*?['): pattern = f'*{pattern}*'
+    if not any(c in pattern for c in '*?['):
+        pattern = f'*{pattern}*'
     return sorted(n for n in MODELS if fnmatchcase(n, pattern))
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #k400-kinetics-400-val-16-frames-5-clips
-_IDLE = {'vjepa2': ('vjepa2.predictor',)}                       # parts of a network that its classifier never asks
+_IDLE = {'vjepa2': ('vjepa2.predictor',)}  # parts of a network that its classifier never asks
 
 def _is_idle(kind, name): return name.startswith(tuple(f'{part}.' for part in _IDLE.get(kind, ())))
 
@@ -59,26 +98,37 @@ class TransformersModel(VideoModel):
     ):
         super().__init__(spec)
         if not isinstance(config, dict) or 'model_type' not in config:
-            raise ArgumentError("config is missing, or has no 'model_type'; give pretrained= a folder or a hub id, or "
-                                "config={'model_type': 'vivit', …}.")
+            raise ArgumentError(
+                "config is missing, or has no 'model_type'; give pretrained= a folder or a hub id, or "
+                "config={'model_type': 'vivit', …}."
+            )
         made = spec_of({k: v for k,v in config.items() if k in ('num_frames', 'image_size', 'crop_size')}, {})
-        if differ := [f"{k}={getattr(spec, k)}, made for {v}" for k,v in made.items() if getattr(spec, k) != v]: raise ArgumentError(
-            f"{'; '.join(differ)}: transformers' {config['model_type']!r} takes the clips of its config only. Of VideoMAE and TimeSformer, the "
-            "models here take others: create_model('timesformer_base', pretrained, n_frames=16).")
+        if differ := [
+            f"{k}={getattr(spec, k)}, made for {v}" for k, v in made.items() if getattr(spec, k) != v
+        ]:
+            raise ArgumentError(
+                f"{'; '.join(differ)}: transformers' {config['model_type']!r} takes the clips of its "
+                "config only. Of VideoMAE and TimeSformer, the "
+                "models here take others: create_model('timesformer_base', pretrained, n_frames=16)."
+            )
         self.net = _from_config(config)
         layer = getattr(self.net, 'classifier', None)
         if not isinstance(layer, nn.Linear):
-            raise ArgumentError(f"config: the network {type(self.net).__name__} has no linear layer called 'classifier'.")
+            raise ArgumentError(
+                f"config: the network {type(self.net).__name__} has no linear layer called 'classifier'."
+            )
         self.net.classifier, self.head = nn.Identity(), new_head(layer.in_features, n_classes)
-        for part in _IDLE.get(config['model_type'], ()): self.net.set_submodule(part, nn.Identity())
+        for part in _IDLE.get(config['model_type'], ()):
+            self.net.set_submodule(part, nn.Identity())
 
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     )->torch.Tensor: # (B,D), what the last layer sees
         "What the network knows of a clip."
         self.check_clips(x)
-        z = self.net(**{self.net.main_input_name: x.transpose(1,2)}).logits      # transformers takes (B,T,C,H,W)
-        return z if len(z) == len(x) else z.unflatten(0, (len(x),-1)).mean(1)    # its space-only TimeSformer answers for each frame
+        z = self.net(**{self.net.main_input_name: x.transpose(1,2)}).logits  # transformers takes (B,T,C,H,W)
+        # its space-only TimeSformer answers for each frame
+        return z if len(z) == len(x) else z.unflatten(0, (len(x),-1)).mean(1)
 
     def forward_head(self,
         x:torch.Tensor, # (B,D)
@@ -90,7 +140,8 @@ class TransformersModel(VideoModel):
         on:bool=True, # False keeps everything
     ):
         "transformers' own gradient checkpointing."
-        what = 'activation' if hasattr(self.net, 'activation_checkpointing_enable') else 'gradient'      # its older name
+        # its older name
+        what = 'activation' if hasattr(self.net, 'activation_checkpointing_enable') else 'gradient'
         getattr(self.net, f"{what}_checkpointing_{'enable' if on else 'disable'}")()
         self.grad_checkpointing = on
 
@@ -98,7 +149,8 @@ class TransformersModel(VideoModel):
         state:dict, # Tensors by transformers' names
     )->dict: # Tensors by our names
         "Put 'net.' before each name; the classifier is the head."
-        if all(k.startswith(('net.', 'head.')) for k in state): return dict(state)
+        if all(k.startswith(('net.', 'head.')) for k in state):
+            return dict(state)
         state = {k: v for k,v in state.items() if not _is_idle(self.net.config.model_type, k)}
         return {f'head.{k[11:]}' if k.startswith('classifier.') else f'net.{k}': v for k,v in state.items()}
 
@@ -108,28 +160,41 @@ class TransformersModel(VideoModel):
         "The network with its classifier back in place."
         whole = copy(self.net)
         whole._modules = {**self.net._modules, 'classifier': self.head}
-        if not files: return whole.config.to_dict(), whole.state_dict()
+        if not files:
+            return whole.config.to_dict(), whole.state_dict()
         with tempfile.TemporaryDirectory() as d:
             whole.save_pretrained(d, max_shard_size='1000GB')
             return json.loads(Path(d, 'config.json').read_text()), read_weights(Path(d, 'model.safetensors'))
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #counts
-_NOT_MEANT = re.compile(   # what a config says of classes, of where it came from and of code elsewhere: none of it makes the network
+# what a config says of classes, of where it came from and of code elsewhere: none of it makes the
+# network
+_NOT_MEANT = re.compile(
     r'model_type|id2label|label2id|num_labels|(torch_)?dtype|auto_map|trust_remote_code|_?name_or_path|_commit_hash|_?attn_implementation.*'
-    r'|_?experts_implementation.*|.*quantization.*|.*adapter.*|.*backbone.*|.*kernel_config.*|code_revision|custom_pipelines|transformers_version')
+    r'|_?experts_implementation.*|.*quantization.*|.*adapter.*|.*backbone.*|.*kernel_config.*|code_revision|custom_pipelines|transformers_version'
+)
 
 def _from_config(config, where=None, n_classes=2):
     "Make the network of a config, without its weights and without asking any other computer."
-    try: from transformers import AutoConfig, AutoModelForVideoClassification
-    except ImportError as e: raise VidclsError("this model needs transformers: pip install transformers") from e
+    try:
+        from transformers import AutoConfig, AutoModelForVideoClassification
+    except ImportError as e:
+        raise VidclsError("this model needs transformers: pip install transformers") from e
     try:
         given = {k: v for k,v in config.items() if not _NOT_MEANT.fullmatch(k)} | {'num_labels': n_classes}
-        with _alone(): return AutoModelForVideoClassification.from_config(AutoConfig.for_model(config['model_type'], **given))
-    except CheckpointError: raise
+        with _alone():
+            return AutoModelForVideoClassification.from_config(
+                AutoConfig.for_model(config['model_type'], **given)
+            )
+    except CheckpointError:
+        raise
     except Exception as e:
         said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
-        if where is None: raise CheckpointError(f"transformers makes no video classifier of this config ({said}).") from e
-        raise CheckpointError(f"{where}: transformers can't read it as a video classifier; its config makes none ({said}).") from e
+        if where is None:
+            raise CheckpointError(f"transformers makes no video classifier of this config ({said}).") from e
+        raise CheckpointError(
+            f"{where}: transformers can't read it as a video classifier; its config makes none ({said})."
+        ) from e
 
 @contextmanager
 def _alone():
@@ -139,12 +204,15 @@ def _alone():
     was, level, bars = constants.HF_HUB_OFFLINE, logging.get_verbosity(), logging.is_progress_bar_enabled()
     constants.HF_HUB_OFFLINE = True
     logging.set_verbosity(logging.CRITICAL)
-    if bars: logging.disable_progress_bar()
-    try: yield
+    if bars:
+        logging.disable_progress_bar()
+    try:
+        yield
     finally:
         constants.HF_HUB_OFFLINE = was
         logging.set_verbosity(level)
-        if bars: logging.enable_progress_bar()
+        if bars:
+            logging.enable_progress_bar()
 
 def transformers_model(
     n_classes:int=400, # K, >= 2
@@ -161,48 +229,73 @@ def spec_of(
 )->dict: # Fields of ClipSpec
     "What a folder in transformers' format says about clips."
     out = {}
-    for field, names in dict(n_frames=('num_frames', 'frames_per_clip'), size=('crop_size', 'image_size')).items():
-        if found := [_whole_of(n, config[n]) for n in names if config.get(n) is not None]: out[field] = found[0]
+    for field, names in dict(
+        n_frames=('num_frames', 'frames_per_clip'), size=('crop_size', 'image_size')
+    ).items():
+        if found := [_whole_of(n, config[n]) for n in names if config.get(n) is not None]:
+            out[field] = found[0]
     return out | _resized(processor, out.get('size')) | _normalisation(processor)
 
 def _whole_of(name, value):
     "A whole number of a config; the two sides of a square count as one."
-    if isinstance(value, (list, tuple)) and len(set(map(str, value))) == 1: value = value[0]
-    if isinstance(value, (list, tuple)): raise CheckpointError(f"config: {name}={value}; clips are square here.")
-    try: return check_whole(name, value)
-    except ArgumentError as e: raise CheckpointError(f"config: {e}") from e
+    if isinstance(value, (list, tuple)) and len(set(map(str, value))) == 1:
+        value = value[0]
+    if isinstance(value, (list, tuple)):
+        raise CheckpointError(f"config: {name}={value}; clips are square here.")
+    try:
+        return check_whole(name, value)
+    except ArgumentError as e:
+        raise CheckpointError(f"config: {e}") from e
 
 def _resized(processor, size):
     "The short side to which a processor scales frames before it cuts the square out of their middle, where it differs."
     said = processor.get('size')
-    if said is None or not processor.get('do_resize', True): return {}
-    if not isinstance(said, dict): said = {'shortest_edge': said}
+    if said is None or not processor.get('do_resize', True):
+        return {}
+    if not isinstance(said, dict):
+        said = {'shortest_edge': said}
     if 'shortest_edge' not in said:
-        if said.get('height') and said.get('height') == said.get('width') and processor.get('do_center_crop'): return {}
-        warnings.warn("the folder's processor squeezes whole frames into a square, whatever their shape; clips here keep their "
-                      "proportions: the middle of each frame is taken.", stacklevel=4)
+        if said.get('height') and said.get('height') == said.get('width') and processor.get('do_center_crop'):
+            return {}
+        warnings.warn(
+            "the folder's processor squeezes whole frames into a square, whatever their shape; clips "
+            "here keep their "
+            "proportions: the middle of each frame is taken.",
+            stacklevel=4,
+        )
         return {}
     short = _whole_of('size.shortest_edge', said['shortest_edge'])
     return {'resize': short} if size and processor.get('do_center_crop', True) and short > size else {}
 
 def _normalisation(processor):
     "What a processor does to bytes, as mean and standard deviation of values in [0,1]: it may scale, shift and normalise."
-    if not processor: return {}
-    scale = 255*(_floats(processor, 'rescale_factor', 1) or [1/255])[0] if processor.get('do_rescale', True) else 255.
-    shift = 1. if processor.get('offset') and processor.get('do_rescale', True) else 0.        # ViViT: scaled to [-1,1] first
+    if not processor:
+        return {}
+    scale = (
+        255 * (_floats(processor, 'rescale_factor', 1) or [1 / 255])[0]
+        if processor.get('do_rescale', True)
+        else 255.0
+    )
+    # ViViT: scaled to [-1,1] first
+    shift = 1. if processor.get('offset') and processor.get('do_rescale', True) else 0.
     mean, std = (0.,)*3, (1.,)*3
     if processor.get('do_normalize', True):
-        if not {'image_mean', 'image_std'} & set(processor): return {}
+        if not {'image_mean', 'image_std'} & set(processor):
+            return {}
         mean, std = _floats(processor, 'image_mean'), _floats(processor, 'image_std')
-        if not mean or not std or min(std) <= 0: raise CheckpointError(
-            f"the processor's image_mean={processor.get('image_mean')!r} and image_std={processor.get('image_std')!r} are not three numbers each.")
+        if not mean or not std or min(std) <= 0:
+            raise CheckpointError(
+                f"the processor's image_mean={processor.get('image_mean')!r} and "
+                f"image_std={processor.get('image_std')!r} are not three numbers each."
+            )
     return dict(mean=tuple((m+shift)/scale for m in mean), std=tuple(s/scale for s in std))
 
 def _floats(processor, name, n=3):
     "`n` numbers of a processor, which may give one for all; None where there are none."
     value = processor.get(name)
     values = list(value) if isinstance(value, (list, tuple)) else [value]*n
-    if value is None or value == []: return None
+    if value is None or value == []:
+        return None
     if len(values) != n or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
         raise CheckpointError(f"the processor's {name}={value!r}; accepted: one number or {n}.")
     return values
@@ -218,28 +311,42 @@ def create_model(
 )->nn.Module: # With .spec and .n_classes, in training mode
     "Make a model by its name, fresh or with weights."
     check_choice('name', name, list_models())
-    if pretrained is None or pretrained is False: return _named(_make(name, n_classes, overrides), name, overrides)
-    if pretrained is True: raise ArgumentError(f"pretrained=True: vidcls brings no weights of its own; give {_where_from(name)}.")
-    found = find_weights(_imagenet(name) if isinstance(pretrained, str) and pretrained == 'imagenet' else pretrained, 'pretrained')
+    if pretrained is None or pretrained is False:
+        return _named(_make(name, n_classes, overrides), name, overrides)
+    if pretrained is True:
+        raise ArgumentError(
+            f"pretrained=True: vidcls brings no weights of its own; give {_where_from(name)}."
+        )
+    found = find_weights(
+        _imagenet(name) if isinstance(pretrained, str) and pretrained == 'imagenet' else pretrained,
+        'pretrained',
+    )
     where = pretrained if found.files else f'pretrained, a {type(pretrained).__name__},'
     asked = _said_unless(_said_by(name, found, where), overrides) | overrides
-    if name.startswith('videomae'): asked |= _grid_of(name, asked, found)
-    state = _read_by_transformers(found, where) if name == 'transformers' and found.config else found.read()     # a file is that file
-    if found.config or found.saved: _check_size(name, asked, state, where)
+    if name.startswith('videomae'):
+        asked |= _grid_of(name, asked, found)
+    # a file is that file
+    state = _read_by_transformers(found, where) if name == 'transformers' and found.config else found.read()
+    if found.config or found.saved:
+        _check_size(name, asked, state, where)
     model = _make(name, n_classes, asked)
-    if name != 'transformers': check_config(model, found.config, where)
+    if name != 'transformers':
+        check_config(model, found.config, where)
     if n_classes is None:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                              # fit_in says it
             k = len(by_own_names(model, state).get('head.weight', ()))
-        if k >= 2: model.reset_classifier(k)
+        if k >= 2:
+            model.reset_classifier(k)
     fit_in(model, state, where)
-    if len(found.labels) == model.n_classes: model.labels = found.labels
+    if len(found.labels) == model.n_classes:
+        model.labels = found.labels
     return _named(model, name, asked)
 
 def _said_unless(said, overrides):
     "What a folder says, without what is asked for otherwise; a larger frame before the crop grows and shrinks with the size."
-    if 'spec' in overrides: return {k: v for k,v in said.items() if k not in [f.name for f in fields(ClipSpec)]}
+    if 'spec' in overrides:
+        return {k: v for k,v in said.items() if k not in [f.name for f in fields(ClipSpec)]}
     if (size := overrides.get('size')) and said.get('resize') and 'size' in said:
         return said | {'resize': round(said['resize']*check_whole('size', size)/said['size'])}
     return said
@@ -249,10 +356,14 @@ def _make(name, n_classes, arguments):
     make, n = MODELS[name], 400 if n_classes is None else n_classes
     known = signature(make).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in known.values()):         # a function of somebody's own
-        for a in arguments: check_argument(a, known, name)
+        for a in arguments:
+            check_argument(a, known, name)
     model = make(n_classes=n, **arguments)
     if not isinstance(getattr(model, 'spec', None), ClipSpec):
-        raise ArgumentError(f"name={name!r}: what was registered made a {type(model).__name__} without .spec; set model.spec to a ClipSpec.")
+        raise ArgumentError(
+            f"name={name!r}: what was registered made a {type(model).__name__} without .spec; set "
+            "model.spec to a ClipSpec."
+        )
     return model
 
 def _named(model, name, overrides):
@@ -265,29 +376,50 @@ _IN_PACKAGES = ('efficientnet_lite0_inflated',)                          # weigh
 
 def _where_from(name):
     "Words for where weights of a model can be had."
-    ids = dict(videomae_base='MCG-NJU/videomae-base-finetuned-kinetics', timesformer_base='facebook/timesformer-base-finetuned-k400')
-    if name in _IN_PACKAGES: return "'imagenet'"
+    ids = dict(
+        videomae_base='MCG-NJU/videomae-base-finetuned-kinetics',
+        timesformer_base='facebook/timesformer-base-finetuned-k400',
+    )
+    if name in _IN_PACKAGES:
+        return "'imagenet'"
     return f"a file, a folder, or a hub id such as {ids[name]!r}" if name in ids else 'a file or a folder'
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #said-by
-_RESNET = dict(hidden_act='relu', layer_type='bottleneck', downsample_in_bottleneck=False, downsample_in_first_stage=False)     # what shapes don't tell
+# what shapes don't tell
+_RESNET = dict(
+    hidden_act='relu',
+    layer_type='bottleneck',
+    downsample_in_bottleneck=False,
+    downsample_in_first_stage=False,
+)
 
 def _said_by(name, found, where):
     "Arguments that a folder's config gives; an error where it belongs to another kind of network."
-    if found.saved: return _saved_arguments(name, found.saved, where)
+    if found.saved:
+        return _saved_arguments(name, found.saved, where)
     kind, c = found.config.get('model_type'), found.config
     check_numbers(c, where)
-    if name == 'transformers': return {**spec_of(c, found.processor), 'config': c}
-    if not c: return {}
+    if name == 'transformers':
+        return {**spec_of(c, found.processor), 'config': c}
+    if not c:
+        return {}
     family = name.split('_')[0]
-    if kind is None: raise CheckpointError(f"{where}: its config.json has no model_type, and is not that of a saved classifier either.")
+    if kind is None:
+        raise CheckpointError(
+            f"{where}: its config.json has no model_type, and is not that of a saved classifier either."
+        )
     if str(kind) != {'resnet50': 'resnet', 'videomaev2': 'videomae'}.get(family, family) and not (
-            family == 'videomaev2' and str(kind).lower().startswith('videomaev2')):                  # as its authors' folders say
-        raise CheckpointError(f"pretrained holds a {kind!r} with name={name!r}; name='transformers' takes any video "
-                              "classifier of transformers.")
+            # as its authors' folders say
+            family == 'videomaev2' and str(kind).lower().startswith('videomaev2')):
+        raise CheckpointError(
+            f"pretrained holds a {kind!r} with name={name!r}; name='transformers' takes any video "
+            "classifier of transformers."
+        )
     ways = dict(divided_space_time='divided', joint_space_time='joint', space_only='space')
     if family == 'resnet50' and (odd := [k for k,v in _RESNET.items() if c.get(k, v) != v]):
-        raise CheckpointError(f"pretrained has {odd[0]}={c[odd[0]]!r}; the network here has {_RESNET[odd[0]]!r}.")
+        raise CheckpointError(
+            f"pretrained has {odd[0]}={c[odd[0]]!r}; the network here has {_RESNET[odd[0]]!r}."
+        )
     extra = {'attention': ways[c['attention_type']]} if c.get('attention_type') in ways else {}
     if family.startswith(('videomae', 'timesformer')) and 'num_attention_heads' in c:
         extra['heads'] = _whole_of('num_attention_heads', c['num_attention_heads'])
@@ -295,25 +427,42 @@ def _said_by(name, found, where):
 
 def _saved_arguments(name, saved, where):
     "What the config of a saved classifier says of its model; only what makes a network, nothing that fetches one."
-    if name != saved['model']: raise CheckpointError(
-        f"{where} holds a classifier of the model {saved['model']!r}, not of name={name!r}; give name={saved['model']!r}.")
-    check_numbers(saved['arguments'], where, 'arguments'); check_numbers(saved['spec'], where, 'spec')
+    if name != saved['model']:
+        raise CheckpointError(
+            f"{where} holds a classifier of the model {saved['model']!r}, not of name={name!r}; give "
+            f"name={saved['model']!r}."
+        )
+    check_numbers(saved['arguments'], where, 'arguments')
+    check_numbers(saved['spec'], where, 'spec')
     if odd := sorted({'pretrained', 'n_classes', 'name', 'spec'} & set(saved['arguments'])):
-        raise CheckpointError(f"{where}: its config.json has {odd[0]!r} among the arguments of the model; vidcls writes no such config.")
-    try: spec = ClipSpec.from_dict(saved['spec'])
-    except (ArgumentError, TypeError, ValueError) as e: raise CheckpointError(f"{where}: its config.json has no spec of clips ({e}).") from e
+        raise CheckpointError(
+            f"{where}: its config.json has {odd[0]!r} among the arguments of the model; vidcls writes "
+            "no such config."
+        )
+    try:
+        spec = ClipSpec.from_dict(saved['spec'])
+    except (ArgumentError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{where}: its config.json has no spec of clips ({e}).") from e
     if max(spec.n_frames, spec.size) > 4096 or spec.n_frames*spec.size**2 > 2**27:
-        raise CheckpointError(f"{where}: its config.json asks for clips of {spec.n_frames} frames of {spec.size}²; the config is damaged.")
+        raise CheckpointError(
+            f"{where}: its config.json asks for clips of {spec.n_frames} frames of {spec.size}²; the "
+            "config is damaged."
+        )
     return spec.to_dict() | saved['arguments']
 
 def _check_size(name, asked, state, where):
     "Raise `CheckpointError` where a config makes no network, or one that is larger than its weights."
     with no_larger_than(state, where):
-        try: MODELS[name](n_classes=400, **asked)
-        except (CheckpointError, NotImplementedError): raise
-        except VidclsError as e: raise CheckpointError(f"{where}: its config makes no {name} ({e})") from e
+        try:
+            MODELS[name](n_classes=400, **asked)
+        except (CheckpointError, NotImplementedError):
+            raise
+        except VidclsError as e:
+            raise CheckpointError(f"{where}: its config makes no {name} ({e})") from e
         except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RuntimeError) as e:
-            raise CheckpointError(f"{where}: its config makes no {name} ({type(e).__name__}: {e})".splitlines()[0][:300]) from e
+            raise CheckpointError(
+                f"{where}: its config makes no {name} ({type(e).__name__}: {e})".splitlines()[0][:300]
+            ) from e
 
 def saved_model(
     saved:dict, # config.json of a saved classifier
@@ -323,9 +472,12 @@ def saved_model(
     "Build the model of a saved classifier; nothing is allocated before its config is known to fit its weights."
     check_saved(saved, source)
     name = saved['model']
-    if name not in MODELS: raise CheckpointError(
-        f"{source}: its model is {name!r}, which is not known here. If it is a network of your own, import the code that calls "
-        f"register_model({name!r}, …) before loading; else upgrade vidcls.")
+    if name not in MODELS:
+        raise CheckpointError(
+            f"{source}: its model is {name!r}, which is not known here. If it is a network of your own, "
+            "import the code that calls "
+            f"register_model({name!r}, …) before loading; else upgrade vidcls."
+        )
     _saved_arguments(name, saved, source)                                # raises where they can't be used
     asked, n = saved['arguments'] | dict(spec=ClipSpec.from_dict(saved['spec'])), len(saved['labels'])
     _check_size(name, asked, state, source)
@@ -338,8 +490,12 @@ def saved_model(
 
 def _imagenet(name):
     if name != 'efficientnet_lite0_inflated':
-        raise ArgumentError(f"pretrained='imagenet' with name={name!r}; only efficientnet_lite0_inflated has ImageNet weights "
-                            "in a package. For resnet50_inflated give a folder or hub id of an image model ('microsoft/resnet-50').")
+        raise ArgumentError(
+            f"pretrained='imagenet' with name={name!r}; only efficientnet_lite0_inflated has ImageNet "
+            "weights "
+            "in a package. For resnet50_inflated give a folder or hub id of an image model "
+            "('microsoft/resnet-50')."
+        )
     return imagenet_file()
 
 def _grid_of(name, asked, found):
@@ -348,42 +504,64 @@ def _grid_of(name, asked, found):
     base = _default_spec(name).with_(**{k: v for k,v in said.items() if k in ('n_frames', 'size')})
     spec = asked.get('spec') or _default_spec(name)
     wanted = tuple(asked.get(n, getattr(spec, n)) for n in ('n_frames', 'size'))
-    if 'pos_of' in asked or wanted == (base.n_frames, base.size): return {}
-    if not (found.config or found.saved): warnings.warn(
-        f"a file doesn't say for which clips its VideoMAE was made; positions of {base.n_frames} frames of {base.size}² are taken and resized to "
-        f"{wanted[0]} of {wanted[1]}². If the weights were made for those, give pos_of={wanted}.", stacklevel=3)
+    if 'pos_of' in asked or wanted == (base.n_frames, base.size):
+        return {}
+    if not (found.config or found.saved):
+        warnings.warn(
+            f"a file doesn't say for which clips its VideoMAE was made; positions of {base.n_frames} "
+            f"frames of {base.size}² are taken and resized to "
+            f"{wanted[0]} of {wanted[1]}². If the weights were made for those, give pos_of={wanted}.",
+            stacklevel=3,
+        )
     return {'pos_of': (base.n_frames, base.size)}
 
 @cache
 def _default_spec(name):
-    with torch.device('meta'): return MODELS[name](2).spec
+    with torch.device('meta'):
+        return MODELS[name](2).spec
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #read-by-transformers
 def _read_by_transformers(found, where):
     "The tensors of a folder, read by transformers, which stores some models under other names than it uses."
     raw = found.read()
     k = len(raw.get('classifier.weight', (0, 0)))
-    with no_larger_than(raw, where): _from_config(found.config, where, k)
+    with no_larger_than(raw, where):
+        _from_config(found.config, where, k)
     net = _from_config(found.config, where, k)
     kind, base = net.config.model_type, net.base_model_prefix
     try:
-        with _alone(): net, info = type(net).from_pretrained(None, config=net.config, state_dict=raw, output_loading_info=True, dtype='auto')
+        with _alone():
+            net, info = type(net).from_pretrained(
+                None, config=net.config, state_dict=raw, output_loading_info=True, dtype='auto'
+            )
     except Exception as e:
         said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
         raise CheckpointError(f"{where}: transformers can't read it as a video classifier ({said}).") from e
-    lacks = sorted(k for k in info['missing_keys'] if not _is_idle(kind, k))                 # as in the folders that we write
+    # as in the folders that we write
+    lacks = sorted(k for k in info['missing_keys'] if not _is_idle(kind, k))
     extra, state = sorted(map(str, info['unexpected_keys'])), net.state_dict()
     fresh = sorted({k.partition('.')[0] for k in lacks})
-    if fresh and base not in fresh and 'classifier' in fresh and not any(k.partition('.')[0] in fresh for k in raw):
-        part = lambda k: k.removeprefix(f'{base}.').partition('.')[0]                          # 'encoder', 'embeddings', 'pooler', …
+    if (
+        fresh
+        and base not in fresh
+        and 'classifier' in fresh
+        and not any(k.partition('.')[0] in fresh for k in raw)
+    ):
+        part = lambda k: k.removeprefix(f'{base}.').partition('.')[0]  # 'encoder', 'embeddings', 'pooler', …
         encoder, lacks = {part(k) for k in state if k.startswith(f'{base}.')}, []
         left, extra = sorted({part(k) for k in extra} - encoder), [k for k in extra if part(k) in encoder]
         state = {k: v for k,v in state.items() if not k.startswith('classifier.')}
-        said = [f"left out: {', '.join(left)}"]*bool(left) + [f"new, besides the head: {', '.join(fresh[1:])}"]*(len(fresh) > 1)
-        if said and not extra: warnings.warn(f"{where}: an encoder, without the parts of a classifier ({'; '.join(said)}).", stacklevel=3)
+        said = [f"left out: {', '.join(left)}"] * bool(left) + [
+            f"new, besides the head: {', '.join(fresh[1:])}"
+        ] * (len(fresh) > 1)
+        if said and not extra:
+            warnings.warn(
+                f"{where}: an encoder, without the parts of a classifier ({'; '.join(said)}).", stacklevel=3
+            )
     wrong = dict(missing=lacks, unexpected=extra, mismatched=sorted(map(str, info['mismatched_keys'])))
     wrong = {k: v for k,v in wrong.items() if v}
-    if wrong: raise CheckpointError(f"{where}: does not fit its own config; nothing was loaded. {wrong}"[:1000])
+    if wrong:
+        raise CheckpointError(f"{where}: does not fit its own config; nothing was loaded. {wrong}"[:1000])
     return state
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #def-videomae-nano-n-classes-400-kw-retur
@@ -394,12 +572,18 @@ def register_model(
     make=None, # Function (n_classes, spec, **arguments) -> model, or a class (spec, n_classes, **arguments); None: a decorator
 ): # The function or class
     "Give a model of your own a name, so that `create_model` builds it and a saved classifier of it loads again."
-    if not isinstance(name, str) and callable(name): return register_model(name.__name__, name)
+    if not isinstance(name, str) and callable(name):
+        return register_model(name.__name__, name)
     if not isinstance(name, str) or not re.fullmatch(r'\w[\w.-]*', name):
-        raise ArgumentError(f"name={name!r}; accepted: a name of letters, digits, '_', '-' and '.', such as 'my_net'.")
-    if name in _BUILT_IN: raise ArgumentError(f"name={name!r} is a model of vidcls; choose another name for yours.")
-    if make is None: return lambda make: register_model(name, make)
-    if not callable(make): raise ArgumentError(f"make={make!r}; accepted: a function of n_classes and spec, or a class.")
+        raise ArgumentError(
+            f"name={name!r}; accepted: a name of letters, digits, '_', '-' and '.', such as 'my_net'."
+        )
+    if name in _BUILT_IN:
+        raise ArgumentError(f"name={name!r} is a model of vidcls; choose another name for yours.")
+    if make is None:
+        return lambda make: register_model(name, make)
+    if not callable(make):
+        raise ArgumentError(f"make={make!r}; accepted: a function of n_classes and spec, or a class.")
     MODELS[name] = _maker(make) if isinstance(make, type) else make
     return make
 
@@ -418,62 +602,109 @@ def check_registered(
     model, # Any network
 ):
     "Raise `ArgumentError` unless `create_model` can build this network again."
-    if why := _cannot_rebuild(model): raise ArgumentError(f"the model can't be built again when it is loaded: {why}.")
+    if why := _cannot_rebuild(model):
+        raise ArgumentError(f"the model can't be built again when it is loaded: {why}.")
 
 def _cannot_rebuild(model):
     "The reason, in words; empty if there is none."
     name, kind = getattr(model, 'name', None), type(model).__name__
-    way = ("give the function or class that makes it a name by register_model('my_net', make), and build the model by "
-           "create_model('my_net', …)")
-    if not isinstance(name, str): return f"this {kind} was not built by create_model; {way}"
-    if name not in MODELS: return f"no model of the name {name!r} is registered; {way}"
-    try: json.dumps(model.arguments)
-    except (TypeError, ValueError, AttributeError): return f"its arguments are more than numbers, text and lists of them; {way}"
-    try: again = _shapes(name, model.n_classes, {'spec': model.spec, **model.arguments})
-    except Exception as e: return f"create_model({name!r}) fails with its arguments ({type(e).__name__}: {e})"[:300]
+    way = (
+        "give the function or class that makes it a name by register_model('my_net', make), and build "
+        "the model by "
+        "create_model('my_net', …)"
+    )
+    if not isinstance(name, str):
+        return f"this {kind} was not built by create_model; {way}"
+    if name not in MODELS:
+        return f"no model of the name {name!r} is registered; {way}"
+    try:
+        json.dumps(model.arguments)
+    except (TypeError, ValueError, AttributeError):
+        return f"its arguments are more than numbers, text and lists of them; {way}"
+    try:
+        again = _shapes(name, model.n_classes, {'spec': model.spec, **model.arguments})
+    except Exception as e:
+        return f"create_model({name!r}) fails with its arguments ({type(e).__name__}: {e})"[:300]
     wrong = weight_differences(again, model.state_dict(), values=False)
     return f"it has other layers than {name!r} has ({wrong}); {way}" if wrong else ''
 
 def _shapes(name, n_classes, arguments):
     "The weights of a model by name, without their values and without the memory for them."
     try:
-        with torch.device('meta'): return MODELS[name](n_classes=n_classes, **arguments).state_dict()
-    except (NotImplementedError, RuntimeError): return MODELS[name](n_classes=n_classes, **arguments).state_dict()
+        with torch.device('meta'):
+            return MODELS[name](n_classes=n_classes, **arguments).state_dict()
+    except (NotImplementedError, RuntimeError):
+        return MODELS[name](n_classes=n_classes, **arguments).state_dict()
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #published-top-1-in-on
 _PUBLISHED = {  # top-1 in % on Kinetics-400 val, clips × crops and frames, source
     'videomae_small': (79.0, '5 × 3 views, 16 frames', "authors' model zoo"),
-    'videomae_base':  (81.5, '5 × 3 views, 16 frames', "authors' model zoo"),
+    'videomae_base': (81.5, '5 × 3 views, 16 frames', "authors' model zoo"),
     'videomae_large': (85.2, '5 × 3 views, 16 frames', "authors' model zoo"),
-    'videomae_huge':  (86.6, '5 × 3 views, 16 frames', "authors' model zoo"),
-    'videomaev2_small': (83.7, '5 × 3 views, 16 frames; 710 classes, distilled from ViT-g', "authors' model zoo"),
-    'videomaev2_base':  (86.6, '5 × 3 views, 16 frames; 710 classes, distilled from ViT-g', "authors' model zoo"),
+    'videomae_huge': (86.6, '5 × 3 views, 16 frames', "authors' model zoo"),
+    'videomaev2_small': (
+        83.7,
+        '5 × 3 views, 16 frames; 710 classes, distilled from ViT-g',
+        "authors' model zoo",
+    ),
+    'videomaev2_base': (
+        86.6,
+        '5 × 3 views, 16 frames; 710 classes, distilled from ViT-g',
+        "authors' model zoo",
+    ),
     'timesformer_base': (78.0, '1 × 3 views, 8 frames, every 32nd', 'paper, Table 5'),
-    'timesformer_hr':   (79.7, '1 × 3 views, 16 frames of 448²', 'paper, Table 5'),
-    'timesformer_l':    (80.7, '1 × 3 views, 96 frames', 'paper, Table 5'),
-    'i3d':            (71.1, 'TEST set, RGB, 250 frames, one crop, ImageNet start', 'paper, Table 2'),
-    'resnet50_inflated': (73.5, '10 × 3 views, 8 frames, every 8th; of a network that also halves time early', "SlowFast's model zoo"),
-    'mvit_v2_s':      (81.0, '5 × 1 views, 16 frames, every 4th', 'paper'),
-    'mvit_v2_b':      (82.9, '5 × 1 views, 32 frames, every 3rd', 'paper'),
-    'swin3d_t':       (78.8, '4 × 3 views, 32 frames, ImageNet-1k start', 'paper'),
-    'swin3d_s':       (80.6, '4 × 3 views, 32 frames, ImageNet-1k start', 'paper'),
-    'swin3d_b':       (80.6, '4 × 3 views, 32 frames, ImageNet-1k start', 'paper'),
+    'timesformer_hr': (79.7, '1 × 3 views, 16 frames of 448²', 'paper, Table 5'),
+    'timesformer_l': (80.7, '1 × 3 views, 96 frames', 'paper, Table 5'),
+    'i3d': (71.1, 'TEST set, RGB, 250 frames, one crop, ImageNet start', 'paper, Table 2'),
+    'resnet50_inflated': (
+        73.5,
+        '10 × 3 views, 8 frames, every 8th; of a network that also halves time early',
+        "SlowFast's model zoo",
+    ),
+    'mvit_v2_s': (81.0, '5 × 1 views, 16 frames, every 4th', 'paper'),
+    'mvit_v2_b': (82.9, '5 × 1 views, 32 frames, every 3rd', 'paper'),
+    'swin3d_t': (78.8, '4 × 3 views, 32 frames, ImageNet-1k start', 'paper'),
+    'swin3d_s': (80.6, '4 × 3 views, 32 frames, ImageNet-1k start', 'paper'),
+    'swin3d_b': (80.6, '4 × 3 views, 32 frames, ImageNet-1k start', 'paper'),
 }
 _FAMILIES = {  # licence of the published weights, who to cite
-    'videomae': ('CC-BY-NC 4.0', 'Tong et al., VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised '
-                                 'Video Pre-Training, NeurIPS 2022, arXiv 2203.12602'),
-    'videomaev2': ("MIT (the repository's)", 'Wang et al., VideoMAE V2: Scaling Video Masked Autoencoders with Dual Masking, '
-                                             'CVPR 2023, arXiv 2303.16727'),
-    'timesformer': ('CC-BY-NC 4.0', 'Bertasius et al., Is Space-Time Attention All You Need for Video Understanding?, '
-                                    'ICML 2021, arXiv 2102.05095'),
-    'i3d': ('Apache-2.0', 'Carreira and Zisserman, Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset, '
-                          'CVPR 2017, arXiv 1705.07750'),
-    'resnet50': ('as the image weights', 'He et al., Deep Residual Learning for Image Recognition, CVPR 2016; inflated as in '
-                                         'arXiv 1705.07750'),
-    'efficientnet': ('Apache-2.0', 'Tan and Le, EfficientNet, ICML 2019, arXiv 1905.11946; inflated as in arXiv 1705.07750'),
-    'mvit': ('Apache-2.0 (SlowFast), BSD-3 (torchvision)', 'Li et al., MViTv2: Improved Multiscale Vision Transformers for '
-             'Classification and Detection, CVPR 2022, arXiv 2112.01526'),
-    'swin3d': ('Apache-2.0 (authors), BSD-3 (torchvision)', 'Liu et al., Video Swin Transformer, CVPR 2022, arXiv 2106.13230'),
+    'videomae': (
+        'CC-BY-NC 4.0',
+        'Tong et al., VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised '
+        'Video Pre-Training, NeurIPS 2022, arXiv 2203.12602',
+    ),
+    'videomaev2': (
+        "MIT (the repository's)",
+        'Wang et al., VideoMAE V2: Scaling Video Masked Autoencoders with Dual Masking, '
+        'CVPR 2023, arXiv 2303.16727',
+    ),
+    'timesformer': (
+        'CC-BY-NC 4.0',
+        'Bertasius et al., Is Space-Time Attention All You Need for Video Understanding?, '
+        'ICML 2021, arXiv 2102.05095',
+    ),
+    'i3d': (
+        'Apache-2.0',
+        'Carreira and Zisserman, Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset, '
+        'CVPR 2017, arXiv 1705.07750',
+    ),
+    'resnet50': (
+        'as the image weights',
+        'He et al., Deep Residual Learning for Image Recognition, CVPR 2016; inflated as in arXiv 1705.07750',
+    ),
+    'efficientnet': (
+        'Apache-2.0',
+        'Tan and Le, EfficientNet, ICML 2019, arXiv 1905.11946; inflated as in arXiv 1705.07750',
+    ),
+    'mvit': (
+        'Apache-2.0 (SlowFast), BSD-3 (torchvision)',
+        'Li et al., MViTv2: Improved Multiscale Vision Transformers for '
+        'Classification and Detection, CVPR 2022, arXiv 2112.01526',
+    ),
+    'swin3d': (
+        'Apache-2.0 (authors), BSD-3 (torchvision)',
+        'Liu et al., Video Swin Transformer, CVPR 2022, arXiv 2106.13230',
+    ),
     'transformers': ('as its model card says', 'as its model card says'),
 }
 
@@ -491,9 +722,11 @@ def _short(cited): return m[0] if (m := re.search(r'arXiv [\d.]+\d|CVPR \d+', ci
 def _counts(name):
     "Millions of weights, billions of multiply-adds per clip, and the spec of a model with 400 classes."
     from torch.utils.flop_counter import FlopCounterMode
-    with torch.device('meta'): model = MODELS[name](400).eval()
+    with torch.device('meta'):
+        model = MODELS[name](400).eval()
     T,S = model.spec.n_frames, model.spec.size
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): model(torch.empty(1,3,T,S,S, device='meta'))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1,3,T,S,S, device='meta'))
     return sum(p.numel() for p in model.parameters())/1e6, counter.get_total_flops()/2e9, model.spec
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #model-table-2
@@ -504,13 +737,30 @@ def model_table(
     import pandas as pd
     rows = []
     for name in list_models(pattern):
-        if name == 'transformers': continue                              # it has the size of its config
-        try: weights,madds,spec = _counts(name)
-        except VidclsError: continue                                     # it needs a package that is not installed
+        if name == 'transformers':
+            continue                              # it has the size of its config
+        try:
+            weights,madds,spec = _counts(name)
+        except VidclsError:
+            continue                                     # it needs a package that is not installed
         top1,protocol,source = _PUBLISHED.get(name, (None, '', ''))
-        rows.append(dict(model=name, weights_M=round(weights, 1), madds_G=round(madds, 2), n_frames=spec.n_frames,
-                         size=spec.size, mean=_three(spec.mean), std=_three(spec.std), top1=top1, protocol=protocol, source=source,
-                         licence=_family(name)[0] if top1 or name in _IN_PACKAGES else '', cite=_short(citation(name))))
+        rows.append(
+            dict(
+                model=name,
+                weights_M=round(weights, 1),
+                madds_G=round(madds, 2),
+                n_frames=spec.n_frames,
+                size=spec.size,
+                mean=_three(spec.mean),
+                std=_three(spec.std),
+                top1=top1,
+                protocol=protocol,
+                source=source,
+                licence=_family(name)[0] if top1 or name in _IN_PACKAGES else '',
+                cite=_short(citation(name)),
+            )
+        )
     return pd.DataFrame(rows).set_index('model').sort_values('weights_M') if rows else pd.DataFrame()
 
-def _three(values): return ' '.join(f'{v:.4g}' for v in dict.fromkeys(values))       # once, where all channels have the same
+def _three(values):
+    return ' '.join(f'{v:.4g}' for v in dict.fromkeys(values))  # once, where all channels have the same
