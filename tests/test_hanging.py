@@ -25,7 +25,8 @@ def run_alone(script, *args, limit_s=60):
 
 STUCK = '''
 import threading, time
-from vidcls.core import DecodeTimeoutError, ThreadPool, WorkerError, call_within, map_ahead
+from vidcls.core import DecodeTimeoutError, WorkerError
+from vidcls.parallel import ThreadPool, call_within, map_ahead
 never, start = threading.Event(), time.monotonic()
 '''
 
@@ -55,7 +56,8 @@ ThreadPool(1).submit(write, sys.argv[1])
 
 
 def test_errors_come_with_their_traceback_and_an_own_timeout_stays_what_it_is():
-    from vidcls.core import WorkerError, call_within
+    from vidcls.core import WorkerError
+    from vidcls.parallel import call_within
     def own_limit(): raise TimeoutError('its own')
     with pytest.raises(TimeoutError, match='its own') as caught:
         call_within(own_limit, 5, WorkerError('late'))
@@ -76,7 +78,7 @@ print('right')
 
 def test_a_pool_goes_on_without_a_thread_that_is_stuck_and_leaves_none_behind():
     said, _ = run_alone(STUCK + '''
-from vidcls.core import result_within
+from vidcls.parallel import result_within
 before, pool = threading.active_count(), ThreadPool(1)
 stuck, after = pool.submit(never.wait), [pool.submit(lambda i=i: i) for i in range(3)]
 try: result_within(stuck, .2, WorkerError('late'))
