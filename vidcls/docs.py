@@ -74,13 +74,21 @@ def document(
         return                                  # no source beside the program
     notes = comments_by_line(source)
     for node in ast.parse(source).body:
-        found = vars(module).get(getattr(node, 'name', None))
+        found = _found(node, module)
         if getattr(found, '__module__', None) != module.__name__:
             continue
         if isinstance(node, ast.ClassDef):
             _document_class(found, node, notes)
         elif isinstance(node, ast.FunctionDef) and not _is_command(node):
             _write(found, node, notes)
+
+def _found(node, module):
+    "What a definition has made: a function or class of the module, or a method that `patch` gave to a class."
+    if not any(ast.unparse(d).split('(')[0] == 'patch' for d in getattr(node, 'decorator_list', ())):
+        return vars(module).get(getattr(node, 'name', None))
+    cls = next(p.annotation for p in node.args.args if p.annotation)
+    method = vars(vars(module)[ast.unparse(cls)]).get(node.name)
+    return getattr(method, '__func__', method)
 
 def _is_command(node):
     "Does a terminal show its docstring, beside the help of each option?"
