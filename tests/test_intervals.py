@@ -13,7 +13,7 @@ from vidcls.core import ArgumentError, DataError
 from vidcls.distill import gains_table
 from vidcls.evaluate import against_best, compare, record_intervals, record_of
 from vidcls.literature import interval_at
-from vidcls.metrics import bootstrap_interval, cluster_wilson, interval_note, paired_difference, wilson
+from vidcls.intervals import bootstrap_interval, cluster_wilson, interval_note, paired_difference, wilson
 from vidcls.probes import report_of
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)

@@ -23,7 +23,7 @@ from .data.datasets import from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
 from .evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_views, save_record
-from .metrics import cluster_wilson
+from .intervals import cluster_wilson
 from .models.i3d import _LAYERS, same_padding
 from .models.logits import predict_logits
 from .models.zoo import create_model

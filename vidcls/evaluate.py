@@ -44,20 +44,16 @@ from vidcls.data.sampling import (
     videomae_test_idxs,
     view_idxs,
 )
+from .intervals import bootstrap_interval, cluster_wilson, interval_note, mcnemar, paired_difference
 from vidcls.metrics import (
-    bootstrap_interval,
     brier,
-    cluster_wilson,
     confusion,
     ece,
-    interval_note,
     macro_f1,
     matrix_size,
-    mcnemar,
     mean_class_accuracy,
     most_confused,
     nll,
-    paired_difference,
     per_class,
     plot_confusion,
     topk_accuracy,

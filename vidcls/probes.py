@@ -14,7 +14,7 @@ import torch
 
 from .core import ArgumentError, DataError, LabelError, check_choice, check_whole, progress
 from .evaluate import check_asked
-from .metrics import cluster_wilson, paired_difference, wilson
+from .intervals import cluster_wilson, paired_difference, wilson
 from .models.logits import predict_logits
 from .show import new_figure
 
