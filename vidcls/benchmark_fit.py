@@ -28,6 +28,7 @@ from .data.datasets import ClipTable, from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
 from .losses import LabelSmoothingCrossEntropy
+from .models.logits import model_input
 from .models.zoo import create_model
 from .optim import adamw, make_schedule
 from .optimizations import estimate
@@ -42,7 +43,7 @@ def _bare(model, dls, device):
     loss_func = LabelSmoothingCrossEntropy(.1)
     model.train()
     for b in dls.train:
-        loss = loss_func(model(model.spec.to_model(b.clips.to(device))), b.labels.to(device))
+        loss = loss_func(model(model_input(model, b)), b.labels.to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
         opt.step()
@@ -79,7 +80,7 @@ class _AsTrainerWants(torch.nn.Module):
         super().__init__()
         self.model, self.loss_func = model, LabelSmoothingCrossEntropy(0.1)
     def forward(self, clips, labels):
-        logits = self.model(self.model.spec.to_model(clips))
+        logits = self.model(model_input(self.model, clips))
         return {'loss': self.loss_func(logits, labels), 'logits': logits}
 
 def _trainer(model, dls, device):

@@ -25,6 +25,7 @@ from .data.synthetic import make_motion_clips, roll_clips
 from .evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_views, save_record
 from .metrics import cluster_wilson
 from .models.i3d import _LAYERS, same_padding
+from .models.logits import predict_logits
 from .models.zoo import create_model
 from .optimizations import _forget_peak, _gb
 from .show import new_figure
@@ -379,7 +380,7 @@ def benchmark_views(
     def forward():
         x = torch.from_numpy(some[np.arange(chunk)%len(some)])
         for i in range(0, n, chunk):
-            model(model.spec.to_model(x[:min(chunk, n-i)].to(device)))
+            predict_logits(model, x[:min(chunk, n-i)])
 
     parts = dict(
         decode=decode, forward=forward, together=lambda: predict_views(model, dl, views, chunk, show=False)

@@ -19,6 +19,7 @@ from .data.datasets import ClipTable, from_folder
 from .data.loaders import loader, loaders
 from .data.synthetic import make_motion_clips, roll_clips
 from .distill import _clips_right, _keep_run, _missing_runs, _read_runs, gains_table
+from .models.logits import predict_logits
 from .models.weights import fit_in
 from .models.zoo import create_model
 from .train import Callback, _digest, fit_whole
@@ -88,13 +89,11 @@ def clip_losses(
     bs:int=32, # Clips a batch
 )->np.ndarray: # float64 (N,)
     "The cross-entropy of each training clip, in the order of the table."
-    dl, device = loader(table.part('train'), model.spec, bs=bs), next(model.parameters()).device
-    mode, out = model.training, np.full(len(dl.dataset), np.nan)
-    model.eval()
+    dl = loader(table.part('train'), model.spec, bs=bs)
+    out = np.full(len(dl.dataset), np.nan)
     for b in dl:
-        logits = model(model.spec.to_model(b.clips.to(device))).double()
-        out[b.rows] = torch.nn.functional.cross_entropy(logits, b.labels.to(device), reduction='none').cpu()
-    model.train(mode)
+        logits = predict_logits(model, b).double()
+        out[b.rows] = torch.nn.functional.cross_entropy(logits, b.labels, reduction='none')
     return out
 
 # %% ../nbs/46_curriculum.ipynb #fit-stages

@@ -24,6 +24,7 @@ from vidcls.core import (
 )
 from .core import match_labels, patch, seed_everything
 from .losses import DistillationLoss, feature_distance
+from .models.logits import model_input, predict_logits
 from .train import Callback, _digest, _said, fit_whole
 
 # %% ../nbs/45_distill.ipynb #seededaugment
@@ -160,7 +161,7 @@ class Distill(Callback):
 
     def _answer(self, run, which=slice(None)):
         x = (
-            self.teacher.spec.to_model(run.bytes[which])
+            model_input(self.teacher, run.bytes[which])
             if not run.mix
             else _renormalised(run.xb, run.spec, self.teacher.spec)
         )
@@ -322,7 +323,7 @@ def compare_distillation(
 def _clips_right(model, dl):
     "Is each clip right?"
     model.eval()
-    return [bool(r) for b in dl for r in model(model.spec.to_model(b.clips)).argmax(1) == b.labels]
+    return [bool(r) for b in dl for r in predict_logits(model, b).argmax(1) == b.labels]
 
 def _run_file(out, arm, seed): return Path(out)/f"{arm.replace(' ', '_')}_{seed}.json"
 

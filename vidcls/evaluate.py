@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['RULES', 'PROTOCOLS', 'AHEAD_BYTES', 'EvalRecord', 'clip_names', 'record_clips', 'clips_of', 'clip_at', 'rows_of',
-           'code_commit', 'check_loader', 'check_asked', 'finite_scores', 'predict_probs', 'Views', 'as_views',
-           'view_frames', 'load_views', 'predict_views', 'average_views', 'evaluate', 'record_of', 'csv_text',
-           'save_record', 'read_clips', 'load_record', 'recompute_record', 'confusion_figure', 'show_predictions',
-           'combine', 'against_best', 'compare', 'compare_views', 'record_intervals']
+           'code_commit', 'check_loader', 'check_asked', 'predict_probs', 'Views', 'as_views', 'view_frames',
+           'load_views', 'predict_views', 'average_views', 'evaluate', 'record_of', 'csv_text', 'save_record',
+           'read_clips', 'load_record', 'recompute_record', 'confusion_figure', 'show_predictions', 'combine',
+           'against_best', 'compare', 'compare_views', 'record_intervals']
 
 # %% ../nbs/51_evaluate.ipynb #import-json-platform-subprocess
 import json, os, platform, re, subprocess, time, warnings
@@ -63,6 +63,7 @@ from vidcls.metrics import (
     topk_accuracy,
 )
 from .models.ensemble import average_scores
+from .models.logits import predict_logits
 from .optimizations import _free_gb
 from .show import contact_sheet, figure_names, new_figure
 from .train import is_out_of_memory, leave_at_exit
@@ -326,23 +327,6 @@ def check_asked(
             "for, or train a head for these."
         )
 
-@torch.no_grad()
-def finite_scores(
-    model, # In eval mode
-    clips:torch.Tensor, # uint8 (B,T,H,W,C)
-    labels=None, # The model's class names in the wanted order; None, or names of other classes: its own order
-)->torch.Tensor: # float32 (B,K), on the CPU
-    "What the model says of clips, in its own precision and place; raise where that is no number."
-    w = next(model.parameters())
-    scores = model(model.spec.to_model(clips.to(w.device)).to(w.dtype)).float().cpu()
-    if not torch.isfinite(scores).all():
-        raise DataError("the model's scores are not finite; its weights are broken. Did training diverge?")
-    own = getattr(model, 'labels', None)
-    if labels is None or own is None or sorted(own) != sorted(labels):
-        return scores      # or clips of foreign classes
-    order = match_labels(own, labels, warn=False)
-    return scores if order is None else scores[:,order]
-
 # %% ../nbs/51_evaluate.ipynb #predict-probs
 @torch.no_grad()
 def predict_probs(
@@ -357,7 +341,7 @@ def predict_probs(
         failures.update(b.failed)
         if not len(b.labels):
             continue
-        probs.append(finite_scores(model, b.clips, dl.dataset.table.labels).double().softmax(1).numpy())
+        probs.append(predict_logits(model, b, dl.dataset.table.labels).double().softmax(1).numpy())
         rows.append(b.rows.numpy())
     if not rows:
         raise DataError(f"none of the {len(dl.dataset)} clips could be read; nothing to evaluate.")
@@ -559,7 +543,7 @@ def _logits(model, clips, labels):
     n = len(clips)
     while True:
         try:
-            return finite_scores(model, torch.from_numpy(clips[:n]), labels).double().numpy(), n
+            return predict_logits(model, clips[:n], labels).double().numpy(), n
         except Exception as e:
             if n == 1 or not is_out_of_memory(e):
                 raise

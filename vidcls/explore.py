@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 
 from .core import DataError, VideoReadError, check_choice, check_whole
-from .evaluate import check_asked, clip_at, clips_of, finite_scores, rows_of
+from .evaluate import check_asked, clip_at, clips_of, rows_of
 from .interpret import explain, methods_of
 from .metrics import most_confused
+from .models.logits import predict_logits
 from .show import contact_sheet, show_clip
 
 # %% ../nbs/55_explore.ipynb #top-losses
@@ -121,11 +122,7 @@ class Explorer:
         except VideoReadError as e:
             return f'<p>{html.escape(path)} cannot be read: {html.escape(e.reason)}</p>'
         true = self.table.df.label[self.rows[path]]
-        p = (
-            finite_scores(self.model, torch.from_numpy(np.ascontiguousarray(clip))[None], self.table.labels)
-            .softmax(1)[0]
-            .numpy()
-        )
+        p = predict_logits(self.model, clip[None], self.table.labels).softmax(1)[0].numpy()
         shown = (
             clip if method is None else np.concatenate([clip, explain(self.model, clip, method).overlay()], 2)
         )

@@ -29,6 +29,7 @@ from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
 from .distill import _clips_right, _keep_run, _missing_runs, _read_runs, _run_file
 from .losses import FocalLoss, class_weights
+from .models.logits import predict_logits
 from .models.zoo import create_model
 from .mix import Mixup
 from .train import fit_whole
@@ -142,7 +143,7 @@ def run_arm(
 def _judge(model, dl):
     rows, preds = [], []
     for b in dl:
-        preds += model(model.spec.to_model(b.clips)).argmax(1).tolist()
+        preds += predict_logits(model, b).argmax(1).tolist()
         rows += b.rows.tolist()
     return rows, preds
 

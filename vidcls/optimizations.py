@@ -15,6 +15,7 @@ import torch
 
 from .checkpoint import random_state, set_random_state
 from .core import VidclsError, check_at_least, check_whole, pick_device
+from .models.logits import model_input
 from .optim import adamw
 from .train import Callback, _precision, _try_out, half_precision, is_out_of_memory
 
@@ -161,7 +162,7 @@ def _time_valid(model, dls, device, half, n=3):
         start = time.perf_counter()
         for b in dls.valid:
             with torch.autocast(device.type, half, enabled=half is not None):
-                model(model.spec.to_model(b.clips.to(device)))
+                model(model_input(model, b))
             if device.type == 'cuda':
                 torch.cuda.synchronize()
             now = time.perf_counter()

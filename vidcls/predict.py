@@ -20,8 +20,8 @@ from .core import ArgumentError, CheckpointError, ClipSpec, LabelError, VideoFol
 from .core import check_whole, file_sha256, match_labels, patch, pick_device, progress
 from .data.datasets import fetch
 from .data.loaders import clip_from_frames, load_clip
-from .evaluate import finite_scores
 from .models.ensemble import average_scores, check_weights
+from .models.logits import predict_logits
 from .models.weights import read_weights
 from .models.zoo import check_registered, saved_model
 
@@ -180,18 +180,10 @@ def logits(
     video, # Path of a video file, its bytes, an open file, uint8 frames (N,H,W,3), or a list of pictures
 )->np.ndarray: # float64 (K,)
     "Scores before the softmax."
-    clip = torch.from_numpy(np.ascontiguousarray(_clip(video, self.spec)))[None]
+    clip = _clip(video, self.spec)
     if isinstance(video, (str, os.PathLike)):
         _tell_long(self, video)
-    self.model.eval()
-    try:
-        return finite_scores(self.model, clip).double()[0].numpy()
-    except RuntimeError as e:
-        if 'not implemented for' not in str(e):
-            raise
-        w = next(self.model.parameters())
-        raise ArgumentError(f"the weights are {w.dtype}, in which {w.device} can't compute this model ({e}); "
-                            "take model.float().") from e
+    return predict_logits(self.model, clip[None]).double()[0].numpy()
 
 @patch
 def probs(

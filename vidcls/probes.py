@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 
 from .core import ArgumentError, DataError, LabelError, check_choice, check_whole, progress
-from .evaluate import check_asked, finite_scores
+from .evaluate import check_asked
 from .metrics import cluster_wilson, paired_difference, wilson
+from .models.logits import predict_logits
 from .show import new_figure
 
 # %% ../nbs/52_probes.ipynb #shuffled
@@ -171,7 +172,7 @@ def ask_damaged(
             # each clip its own shuffle
             idxs = np.stack([_frames(n, f, T, np.random.default_rng((seed, int(r)))) for r in b.rows])
             x = b.clips[torch.arange(len(b.clips))[:,None], torch.from_numpy(idxs)]
-            said.loc[b.rows.numpy(), n] = finite_scores(model, x, table.labels).argmax(1).numpy()
+            said.loc[b.rows.numpy(), n] = predict_logits(model, x, table.labels).argmax(1).numpy()
     answers = pd.concat(
         [table.df[['path', 'group']].assign(target=table.targets, failed=failed), said], axis=1
     )
