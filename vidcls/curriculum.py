@@ -57,7 +57,8 @@ class Curriculum(Callback):
 
     def load_state_dict(self, state):
         if state != self.state_dict():
-            raise CheckpointError("the training to go on with had other scores, start or full. Take another folder.")
+            raise CheckpointError("the training to go on with had other scores, start or full. "
+                                  "Take another folder.")
 
     def before_epoch(self, run):
         n = max(1, round(self.share(run.epoch, run.epochs)*len(self.scores)))

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from vidcls.core import (
-    ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_between, check_whole, match_labels, patch,
+    ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_between, check_whole,
+    match_labels, patch,
 )
 from .losses import DistillationLoss, feature_distance
 from .models.logits import model_input
@@ -99,8 +100,8 @@ class Answers:
                 save_file(found, part, metadata={'about': self.about})
             self.is_kept = True
         except (OSError, SafetensorError) as e:
-            warnings.warn(f"{self.file}: the teacher's answers could not be kept ({e}). Training goes on; they "
-                          "are asked again.")
+            warnings.warn(f"{self.file}: the teacher's answers could not be kept ({e}). "
+                          "Training goes on; they are asked again.")
 
 # %% ../nbs/45_distill.ipynb #distill
 class Distill(Callback):
@@ -161,8 +162,8 @@ class Distill(Callback):
 
     def load_state_dict(self, state):
         if state['teaching'] != self.teaching:
-            raise CheckpointError(f"the training to go on with was taught otherwise: {state['teaching']} there, "
-                                  f"{self.teaching} here. Take another folder.")
+            raise CheckpointError("the training to go on with was taught otherwise: "
+                                  f"{state['teaching']} there, {self.teaching} here. Take another folder.")
         if self.projector is not None:
             self.projector.load_state_dict(state['bridge'])
 
@@ -185,9 +186,9 @@ def _check(self:Distill, run):
     same = (t.n_frames, t.size, t.channels) == (s.n_frames, s.size, s.channels)
     if not same or self.teacher.n_classes != run.net.n_classes:
         raise SpecMismatchError(
-            f"the teacher takes {t.n_frames} x {t.size}² {t.channels} and tells {self.teacher.n_classes} classes, "
-            f"the student {s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; both must see and tell "
-            "the same.")
+            f"the teacher takes {t.n_frames} x {t.size}² {t.channels} and tells {self.teacher.n_classes} "
+            f"classes, the student {s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; "
+            "both must see and tell the same.")
 
 @patch
 def _watch(self:Distill, name, model):
@@ -222,5 +223,6 @@ def _open_cache(self:Distill, run):
         raise ArgumentError("cache needs clips that are loaded the same each time: no drawn frames, "
                             "crop='center', no flip in the loaders.")
     frames = {k: v for k,v in run.spec.to_dict().items() if k not in ('mean', 'std', 'channels')}
-    about = [run.cfg['about']['clips'], frames, repr(run.augment), self.teacher.spec.to_dict(), self.teacher_id]
+    about = [run.cfg['about']['clips'], frames, repr(run.augment), self.teacher.spec.to_dict(),
+             self.teacher_id]
     return Answers(self.cache, json.dumps(about), run.acc.process_index)

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from .report import Benchmark, compared, machine_facts, take_turns
-from ..core import ArgumentError, ClipSpec, DataError, VidclsError, atomic_path, check_choice, check_whole, progress
+from vidcls.core import (
+    ArgumentError, ClipSpec, DataError, VidclsError, atomic_path, check_choice, check_whole, progress,
+)
 from ..data.cache import FrameCache
 from ..data.datasets import ClipTable
 from ..data.decode import Video, read_frames
@@ -27,7 +29,8 @@ from ..data.sampling import crop_box, sample_idxs
 # %% ../../nbs/inside/59_benchmark.loader.ipynb #scene
 KINDS = {
     'kinetics': dict(codec='libx264', suffix='.mp4', h=256, w=340, fps=30, n=270, options={'b': '450000'}),
-    'ucf': dict(codec='mpeg4', suffix='.avi', h=240, w=320, fps=25, n=180, options={'b': '540000', 'g': '250'}),
+    'ucf': dict(codec='mpeg4', suffix='.avi', h=240, w=320, fps=25, n=180,
+                options={'b': '540000', 'g': '250'}),
 }
 BITS = 9
 
@@ -83,7 +86,7 @@ def make_benchmark_clips(
     k, folder = KINDS[check_choice('kind', kind, KINDS)], Path(folder)
     n = k['n'] if n_frames is None else check_whole('n_frames', n_frames)
     if n > 2**BITS:
-        raise ArgumentError(f"n_frames={n}; accepted: up to {2**BITS}, as the number is coded in {BITS} bits.")
+        raise ArgumentError(f"n_frames={n}; accepted: up to {2**BITS}, as the number has {BITS} bits.")
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{kind}_{c:03}{k['suffix']}" for c in range(check_whole('n_clips', n_clips))]
     for c, name in enumerate(progress(names, desc='making clips', show=show)):
@@ -171,7 +174,7 @@ class DecordDataset(Dataset):
     ):
         self.paths, self.targets = table.paths, table.targets
         self.spec, self.best, self.seed = spec, best, seed
-        self.shapes = {}              # of the files: found out when a file is read first, which is not measured
+        self.shapes = {}              # of the files; not measured, as the first epoch finds them
 
     def __len__(self): return len(self.paths)
 
@@ -317,7 +320,7 @@ def benchmark_loader(
     show:bool=True, # Show a progress bar?
 )->Benchmark: # A line for each way: clips_per_s, ratio, ratio_cpu, wrong_frames
     "Load whole epochs by each way of loading, in turn."
-    version = _decord().__version__                                      # 0.6 is the old package, 3 is decord2
+    version = _decord().__version__                      # 0.6 is the old package, 3 is decord2
     ways = list(WAYS) if ways is None else [check_choice('ways', w, WAYS) for w in ways]
     check_whole('bs', bs)
     check_whole('rounds', rounds)

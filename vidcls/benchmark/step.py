@@ -236,7 +236,7 @@ def peak_mb(
 
 @contextmanager
 def _returned_at_once():
-    "Processes that start meanwhile give memory back as soon as it is freed; else the peak says how scattered it lay."
+    "Processes that start meanwhile give freed memory back at once; else the peak says how scattered it lay."
     name = 'MALLOC_MMAP_THRESHOLD_'
     kept, os.environ[name] = os.environ.get(name), str(1 << 16)
     try:

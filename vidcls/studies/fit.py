@@ -17,7 +17,9 @@ from torch import nn
 
 from ..augment import augmentation
 from ..benchmark.report import Benchmark, compared, machine_facts, take_turns, timed
-from ..core import ArgumentError, ClipSpec, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything
+from vidcls.core import (
+    ArgumentError, ClipSpec, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything,
+)
 from ..data.datasets import ClipTable, from_folder
 from ..data.loaders import loaders
 from ..data.synthetic import make_motion_clips, roll_clips
@@ -137,8 +139,8 @@ def benchmark_fit(
     check_whole('rounds', rounds)
     device, own = pick_device(device), pick_device()
     if device.type != own.type:
-        raise ArgumentError(f"device={str(device)!r}, but fit and the Trainer take {str(own)!r} here; hide that one "
-                            "(CUDA_VISIBLE_DEVICES='') to measure without it.")
+        raise ArgumentError(f"device={str(device)!r}, but fit and the Trainer take {str(own)!r} here; "
+                            "hide that one (CUDA_VISIBLE_DEVICES='') to measure without it.")
     with tempfile.TemporaryDirectory() as tmp:
         table = from_folder(make_motion_clips(tmp, n_groups=check_whole('n_groups', n_groups)))
         seed_everything(0)
@@ -238,8 +240,8 @@ def measure_technique(
     if how.get('floats'):
         dls.train, dls.valid = FloatLoader(dls.train, spec), FloatLoader(dls.valid, spec)
     watch = _Stopwatch(10**9)
-    hist = fit(model, dls, epochs=epochs, lr=lr, augment=augment, patience=None, callbacks=[watch], show=False,
-               **PLAIN | how.get('fit', {}))
+    hist = fit(model, dls, epochs=epochs, lr=lr, augment=augment, patience=None, callbacks=[watch],
+               show=False, **PLAIN | how.get('fit', {}))
     warm = len(watch.times)//epochs//2
     return dict(
         way=name,
@@ -279,13 +281,13 @@ def benchmark_techniques(
     base = {}
     for r in rows:
         r['ratio'] = base.setdefault(r['model'], r['ms_step'])/r['ms_step'] if 'ms_step' in r else None
-    nets = '; '.join(' '.join([n, *(f'{k} {v}' for k,v in changes.items())]) for n,_,changes in NETS[where].values())
-    about = dict(clips=f'{nets}; 16 clips a step; left or right', peer=names[0], rounds=epochs)
+    nets = [' '.join([n, *(f'{k} {v}' for k,v in changes.items())]) for n,_,changes in NETS[where].values()]
+    about = dict(clips=f'{"; ".join(nets)}; 16 clips a step; left or right', peer=names[0], rounds=epochs)
     return Benchmark(rows, machine_facts(device) | about)
 
 # %% ../../nbs/studies/93_studies.fit.ipynb #benchmark-time
 def benchmark_time(
-    batches:dict|None=None, # {model: clips a batch}; None takes those of the project's first notes, on a CPU 2
+    batches:dict|None=None, # {model: clips a batch}; None: those of the first notes, on a CPU 2
     n_clips:int=9537, # Training clips of an epoch; UCF101's first split has 9537
     epochs:int=100, # Of the whole training, >= 1
     steps:int=8, # That are measured, >= 1
@@ -310,8 +312,8 @@ def benchmark_time(
             e = estimate(model, dls, epochs, steps, augment=augmentation('standard', table.labels))
             rows.append(dict(way=name, bs=bs) | _time_row(name, e, n_clips, epochs))
     half = dict(bf16='bfloat16', no='float32')[_precision(None)]
-    about = dict(clips=f'{n_clips} clips an epoch, {epochs} epochs, {half}', peer='no validation', rounds=steps)
-    return Benchmark(rows, machine_facts(device) | about)
+    clips = f'{n_clips} clips an epoch, {epochs} epochs, {half}'
+    return Benchmark(rows, machine_facts(device) | dict(clips=clips, peer='no validation', rounds=steps))
 
 def _time_row(name, e, n_clips, epochs):
     s_epoch = n_clips/e.clips_per_s

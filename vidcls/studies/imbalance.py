@@ -63,8 +63,8 @@ class OnlyClasses:
         return xb.index_copy(0, rows.to(xb.device), changed), yb.index_copy(0, rows, labels)
 
 # what leaves a movement as it is: no mirror, no turn, no reverse
-STRONG = Compose([RandomResizedCrop((.6,1.)), ColorJitter(), GaussianBlur((.1,1.)), RandomErasing((.02,.15), p=.5),
-                  TimeJitter(1)])
+STRONG = Compose([RandomResizedCrop((.6,1.)), ColorJitter(), GaussianBlur((.1,1.)),
+                  RandomErasing((.02,.15), p=.5), TimeJitter(1)])
 
 # %% ../../nbs/studies/95_studies.imbalance.ipynb #nothing
 def _nothing(train): return {}, {}
@@ -131,7 +131,7 @@ def right_by_scene(
 
 def _resampled(runs, arm, n, seed=0):
     "Mean-class accuracy, and its n resampled values."
-    right = right_by_scene(runs, arm).mean(2)                              # (seeds, scenes): classes are equally many
+    right = right_by_scene(runs, arm).mean(2)                 # (seeds, scenes): classes are equally many
     rng = np.random.default_rng(seed)                              # the same draws for each arm
     seeds, scenes = (rng.integers(m, size=(n, m)) for m in right.shape)
     return right.mean(), np.array([right[s][:,c].mean() for s,c in zip(seeds, scenes)])
@@ -140,7 +140,7 @@ def imbalance_table(
     runs, # Dicts of compare_imbalance: all arms with the same seeds
     n:int=4000, # Resamplings, >= 1
 )->pd.DataFrame: # A row for each arm; shares in [0,1]
-    "Compare the mean-class accuracy of each arm with doing nothing, with 95 % intervals, and recall by frequency."
+    "Compare each arm with doing nothing: mean-class accuracy with 95 % intervals, recall by frequency."
     arms = [a for a in ARMS if any(r['arm'] == a for r in runs)]
     if 'nothing' not in arms:
         raise DataError("the runs hold no arm 'nothing' to compare with.")
@@ -238,7 +238,7 @@ def compare_noise(
         seed_everything(seed)
         model = create_model('videomae_tiny', n_classes=table.n_classes)
         dls = loaders(make_noisy(table, share, seed), model.spec, bs=32, seed=seed)
-        fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, seed=seed, show=False, patience=None,
-                  **how)
+        fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, seed=seed, show=False,
+                  patience=None, **how)
         return accuracy_of(clips_right(model, dls.test))
     return run_missing(out, arms, seeds, lambda folder: _table(folder, groups), train, show)

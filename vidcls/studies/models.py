@@ -48,10 +48,12 @@ def benchmark_views(
     def together():
         predict_views(model, dl, views, chunk, show=False)
     parts = dict(decode=decode, forward=forward, together=together)
-    times = take_turns(parts, lambda k: timed(parts[k], device)/len(ds), rounds, warm=1, desc='views', show=show)
+    measure = lambda k: timed(parts[k], device)/len(ds)
+    times = take_turns(parts, measure, rounds, warm=1, desc='views', show=show)
     t = {k: np.array(v) for k,v in times.items()}
     both = t['decode'] + t['forward']
-    rows = [dict(way=k, s_per_video=float(np.median(v)), of_sum=float(np.median(v/both))) for k,v in t.items()]
+    rows = [dict(way=k, s_per_video=float(np.median(v)), of_sum=float(np.median(v/both)))
+            for k,v in t.items()]
     clips = f"{model.name}, {len(ds)} videos, {views.clips} x {views.crops} views"
     return Benchmark(rows, machine_facts(device) | dict(clips=clips, peer='its parts', rounds=rounds))
 
@@ -104,7 +106,7 @@ def file_of(
 
 def models_table(
     records:dict, # As compare_models gives it
-)->pd.DataFrame: # A row for each run: seeds, n, top1 (mean over seeds), low and high (over scenes), worst seed
+)->pd.DataFrame: # A row for each run: seeds, n, top1, low and high (over scenes), worst seed
     "Return the runs as a table."
     rows = []
     for run in dict.fromkeys(r for r,_ in records):
@@ -112,8 +114,8 @@ def models_table(
         clips = pd.concat([r.clips for r in rs])
         right = (clips.label == clips.predicted).to_numpy()
         low, high = cluster_wilson(right, clips.group)  # seeds share their test scenes
-        worst = min(r.video_top1 for r in rs)
-        rows.append(dict(run=run, seeds=len(rs), n=len(clips), top1=right.mean(), low=low, high=high, worst=worst))
+        found = dict(top1=right.mean(), low=low, high=high, worst=min(r.video_top1 for r in rs))
+        rows.append(dict(run=run, seeds=len(rs), n=len(clips)) | found)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/studies/92_studies.models.ipynb #plot-models

@@ -194,7 +194,8 @@ def real_table(
     for (s, start), r in records.items():
         judged = dict(top1=r.video_top1, low=r.interval[0], high=r.interval[1], mean_class=r.mean_class,
                       majority=r.majority)
-        rows.append(dict(set=s, start=start) | judged | dict(n=r.n_evaluated, of=r.n_expected, groups=r.n_groups))
+        counted = dict(n=r.n_evaluated, of=r.n_expected, groups=r.n_groups)
+        rows.append(dict(set=s, start=start) | judged | counted)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/studies/94_studies.real.ipynb #compare-defaults
