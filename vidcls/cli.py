@@ -583,7 +583,7 @@ def _judge(table, net, dls, hist, plan, a):
 
 def _by_folds(table, plan, a):
     "Judge the plan by folds: every clip once, by a model that has never seen its group."
-    from vidcls.benchmark_real import judge_by_folds
+    from vidcls.studies.real import judge_by_folds
     from vidcls.evaluate import save_record
     _say(f'\njudging the same plan by {plan.folds} folds of the groups: '
          'each clip once, by a model that has never seen its group')
@@ -756,7 +756,7 @@ def cli_benchmark_loader(
 ):
     "Epochs by decord in worker processes, and by each of our ways: ratios, medians, every frame checked."
     import tempfile
-    from vidcls.benchmark import benchmark_loader, benchmark_read, make_benchmark_clips
+    from vidcls.benchmark.loader import benchmark_loader, benchmark_read, make_benchmark_clips
     with tempfile.TemporaryDirectory() as tmp:
         table = read_table(data or make_benchmark_clips(tmp, kind, clips))
         read = benchmark_read(table, frames, size, rounds)
@@ -778,7 +778,7 @@ def cli_benchmark_step(
 ):
     """A training step by our model and by another implementation, with the same weights:
     ratios, memory, share of the peak."""
-    from vidcls.benchmark_models import benchmark_step, matrix_rate
+    from vidcls.benchmark.step import benchmark_step, matrix_rate
     found = benchmark_step(model, bs, rounds, device, **({} if frames is None else {'n_frames': frames}))
     rate = matrix_rate(device)
     best = max(r['clips_per_s'] for r in found.rows if r['way'].startswith('ours') and r['clips_per_s'])
@@ -798,7 +798,7 @@ def cli_benchmark_inference(
     out: ResultFile = None,
 ):
     "A forward pass by our model and by another implementation, in turn."
-    from vidcls.benchmark_models import benchmark_inference
+    from vidcls.benchmark.step import benchmark_inference
     found = benchmark_inference(model, bs, rounds, device)
     _say(repr(found))
     if out:
@@ -816,7 +816,7 @@ def cli_benchmark_views(
     label: Label = 'label', group: Group = None,
 ):
     "Judging with many views, beside decoding and forward passes alone."
-    from vidcls.benchmark_models import benchmark_views
+    from vidcls.studies.models import benchmark_views
     from vidcls.data.loaders import loader
     from vidcls.models.zoo import create_model
     table = read_table(data, SimpleNamespace(label=label, group=group))
@@ -835,7 +835,7 @@ def cli_benchmark_models(
     epochs: Annotated[Optional[int], Option(help="Instead of each run's own.", min=1)] = None,
 ):
     "Every small model, trained on clips whose label is carried by motion alone: about an hour for each seed."
-    from vidcls.benchmark_models import compare_models, models_table, plot_models
+    from vidcls.studies.models import compare_models, models_table, plot_models
     table = models_table(compare_models(out, range(seeds), groups, epochs))
     plot_models(table).savefig(out/'models.png')
     _say(table.round(3).to_string(index=False))
@@ -847,7 +847,7 @@ def cli_benchmark_fit(
     out: ResultFile = None,
 ):
     "An epoch by fit, by a bare loop, and by the Trainer of transformers, in turn."
-    from vidcls.benchmark_fit import benchmark_fit
+    from vidcls.studies.fit import benchmark_fit
     found = benchmark_fit(rounds=rounds, device=device)
     _say(repr(found))
     if out:
@@ -859,7 +859,7 @@ def cli_benchmark_techniques(
     out: ResultFile = None,
 ):
     "Each optimization alone and some together: time of a step, memory, accuracy."
-    from vidcls.benchmark_fit import benchmark_techniques
+    from vidcls.studies.fit import benchmark_techniques
     found = benchmark_techniques(epochs)
     _say(repr(found))
     if out:
@@ -874,7 +874,7 @@ def cli_benchmark_time(
 ):
     """What a training of VideoMAE, TimeSformer and I3D would take on this machine, from measured steps
     (2 clips each on a CPU)."""
-    from vidcls.benchmark_fit import benchmark_time
+    from vidcls.studies.fit import benchmark_time
     found = benchmark_time(n_clips=clips, epochs=epochs)
     _say(repr(found))
     if out:
@@ -893,7 +893,7 @@ def cli_benchmark_imbalance(
     groups: Annotated[int, Option(help='Scenes of the data set.', min=51)] = 210,
 ):
     "Remedies for rare classes, side by side on a made data set: minutes for each seed."
-    from vidcls.imbalance import compare_imbalance, imbalance_table
+    from vidcls.studies.imbalance import compare_imbalance, imbalance_table
     runs = compare_imbalance(out, range(first, first+seeds), groups, epochs=epochs)
     _say(imbalance_table(runs).round(3).to_string(index=False))
 
@@ -904,8 +904,8 @@ def cli_benchmark_noise(
     share: Annotated[float, Option(help='Of the training labels that are wrong.', min=0, max=.9)] = .1,
 ):
     "Remedies for wrong labels, side by side on a made data set: minutes for each seed."
-    from vidcls.distill import gains_table
-    from vidcls.imbalance import NOISE_ARMS, compare_noise
+    from vidcls.studies.runs import gains_table
+    from vidcls.studies.imbalance import NOISE_ARMS, compare_noise
     table = gains_table(compare_noise(out, range(seeds), share=share), NOISE_ARMS)
     _say(table.round(3).to_string(index=False))
 
@@ -915,7 +915,8 @@ def cli_benchmark_distill(
     seeds: Seeds = 3,
 ):
     "Students with and without a teacher: minutes for each seed."
-    from vidcls.distill import TEACHING, compare_distillation, gains_table
+    from vidcls.studies.distill import TEACHING, compare_distillation
+    from vidcls.studies.runs import gains_table
     _say(gains_table(compare_distillation(out, range(seeds)), TEACHING).round(3).to_string(index=False))
 
 @bench.command('curriculum')
@@ -924,8 +925,9 @@ def cli_benchmark_curriculum(
     seeds: Seeds = 3,
 ):
     "Orders of learning, with their controls: minutes for each seed."
-    from vidcls.curriculum import compare_curriculum, curriculum_table
-    _say(curriculum_table(compare_curriculum(out, range(seeds))).round(3).to_string(index=False))
+    from vidcls.studies.curriculum import ORDERS, compare_curriculum
+    from vidcls.studies.runs import gains_table
+    _say(gains_table(compare_curriculum(out, range(seeds)), ORDERS).round(3).to_string(index=False))
 
 @bench.command('stages')
 def cli_benchmark_stages(
@@ -933,8 +935,8 @@ def cli_benchmark_stages(
     seeds: Seeds = 3,
 ):
     "Small clips first, against full size, for the same number of operations: minutes for each seed."
-    from vidcls.curriculum import STAGES, compare_stages
-    from vidcls.distill import gains_table
+    from vidcls.studies.curriculum import STAGES, compare_stages
+    from vidcls.studies.runs import gains_table
     _say(gains_table(compare_stages(out, range(seeds)), STAGES).round(3).to_string(index=False))
 
 @bench.command('real')
@@ -944,7 +946,7 @@ def cli_benchmark_real(
     folds: Annotated[int, Option(help='Each judged by a model that has never seen its groups.', min=2)] = 3,
 ):
     "Real clips, from scratch and from ImageNet, judged on people never seen: an hour without a GPU."
-    from vidcls.benchmark_real import benchmark_real, real_table
+    from vidcls.studies.real import benchmark_real, real_table
     _say(real_table(benchmark_real(data, out, k=folds)).round(3).to_string(index=False))
 
 @bench.command('defaults')
@@ -955,7 +957,7 @@ def cli_benchmark_defaults(
 ):
     """What `vidcls train` should do by default: candidates on real and made clips, with controls;
     an hour on two cores."""
-    from vidcls.benchmark_real import compare_defaults, defaults_table
+    from vidcls.studies.real import compare_defaults, defaults_table
     compare_defaults(data, out, seed=seed)
     _say(defaults_table(out, seed).round(3).to_string(index=False))
 
