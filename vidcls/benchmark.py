@@ -32,7 +32,7 @@ from .data.datasets import ClipTable
 from .data.decode import Video, read_frames
 from .data.loaders import EpochSampler, load_clip, loader
 from .data.sampling import crop_box, sample_idxs
-from .evaluate import code_commit
+from .records import code_commit
 from .show import new_figure
 
 # %% ../nbs/inside/58_benchmark.ipynb #scene

@@ -22,7 +22,9 @@ from .core import VidclsError, check_choice, check_whole, pick_device, progress,
 from .data.datasets import from_folder
 from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
-from .evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_views, save_record
+from .evaluate import evaluate
+from .records import load_record, save_record
+from .views import PROTOCOLS, load_views, predict_views
 from .intervals import cluster_wilson
 from .models.i3d import _LAYERS, same_padding
 from .models.logits import predict_logits

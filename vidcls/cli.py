@@ -583,12 +583,11 @@ def _judge(table, net, dls, hist, plan, a):
 
 def _by_folds(table, plan, a):
     "Judge the plan by folds: every clip once, by a model that has never seen its group."
-    from vidcls.benchmark_real import judge_by_folds
-    from vidcls.evaluate import save_record
+    from vidcls.evaluate import cross_validate, save_record
     _say(f'\njudging the same plan by {plan.folds} folds of the groups: '
          'each clip once, by a model that has never seen its group')
     given = {k: v for k,v in plan.fit.items() if k not in ('patience', 'seed')}
-    rec = judge_by_folds(table, plan.model, plan.folds, a.seed, plan.pretrained, plan.arguments, plan.bs,
+    rec = cross_validate(table, plan.model, plan.folds, a.seed, plan.pretrained, plan.arguments, plan.bs,
                          **given)
     save_record(rec, a.out/'folds.json')
     _say(repr(rec))
