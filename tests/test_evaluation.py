@@ -437,7 +437,7 @@ def test_a_chunk_that_does_not_fit_is_halved_until_it_does(judged_model, error):
         predict_views(Small(model, 3, ValueError('odd')), dl, views, 16, show=False)
 
 def test_no_more_is_decoded_ahead_than_memory_is_meant_for(judged_model, monkeypatch):
-    import vidcls.evaluate as ev
+    import vidcls.views as ev
     root, model = judged_model
     dl, views, made = loaders(from_folder(root/'clips'), model.spec, bs=8).test, Views(clips=4), []
     load = ev.load_views
@@ -450,9 +450,9 @@ def test_no_more_is_decoded_ahead_than_memory_is_meant_for(judged_model, monkeyp
             assert len(made)-taken <= most and clips is not None
 
 def test_on_a_cpu_a_chunk_is_what_is_free(monkeypatch):
-    import vidcls.evaluate as ev
+    import vidcls.views as ev
     spec, cpu = ClipSpec(n_frames=16, size=224), torch.device('cpu')
-    monkeypatch.setattr(ev.Path, 'read_text', lambda self: 'MemTotal: 9000000 kB\nMemAvailable: 1000000 kB\n')
+    monkeypatch.setattr(Path, 'read_text', lambda self: 'MemTotal: 9000000 kB\nMemAvailable: 1000000 kB\n')
     assert (
         ev._fitting(64, spec, cpu) == 4
         and ev._fitting(2, spec, cpu) == 2

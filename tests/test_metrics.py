@@ -293,7 +293,7 @@ class TestCalibration:
 
     @pytest.mark.parametrize('asked', [dict(error=2), dict(keep=0), dict(error='a')])
     def test_what_cannot_be_promised_is_refused_before_the_model_is_asked(self, asked, monkeypatch):
-        monkeypatch.setattr('vidcls.calibrate.check_asked', lambda model, dl: None)
+        monkeypatch.setattr('vidcls.calibrate.check_loader_for', lambda model, dl: None)
         monkeypatch.setattr(
             'vidcls.calibrate.predict_views', lambda *a, **k: pytest.fail('the model was asked')
         )

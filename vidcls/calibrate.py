@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from .core import ArgumentError, DataError, check_at_least, check_between
-from .evaluate import as_views, check_asked, clip_names, predict_views
+from .records import clip_names
+from .views import as_views, check_loader_for, predict_views
 from .intervals import as_flags, as_numbers, cluster_wilson, effective_n_groups, group_idxs
 from .metrics import class_idxs
 from .show import new_figure
@@ -221,7 +222,7 @@ def calibrate(
     show:bool=True, # Show a progress bar?
 )->Calibration:
     "Fit temperature, threshold and the limit of what is known."
-    check_asked(model, dl)
+    check_loader_for(model, dl)
     for name,v in (('error', error), ('keep', keep)):
         if v is not None:
             check_between(name, v, 0, 1, ends=False)                                  # before the clips go through the model

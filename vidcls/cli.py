@@ -518,7 +518,7 @@ def _frozen(freeze):
     except ValueError:
         raise ArgumentError(f"--freeze {freeze}; accepted: 'all', or a whole number such as -5.") from None
 
-# %% ../nbs/inside/99_cli.ipynb #describe-and-judge
+# %% ../nbs/inside/99_cli.ipynb #e27fd5eb
 def _train_data(a):
     "(table, function of spec and batch size that gives loaders), from files or from shards."
     from vidcls.core import ArgumentError
@@ -583,12 +583,11 @@ def _judge(table, net, dls, hist, plan, a):
 
 def _by_folds(table, plan, a):
     "Judge the plan by folds: every clip once, by a model that has never seen its group."
-    from vidcls.studies.real import judge_by_folds
-    from vidcls.evaluate import save_record
+    from vidcls.evaluate import cross_validate, save_record
     _say(f'\njudging the same plan by {plan.folds} folds of the groups: '
          'each clip once, by a model that has never seen its group')
     given = {k: v for k,v in plan.fit.items() if k not in ('patience', 'seed')}
-    rec = judge_by_folds(table, plan.model, plan.folds, a.seed, plan.pretrained, plan.arguments, plan.bs,
+    rec = cross_validate(table, plan.model, plan.folds, a.seed, plan.pretrained, plan.arguments, plan.bs,
                          **given)
     save_record(rec, a.out/'folds.json')
     _say(repr(rec))

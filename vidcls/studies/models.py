@@ -17,7 +17,9 @@ from ..core import check_choice, check_whole, seed_everything
 from ..data.datasets import from_folder
 from ..data.loaders import loaders
 from ..data.synthetic import make_motion_clips, roll_clips
-from ..evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_views, save_record
+from ..evaluate import evaluate
+from ..records import load_record, save_record
+from ..views import PROTOCOLS, load_views, predict_views
 from ..intervals import cluster_wilson
 from ..models.logits import predict_logits
 from ..models.zoo import create_model
