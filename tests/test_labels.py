@@ -18,7 +18,8 @@ from vidcls.models.weights import save_transformers
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.probes import ask_perturbed
-from vidcls.train import fit, lr_find
+from vidcls.train import fit
+from vidcls.tune import lr_find
 
 NUMBERS = [str(i) for i in range(12)]  # sorted as text: 0, 1, 10, 11, 2, …
 COLOURS = torch.tensor([(20 * i, 255 - 20 * i, 70 * i % 255) for i in range(12)]).float()
@@ -183,7 +184,7 @@ def test_a_teacher_of_another_order(files):
             heard.append(
                 (
                     self._ask(run)[:, self.order].argmax(1)
-                    == torch.tensor(run.dls.train.dataset.targets)[run.rows]
+                    == torch.tensor(run.dls.train.dataset.targets)[run.batch.rows]
                 )
                 .all()
                 .item()
