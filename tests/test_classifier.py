@@ -11,7 +11,7 @@ from PIL import Image
 from vidcls.calibrate import Calibration
 from vidcls.checkpoint import save_checkpoint
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, LabelError, VideoFolderError, VideoReadError
-from vidcls.models.weights import save_transformers
+from vidcls.models.adapter import save_transformers
 from vidcls.models.zoo import MODELS, create_model, register_model
 from vidcls.predict import Classifier, EnsembleClassifier
 from vidcls.show import encode_h264

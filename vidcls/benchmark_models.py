@@ -24,7 +24,7 @@ from .data.loaders import loaders
 from .data.synthetic import make_motion_clips, roll_clips
 from .evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_views, save_record
 from .metrics import cluster_wilson
-from .models.i3d import _LAYERS, same_padding
+from .models.i3d import I3D_LAYERS, same_padding
 from .models.zoo import create_model
 from .optimizations import _forget_peak, _gb
 from .show import new_figure
@@ -70,7 +70,7 @@ class PlainI3D(nn.Module):
     ):
         super().__init__()
         c = 3
-        for name,args in _LAYERS:
+        for name,args in I3D_LAYERS:
             if name.startswith('Max'):
                 self.add_module(name, _PlainPool(*args))
             elif name.startswith('Mixed'):
@@ -83,7 +83,7 @@ class PlainI3D(nn.Module):
         self.logits.conv3d = nn.Conv3d(c, n_classes, 1)
 
     def forward(self, x):
-        for name,_ in _LAYERS:
+        for name,_ in I3D_LAYERS:
             x = getattr(self, name)(x)
         x = F.avg_pool3d(x, (2, *x.shape[3:]), 1)                                # (B,1024,T'-1,1,1)
         return self.logits.conv3d(self.dropout(x)).mean((2,3,4))                 # (B,K)
@@ -100,7 +100,7 @@ def _pair(name, n_classes=400, **overrides):
     if name == 'i3d':
         theirs = PlainI3D(n_classes, 0.)
         ours = create_model(name, n_classes=n_classes, **extra, **overrides)
-        ours.load_state_dict(ours.adapt(theirs.state_dict()))
+        ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
         return theirs, ours
     ours = create_model(name, n_classes=n_classes, **extra, **overrides)
     return _Transformers(ours), ours

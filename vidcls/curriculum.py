@@ -116,7 +116,7 @@ def fit_stages(
         changes = {k: stage[k] for k in of_spec if k in stage}
         before, own = model, {k: v for k,v in stage.items() if k not in (*of_spec, 'bs')}
         if before is not None and name.startswith('videomae'):
-            changes['pos_of'] = (first.n_frames, first.size)
+            changes['pretrained_grid'] = (first.n_frames, first.size)
         kept = {'out': Path(kwargs['out'])/f'stage_{len(hists)}'} if kwargs.get('out') else {}
         seed_everything(seed)
         model = create_model(name, n_classes=table.n_classes, **(arguments or {}), **changes)
