@@ -111,7 +111,7 @@ def peer_and_ours(
     if name != 'i3d':
         return TransformersPeer(ours), ours
     theirs = PlainI3D(n_classes, 0.)
-    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
     return theirs, ours
 
 class TransformersPeer(nn.Module):
