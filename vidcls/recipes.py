@@ -19,8 +19,9 @@ from .models.zoo import create_model
 from .optim import scale_lr
 
 # %% ../nbs/44_recipes.ipynb #twice-repeats-there-step
-_TWICE = ('repeats: there, step and epoch count videos, and each gives two clips; here both count clips, so '
-          'they have half as many videos, and the rate for the same clips is twice theirs.')
+_TWICE = ('repeats: the authors count videos, each of which gives two clips; here step and epoch count clips. '
+          'So a step of as many holds half as many videos here, and for the same number of clips the rate '
+          'here is twice theirs.')
 _VIDEOMAE = [
     _TWICE,
     "RandAugment: (9, 0.5) in the paper, rand-m7-n4-mstd0.5-inc1 in the code; the code's is taken here.",
@@ -103,8 +104,8 @@ RECIPES = {
         spec=dict(sampling='random', stride=4), loaders=dict(repeats=2), augment='videomae',
         flip=True, mix=True,
         source='Tong et al. 2022, appendix, and the authors\' script for UCF101; batch 128',
-        expect='91.3 top-1 (Table 2; split 1), 5 × 3 views, after 3200 epochs of pre-training on UCF101 '
-               'itself; 96.1 after Kinetics; 51.4 from scratch',
+        expect='91.3 top-1 (Table 2), 5 × 3 views, after 3200 epochs of pre-training on UCF101 itself; '
+               '96.1 after Kinetics; 51.4 from scratch',
         differs=[
             '91.3 needs the pre-training; without it this recipe gives what "from scratch" says.',
             *_VIDEOMAE[:2],
