@@ -21,7 +21,7 @@ from .optim import freeze_layers, keep_frozen
 from .training.callbacks import EMA, EVENTS, Callback, EarlyStopping, GradualUnfreeze, Loggers
 from .training.callbacks import ProgressBar, TerminateOnNaN
 from .training.checkpoint import random_state, set_random_state, unsharded
-from .training.checks import Computing, Functions, Keeping, Optimization, FitConfig, Selection
+from .training.checks import Computing, Functions, Saving, Optimization, FitConfig, Selection
 from .training.checks import check_fit, own_network, refuse_names, standard_callbacks, take_labels
 from .training.engine import SIGNALS, Run, agree_on_stop, any_process, count_clips, device_batches
 from .training.engine import end_callbacks, half_precision, listening, put_best, release, set_epoch
@@ -317,7 +317,7 @@ def fit(
             schedule_args=schedule_args, layer_decay=layer_decay, backbone=backbone, freeze=freeze, ema=ema,
         ),
         Selection(monitor=monitor, patience=patience, keep_last=keep_last, on_nan=on_nan),
-        Keeping(out=out, every=every, keep=keep, resume=resume),
+        Saving(out=out, every=every, keep=keep, resume=resume),
         Computing(precision=precision, seed=seed, show=show, compile=compile, trackers=trackers),
         Functions(augment=augment, mix=mix, loss=loss, metrics=metrics, callbacks=callbacks),
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .core import ArgumentError, VidclsError, check_at_least, check_whole, pick_device
+from .models.logits import predict_logits
 from .optim import adamw
 from .show import new_figure
 from .train import fit
@@ -268,9 +269,7 @@ def time_validation(
         start = time.perf_counter()
         for b in loader:
             with torch.autocast(device.type, half, enabled=half is not None):
-                model(model.spec.to_model(b.clips.to(device)))
-            if device.type == 'cuda':
-                torch.cuda.synchronize()
+                predict_logits(model, b)          # waits for the device
             now = time.perf_counter()
             taken.append(now-start)
             start = now

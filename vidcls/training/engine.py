@@ -324,7 +324,7 @@ class Run:
         self.dls, self.spec = dls, dls.spec
         self.functions, self.monitor = config.functions, config.selection.monitor
         self.epochs, self.accum, self.max_grad_norm = o.epochs, o.accum, o.max_grad_norm
-        self.accelerator = make_accelerator(c.precision, c.trackers, config.keeping.out)
+        self.accelerator = make_accelerator(c.precision, c.trackers, config.saving.out)
         self.sharded = self.accelerator.distributed_type == 'FSDP'
         self.fingerprint = about | dict(processes=self.accelerator.num_processes)
         self.valid_loader = None if dls.valid is None else share_loader(self.accelerator, dls.valid)

@@ -58,7 +58,7 @@ def fingerprint(
     arguments = getattr(model, 'arguments', None) or {}
     values = lambda part, names: {name: getattr(part, name) for name in names.split()}
     return dict(
-        files=None if config.keeping.out is None else _files(dls.train),
+        files=None if config.saving.out is None else _files(dls.train),
         model=getattr(model, 'name', type(model).__name__),
         n_weights=sum(p.numel() for p in model.parameters()),
         arguments={k: stable_repr(v) for k,v in arguments.items()},
@@ -180,7 +180,7 @@ def restore(
 def _check_same(run, state, path):
     "Was the checkpoint kept by this training?"
     here, there = run.fingerprint, state['about']
-    longer = run.config.keeping.resume == 'longer' and here['epochs'] >= state['epoch']
+    longer = run.config.saving.resume == 'longer' and here['epochs'] >= state['epoch']
     free = ('epochs', 'warmup') if longer else ()
     if longer and here['epochs'] != there['epochs']:
         warnings.warn(f"{path} was kept by a training of {there['epochs']} epochs; this one goes on to "
@@ -214,7 +214,7 @@ def resume_run(
     run, # A Run
 )->bool: # Was there a checkpoint?
     "Go back to the newest checkpoint, if that is wanted and there is one."
-    resume, out = run.config.keeping.resume, run.config.keeping.out
+    resume, out = run.config.saving.resume, run.config.saving.out
     if not resume:
         return False
     run.accelerator.wait_for_everyone()  # the first process may still be keeping the last one
