@@ -9,21 +9,12 @@ import pytest
 
 from hostile import encode, numbered
 from vidcls.core import ArgumentError, DataError, LabelError, LeakageError
-from vidcls.data.datasets import (
-    VIDEO_SUFFIXES,
-    ClipTable,
-    TableWarning,
-    as_table,
-    find_videos,
-    frames_to_video,
-    frames_to_videos,
-    from_csv,
-    from_df,
-    from_folder,
-)
+from vidcls.data.datasets import as_table, from_csv, from_df, from_folder
 from vidcls.data.decode import Video, probe, read_frames
 from vidcls.data.doctor import audit, examine
-from vidcls.show import write_video
+from vidcls.data.files import VIDEO_SUFFIXES, TableWarning, find_videos
+from vidcls.data.table import ClipTable
+from vidcls.show import frames_to_video, frames_to_videos, write_video
 
 
 @pytest.fixture(scope='session')
@@ -477,7 +468,7 @@ def test_a_held_out_folder_is_judged_whole(tmp_path):
     touch(tmp_path/'h', *[f'{l}/{i}.mp4' for l in 'xy' for i in range(10)])
     assert (
         from_folder(tmp_path / 'h', split='test').splits == ['test']
-        and len(from_folder(tmp_path / 'h').part('test')) < 20
+        and len(from_folder(tmp_path / 'h').select_split('test')) < 20
     )
     t = from_folder(
         touch(

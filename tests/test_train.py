@@ -1033,8 +1033,8 @@ def test_a_curriculum_and_a_balance_are_not_mixed_and_stages_keep_their_own_chec
     model, table = small(), from_folder(clips)
     dls = loaders(table, model.spec, bs=16, balance='balanced')
     with pytest.raises(ArgumentError, match="balance='balanced'; leave one out"):
-        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.part('train'))))], show=False)
-    n = len(table.part('train'))
+        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.select_split('train'))))], show=False)
+    n = len(table.select_split('train'))
     halt = type(
         'Halt', (Callback,), dict(after_batch=lambda self, run: run.n_steps == 2 and run.stop('enough'))
     )
@@ -1395,7 +1395,7 @@ def test_a_training_that_was_over_stays_over(clips, tmp_path):
         m = small(2)
         hist = fit(
             m,
-            loaders(from_folder(clips).only(['left', 'right']), m.spec, bs=8),
+            loaders(from_folder(clips).select_classes(['left', 'right']), m.spec, bs=8),
             20,
             lr=1e-9,
             patience=1,
@@ -1408,7 +1408,7 @@ def test_a_training_that_was_over_stays_over(clips, tmp_path):
 
 def test_a_refused_training_leaves_nothing_behind(clips, tmp_path):
     m = small(2)
-    dls = loaders(from_folder(clips).only(['left','right']), m.spec, bs=8)
+    dls = loaders(from_folder(clips).select_classes(['left','right']), m.spec, bs=8)
     fit(m, dls, 1, lr=1e-4, precision='bf16', out=tmp_path, show=False)
     x = torch.randn(2,3,8,32,32)
     before = m.eval()(x)

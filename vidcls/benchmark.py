@@ -28,7 +28,7 @@ from vidcls.core import (
     progress,
 )
 from .data.cache import FrameCache
-from .data.datasets import ClipTable
+from .data.table import ClipTable
 from .data.decode import Video, read_frames
 from .data.loaders import EpochSampler, load_clip, loader
 from .data.sampling import crop_box, sample_idxs

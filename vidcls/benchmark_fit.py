@@ -213,7 +213,7 @@ def _measure_technique(name, clips, epochs, where):
     from vidcls.optimizations import _Stopwatch
     how = TECHNIQUES[name]
     net, lr, size = _NETS[where][how.get('net', 'videomae')]
-    table = from_folder(clips).only(['left', 'right'])
+    table = from_folder(clips).select_classes(['left', 'right'])
     seed_everything(0)
     model = create_model(net, n_classes=2, **size | how.get('model', {}))
     if how.get('checkpointing'):

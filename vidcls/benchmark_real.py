@@ -66,7 +66,7 @@ def judge_by_folds(
         p, rows, failed = predict_probs(net, dls.test, show=False)
         if also is not None:
             also(net, dls.test)
-        order, df = np.argsort(rows), fold.part('test').df
+        order, df = np.argsort(rows), fold.select_split('test').df
         parts.append(record_clips(df, rows[order]))
         probs.append(p[order])
         names = clip_names(df)
@@ -297,7 +297,7 @@ def _control(table, arm, k, seed):
         p = np.zeros((held.sum(), table.n_classes))
         net.fit(X[~held], y[~held])
         p[:,net.classes_] = net.predict_proba(X[held])
-        parts.append(record_clips(fold.part('test').df, np.arange(held.sum())))
+        parts.append(record_clips(fold.select_split('test').df, np.arange(held.sum())))
         probs.append(p)
     return record_of(
         pd.concat(parts, ignore_index=True),

@@ -88,7 +88,7 @@ def clip_losses(
     bs:int=32, # Clips a batch
 )->np.ndarray: # float64 (N,)
     "The cross-entropy of each training clip, in the order of the table."
-    dl, device = loader(table.part('train'), model.spec, bs=bs), next(model.parameters()).device
+    dl, device = loader(table.select_split('train'), model.spec, bs=bs), next(model.parameters()).device
     mode, out = model.training, np.full(len(dl.dataset), np.nan)
     model.eval()
     for b in dl:
@@ -134,7 +134,7 @@ ORDERS = ('all from the start', 'easy first', 'hard first', 'random first', 'low
 
 def _scores(arm, seed, table, epochs):
     "What the order of an arm goes by; None for none."
-    hard = table.part('train').df.path.str.startswith('hard').to_numpy(float)
+    hard = table.select_split('train').df.path.str.startswith('hard').to_numpy(float)
     if arm != 'low loss first':
         return {
             'easy first': hard,
@@ -196,7 +196,7 @@ def compare_curriculum(
                 model = _trained(
                     table, seed, epochs, [] if scores is None else [Curriculum(scores, start=0.5)]
                 )
-                _keep_run(out, arm, seed, _clips_right(model, loader(table.part('test'), model.spec)))
+                _keep_run(out, arm, seed, _clips_right(model, loader(table.select_split('test'), model.spec)))
     return _read_runs(out, ORDERS, seeds)
 
 def curriculum_table(
@@ -236,6 +236,6 @@ def compare_stages(
                     patience=None,
                     show=False,
                 )
-                right = _clips_right(model, loader(table.part('test'), model.spec))
+                right = _clips_right(model, loader(table.select_split('test'), model.spec))
                 _keep_run(out, arm, seed, right, seconds=sum(sum(h['seconds']) for h in hists))
     return _read_runs(out, STAGES, seeds)

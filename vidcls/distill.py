@@ -314,7 +314,7 @@ def compare_distillation(
                     patience=None,
                     show=False,
                 )
-                right = _clips_right(student, loader(few.part('test'), student.spec))
+                right = _clips_right(student, loader(few.select_split('test'), student.spec))
                 _keep_run(out, arm, seed, right, right=[int(r) for r in right])
     return _read_runs(out, TEACHING, seeds)
 

@@ -31,7 +31,7 @@ from vidcls.core import (
     check_choice,
 )
 from .core import check_whole, progress, match_labels
-from .data.datasets import flip_classes
+from .data.public import flip_classes
 from .data.decode import Video, crop_frame
 from .data.loaders import check_failed, clip_bytes
 from vidcls.data.sampling import (
@@ -316,7 +316,7 @@ def check_asked(
         raise ArgumentError(
             "dl draws some clips several times in an epoch, or not at all, as it is right in training; "
             "judge by one that "
-            "hands out each clip once: loader(table.part('train'), spec), or shard_loader(…, shuffle=False)."
+            "hands out each clip once: loader(table.select_split('train'), spec), or shard_loader(…, shuffle=False)."
         )
     match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
     K, said = dl.dataset.table.n_classes, model.n_classes

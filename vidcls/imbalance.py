@@ -42,7 +42,7 @@ def make_imbalanced(
     "Leave out training clips until the classes have a long tail."
     check_at_least('ratio', ratio, 1)
     rng, K = np.random.default_rng(seed), table.n_classes
-    most = int(table.part('train').df.label.value_counts().min())
+    most = int(table.select_split('train').df.label.value_counts().min())
     counts = np.maximum(1, np.round(most*ratio**(-np.arange(K)/max(K-1, 1)))).astype(int)
     gone = []
     for label, n in zip(rng.permutation(table.labels), counts):
@@ -112,7 +112,7 @@ def run_arm(
     if arm not in ARMS:
         raise ArgumentError(f"arm={arm!r}; accepted: {', '.join(ARMS)}.")
     seed_everything(seed)
-    train = table.part('train')
+    train = table.select_split('train')
     model = create_model('videomae_tiny', n_classes=table.n_classes)
     for_loaders, for_fit = ARMS[arm](train)
     dls = loaders(table, model.spec, bs=bs, seed=seed, **for_loaders)
@@ -127,7 +127,7 @@ def run_arm(
         **{'augment': roll_clips, 'smoothing': 0.0, **for_fit},
     )
     rows, preds = _judge(model, dls.test)
-    test, counts = table.part('test'), np.bincount(train.targets, minlength=table.n_classes)
+    test, counts = table.select_split('test'), np.bincount(train.targets, minlength=table.n_classes)
     return dict(
         arm=arm,
         seed=seed,

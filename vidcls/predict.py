@@ -18,7 +18,7 @@ from .calibrate import NONE, UNSURE, Calibration, calibrate
 from .checkpoint import locked, save_tensors, whole_folder, _sync
 from .core import ArgumentError, CheckpointError, ClipSpec, LabelError, VideoFolderError
 from .core import check_whole, file_sha256, match_labels, patch, pick_device, progress
-from .data.datasets import fetch
+from .data.download import fetch
 from .data.loaders import clip_from_frames, load_clip
 from .evaluate import finite_scores
 from .models.ensemble import average_scores, check_weights

@@ -15,7 +15,9 @@ import pandas as pd
 
 from ..core import ArgumentError, DataError, VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_whole, file_sha256, patch, progress
-from .datasets import ClipTable, as_table, find_videos, text_frame
+from .datasets import as_table
+from .files import find_videos, text_frame
+from .table import ClipTable
 from .decode import Video, resize_short
 from ..show import filmstrip
 
