@@ -1,4 +1,4 @@
-"What pages can't show of losses, optimisers, estimates and recipes: other devices, all models, interruptions."
+"What pages can't show of losses, optimisers, estimates and recipes: other devices, all models, signals."
 import io, os, re
 from types import SimpleNamespace
 

@@ -233,7 +233,7 @@ def cli_demo(
     save_record(still, out/'single_frame.json')
     show_predictions(rec, dls.test).savefig(out/'predictions.png')
     _heading('5/5', 'load the classifier and ask it about one file')
-    clip = table.part('test').paths[0]
+    clip = table.select_split('test').paths[0]
     answer = Classifier.load(out/'classifier').predict(clip, top_k=3)
     _say(f"{clip}: " + ', '.join(f"{a['label']} {a['score']:.3f}" for a in answer))
     _say(demo_summary(out, rec, still, clip, time.time()-start))
@@ -502,7 +502,7 @@ class Plan:
         once = self.epochs*each.s_per_epoch
         if not self.folds:
             return once
-        clips = [len(fold.part('train')) for fold in table.kfold(self.folds, self.fit['seed'])]
+        clips = [len(fold.select_split('train')) for fold in table.kfold(self.folds, self.fit['seed'])]
         steps = sum(-(-n//(self.bs*self.fit['accum'])) for n in clips)*self.epochs
         return once + steps*each.s_per_step + self.folds*self.epochs*each.s_valid
 
@@ -638,11 +638,11 @@ def _clips_to_judge(ctx, clf, classifier, data, split):
             return table, table
     table = read_table(data, a, labels=clf.labels)
     name = {'val': 'valid', 'validation': 'valid', None: 'test'}.get(split, split)
-    part = table if name == 'all' else table.part(name)
+    part = table if name == 'all' else table.select_split(name)
     if len(part) < len(table) and split is None:
         _say(f'note: judged on the {len(part)} test clips of {len(table)}; --split all takes all of them.')
     if split == 'all' and 'train' in table.splits:
-        _say(f"note: {len(table.part('train'))} of these clips are training clips, so the result will be "
+        _say(f"note: {len(table.select_split('train'))} of these clips are training clips, so the result will be "
              'optimistic if this classifier has learned from them.')
     return table, part
 
@@ -689,7 +689,7 @@ def list_videos(
 )->list: # Of Paths
     "Return the files, the videos in the folders, and what fits the patterns."
     from glob import glob
-    from vidcls.data.datasets import find_videos
+    from vidcls.data.files import find_videos
     def fitting(path):
         found = [] if path.exists() else sorted(glob(str(path), recursive=True))
         return [Path(p) for p in found] or [path]
@@ -711,7 +711,7 @@ def cli_download(
     folder: Annotated[Path, Argument(parser=as_path, metavar='FOLDER', help='Where it goes.')],
 ):
     "Fetch and unpack a public data set; run again, it goes on where it stopped."
-    from vidcls.data.datasets import download
+    from vidcls.data.download import download
     _say(f'{download(name, folder)}: ready')
 
 @app.command('shard')

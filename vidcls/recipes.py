@@ -379,7 +379,7 @@ def training_time(
         raise ArgumentError(f"share={share}; accepted: above 0, up to 1.")
     return n_clips*_tflop_per_clip(name, n_frames)/(tflops*share)
 
-# %% ../nbs/44_recipes.ipynb #trainingplan
+# %% ../nbs/44_recipes.ipynb #cba8e518
 DEFAULT = dict(
     model='i3d_tiny', arguments=dict(n_frames=16, size=32), bs=16, steps=500,
     fit=dict(lr=2e-3, wd=0.05, smoothing=0.1, max_grad_norm=1.0, patience=None),
@@ -447,4 +447,4 @@ def _fit_for_folds(table, k):
     "Is each class there without any one of the folds? Then each fold can be learned."
     if (table.df.groupby('label').group.nunique() < k).any():
         return False
-    return all(set(fold.part('train').df.label) == set(table.labels) for fold in table.kfold(k))
+    return all(set(fold.select_split('train').df.label) == set(table.labels) for fold in table.kfold(k))

@@ -39,7 +39,7 @@ def half_hard(
 
 def _scores(arm, seed, table, epochs):
     "The scores by which an arm orders the training clips; None for no order."
-    hard = table.part('train').df.path.str.startswith('hard').to_numpy(float)
+    hard = table.select_split('train').df.path.str.startswith('hard').to_numpy(float)
     if arm == 'low loss first':
         # what a third of a training, from another start, finds hard
         return clip_losses(_trained(table, seed+100, -(-epochs//3)), table)
@@ -68,7 +68,7 @@ def compare_curriculum(
     def train(arm, seed, table):
         scores = _scores(arm, seed, table, epochs)
         model = _trained(table, seed, epochs, [] if scores is None else [Curriculum(scores, start=.5)])
-        return accuracy_of(clips_right(model, loader(table.part('test'), model.spec)))
+        return accuracy_of(clips_right(model, loader(table.select_split('test'), model.spec)))
     return run_missing(out, ORDERS, seeds, prepare, train, show)
 
 # %% ../../nbs/studies/97_studies.curriculum.ipynb #compare-stages
@@ -92,6 +92,6 @@ def compare_stages(
         stages = [dict(bs=32) | s for s in STAGES[arm]]
         model, hists = fit_stages('videomae_tiny', table, stages, seed, lr=2e-3, augment=roll_clips,
                                   patience=None, show=False)
-        right = clips_right(model, loader(table.part('test'), model.spec))
+        right = clips_right(model, loader(table.select_split('test'), model.spec))
         return accuracy_of(right) | dict(seconds=sum(sum(h['seconds']) for h in hists))
     return run_missing(out, STAGES, seeds, prepare, train, show)

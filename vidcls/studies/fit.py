@@ -227,7 +227,7 @@ def measure_technique(
     "Train with one technique and measure it; meant for a process of its own."
     how = TECHNIQUES[name]
     net, lr, changes = NETS[where][how.get('net', 'videomae')]
-    table = from_folder(clips).only(['left', 'right'])
+    table = from_folder(clips).select_classes(['left', 'right'])
     seed_everything(0)
     model = create_model(net, n_classes=2, **changes | how.get('model', {}))
     if how.get('checkpointing'):

@@ -209,7 +209,7 @@ def _control(table, arm, k, seed):
         p = np.zeros((held.sum(), table.n_classes))
         net.fit(X[~held], y[~held])
         p[:,net.classes_] = net.predict_proba(X[held])
-        parts.append(record_clips(fold.part('test').df, np.arange(held.sum())))
+        parts.append(record_clips(fold.select_split('test').df, np.arange(held.sum())))
         probs.append(p)
     return record_of(
         pd.concat(parts, ignore_index=True),
