@@ -57,9 +57,10 @@ from vidcls.views import (
 
 # %% ../nbs/51_evaluate.ipynb #old-addresses
 _all_ = [
-    'EvalRecord', 'PROTOCOLS', 'RULES', 'Views', 'as_views', 'average_views', 'clip_names', 'clips_of', 'code_commit',
-    'confusion_figure', 'csv_text', 'load_record', 'load_views', 'predict_probs', 'predict_views', 'read_clips',
-    'recompute_record', 'record_clips', 'record_intervals', 'record_of', 'save_record', 'view_frames',
+    'EvalRecord', 'PROTOCOLS', 'RULES', 'Views', 'as_views', 'average_views', 'clip_names', 'clips_of',
+    'code_commit', 'confusion_figure', 'csv_text', 'load_record', 'load_views', 'predict_probs',
+    'predict_views', 'read_clips', 'recompute_record', 'record_clips', 'record_intervals', 'record_of',
+    'save_record', 'view_frames',
 ]
 
 # %% ../nbs/51_evaluate.ipynb #evaluate-3
@@ -104,8 +105,8 @@ def _network(model):
         return model, 1.
     if not hasattr(model, 'model'):
         raise ArgumentError(
-            f"model is a {type(model).__name__}: its members may want clips of different kinds. Evaluate each of "
-            "them with its own loader, then combine(records)."
+            f"model is a {type(model).__name__}: its members may want clips of different kinds. Evaluate "
+            "each of them with its own loader, then combine(records)."
         )
     return model.model, model.calibration.temperature
 
@@ -130,7 +131,7 @@ def show_predictions(
     n:int=16, # Clips to show
     cols:int=2, # Beside each other
 ): # matplotlib Figure
-    "Draw a contact sheet: wrong clips first, the most confident of them on top, then correct ones; titles green or red."
+    "Draw a contact sheet: the wrong clips first, the most confident ones on top, then correct ones."
     c = rec.clips.assign(p=rec.probs.max(1), correct=rec.clips.label == rec.clips.predicted)
     wrong = c[~c.correct].sort_values('p', ascending=False)
     right = c[c.correct].sort_values('label', kind='stable')
@@ -238,9 +239,9 @@ def against_best(
 
 # %% ../nbs/51_evaluate.ipynb #compare
 def compare(
-    records, # EvalRecords of the same clips; a dictionary gives them names; the first is what the others are compared with
-)->pd.DataFrame: # A row for each: top1, low, high, mean_class, nll, ece, views, n, difference, d_low, d_high, p (McNemar, over clips), verdict, note
-    "Return a table of records, with the differences that can be told apart."
+    records, # EvalRecords of the same clips, a list or {name: record}; the others are compared with the first
+)->pd.DataFrame: # A row for each: its numbers, and the difference to the first with d_low, d_high, p, verdict
+    "Return a table of records, with the differences that can be told apart; `p` is McNemar's, over clips."
     named = _named(records)
     clips, rows, base = _side_by_side(named), [], None
     for name,r in named.items():
@@ -304,6 +305,7 @@ def cross_validate(
         probs.append(p[order])
         names = clip_names(df)
         failures |= {names[r]: why for r,why in failed.items()}
-    about = _about(net, table, {}, seed) | dict(model=model, split=f'all, {k} folds by group', failures=failures)
+    about = _about(net, table, {}, seed)
+    about |= dict(model=model, split=f'all, {k} folds by group', failures=failures)
     clips = pd.concat(parts, ignore_index=True)
     return record_of(clips, np.concatenate(probs), table.labels, views={'clips': 1, 'crops': 1}, **about)

@@ -23,12 +23,12 @@ from .show import contact_sheet, show_clip
 def top_losses(
     rec, # An EvalRecord
     n:int|None=20, # Rows; None: all
-)->pd.DataFrame: # path (and start and end), label, predicted, p_true, p_predicted, loss in nats; the worst first
+)->pd.DataFrame: # path (start, end), label, predicted, p_true, p_predicted, loss in nats; the worst first
     "The clips whose label surprised the model most."
     return rec.top_losses(n)
 
 def show_clips(
-    rows:pd.DataFrame, # With path, label and predicted, and more where files have several clips, as top_losses gives it
+    rows:pd.DataFrame, # With path, label and predicted (start, end), as top_losses gives it
     dl, # The loader that the record was made from
     n:int=8, # Clips shown at most
     cols:int=2, # Beside each other

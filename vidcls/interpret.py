@@ -156,7 +156,7 @@ def _through(tables):
     return R
 
 def _divided(pair, T):
-    "A layer of divided attention, along time (n,T,T) and in space (T,1+n,1+n), as one table of all 1+n·T tokens."
+    "A layer of divided attention, in time (n,T,T) and space (T,1+n,1+n), as one table of all 1+n·T tokens."
     time, space = (t.float().cpu() for t in pair)
     n = len(time)
     at = 1 + torch.arange(n)[:,None]*T + torch.arange(T)                         # (n,T): where a token stands
@@ -324,7 +324,7 @@ def deletion_insertion(
     heat, # float (T,H,W) >= 0
     target:int, # Class index
     steps:int=16, # Points of the curves besides the first
-)->pd.DataFrame: # share, deletion, insertion: probability of the target when that share is covered, or uncovered
+)->pd.DataFrame: # share, deletion, insertion: probability of the target with that share covered, or uncovered
     "How the answer depends on the places that a map marks."
     check_whole('steps', steps)
     clip, target = check_clip(clip), _class('target', target, model.n_classes)
@@ -392,7 +392,7 @@ def judge_maps(
     seed:int=0, # Of rolling and of the dice
     show:bool=True, # Show a progress bar?
 )->pd.DataFrame: # A row for each method; see below
-    "Do the maps lie where the answer is, does the answer depend on these places, and do the maps depend on the model?"
+    "Judge maps: do they lie where the answer is, does the answer depend on them, and they on the model?"
     clips = [np.asarray(c) for c in clips]
     if not clips:
         raise ArgumentError("clips is empty; give at least one.")

@@ -33,7 +33,8 @@ from .data.loaders import clip_from_frames, load_clip
 from .models.ensemble import average_scores, check_weights
 from .models.logits import predict_logits
 from .models.zoo import check_registered
-from .views import Views, as_views, average_views, load_views, mirror_idxs, logits_in_chunks, views_of_frames
+from .views import Views, as_views, average_views, load_views
+from .views import logits_in_chunks, mirror_idxs, views_of_frames
 
 # %% ../nbs/57_predict.ipynb #old-addresses
 _all_ = ['FORMAT', 'check_target']
@@ -145,7 +146,7 @@ def _names(labels, model):
 
 # %% ../nbs/57_predict.ipynb #clip
 def _clips(x, spec, views=None):
-    "What a model sees of a video, in whatever form it is given: one clip (T,S,S,3), or its views (V,T,S,S,3)."
+    "What a model sees of a video in any form: one clip (T,S,S,3), or its views (V,T,S,S,3)."
     if torch.is_tensor(x) or isinstance(x, np.ndarray) or _is_frames(x):
         frames = _frames(x)
         return clip_from_frames(frames, spec) if views is None else views_of_frames(frames, spec, views)

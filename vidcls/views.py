@@ -68,12 +68,12 @@ class Views:
 
     def __post_init__(self):
         if not isinstance(self.scales, (list, tuple)):
-            raise ArgumentError(f"scales={self.scales!r}; accepted: a tuple of sizes, such as (1,) or (1, 1.15).")
+            raise ArgumentError(f"scales={self.scales!r}; accepted: a tuple of sizes, as (1,) or (1, 1.15).")
         object.__setattr__(self, 'scales', tuple(self.scales))
         check_whole('clips', self.clips)
         check_whole('crops', self.crops)
         if not self.scales:
-            raise ArgumentError("scales=(); accepted: at least one size, 1 for the largest square: scales=(1,).")
+            raise ArgumentError("scales=(); accepted: at least one size, (1,) for the largest square.")
         check_choice('flip', self.flip, (True, False))
         check_choice('sampling', self.sampling, RULES)
         check_choice('average', self.average, ('probs', 'logits'))
@@ -126,7 +126,7 @@ def view_frames(
     return _WINDOWS[rule](n_total, fps, spec, k)
 
 def _as_in_spec(n_total, spec, k, times):
-    "Windows by the spec's own rule: side by side where it is dense, shifted by parts of a step where it is spread out."
+    "Windows by the spec's own rule: a dense one side by side, a spread-out one shifted by parts of a step."
     if k == 1:
         return sample_idxs(n_total, spec, times=times)[None]
     if spec.sampling in ('center', 'random'):
@@ -161,8 +161,8 @@ def load_views(
     views:Views, # How often it is looked at
     backend:str='auto', # See read_frames
     window=(None,None), # (start, end) in seconds, where the clip is a part of the file
-)->np.ndarray: # uint8 (V,T,size,size,3), window by window, crop by crop, size by size, and each once more mirrored with flip
-    "Return all views of a video."
+)->np.ndarray: # uint8 (V,T,size,size,3), by windows, then crops, then sizes
+    "Return all views of a video; with `flip`, all of them once more, mirrored."
     with Video(path, backend) as v:
         part = v.part(*window)
         times = part.times if spec.sampling == 'time' else None
@@ -339,8 +339,8 @@ def predict_views(
     views:Views, # How each video is looked at
     chunk:int=16, # Clips that go through the model at once, >= 1
     show:bool=True, # Show a progress bar?
-): # (logits float64 (N,V,K) in the order of the table's classes, rows int64 (N,), failures {row: reason}); those of mirrored views as of the video itself
-    "Return the logits of all views of all videos, over all processes."
+): # (logits float64 (N,V,K) in the order of the table's classes, rows int64 (N,), failures {row: reason})
+    "Return the logits of all views of all videos, over all processes; mirrored ones turned back."
     model.eval()
     ds = dl.dataset
     mirror = mirror_idxs(ds.table.labels) if views.flip else None
@@ -377,7 +377,7 @@ def logits_in_chunks(
 ): # Iterator of float64 (K,), one for each view
     "Yield the logits of each view of all videos."
     waiting, chunk = deque(), _fitting(chunk, model.spec, next(model.parameters()).device)
-    for clips in chain(videos, [None]):                          # None: the end, at which what is left goes through
+    for clips in chain(videos, [None]):                          # None: the end, the rest goes through
         waiting.extend(() if clips is None else clips)
         while len(waiting) >= (1 if clips is None else chunk):
             logits, chunk = _logits(model, np.stack(list(islice(waiting, chunk))), labels)
@@ -400,7 +400,7 @@ def _logits(model, clips, labels):
         warnings.warn(f"{2*n} clips don't fit the memory at once; going on with chunk={n}.", stacklevel=4)
 
 def _fitting(chunk, spec, device, times=100):
-    "At most `chunk` clips; on a CPU so few that `times` the memory of the decoded ones is free: floats are 4, the rest is the model's."
+    "At most `chunk` clips; on a CPU so few that `times` their bytes are free, for floats and the model."
     if device.type != 'cpu':
         return chunk
     if (free := _free_gb()) is None:
@@ -431,7 +431,7 @@ def _gathered(done, failures, world):
     return all_done, all_failures
 
 def _files(dl, rank, world):
-    "(row, file) of this process's clips: paths, or what shards hold, of which each process reads all and decodes its own."
+    "Yield (row, file) of this process's clips; shards are read by each process and decoded by one."
     if getattr(dl, 'streams', False):
         yield from ((row, file) for (_,row,_),file in dl.dataset if row % world == rank)
     else:

@@ -23,7 +23,7 @@ def model_input(
     if isinstance(clips, np.ndarray):
         clips = torch.from_numpy(np.require(clips, requirements=['C', 'W']))
     if not isinstance(clips, torch.Tensor):
-        raise ArgumentError(f"clips is a {type(clips).__name__}; accepted: uint8 clips (B,T,H,W,C), or a batch.")
+        raise ArgumentError(f"clips is a {type(clips).__name__}; accepted: uint8 (B,T,H,W,C), or a batch.")
     w = next(model.parameters())
     return model.spec.to_model(clips.to(w.device)).to(w.dtype)
 
@@ -67,7 +67,8 @@ def _call(model, x):
         if 'not implemented for' not in str(e):
             raise
         raise ArgumentError(
-            f"the weights are {x.dtype}, in which {x.device} can't compute this model ({e}); take model.float()."
+            f"the weights are {x.dtype}, in which {x.device} can't compute this model ({e}); "
+            "take model.float()."
         ) from e
 
 def _finite(logits, n_clips, n_classes):
