@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from vidcls.augment import Flip
-from vidcls.benchmark_real import CANDIDATES, CONTROLS, compare_defaults, defaults_table, load_defaults
 from vidcls.core import ArgumentError, DataError, seed_everything
 from vidcls.data.datasets import ClipTable, from_folder
 from vidcls.data.loaders import loaders
@@ -12,6 +11,7 @@ from vidcls.data.synthetic import make_motion_clips
 from vidcls.evaluate import evaluate
 from vidcls.models.zoo import create_model
 from vidcls.recipes import DEFAULT, default_recipe, epochs_for
+from vidcls.studies.real import CANDIDATES, CONTROLS, compare_defaults, defaults_table, load_defaults
 from vidcls.train import fit
 
 RECORDS = Path(__file__).parents[1]/'benchmarks'/'defaults'

@@ -11,9 +11,7 @@ from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError,
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
-from vidcls.curriculum import ORDERS, compare_curriculum, compare_stages
-from vidcls.distill import TEACHING, Distill, SeededAugment, compare_distillation
-from vidcls.imbalance import compare_noise
+from vidcls.distill import Distill, SeededAugment
 from vidcls.losses import FocalLoss
 from vidcls.mix import Mixup
 from vidcls.models.zoo import create_model
@@ -121,7 +119,7 @@ linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tr
 @linux
 @pytest.mark.parametrize('how', ['ten', 'features', 'sharded', 'frozen'])
 def test_two_processes_equal_one_after_ten_steps(tmp_path, clips, how):
-    "Also with a teacher, where the bridge to its features learns beside the model, and where each process holds a half of the weights, and where the head alone learns."
+    "Also with a teacher, where the projector to its features learns beside the model, and where each process holds a half of the weights, and where the head alone learns."
     one, two = (run_processes(tmp_path, clips, n, 16//n, how) for n in (1,2))
     # best weights are put back at the end of an epoch; ten steps are two epochs and a half, so the second epoch's
     assert (one['weights'] - two['weights']).abs().max() < 1e-6
@@ -590,7 +588,7 @@ class Snapshot(Callback):
 
 @pytest.mark.parametrize('how', [dict(features=1.), dict(alpha=.7), dict(features=1., alpha=.3)], ids=['features, thawing', 'cached answers', 'both, layer decay'])
 def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
-    "With its bridge and what the optimiser knows of it, with frozen stages, and with a teacher's answers that are on the disk."
+    "With its projector and what the optimiser knows of it, with frozen stages, and with a teacher's answers that are on the disk."
     teacher, table = small(), from_folder(clips)
     cached, extra = 'features' not in how, {'features': 1., 'alpha': .3} == how
     def train(folder, cut=()):
@@ -600,7 +598,7 @@ def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
         class Rates(Callback):
             def after_epoch(self, run):
                 seen.append(
-                    ([g['lr'] for g in run.opt.param_groups], distil.bridge and flat(distil.bridge).clone())
+                    ([g['lr'] for g in run.opt.param_groups], distil.projector and flat(distil.projector).clone())
                 )
 
         hist = fit(
@@ -625,7 +623,7 @@ def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
         if not cached:
             assert torch.equal(seen[-1][1], seen2[-1][1])
     if extra:
-        # the bridge as the head, at the full rate
+        # the projector as the head, at the full rate
         assert all(lrs[-2:] == [max(lrs[:-2])]*2 and min(lrs) < .2*max(lrs) for lrs,_ in seen)
     if not cached:
         assert not torch.equal(seen[0][1], seen[1][1])
@@ -1173,7 +1171,10 @@ def test_deterministic_algorithms_are_enough(clips):
 
 def test_comparisons_run_and_are_read_the_second_time(tmp_path, monkeypatch):
     "The pages only read what was kept; here all arms are trained, for an epoch."
-    import vidcls.curriculum as module
+    import vidcls.studies.curriculum as module
+    from vidcls.studies.curriculum import ORDERS, compare_curriculum, compare_stages
+    from vidcls.studies.distill import TEACHING, compare_distillation
+    from vidcls.studies.imbalance import compare_noise
     short = {'full size': [dict(epochs=1)], 'small first': [dict(size=16, epochs=1), dict(epochs=1)]}
     monkeypatch.setattr(module, 'STAGES', short)
     once = dict(seeds=(0,), epochs=1, show=False)
@@ -1386,7 +1387,7 @@ def test_lr_find_puts_everything_back_also_after_an_error(clips):
 @pytest.mark.skipif('RATIO' not in os.environ, reason='a measurement; run `vidcls benchmark fit`, or '
                                                       'set RATIO=1')
 def test_overhead(clips):
-    from vidcls.benchmark_fit import benchmark_fit
+    from vidcls.studies.fit import benchmark_fit
     assert benchmark_fit(rounds=5).df.set_index('way').ratio['vidcls fit'] > .97
 
 def test_a_training_that_was_over_stays_over(clips, tmp_path):

@@ -143,7 +143,7 @@ def _tables(model, modules, x):
     return [seen[m] for m in modules]
 
 def _attention(m, x):
-    "Who looks at whom, mean over heads: (B,N,D) -> (B,N,N)."
+    "How much each token looks at each other one, mean over heads: (B,N,D) -> (B,N,N)."
     q, k, _ = m.heads_of(x)                                                      # (B,h,N,d)
     return (q @ k.transpose(-1,-2) / q.shape[-1]**.5).softmax(-1).mean(1)
 

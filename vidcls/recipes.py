@@ -20,9 +20,9 @@ from .optim import scale_lr
 
 # %% ../nbs/44_recipes.ipynb #recipes-videomae-kinetics400-dict-fit
 _TWICE = (
-    'repeats: there, step and epoch count videos, and each gives two clips; here both count clips, so '
-    'they have half as many videos, '
-    'and the rate for the same clips is twice theirs.'
+    'repeats: the authors count videos, each of which gives two clips; here step and epoch count clips. '
+    'So a step of as many holds half as many videos here, and for the same number of clips the rate '
+    'here is twice theirs.'
 )
 _VIDEOMAE = [
     _TWICE,
@@ -127,8 +127,8 @@ RECIPES = {
         flip=True,
         mix=True,
         source='Tong et al. 2022, appendix, and the authors\' script for UCF101; batch 128',
-        expect='91.3 top-1 (Table 2; split 1), 5 × 3 views, after 3200 epochs of pre-training on UCF101 '
-               'itself; 96.1 after Kinetics; 51.4 from scratch',
+        expect='91.3 top-1 (Table 2), 5 × 3 views, after 3200 epochs of pre-training on UCF101 itself; '
+               '96.1 after Kinetics; 51.4 from scratch',
         differs=[
             '91.3 needs the pre-training; without it this recipe gives what "from scratch" says.',
             *_VIDEOMAE[:2],

@@ -412,7 +412,7 @@ def _said_by(name, found, where):
             # as its authors' folders say
             family == 'videomaev2' and str(kind).lower().startswith('videomaev2')):
         raise CheckpointError(
-            f"pretrained holds a {kind!r} and name is {name!r}; name='transformers' takes any video "
+            f"pretrained holds a {kind!r} with name={name!r}; name='transformers' takes any video "
             "classifier of transformers."
         )
     ways = dict(divided_space_time='divided', joint_space_time='joint', space_only='space')
@@ -429,7 +429,7 @@ def _saved_arguments(name, saved, where):
     "What the config of a saved classifier says of its model; only what makes a network, nothing that fetches one."
     if name != saved['model']:
         raise CheckpointError(
-            f"{where} holds a classifier of the model {saved['model']!r} and name is {name!r}; give "
+            f"{where} holds a classifier of the model {saved['model']!r}, not of name={name!r}; give "
             f"name={saved['model']!r}."
         )
     check_numbers(saved['arguments'], where, 'arguments')
