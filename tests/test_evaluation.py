@@ -114,7 +114,7 @@ def test_macro_f1_equals_sklearn(d):
 
 @quick
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=60), st.data())
-def test_group_worth_is_kish(groups, data):
+def test_effective_n_groups_is_kish(groups, data):
     of = np.array(data.draw(st.lists(st.booleans(), min_size=len(groups), max_size=len(groups))))
     sizes = lambda rows: np.array([sum(1 for g,r in zip(groups, rows) if g == k and r) for k in set(groups)])
     for rows in (np.ones(len(groups), bool), of):
@@ -753,7 +753,8 @@ def test_windows_of_one_file_are_different_clips(two_sides, tmp_path):
     (lambda c: c.assign(label=c.label.where(c.index != 4, 'right')),
      "the label of 1 clips; 'left1.mp4#t=0.4,0.8' has 'right' and 'left'"),
     (lambda c: c.assign(group=['all']*len(c)), "the group of 36 clips"),
-    (lambda c: c.assign(start=c.start.where(c.index != 4, c.start[3]), end=c.end.where(c.index != 4, c.end[3])),
+    (lambda c: c.assign(start=c.start.where(c.index != 4, c.start[3]),
+                        end=c.end.where(c.index != 4, c.end[3])),
      "'left1.mp4#t=0.0,0.4' is there twice"),
     (lambda c: c.iloc[1:], "not of the same clips"),
     (lambda c: c.drop(columns=['start','end']), 'is there twice')])
@@ -890,8 +891,8 @@ def scenes(n, labels=('left','right')):
 
 @pytest.mark.parametrize('model', ['divided', 'i3d'])
 def test_maps_lie_on_the_shape(probed, model):
-    """Each method's share on the moving shape is above that of the same map rolled elsewhere, with its interval,
-    and the map dies with the model.
+    """Each method's share on the moving shape is above that of the same map rolled elsewhere, with its
+    interval, and the map dies with the model.
     But for saliency on convolutions, which is half a picture of the clip; the page says so."""
     clips, masks = scenes(10)
     t = judge_maps(probed[model], clips, masks, show=False).set_index('method')

@@ -152,9 +152,11 @@ def test_a_map_that_is_the_same_everywhere_is_no_explanation():
     assert (t.destroyed.drop('noise') > .99).all() and not t.sane.drop('noise').any(), t.T
     assert abs(t.destroyed['noise']) < .1 and t.sane['noise']
 
-@pytest.mark.parametrize('given, said', [(None, 'gives None'), (np.ones((8,32,32)), r'gives ndarray \(8, 32, 32\)'),
+@pytest.mark.parametrize('given, said', [(None, 'gives None'),
+                                         (np.ones((8,32,32)), r'gives ndarray \(8, 32, 32\)'),
                                          (torch.ones(32,32), r'gives Tensor \(32, 32\)'),
-                                         (torch.ones(1,3,8,32,32), r'\(1, 3, 8, 32, 32\)'), (torch.ones(0,4,4), r'\(0, 4, 4\)'),
+                                         (torch.ones(1,3,8,32,32), r'\(1, 3, 8, 32, 32\)'),
+                                         (torch.ones(0,4,4), r'\(0, 4, 4\)'),
                                          (1., 'gives 1.0')])
 def test_what_is_no_map_is_named(given, said):
     def own(model, x, target): return given

@@ -20,7 +20,7 @@ from .intervals import as_flags, as_numbers, cluster_wilson, effective_n_groups,
 from .metrics import class_idxs
 from .show import new_figure
 
-# %% ../nbs/53_calibrate.ipynb #tempered
+# %% ../nbs/53_calibrate.ipynb #temperature-scale
 def temperature_scale(
     logits, # (N,K) scores before the softmax; log-probabilities do as well
     temperature:float=1., # T > 0; above 1 less sure
@@ -224,11 +224,11 @@ def calibrate(
     show:bool=True, # Show a progress bar?
 )->Calibration:
     "Fit the temperature, the threshold, and the limit of what is known."
-    check_loader_for(model, dl)
+    dl = check_loader_for(model, dl)
     for name,v in (('error', error), ('keep', keep)):
         if v is not None:
             check_between(name, v, 0, 1, ends=False)          # before the clips go through the model
-    table = dl.dataset.table
+    table = dl.sources().table
     logits, rows, failures = predict_views(model, dl, as_views(views), show=show)
     if failures:
         warnings.warn(_left_out(clip_names(table.df), failures), stacklevel=2)

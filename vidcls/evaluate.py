@@ -75,8 +75,8 @@ def evaluate(
 )->EvalRecord: # The same on every process, where there are several
     "Judge a model on the clips of a loader."
     net, T = _network(model)
-    check_loader_for(net, dl)
-    table, views, each, cache = dl.dataset.table, as_views(views), None, ''
+    dl = check_loader_for(net, dl)
+    table, views, each, cache = dl.sources().table, as_views(views), None, ''
     if views == Views() and join_processes()[1] == 1:
         probs, rows, failures = predict_probs(net, dl, show, T)
         cache = lossy_cache(dl)

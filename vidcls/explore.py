@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from .core import DataError, VideoReadError, check_choice, check_whole
-from .views import check_loader_for, clip_at, clips_of, rows_of
+from .views import check_loader_for, clips_of, rows_of
 from .interpret import explain, methods_of
 from .metrics import most_confused
 from .models.logits import predict_logits
@@ -43,7 +43,7 @@ def show_clips(
         for r in rows.itertuples()
     ]
     return contact_sheet(
-        clips, titles, (rows.label == rows.predicted).tolist(), n=dl.dataset.spec.n_frames, cols=cols
+        clips, titles, (rows.label == rows.predicted).tolist(), n=len(clips[0]), cols=cols
     )
 
 # %% ../nbs/55_explore.ipynb #class-table
@@ -87,8 +87,8 @@ class Explorer:
         rec=None, # An EvalRecord of it: puts the worst clips first
         augment=None, # As fit takes it: (xb, yb, gen) -> (xb, yb)
     ):
-        check_loader_for(model, dl)
-        self.model, self.dl, self.augment, self.table = model.eval(), dl, augment, dl.dataset.table
+        self.dl = check_loader_for(model, dl)
+        self.model, self.augment, self.table = model.eval(), augment, self.dl.sources().table
         names = _names(self.table.df)
         if not names:
             raise DataError("the loader has no clips to explore.")
@@ -102,7 +102,7 @@ class Explorer:
         seed:int|None=None, # Of the augmentation's draw; None: as it is
     )->np.ndarray: # uint8 (T,H,W,C)
         "A clip as the model sees it."
-        x = torch.as_tensor(clip_at(self.dl, self.rows[check_choice('path', path, self.rows)]))[None]
+        x = torch.as_tensor(self.dl.read_clip(self.rows[check_choice('path', path, self.rows)]))[None]
         if seed is not None and self.augment is not None:
             x, _ = self.augment(
                 x,

@@ -144,7 +144,7 @@ def cluster_wilson(
     return float(min(low, p)), float(max(high, p))  # rounding puts neither on the wrong side
 
 def _design_effect(sums, sizes):
-    "By how much groups lessen the number of clips: 1 where they don't, most where each is all right or wrong."
+    "By how much groups lessen the number of clips: 1 where they don't, most where each is right or wrong."
     N, worth = sizes.sum(), _effective_n(sizes)
     p, worst = sums.sum()/N, (sizes**2).sum()/N
     alone = N*p*(1-p)  # variance of the number right, if clips were independent

@@ -145,14 +145,14 @@ def ask_perturbed(
     show:bool=True, # Show a progress bar?
 )->pd.DataFrame: # A row for each clip: path, group, target, failed ('' or why), the answer to each (-1: none)
     "Return the class that a model names for each clip under each perturbation."
-    check_loader_for(model, dl)
+    dl = check_loader_for(model, dl)
     if not perturbations:
         raise ArgumentError(
             f"perturbations={perturbations!r}; give at least one, {{name: function (T, rng) -> frames "
             "(T,)}}, as in PERTURBATIONS."
         )
     model.eval()
-    T, table = model.spec.n_frames, dl.dataset.table
+    T, table = model.spec.n_frames, dl.sources().table
     if T < 2:
         raise ArgumentError(
             f"n_frames={T} in the model's spec: there is no time to perturb; accepted: a model that sees "

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'PROTOCOLS', 'AHEAD_BYTES', 'Views', 'as_views', 'view_frames', 'load_views', 'views_of_frames',
-           'check_loader', 'check_loader_for', 'clips_of', 'clip_at', 'rows_of', 'lossy_cache', 'predict_probs',
-           'average_views', 'mirror_idxs', 'predict_views', 'logits_in_chunks', 'join_processes']
+           'check_loader', 'check_loader_for', 'clips_of', 'rows_of', 'lossy_cache', 'predict_probs', 'average_views',
+           'mirror_idxs', 'predict_views', 'logits_in_chunks', 'join_processes']
 
 # %% ../nbs/inside/50_views.ipynb #imports
 import os
@@ -22,7 +22,7 @@ from .core import ArgumentError, DataError, LabelError, VideoReadError
 from .core import check_at_least, check_choice, check_whole, match_labels, progress
 from .data.datasets import flip_classes
 from .data.decode import Video, crop_frame
-from .data.loaders import check_failed, clip_bytes
+from .data.loaders import Loader, adapt_loader, check_failed, clip_bytes
 from vidcls.data.sampling import (
     i3d_idxs,
     mvit_test_idxs,
@@ -195,44 +195,44 @@ def _cut(frames, idxs, spec, views):
 # %% ../nbs/inside/50_views.ipynb #check-loader
 def check_loader(
     dl, # A loader, such as dls.test
-):
-    "Raise unless `dl` is one loader."
+)->Loader: # The same, or a plain DataLoader behind the contract of a loader
+    "Raise unless `dl` is one loader of a table's clips."
     if dl is None:
         raise DataError("dl is None: there is no such split; see table.splits.")
     if not hasattr(dl, 'dataset'):
         raise ArgumentError(f"dl is a {type(dl).__name__}; give one loader, such as dls.test.")
+    dl = adapt_loader(dl)
+    if dl.sources().table is None:
+        raise ArgumentError("dl has no table of its clips; as_loader makes a loader of a DataLoader.")
+    return dl
 
 def check_loader_for(
     model, # Has .spec and .n_classes
     dl, # A loader, such as dls.test
-):
-    "Raise unless `dl` is a loader whose clips and classes are the model's."
-    check_loader(dl)
+)->Loader: # As check_loader gives it
+    "Raise unless `dl` is a loader whose clips and classes are the model's, and which gives each clip once."
+    dl = check_loader(dl)
+    sources = dl.sources()
     if not hasattr(model, 'spec'):
         raise ArgumentError(
             f"model is a {type(model).__name__} without a spec; create_model makes one that says what "
             "clips it takes."
         )
-    model.spec.check_same(dl.dataset.spec)
-    sampler = getattr(dl, 'sampler', None)
-    if (
-        getattr(dl, 'streams', False)
-        and dl.dataset.shuffle
-        or any(getattr(sampler, k, None) is not None for k in ('balance', 'weights'))
-        or getattr(sampler, 'repeats', 1) > 1
-    ):
+    model.spec.check_same(sources.spec)
+    if not sources.each_once:
         raise ArgumentError(
             "dl draws some clips several times in an epoch, or not at all, as it is right in training; "
-            "judge by one that "
-            "hands out each clip once: loader(table.part('train'), spec), or shard_loader(…, shuffle=False)."
+            "judge by one that hands out each clip once: loader(table.part('train'), spec), or "
+            "shard_loader(…, shuffle=False)."
         )
-    match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
-    K, said = dl.dataset.table.n_classes, model.n_classes
+    match_labels(getattr(model, 'labels', None), sources.table.labels)
+    K, said = sources.table.n_classes, model.n_classes
     if K != said:
         raise LabelError(
             f"the data have {K} classes, the model tells {said}. Take the clips that it was trained "
             "for, or train a head for these."
         )
+    return dl
 
 # %% ../nbs/inside/50_views.ipynb #clips-of
 def clips_of(
@@ -240,28 +240,14 @@ def clips_of(
     clips:pd.DataFrame, # Some of the record's clips, or rows that name clips in the same way
 )->list: # of uint8 (T,H,W,C)
     "Decode some clips of a record again."
-    check_loader(dl)
-    if getattr(dl, 'streams', False):
-        raise ArgumentError(
-            "dl is a stream of shards, of which single clips can't be picked; give a loader of the files."
-        )
-    return [clip_at(dl, row) for row in rows_of(clips, dl.dataset.table.df)]
-
-def clip_at(
-    dl, # A loader of files
-    row:int, # In its table
-)->np.ndarray: # uint8 (T,H,W,C)
-    "A clip as the model sees it; an error with the reason where there is none."
-    clip, *_, reason = dl.dataset[row]
-    if clip is None:
-        raise VideoReadError(dl.dataset.paths[row], reason)
-    return np.asarray(clip)
+    dl = check_loader(dl)
+    return [dl.read_clip(row) for row in rows_of(clips, dl.sources().table.df)]
 
 def rows_of(
     clips:pd.DataFrame, # Has path, and start and end where files have several clips
     df:pd.DataFrame, # A table's rows
 )->list: # int, for each of clips
-    "The row in a table of each clip; an error where it isn't there, or isn't the only one."
+    "Return the row in a table of each clip; raise where it isn't there, or isn't the only one."
     names = clip_names if 'start' in clips and 'start' in df else lambda t: t.path.tolist()
     own, wanted = names(df), names(clips)
     at, n = {k: i for i,k in enumerate(own)}, Counter(own)
@@ -279,10 +265,10 @@ def rows_of(
 
 # %% ../nbs/inside/50_views.ipynb #lossy-cache
 def lossy_cache(
-    dl, # A loader
+    dl:Loader, # As check_loader gives it
 )->str: # Such as 'jpeg'; '' where clips come as the files have them
     "Return the format of the cache through which clips come changed."
-    return '' if getattr(dl, 'lossless', True) else str(dl.cache_format)
+    return '' if dl.lossless else str(dl.cache_format)
 
 # %% ../nbs/inside/50_views.ipynb #predict-probs
 @torch.no_grad()
@@ -294,16 +280,17 @@ def predict_probs(
 ): # (probs float64 (N,K) in the order of the table's classes, rows int64 (N,), failures {row: reason})
     "Return the probabilities of all clips of a loader."
     model.eval()
-    probs, rows, failures = [], [], {}
+    dl = adapt_loader(dl)
+    probs, rows, failures, sources = [], [], {}, dl.sources()
     for b in progress(dl, desc='evaluating', show=show and len(dl) > 20):
         failures.update(b.failed)
         if not len(b.labels):
             continue
-        logits = predict_logits(model, b, dl.dataset.table.labels).double()
+        logits = predict_logits(model, b, sources.table.labels).double()
         probs.append((logits/temperature).softmax(1).numpy())
         rows.append(b.rows.numpy())
     if not rows:
-        raise DataError(f"none of the {len(dl.dataset)} clips could be read; nothing to evaluate.")
+        raise DataError(f"none of the {len(sources)} clips could be read; nothing to evaluate.")
     return np.concatenate(probs), np.concatenate(rows), failures
 
 # %% ../nbs/inside/50_views.ipynb #average-views
@@ -342,10 +329,12 @@ def predict_views(
 ): # (logits float64 (N,V,K) in the order of the table's classes, rows int64 (N,), failures {row: reason})
     "Return the logits of all views of all videos, over all processes; mirrored ones turned back."
     model.eval()
-    ds = dl.dataset
-    mirror = mirror_idxs(ds.table.labels) if views.flip else None
+    dl = adapt_loader(dl)
+    sources = dl.sources()
+    labels = sources.table.labels
+    mirror = mirror_idxs(labels) if views.flip else None
     rank, world = join_processes()
-    n, rows, failures = len(range(rank, len(ds), world)), [], {}
+    n, rows, failures = len(range(rank, len(sources), world)), [], {}
     chunk = check_whole('chunk', chunk)
     def videos():
         ahead = _ahead(dl, rank, world, model.spec, views)
@@ -356,13 +345,13 @@ def predict_views(
                 rows.append(row)
                 yield clips
 
-    logits = list(logits_in_chunks(model, videos(), ds.table.labels, chunk))
+    logits = list(logits_in_chunks(model, videos(), labels, chunk))
     V = len(views)
     done = {row: np.stack(logits[i*V:(i+1)*V]) for i,row in enumerate(rows)}
     done, failures = _gathered(done, failures, world)
-    check_failed(failures, ds.paths, dl.max_bad)
+    check_failed(failures, sources.paths, dl.max_bad)
     if not done:
-        raise DataError(f"none of the {len(ds)} videos could be read; nothing to evaluate.")
+        raise DataError(f"none of the {len(sources)} videos could be read; nothing to evaluate.")
     good = sorted(done)
     logits = np.stack([done[r] for r in good])
     if mirror is not None:
@@ -430,22 +419,16 @@ def _gathered(done, failures, world):
         all_failures |= f
     return all_done, all_failures
 
-def _files(dl, rank, world):
-    "Yield (row, file) of this process's clips; shards are read by each process and decoded by one."
-    if getattr(dl, 'streams', False):
-        yield from ((row, file) for (_,row,_),file in dl.dataset if row % world == rank)
-    else:
-        yield from ((row, dl.dataset.paths[row]) for row in range(rank, len(dl.dataset), world))
-
 def _ahead(dl, rank, world, spec, views):
     "(row, views or None, reason) in order, made by threads a little ahead."
-    ds = getattr(dl.dataset, 'clips', dl.dataset)
-    def load(row, file):
-        window = (None,None) if ds.windows is None else ds.windows[row]
+    sources = dl.sources()
+    def load(job):
+        row, file = job
+        window = (None,None) if sources.windows is None else sources.windows[row]
         try:
-            return row, load_views(file, spec, views, ds.backend, window), None
+            return row, load_views(file, spec, views, sources.backend, window), None
         except VideoReadError as e:
-            return row, None, ds.reason_of(e, file, row)
+            return row, None, sources.reason_of(e, file, row)
     threads = min(8, os.cpu_count() or 1)
     ahead = max(1, min(2*threads, AHEAD_BYTES//clip_bytes(spec, len(views))))
-    return map_ahead(lambda job: load(*job), _files(dl, rank, world), min(threads, ahead), ahead)
+    return map_ahead(load, dl.files(rank, world), min(threads, ahead), ahead)
