@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vidcls.calibrate import Calibration
-from vidcls.checkpoint import save_checkpoint
+from vidcls.training.checkpoint import save_checkpoint
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, LabelError, VideoFolderError, VideoReadError
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loader

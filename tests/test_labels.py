@@ -18,7 +18,8 @@ from vidcls.models.weights import save_transformers
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.probes import ask_perturbed
-from vidcls.train import fit, lr_find
+from vidcls.train import fit
+from vidcls.tune import lr_find
 
 NUMBERS = [str(i) for i in range(12)]  # sorted as text: 0, 1, 10, 11, 2, …
 COLOURS = torch.tensor([(20 * i, 255 - 20 * i, 70 * i % 255) for i in range(12)]).float()
@@ -106,8 +107,7 @@ def test_other_names_are_refused(files, change, says):
 
 
 def test_clips_of_foreign_classes_may_be_asked_about(files):
-    """What a model says of clips that belong to none of its classes is a fair question; the scores
-    keep its order."""
+    "What a model says of clips that belong to none of its classes is a fair question; the scores keep its order."
     t, model = table_of(files, OTHER), Knows(NUMBERS)
     probs, rows, _ = predict_probs(model, loader(t, model.spec), show=False)
     assert [t.df.path[r] for r in rows] == [f'{k}.mp4' for k in probs.argmax(1)]
@@ -184,7 +184,7 @@ def test_a_teacher_of_another_order(files):
             heard.append(
                 (
                     self._ask(run)[:, self.order].argmax(1)
-                    == torch.tensor(run.dls.train.dataset.targets)[run.rows]
+                    == torch.tensor(run.dls.train.dataset.targets)[run.batch.rows]
                 )
                 .all()
                 .item()

@@ -496,7 +496,7 @@ class Plan:
         "Return how long training and judging will take, from a few measured steps."
         if not self.measured or _together():
             return None
-        from vidcls.optimizations import estimate
+        from vidcls.tune import estimate
         known = {k: v for k,v in self.fit.items() if k not in ('lr', 'patience', 'epochs', 'freeze')}
         each = estimate(net, dls, self.epochs, steps=6, **known)
         once = self.epochs*each.s_per_epoch
@@ -518,7 +518,7 @@ def _frozen(freeze):
     except ValueError:
         raise ArgumentError(f"--freeze {freeze}; accepted: 'all', or a whole number such as -5.") from None
 
-# %% ../nbs/inside/99_cli.ipynb #describe-and-judge
+# %% ../nbs/inside/99_cli.ipynb #e27fd5eb
 def _train_data(a):
     "(table, function of spec and batch size that gives loaders), from files or from shards."
     from vidcls.core import ArgumentError

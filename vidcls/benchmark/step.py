@@ -19,7 +19,7 @@ from .report import Benchmark, compared, machine_facts, take_turns, timed
 from ..core import VidclsError, check_choice, check_whole, pick_device, progress
 from ..models.i3d import _LAYERS, same_padding
 from ..models.zoo import create_model
-from ..optimizations import _forget_peak, _gb
+from ..training.memory import device_gb, reset_peak
 
 # %% ../../nbs/inside/60_benchmark.step.ipynb #plainunit
 class PaddedConv(nn.Module):
@@ -262,13 +262,13 @@ def measure_peak(
     y = torch.zeros_like(ways.y)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)            # they are there from the second step on
-    _forget_peak(device)
-    base = _gb(device, peak=False)
+    reset_peak(device)
+    base = device_gb(device, peak=False)
     for _ in range(3):
         with torch.autocast(device.type, torch.bfloat16, enabled=ways.half(way)):
             loss = F.cross_entropy(model(ways.x).float(), y)
         loss.backward()
-    return 1e3*(_gb(device)-base)
+    return 1e3*(device_gb(device)-base)
 
 # %% ../../nbs/inside/60_benchmark.step.ipynb #benchmark-step
 def benchmark_step(

@@ -93,9 +93,9 @@ def _run_start(table, start, path, k, seed):
     args = {a: v for a,v in recipe('any', 'small', table).items() if a not in ('lr', 'epochs')} | own
     if pretrained is None:
         args['layer_decay'] = 1.
-    answers, damages = [], {d: PERTURBATIONS[d] for d in PROBED}
+    answers, perturbations = [], {d: PERTURBATIONS[d] for d in PROBED}
     def ask(net, dl):
-        answers.append(ask_perturbed(net, dl, damages, seed, show=False))
+        answers.append(ask_perturbed(net, dl, perturbations, seed, show=False))
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'imagenet: its head')  # a fresh head is what is wanted
         rec = cross_validate(table, model, k, seed, pretrained, arguments, on_fold=ask, show=False, **args)
@@ -185,8 +185,9 @@ def _candidate(table, arm, k, seed):
     model, arguments, steps, lr, augment = CANDIDATES[check_choice('arms', arm, CANDIDATES)]
     epochs = 20 if steps is None else epochs_for(steps, len(table)*(k-1)//k)
     changed = None if augment is None else augmentation(augment, table.labels)
-    asked = dict(epochs=epochs, lr=lr, augment=changed)
-    return cross_validate(table, model, k, seed, arguments=arguments, show=False, **asked)
+    return cross_validate(
+        table, model, k, seed, arguments=arguments, show=False, epochs=epochs, lr=lr, augment=changed
+    )
 
 # %% ../../nbs/studies/94_studies.real.ipynb #control
 def _control(table, arm, k, seed):
