@@ -108,8 +108,8 @@ def fit_stages(
         own = {k: v for k,v in stage.items() if k not in (*of_spec, 'bs')}
         kept = {'out': Path(kwargs['out'])/f'stage_{len(hists)}'} if kwargs.get('out') else {}
         before = model
-        if before is not None and 'pos_of' in signature(type(before)).parameters:
-            changes['pos_of'] = (first.n_frames, first.size)     # positions that are computed, not learned
+        if before is not None and 'pretrained_grid' in signature(type(before)).parameters:
+            changes['pretrained_grid'] = (first.n_frames, first.size)     # positions that are computed, not learned
         seed_everything(seed)
         model = create_model(name, n_classes=table.n_classes, **(arguments or {}), **changes)
         if before is None:

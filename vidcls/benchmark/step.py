@@ -17,7 +17,7 @@ from torch import nn
 
 from .report import Benchmark, compared, machine_facts, take_turns, timed
 from ..core import VidclsError, check_choice, check_whole, pick_device, progress
-from ..models.i3d import _LAYERS, same_padding
+from ..models.i3d import I3D_LAYERS, same_padding
 from ..models.zoo import create_model
 from ..training.memory import device_gb, reset_peak
 
@@ -75,7 +75,7 @@ class PlainI3D(nn.Module):
     ):
         super().__init__()
         c = 3
-        for name,args in _LAYERS:
+        for name,args in I3D_LAYERS:
             if name.startswith('Max'):
                 self.add_module(name, PaddedPool(*args))
             elif name.startswith('Mixed'):
@@ -88,7 +88,7 @@ class PlainI3D(nn.Module):
         self.logits.conv3d = nn.Conv3d(c, n_classes, 1)
 
     def forward(self, x):
-        for name,_ in _LAYERS:
+        for name,_ in I3D_LAYERS:
             x = getattr(self, name)(x)
         x = F.avg_pool3d(x, (2, *x.shape[3:]), 1)                                # (B,1024,T'-1,1,1)
         return self.logits.conv3d(self.dropout(x)).mean((2,3,4))                 # (B,K)
@@ -111,7 +111,7 @@ def peer_and_ours(
     if name != 'i3d':
         return TransformersPeer(ours), ours
     theirs = PlainI3D(n_classes, 0.)
-    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
     return theirs, ours
 
 class TransformersPeer(nn.Module):

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, check_whole, patch
-from .layers import (DropPath, Mlp, Naming, VideoModel, build_model, check_chance, check_wholes,
-                                  drop_path_rates, new_head, start_weights)
+from .layers import (DropPath, KeyMap, Mlp, VideoModel, build_model, check_rate, check_wholes, drop_path_rates,
+                                  init_weights, new_head)
 
 # %% ../../nbs/25_models.mvit.ipynb #pooltokens
 class PoolTokens(nn.Module):
@@ -80,11 +80,9 @@ class PoolAttention(nn.Module):
         coarse = lambda s: (grid[0], -(-grid[1]//s), -(-grid[2]//s))
         self.grid_q, grid_k = coarse(stride_q), coarse(stride_kv)
         self.qkv, self.proj = nn.Linear(c_in, 3*dim), nn.Linear(dim, dim)
-        self.pool_q, self.pool_k, self.pool_v = (
-            PoolTokens(d, stride_q),
-            PoolTokens(d, stride_kv),
-            PoolTokens(d, stride_kv),
-        )
+        self.pool_q = PoolTokens(d, stride_q)
+        self.pool_k = PoolTokens(d, stride_kv)
+        self.pool_v = PoolTokens(d, stride_kv)
         for axis,n_q,n_k in zip('thw', self.grid_q, grid_k):
             table = nn.init.trunc_normal_(torch.empty(2*max(n_q, n_k)-1, d), std=.02)
             self.register_parameter(f'rel_pos_{axis}', nn.Parameter(table))
@@ -124,7 +122,7 @@ class PoolBlock(nn.Module):
         grid:tuple, # (T,H,W) that comes in
         stride_q:int=1, # How much coarser the grid becomes
         stride_kv:int=1, # How coarse keys and values are
-        drop_path:float=0., # Chance to leave a branch out in training, in [0,1)
+        drop_path:float=0., # Probability that training leaves a branch out, in [0,1)
     ):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(c_in, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
@@ -158,8 +156,8 @@ class MViT(VideoModel):
         depth:int=16, # Blocks
         stages:tuple=(1,3,14), # Blocks that open a new stage, counted from 0
         stride_kv:int=8, # How coarse keys and values are in the first stage
-        drop_path:float=0., # Chance to leave out the branches of the last block, in [0,1); rises to it from 0
-        dropout:float=.5, # Chance to zero an input of the head, in [0,1)
+        drop_path:float=0., # Probability that training leaves out the branches of the last block, in [0,1); rises to it from 0
+        dropout:float=.5, # Probability that an input of the head is zeroed, in [0,1)
     ):
         super().__init__(spec, 2, 4)
         for name,v in dict(dim=dim, depth=depth, stride_kv=stride_kv).items():
@@ -175,13 +173,13 @@ class MViT(VideoModel):
             blocks.append(PoolBlock(wide, wide*new, wide*new//dim, grid, new, stride_kv, rate))
             grid, wide = blocks[-1].attn.grid_q, wide*new
         self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(wide, eps=1e-6)
-        self.apply(start_weights)
-        self.dropout, self.head = nn.Dropout(check_chance('dropout', dropout)), new_head(wide, n_classes)
+        self.apply(init_weights)
+        self.dropout, self.head = nn.Dropout(check_rate('dropout', dropout)), new_head(wide, n_classes)
 
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     )->torch.Tensor: # (B,1+N,8·dim), class token first, tokens of the coarsest grid
-        "Tokens of the last block."
+        "Return the tokens of the last block."
         self.check_clips(x)
         x = self.patch_embed(x).flatten(2).transpose(1,2)                        # (B,N,dim)
         x = torch.cat([self.cls_token.expand(x.shape[0],-1,-1), x], 1)
@@ -192,20 +190,20 @@ class MViT(VideoModel):
     def forward_head(self,
         x:torch.Tensor, # (B,1+N,8·dim), as forward_features gives it
     )->torch.Tensor: # (B,K), logits
-        "Class scores, read off the class token."
+        "Return the class scores, read off the class token."
         return self.head(self.dropout(self.norm(x)[:,0]))
 
 # %% ../../nbs/25_models.mvit.ipynb #mvit-v2-tiny
+_SPEC = ClipSpec(n_frames=16, size=224, mean=.45, std=.225)
+
 def mvit_v2_tiny(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
     **overrides, # Any field of ClipSpec or argument of MViT
 )->MViT:
     "For lessons and tests: four blocks in two stages; there are no published weights of this size."
-    size = dict(dim=48, depth=4, stages=(2,), stride_kv=2, dropout=0.)
-    return build_model(
-        MViT, size, ClipSpec(n_frames=8, size=32, mean=0.45, std=0.225), n_classes, spec, overrides
-    )
+    usual = dict(dim=48, depth=4, stages=(2,), stride_kv=2, dropout=0.)
+    return build_model(MViT, usual, _SPEC.with_(n_frames=8, size=32), n_classes, spec, overrides)
 
 def mvit_v2_s(
     n_classes:int=400, # K, >= 2
@@ -213,9 +211,7 @@ def mvit_v2_s(
     **overrides, # Any field of ClipSpec or argument of MViT
 )->MViT:
     "MViTv2-S: 34.5 million weights."
-    return build_model(
-        MViT, {}, ClipSpec(n_frames=16, size=224, mean=0.45, std=0.225), n_classes, spec, overrides
-    )
+    return build_model(MViT, {}, _SPEC, n_classes, spec, overrides)
 
 def mvit_v2_b(
     n_classes:int=400, # K, >= 2
@@ -223,31 +219,29 @@ def mvit_v2_b(
     **overrides, # Any field of ClipSpec or argument of MViT
 )->MViT:
     "MViTv2-B: 51 million weights, 32 frames."
-    size = dict(depth=24, stages=(2,5,21))
-    return build_model(
-        MViT, size, ClipSpec(n_frames=32, size=224, mean=0.45, std=0.225), n_classes, spec, overrides
-    )
+    usual = dict(depth=24, stages=(2,5,21))
+    return build_model(MViT, usual, _SPEC.with_(n_frames=32), n_classes, spec, overrides)
 
 # %% ../../nbs/25_models.mvit.ipynb #torchvision-naming-patch-embed-conv-proj
-_TORCHVISION = Naming({
+_TORCHVISION = KeyMap({
     'patch_embed': 'conv_proj', 'cls_token': 'pos_encoding.class_token', 'head': 'head.1',
     'blocks.{}.attn.proj': 'blocks.{}.attn.project.0', 'blocks.{}.proj': 'blocks.{}.project',
     **{f'blocks.{{}}.attn.pool_{a}.conv': f'blocks.{{}}.attn.pool_{a}.pool' for a in 'qkv'},
     **{f'blocks.{{}}.attn.pool_{a}.norm': f'blocks.{{}}.attn.pool_{a}.norm_act.0' for a in 'qkv'},
     'blocks.{}.mlp.fc1': 'blocks.{}.mlp.0', 'blocks.{}.mlp.fc2': 'blocks.{}.mlp.3'})
-_AUTHORS = Naming({
+_AUTHORS = KeyMap({
     'patch_embed': 'patch_embed.proj', 'head': 'head.projection',
     **{f'blocks.{{}}.attn.pool_{a}.conv.weight': f'blocks.{{}}.attn.pool_{a}.weight' for a in 'qkv'},
     **{f'blocks.{{}}.attn.pool_{a}.norm': f'blocks.{{}}.attn.norm_{a}' for a in 'qkv'}})
 
 @patch
-def adapt(self:MViT,
+def convert_state_dict(self:MViT,
     state:dict, # Tensors by torchvision's or the authors' names
 )->dict: # Tensors by our names, with tables for this model's clips
     "Translate names, and resize the tables of distances."
     own = self.state_dict()
-    for naming in (_TORCHVISION, _AUTHORS):
-        state = naming.to_ours(state)
+    for key_map in (_TORCHVISION, _AUTHORS):
+        state = key_map.to_ours(state)
     if 'cls_token' in state:
         state['cls_token'] = state['cls_token'].reshape(1,1,-1)
     for k in [k for k in state if '.rel_pos_' in k and k in own and len(state[k]) != len(own[k])]:

@@ -12,21 +12,9 @@ import warnings
 import torch
 from torch import nn
 
-from ..core import ClipSpec, check_choice, check_whole, patch
-from vidcls.models.layers import (
-    Attention,
-    Block,
-    DropPath,
-    Mlp,
-    Naming,
-    VideoModel,
-    build_model,
-    check_chance,
-    drop_path_rates,
-    new_head,
-    resize_table,
-    start_weights,
-)
+from ..core import ClipSpec, check_choice, patch
+from .layers import (Attention, Block, DropPath, KeyMap, Mlp, VideoModel, ViTShape, build_model, check_rate,
+                                  drop_path_rates, init_weights, new_head, resample_pos_embed)
 
 # %% ../../nbs/23_models.timesformer.ipynb #patchembed
 class PatchEmbed(nn.Module):
@@ -50,16 +38,19 @@ class DividedBlock(nn.Module):
         dim:int, # D
         heads:int, # h
         mlp_ratio:float=4., # Width of the MLP's middle, in units of D
-        drop_path:float=0., # Chance to leave a branch out in training, in [0,1)
+        drop_path:float=0., # Probability that training leaves a branch out, in [0,1)
     ):
         super().__init__()
         norm = lambda: nn.LayerNorm(dim, eps=1e-6)
-        self.norm1,self.attn = norm(), Attention(dim, heads, key_bias=True)
-        self.temporal_norm1,self.temporal_attn = norm(), Attention(dim, heads, key_bias=True)
+        self.norm1 = norm()
+        self.attn = Attention(dim, heads, key_bias=True)
+        self.temporal_norm1 = norm()
+        self.temporal_attn = Attention(dim, heads, key_bias=True)
         self.temporal_fc = nn.Linear(dim, dim)
-        self.norm2,self.mlp = norm(), Mlp(dim, int(dim*mlp_ratio))
+        self.norm2 = norm()
+        self.mlp = Mlp(dim, int(dim*mlp_ratio))
         self.drop_path = DropPath(drop_path)
-        self.apply(start_weights)
+        self.apply(init_weights)
         nn.init.zeros_(self.temporal_fc.weight)
 
     def forward(self,
@@ -100,38 +91,34 @@ class TimeSformer(VideoModel):
         spec:ClipSpec, # What a clip must be; size a multiple of patch
         n_classes:int=400, # K, >= 2
         attention:str='divided', # One of ATTENTIONS: along time then in space; all with all; each frame by itself
-        dim:int=768, # D, numbers per token
-        depth:int=12, # Blocks
-        heads:int=12, # h; divides D
-        patch:int=16, # Height and width of a patch in pixels
-        mlp_ratio:float=4., # Width of the MLP's middle, in units of D
-        drop_path:float=0., # Chance to leave out the branches of the last block, in [0,1); 0.1 in the paper's code
-        dropout:float=0., # Chance to zero an input of the head, in [0,1)
+        shape:ViTShape=ViTShape(), # Widths, depth and patch
+        drop_path:float=0., # Probability that training leaves out the branches of the last block, in [0,1); 0.1 in the paper's code
+        dropout:float=0., # Probability that an input of the head is zeroed, in [0,1)
         scratch:bool=False, # First weights for training without an image model, see start_from_scratch
     ):
-        for name,v in dict(dim=dim, depth=depth, heads=heads, patch=patch).items():
-            check_whole(name, v)
+        dim, patch = shape.dim, shape.patch
         super().__init__(spec, pixels=patch)
-        self.attention, rates = (
-            check_choice('attention', attention, ATTENTIONS),
-            drop_path_rates(drop_path, depth),
-        )
+        self.attention = check_choice('attention', attention, ATTENTIONS)
         table = lambda n: nn.Parameter(nn.init.trunc_normal_(torch.empty(1,n,dim), std=.02))
         self.cls_token, self.pos_embed = table(1), table(1+(spec.size//patch)**2)
         if attention != 'space':
             self.time_embed = nn.Parameter(torch.zeros(1,spec.n_frames,dim))
         self.patch_embed = PatchEmbed(dim, patch)
+        rates = drop_path_rates(drop_path, shape.depth)
         if attention == 'divided':
-            blocks = [DividedBlock(dim, heads, mlp_ratio, r) for r in rates]
+            blocks = [DividedBlock(dim, shape.heads, shape.mlp_ratio, r) for r in rates]
         else:
-            blocks = [Block(dim, heads, mlp_ratio, r, key_bias=True).apply(start_weights) for r in rates]
-        self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(dim, eps=1e-6)
-        self.dropout, self.head = nn.Dropout(check_chance('dropout', dropout)), new_head(dim, n_classes)
+            plain = lambda r: Block(dim, shape.heads, shape.mlp_ratio, r, key_bias=True)
+            blocks = [plain(r).apply(init_weights) for r in rates]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.dropout = nn.Dropout(check_rate('dropout', dropout))
+        self.head = new_head(dim, n_classes)
         if scratch:
             self.start_from_scratch()
 
     def start_from_scratch(self):
-        "Larger first weights: linear layers of deviation 2/√inputs, tables of deviation 1, times of 2; joint attention looks along time first."
+        "Draw larger first weights: deviation 2/√inputs for linear layers, 1 for tables, 2 for times; joint attention looks along time first."
         for m in self.blocks.modules():
             if isinstance(m, nn.Linear):
                 nn.init.normal_(m.weight, std=2/m.in_features**.5)
@@ -146,7 +133,7 @@ class TimeSformer(VideoModel):
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
         n_queries:int|None=None, # 1: the class token only; None: all tokens
     )->torch.Tensor: # (B,1+n·T,D): class token, then place by place the T frames; (B,1+n,D) for 'space'
-        "Tokens of the last block."
+        "Return the tokens of the last block."
         self.check_clips(x)
         x = self.patch_embed(x)                                                    # (B,T,n,D)
         z, T = self._tokens(x), x.shape[1]
@@ -168,45 +155,40 @@ class TimeSformer(VideoModel):
     def forward_head(self,
         x:torch.Tensor, # (B,1+…,D), as forward_features gives it
     )->torch.Tensor: # (B,K), logits
-        "Class scores, read off the class token."
+        "Return the class scores, read off the class token."
         return self.head(self.dropout(self.norm(x[:,0])))
 
     def forward(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     )->torch.Tensor: # (B,K), logits
-        "Class scores of a batch of clips."
+        "Return the class scores of a batch of clips."
         return self.forward_head(self.forward_features(x, n_queries=1))
 
 # %% ../../nbs/23_models.timesformer.ipynb #adapt
-_THEIRS = Naming(
-    {
-        'cls_token': 'timesformer.embeddings.cls_token',
-        'pos_embed': 'timesformer.embeddings.position_embeddings',
-        'time_embed': 'timesformer.embeddings.time_embeddings',
-        'norm': 'timesformer.layernorm',
-        'head': 'classifier',
-        'patch_embed.proj': 'timesformer.embeddings.patch_embeddings.projection',
-        **{
-            f'blocks.{{}}.{ours}': f'timesformer.encoder.layer.{{}}.{theirs}'
-            for ours, theirs in {
-                'norm1': 'layernorm_before',
-                'norm2': 'layernorm_after',
-                'temporal_norm1': 'temporal_layernorm',
-                'attn.qkv': 'attention.attention.qkv',
-                'attn.proj': 'attention.output.dense',
-                'temporal_fc': 'temporal_dense',
-                'temporal_attn.qkv': 'temporal_attention.attention.qkv',
-                'temporal_attn.proj': 'temporal_attention.output.dense',
-                'mlp.fc1': 'intermediate.dense',
-                'mlp.fc2': 'output.dense',
-            }.items()
-        },
-    }
-)
+_THEIRS = KeyMap({
+    'cls_token': 'timesformer.embeddings.cls_token',
+    'pos_embed': 'timesformer.embeddings.position_embeddings',
+    'time_embed': 'timesformer.embeddings.time_embeddings',
+    'norm': 'timesformer.layernorm',
+    'head': 'classifier',
+    'patch_embed.proj': 'timesformer.embeddings.patch_embeddings.projection',
+    **{f'blocks.{{}}.{ours}': f'timesformer.encoder.layer.{{}}.{theirs}' for ours,theirs in {
+        'norm1': 'layernorm_before',
+        'norm2': 'layernorm_after',
+        'temporal_norm1': 'temporal_layernorm',
+        'attn.qkv': 'attention.attention.qkv',
+        'attn.proj': 'attention.output.dense',
+        'temporal_fc': 'temporal_dense',
+        'temporal_attn.qkv': 'temporal_attention.attention.qkv',
+        'temporal_attn.proj': 'temporal_attention.output.dense',
+        'mlp.fc1': 'intermediate.dense',
+        'mlp.fc2': 'output.dense',
+    }.items()},
+})
 
 # %% ../../nbs/23_models.timesformer.ipynb #adapt-2
 @patch
-def adapt(self:TimeSformer,
+def convert_state_dict(self:TimeSformer,
     state:dict, # Tensors by the authors' or transformers' names, or those of a vision transformer for images
 )->dict: # Tensors by our names, with tables for this model's clips
     "Translate names; start time where an image model has none; resize tables by the authors' rule, nearest neighbour."
@@ -217,9 +199,8 @@ def adapt(self:TimeSformer,
         if name not in state or state[name].shape[1] == getattr(self, name).shape[1]:
             return
         table = state[name]
-        state[name] = torch.cat(
-            [table[:, :first], resize_table(table[:, first:], old(table), new, 'nearest')], 1
-        )
+        places = resample_pos_embed(table[:,first:], old(table), new, 'nearest')
+        state[name] = torch.cat([table[:,:first], places], 1)
     side = lambda n: (1, round((n-1)**.5), round((n-1)**.5))
     resize('pos_embed', 1, lambda t: side(t.shape[1]), side(self.pos_embed.shape[1]))
     if self.attention != 'space':
@@ -229,28 +210,17 @@ def adapt(self:TimeSformer,
 # %% ../../nbs/23_models.timesformer.ipynb #with-time
 @patch
 def _with_time(self:TimeSformer, state):
-    "Weights of an image model, with what it lacks; others as they are."
-    if (
-        self.attention == 'space'
-        or any('time' in k or 'temporal' in k for k in state)
-        or 'cls_token' not in state
-    ):
+    "Return weights of an image model with what it lacks, and others as they are."
+    timed = any('time' in k or 'temporal' in k for k in state)
+    if self.attention == 'space' or timed or 'cls_token' not in state:
         return state
     new = {'time_embed': torch.zeros_like(self.time_embed)}
-    for i in range(len(self.blocks) if self.attention == 'divided' else 0):
-        copied = {
-            k: v.clone()
-            for k, v in state.items()
-            if k.startswith((f'blocks.{i}.attn.', f'blocks.{i}.norm1.'))
-        }
-        new |= {
-            k.replace('.attn.', '.temporal_attn.').replace('.norm1.', '.temporal_norm1.'): v
-            for k, v in copied.items()
-        }
-        new |= {
-            f'blocks.{i}.temporal_fc.{n}': torch.zeros_like(p)
-            for n, p in self.blocks[i].temporal_fc.named_parameters()
-        }
+    for i,block in enumerate(self.blocks if self.attention == 'divided' else []):
+        for part in ('attn', 'norm1'):
+            old = f'blocks.{i}.{part}.'
+            new |= {k.replace(old, f'blocks.{i}.temporal_{part}.'): v.clone() for k,v in state.items() if k.startswith(old)}
+        parameters = block.temporal_fc.named_parameters()
+        new |= {f'blocks.{i}.temporal_fc.{n}': torch.zeros_like(p) for n,p in parameters}
     warnings.warn(
         "these are weights of an image model: attention along time starts as a copy of that in space, "
         "with nothing of it in the sum yet.",
@@ -258,11 +228,22 @@ def _with_time(self:TimeSformer, state):
     )
     return new | state
 
+_TYPES = dict(divided='divided_space_time', joint='joint_space_time', space='space_only')     # as transformers says it
+
+@patch(cls_method=True)
+def config_arguments(cls:TimeSformer,
+    config:dict, # config.json of a folder in transformers' format
+)->dict: # Arguments of this class
+    "Return the kind of attention and the number of heads, which no tensor shows."
+    ways = {theirs: ours for ours,theirs in _TYPES.items()}
+    kind, heads = config.get('attention_type'), config.get('num_attention_heads')
+    return ({'attention': ways[kind]} if kind in ways else {}) | ({} if heads is None else {'heads': heads})
+
 @patch
 def to_transformers(self:TimeSformer,
     files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
-    "This model as transformers' TimesformerForVideoClassification."
+    "Return this model as transformers' TimesformerForVideoClassification."
     if files and self.attention == 'space':
         warnings.warn(
             "transformers' space-only TimeSformer answers for each frame by itself. The mean of its "
@@ -273,9 +254,7 @@ def to_transformers(self:TimeSformer,
     config = dict(
         architectures=['TimesformerForVideoClassification'],
         model_type='timesformer',
-        attention_type=dict(divided='divided_space_time', joint='joint_space_time', space='space_only')[
-            self.attention
-        ],
+        attention_type=_TYPES[self.attention],
         patch_size=self.patch_embed.proj.kernel_size[0],
         hidden_size=self.cls_token.shape[-1],
         num_hidden_layers=len(self.blocks),
@@ -294,8 +273,8 @@ def timesformer_tiny(
     **overrides, # Any field of ClipSpec or argument of TimeSformer
 )->TimeSformer:
     "For lessons and tests: 0.6 million weights, patches of 8 × 8; there are no published weights of this size."
-    size = dict(dim=96, depth=4, heads=4, patch=8, scratch=True)
-    return build_model(TimeSformer, size, _SPEC.with_(size=32), n_classes, spec, overrides)
+    usual = dict(dim=96, depth=4, heads=4, patch=8, scratch=True)
+    return build_model(TimeSformer, usual, _SPEC.with_(size=32), n_classes, spec, overrides)
 
 def timesformer_base(
     n_classes:int=400, # K, >= 2
