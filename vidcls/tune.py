@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .core import ArgumentError, VidclsError, check_at_least, check_whole, pick_device
+from .models.logits import model_input
 from .optim import adamw
 from .show import new_figure
 from .train import fit
@@ -266,7 +267,7 @@ def time_validation(
         start = time.perf_counter()
         for b in loader:
             with torch.autocast(device.type, half, enabled=half is not None):
-                model(model.spec.to_model(b.clips.to(device)))
+                model(model_input(model, b))
             if device.type == 'cuda':
                 torch.cuda.synchronize()
             now = time.perf_counter()

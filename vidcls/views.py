@@ -34,11 +34,10 @@ from vidcls.data.sampling import (
     view_idxs,
 )
 from .models.logits import predict_logits
-from .training.memory import free_gb
 from .parallel import map_ahead, rank_world
 from .records import clip_names
 from .training.engine import leave_at_exit
-from .training.memory import is_out_of_memory
+from .training.memory import free_gb, is_out_of_memory
 
 # %% ../nbs/inside/50_views.ipynb #rules
 # name: function (n_total, fps, spec, number of windows) -> frames (windows,T)
@@ -70,7 +69,7 @@ class Views:
     def __post_init__(self):
         if not isinstance(self.scales, (list, tuple)):
             raise ArgumentError(f"scales={self.scales!r}; accepted: a tuple of sizes, as (1,) or (1, 1.15).")
-        object.__setattr__(self, 'scales', tuple(self.scales))
+        vars(self)['scales'] = tuple(self.scales)                    # a list is taken, too
         check_whole('clips', self.clips)
         check_whole('crops', self.crops)
         if not self.scales:
