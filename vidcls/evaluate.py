@@ -100,8 +100,9 @@ def evaluate(
         **_about(net, table, failures, seed),
     )
 
+# %% ../nbs/51_evaluate.ipynb #what-is-judged
 def _network(model):
-    "(the network, the temperature of its answers); a classifier has both."
+    "Return (the network, the temperature of its answers); a classifier has both."
     if not hasattr(model, 'calibration'):
         return model, 1.
     if not hasattr(model, 'model'):
@@ -112,7 +113,7 @@ def _network(model):
     return model.model, model.calibration.temperature
 
 def _about(net, table, failures, seed):
-    "What a record says of the model and the data, whatever the answers are."
+    "Return what a record says of the model and the data, whatever the answers are."
     names = clip_names(table.df)
     return dict(
         dataset=table.name,
@@ -176,8 +177,9 @@ def side_by_side(
         out[name] = c
     return out
 
+# %% ../nbs/51_evaluate.ipynb #named-records
 def _named(records):
-    "{name: EvalRecord} of a dictionary or a list of records."
+    "Return {name: EvalRecord} for a dictionary or a list of records."
     given = records
     if isinstance(records, (list, tuple)):
         given = {f'{i} {getattr(r, "model", "")}': r for i,r in enumerate(records, 1)}
@@ -190,7 +192,7 @@ def _named(records):
 def _correct(clips): return (clips.label == clips.predicted).to_numpy()
 
 def _verdict(low, high, p, n):
-    "Both have to say so: the interval knows of groups, the exact test of few clips."
+    "Say which is better, if both say so: the interval, which knows of groups, and the exact test."
     if not low <= high:
         return 'cannot be told: too few groups'
     if p >= .05 or low <= 0 <= high:
@@ -226,6 +228,7 @@ def combine(
         cache=' and '.join(sorted({r.cache for r in records} - {''})),
     )
 
+# %% ../nbs/51_evaluate.ipynb #against-best
 def against_best(
     together:EvalRecord, # As combine gives it
     records:list, # Its members'
@@ -263,6 +266,7 @@ def compare(
     table = pd.DataFrame(rows).set_index('name')
     return table[[c for c in table if c != 'note'] + ['note']]
 
+# %% ../nbs/51_evaluate.ipynb #compare-views
 def compare_views(
     model, # Has .spec
     dl, # A loader

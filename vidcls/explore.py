@@ -24,7 +24,7 @@ def top_losses(
     rec, # An EvalRecord
     n:int|None=20, # Rows; None: all
 )->pd.DataFrame: # path (start, end), label, predicted, p_true, p_predicted, loss in nats; the worst first
-    "The clips whose label surprised the model most."
+    "Return the clips whose label surprised the model most."
     return rec.top_losses(n)
 
 def show_clips(
@@ -33,7 +33,7 @@ def show_clips(
     n:int=8, # Clips shown at most
     cols:int=2, # Beside each other
 ): # matplotlib Figure
-    "Clips as film strips, with what was said of them."
+    "Draw clips as film strips, with what the model said of them."
     rows = rows.head(check_whole('n', n))
     clips = clips_of(dl, rows)
     titles = [
@@ -50,7 +50,7 @@ def show_clips(
 def class_table(
     rec, # An EvalRecord
 )->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
-    "How each class fares."
+    "Return how each class fares."
     return rec.class_table()
 
 def show_confused(
@@ -59,7 +59,7 @@ def show_confused(
     pair:tuple|None=None, # (true, predicted); None: the most frequent mistake
     n:int=6, # Clips shown at most
 ): # matplotlib Figure
-    "The clips of one mistake, above some of the class that they were taken for."
+    "Draw the clips of one mistake, above some of the class that they were taken for."
     if pair is None:
         pairs = most_confused(np.array(rec.confusion), rec.labels)
         if not pairs:
@@ -189,7 +189,7 @@ def _has_kernel():
     return getattr(get_ipython(), 'kernel', None) is not None
 
 def _names(df):
-    "A name for each clip: its path, and which one of the file's clips where there are several."
+    "Return a name for each clip: its path, and which one of the file's clips where there are several."
     part, n = df.groupby('path').cumcount()+1, df.groupby('path').path.transform('size')
     return [p if k == 1 else f'{p}, {i} of {k}' for p,i,k in zip(df.path, part, n)]
 

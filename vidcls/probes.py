@@ -228,7 +228,7 @@ def probe_time(
     return report_of(answers, getattr(model, 'name', type(model).__name__), model.n_classes)
 
 def _read(answers):
-    "(the clips that were read, {path: reason} of the others)."
+    "Return (the clips that were read, {path: reason} of the others)."
     failed = answers.failed if 'failed' in answers else pd.Series('', answers.index)  # as it was kept before
     lost = failed.notna() & (failed != '')  # in a file, '' comes back as NaN
     if lost.all():

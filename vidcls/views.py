@@ -126,7 +126,7 @@ def view_frames(
     return _WINDOWS[rule](n_total, fps, spec, k)
 
 def _as_in_spec(n_total, spec, k, times):
-    "Windows by the spec's own rule: a dense one side by side, a spread-out one shifted by parts of a step."
+    "Windows by the spec's own rule: dense ones side by side, spread-out ones shifted by parts of a step."
     if k == 1:
         return sample_idxs(n_total, spec, times=times)[None]
     if spec.sampling in ('center', 'random'):
@@ -141,7 +141,7 @@ def _as_in_spec(n_total, spec, k, times):
 
 # %% ../nbs/inside/50_views.ipynb #boxes
 def _boxes(H, W, views, crop):
-    "Boxes of one crop, a size each; None is the middle as training has it."
+    "Return the boxes of one crop, a size each; None is the middle as training has it."
     if views.crops == 1 and views.scales == (1.,):
         return [None]
     side, free = min(H, W), abs(H-W)
@@ -180,7 +180,7 @@ def views_of_frames(
     return _cut((frames[i] for i in np.unique(idxs)), idxs, spec, views)
 
 def _cut(frames, idxs, spec, views):
-    "The views (V,T,S,S,3) of the wanted frames, which come in order, each once."
+    "Cut the views (V,T,S,S,3) from the wanted frames, which come in order, each once."
     wanted, squares, S = np.unique(idxs), None, spec.size
     for n,frame in enumerate(frames):
         if squares is None:
@@ -376,7 +376,7 @@ def logits_in_chunks(
 
 # %% ../nbs/inside/50_views.ipynb #chunks
 def _logits(model, clips, labels):
-    "(logits of the first clips, as many as fit at once; their number)."
+    "Return (logits of the first clips, as many as fit at once; their number)."
     n = len(clips)
     while True:
         try:
@@ -389,7 +389,7 @@ def _logits(model, clips, labels):
         warnings.warn(f"{2*n} clips don't fit the memory at once; going on with chunk={n}.", stacklevel=4)
 
 def _fitting(chunk, spec, device, times=100):
-    "At most `chunk` clips; on a CPU so few that `times` their bytes are free, for floats and the model."
+    "Return at most `chunk`: on a CPU so few clips that `times` their bytes are free."
     if device.type != 'cpu':
         return chunk
     if (free := free_gb()) is None:
@@ -409,7 +409,7 @@ def join_processes()->tuple: # (number of this process, number of processes)
     return rank, world
 
 def _gathered(done, failures, world):
-    "What all processes found, on each of them."
+    "Return what all processes found, on each of them."
     if world == 1:
         return done, failures
     from accelerate.utils import gather_object
@@ -420,7 +420,7 @@ def _gathered(done, failures, world):
     return all_done, all_failures
 
 def _ahead(dl, rank, world, spec, views):
-    "(row, views or None, reason) in order, made by threads a little ahead."
+    "Yield (row, views or None, reason) in order, made by threads a little ahead."
     sources = dl.sources()
     def load(job):
         row, file = job
