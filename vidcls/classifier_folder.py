@@ -129,7 +129,7 @@ def _weights(folder, sha256):
 def find_classifier(
     folder:Path, # A folder, or that of a run
 )->Path:
-    "Return the folder that holds a classifier: this one, or `classifier/` in it; an error says what else it is."
+    "Return the folder that holds a classifier, this one or `classifier/` in it; else say what it is."
     for place in (folder, folder/'classifier'):
         if (place/'config.json').exists():
             return place
