@@ -617,7 +617,7 @@ def cli_evaluate(
     use_device(device)
     clf = Classifier.load(classifier)
     table, part = _clips_to_judge(ctx, clf, classifier, data, split)
-    rec = evaluate(clf.model, loader(part, clf.spec, on_error=on_error), optimistic='train' in part.splits)
+    rec = evaluate(clf, loader(part, clf.spec, on_error=on_error), optimistic='train' in part.splits)
     if out:
         save_record(rec, out)
     _say(repr(rec))
