@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from vidcls.calibrate import pick_threshold
 from vidcls.core import ArgumentError, DataError
 from vidcls.evaluate import against_best, compare, record_intervals, record_of
-from vidcls.metrics import bootstrap_interval, cluster_wilson, interval_note, paired_difference, wilson
+from vidcls.intervals import bootstrap_interval, cluster_wilson, interval_note, paired_difference, wilson
 from vidcls.probes import report_of
 from vidcls.studies.literature import interval_at
 from vidcls.studies.runs import gains_table

@@ -39,6 +39,8 @@ def __dir__():
     return sorted({*globals(), *__all__})
 
 
+PLAIN = ('vidcls.docs', 'vidcls.cli', 'vidcls.commands', 'vidcls.studies.cli')      # these start at once
+
 class _Documented(SourceFileLoader):
     "Loads a module, then writes the comments beside its parameters into the docstrings."
     def exec_module(self, module):
@@ -47,9 +49,10 @@ class _Documented(SourceFileLoader):
         document(module)
 
 class _Finder(MetaPathFinder):
-    "Finds all modules of vidcls except docs and cli; the options of cli have a help text of their own."
+    "Finds all modules of vidcls except docs and the commands, whose options have a help text of their own."
     def find_spec(self, name, path=None, target=None):
-        if not name.startswith('vidcls.') or name in ('vidcls.docs', 'vidcls.cli'): return None
+        if not name.startswith('vidcls.') or name.startswith(PLAIN):
+            return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and type(spec.loader) is SourceFileLoader:
             spec.loader = _Documented(name, spec.loader.path)

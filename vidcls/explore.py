@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from .core import DataError, VideoReadError, check_choice, check_whole
-from .evaluate import check_asked, clip_at, clips_of, rows_of
+from .views import check_loader_for, clip_at, clips_of, rows_of
 from .interpret import explain, methods_of
 from .metrics import most_confused
 from .models.logits import predict_logits
@@ -87,7 +87,7 @@ class Explorer:
         rec=None, # An EvalRecord of it: puts the worst clips first
         augment=None, # As fit takes it: (xb, yb, gen) -> (xb, yb)
     ):
-        check_asked(model, dl)
+        check_loader_for(model, dl)
         self.model, self.dl, self.augment, self.table = model.eval(), dl, augment, dl.dataset.table
         names = _names(self.table.df)
         if not names:

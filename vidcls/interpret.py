@@ -25,7 +25,7 @@ from vidcls.core import (
     check_whole,
     progress,
 )
-from .metrics import paired_difference
+from .intervals import paired_difference
 from .models.i3d import I3D, Inflated
 from .models.logits import model_input, predict_logits
 from .models.mvit import MViT

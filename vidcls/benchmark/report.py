@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ..core import atomic_path, progress
-from ..evaluate import code_commit
+from ..records import code_commit
 
 # %% ../../nbs/inside/58_benchmark.report.ipynb #take-turns
 def take_turns(

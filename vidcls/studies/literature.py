@@ -11,7 +11,7 @@ import re
 import pandas as pd
 
 from ..core import ArgumentError, check_at_least, check_whole
-from ..metrics import wilson
+from ..intervals import wilson
 from ..models.zoo import _PUBLISHED, model_table
 from ..show import new_figure
 

@@ -17,12 +17,14 @@ from ..core import check_choice, check_whole, seed_everything
 from ..data.datasets import from_folder
 from ..data.loaders import loaders
 from ..data.synthetic import make_motion_clips, roll_clips
-from ..evaluate import PROTOCOLS, evaluate, load_record, load_views, predict_views, save_record
-from ..metrics import cluster_wilson
+from ..evaluate import evaluate
+from ..intervals import cluster_wilson
 from ..models.logits import predict_logits
 from ..models.zoo import create_model
+from ..records import load_record, save_record
 from ..show import new_figure
 from ..train import fit_whole
+from ..views import PROTOCOLS, load_views, predict_views
 
 # %% ../../nbs/studies/92_studies.models.ipynb #benchmark-views
 def benchmark_views(
