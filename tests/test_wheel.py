@@ -24,8 +24,9 @@ def wheel(tmp_path_factory):
     for name in SOURCES:
         copy = shutil.copytree if (root/name).is_dir() else shutil.copy
         copy(root/name, place/'sources'/name)
-    build = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '--no-index', '-q']
-    made = subprocess.run([*build, '-w', '.', './sources'], cwd=place, capture_output=True, text=True, timeout=300)
+    build = [sys.executable, '-m', 'pip', 'wheel', '-w', '.', '-q', '--no-deps', '--no-build-isolation',
+             '--no-index', './sources']
+    made = subprocess.run(build, cwd=place, capture_output=True, text=True, timeout=300)
     if 'No module named pip' in made.stderr:
         pytest.skip('no pip here')
     assert made.returncode == 0, made.stderr
@@ -44,8 +45,8 @@ def unpacked(wheel):
 def run(unpacked, code, *args):
     "Run code where the unpacked wheel is the only vidcls."
     env = {**os.environ, 'PYTHONPATH': str(unpacked)}
-    return subprocess.run([sys.executable, '-c', ALONE + code, *args], cwd=unpacked, env=env, capture_output=True,
-                          text=True, timeout=300)
+    return subprocess.run([sys.executable, '-c', ALONE + code, *args], cwd=unpacked, env=env,
+                          capture_output=True, text=True, timeout=300)
 
 
 def test_it_holds_the_library_and_no_study(wheel):

@@ -12,7 +12,9 @@ from typing import Annotated, Optional
 
 from typer import Argument, Context, Option
 
-from .options import Device, HELP, ResultFile, Rounds, ClipSource, a_count, bench, say, the_data
+from vidcls.commands.options import (
+    HELP, ClipSource, Device, ResultFile, Rounds, a_count, bench, say, the_data,
+)
 
 # %% ../../nbs/inside/87_commands.benchmark.ipynb #benchmarks
 def show_result(
@@ -27,7 +29,8 @@ def show_result(
 
 @bench.command('loader')
 def cli_benchmark_loader(
-    data: Annotated[Optional[Path], the_data('Clips: a folder or a CSV file; default: clips made here.')] = None,
+    data: Annotated[Optional[Path], the_data(
+        'Clips: a folder or a CSV file; default: clips made here.')] = None,
     kind: Annotated[str, Option(
         help="Made clips: 'kinetics' (H.264) or 'ucf' (MPEG-4 in AVI).")] = 'kinetics',
     out: ResultFile = None,

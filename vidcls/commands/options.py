@@ -112,8 +112,8 @@ class ClipSource:
     ): # A ClipTable
         "Read the table of the clips."
         from vidcls.data.datasets import as_table
-        return as_table(self.data, path=self.path_column, label=self.label, group=self.group, leaks=self.leaks,
-                        seed=self.seed, **more)
+        return as_table(self.data, path=self.path_column, label=self.label, group=self.group,
+                        leaks=self.leaks, seed=self.seed, **more)
 
 def typed(
     ctx:Context, # Of the command

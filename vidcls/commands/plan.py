@@ -88,7 +88,7 @@ RESUMABLE = ('out', 'resume', 'overwrite', 'epochs', 'steps', 'device', 'folds')
 def asked_for(
     ctx:Context, # Of the command, with all its parameters
 )->Asked: # Paths are absolute, because --resume may be typed in another folder
-    "Return the options of `vidcls train`, with those of an interrupted training where --resume asks for them."
+    "Return the options of `vidcls train`; with --resume, also those of the interrupted training."
     from vidcls.core import ArgumentError
     a = dict(ctx.params)
     if a['cache']:
@@ -115,7 +115,8 @@ def resumed(
     out = a['out'] or newest_run()
     if not (out/SETTINGS).is_file():
         if a['data'] is None:
-            raise ArgumentError(f'{out} holds no training to go on with: name DATA, or the folder with --out.')
+            raise ArgumentError(f'{out} holds no training to go on with: '
+                                'name DATA, or the folder with --out.')
         return a | dict(out=out)
     if not (out/'checkpoints').is_dir():
         raise ArgumentError(f'{out}: this training has ended, so there is nothing to go on with. To train '
@@ -146,7 +147,8 @@ class Plan:
         from vidcls.recipes import default_recipe, epochs_for
         plan = default_recipe(table, a.fit.steps)
         own = a.net.model in (None, plan.model) and a.net.pretrained is None
-        self.model, self.pretrained, self.bs = a.net.model or plan.model, a.net.pretrained, a.fit.bs or plan.bs
+        self.model, self.pretrained = a.net.model or plan.model, a.net.pretrained
+        self.bs = a.fit.bs or plan.bs
         self.arguments = (plan.arguments if own else {}) | a.net.spec()
         clips, batch = int((table.df.split == 'train').sum()), self.bs*a.fit.accum
         self.epochs = a.fit.epochs or epochs_for(a.fit.steps or plan.steps, clips, batch)
@@ -166,8 +168,8 @@ class Plan:
         start = f'from {self.pretrained}' if self.pretrained else 'from scratch'
         folds = f', judged by {self.folds} folds besides' if self.folds else ''
         epochs = f'{self.epochs} epoch{"s"*(self.epochs > 1)} of {self.steps//self.epochs}'
-        return (f'{self.model}, {weights:.2g} M weights, {s.n_frames} frames of {s.size} x {s.size}, {start}, '
-                f'{self.steps:,} steps ({epochs}){folds}')
+        return (f'{self.model}, {weights:.2g} M weights, {s.n_frames} frames of {s.size} x {s.size}, '
+                f'{start}, {self.steps:,} steps ({epochs}){folds}')
 
     def seconds(self,
         table, # The clips

@@ -35,7 +35,7 @@ def new_folder(
     data:Path|None=None, # Clips
     default:str='train', # Name below runs/
 )->Path:
-    "Return the folder of a new training: never one that an earlier training has filled, or that of the clips."
+    "Return the folder of a new training: never one that another training has filled, or that of the clips."
     import shutil
     from vidcls.core import ArgumentError
     from vidcls.predict import check_target

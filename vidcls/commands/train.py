@@ -49,7 +49,8 @@ class TrainOptions:
     augment = Annotated[Optional[str], Option(
         help="none, light, standard, strong, or as in a paper: videomae, …; "
              "default: the plan's, none for a model that you name.")]
-    balance = Annotated[Optional[str], Option(help="Rare classes as often as others: 'weighted' or 'balanced'.")]
+    balance = Annotated[Optional[str], Option(
+        help="Rare classes as often as others: 'weighted' or 'balanced'.")]
     cache = Annotated[Optional[Path], a_folder('Folder for decoded frames: decode once, for many epochs.')]
     cache_format = Annotated[str, Option(help="'jpeg', 'raw' (exact, large) or 'mp4' (small).")]
     accum = Annotated[int, a_count('Batches that share a step: a larger batch than memory allows.')]
@@ -188,7 +189,8 @@ def judge(
     say(f'\n{rec}')
     by_folds = _by_folds(table, plan, a) if plan.folds else None
     kept = ' folds.json,' if by_folds else ''
-    say(f'kept in {a.out}: classifier/, record.json, record.csv,{kept} history.json, curves.png, confusion.png')
+    say(f'kept in {a.out}: classifier/, record.json, record.csv,{kept} '
+        'history.json, curves.png, confusion.png')
     judged = by_folds or rec
     if judged.interval[0] > judged.chance:
         return

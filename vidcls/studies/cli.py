@@ -61,7 +61,8 @@ def cli_benchmark_techniques(
 
 @bench.command('time')
 def cli_benchmark_time(
-    clips: Annotated[int, a_count("Training clips of an epoch; default: those of UCF101's first split.")] = 9537,
+    clips: Annotated[int, a_count(
+        "Training clips of an epoch; default: those of UCF101's first split.")] = 9537,
     epochs: Annotated[int, a_count('Of the whole training.')] = 100,
     out: ResultFile = None,
 ):
