@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidcls.core import CheckpointError, ClipSpec, seed_everything
-from vidcls.models.layers import sine_table
+from vidcls.models.layers import sincos_pos_embed
 from vidcls.models.videomae import videomae_small, videomae_tiny
 from vidcls.models.weights import load_weights
 from vidcls.models.zoo import create_model, list_models
@@ -72,7 +72,7 @@ def test_copies_keep_spec_and_table():
     x = clip(model)
     assert twin.spec == model.spec and torch.equal(twin(x), model(x))
     assert model.double().pos.dtype == torch.float64
-    assert (model.pos - sine_table(64, 96)).abs().max() == 0
+    assert (model.pos - sincos_pos_embed(64, 96)).abs().max() == 0
 
 
 def test_the_graph_is_whole_and_the_batch_size_free():

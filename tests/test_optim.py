@@ -11,7 +11,7 @@ from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.models.zoo import create_model, list_models
 from vidcls.optim import param_groups
-from vidcls.optimizations import _Stopwatch, estimate
+from vidcls.tune import Stopwatch, estimate
 from vidcls.recipes import RECIPES, list_recipes, recipe
 from vidcls.train import fit
 
@@ -159,12 +159,12 @@ def test_memory_is_that_of_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda d: 3*10**9)
     monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda d: 7*10**9)
     run = SimpleNamespace(
-        acc=SimpleNamespace(device=torch.device('cuda:1'), num_processes=1),
+        accelerator=SimpleNamespace(device=torch.device('cuda:1'), num_processes=1),
         timer=SimpleNamespace(share=0.0),
         stop=lambda why: None,
-        group_rows=[0],
+        step_rows=[0],
     )
-    watch = _Stopwatch(10)
+    watch = Stopwatch(10)
     watch.before_fit(run)
     watch.after_batch(run)
     assert (watch.start_gb, watch.gb) == (3., 7.) and put_back == [torch.device('cuda:1')]

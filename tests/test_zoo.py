@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, VidclsError, seed_everything
-from vidcls.models.i3d import _LAYERS, Inflated, i3d_tiny, inflate, logits_of
-from vidcls.models.layers import resize_table, sine_table
+from vidcls.models.adapter import save_transformers
+from vidcls.models.i3d import I3D_LAYERS, i3d_tiny
+from vidcls.models.inflate import Inflated, inflate, logits_of
+from vidcls.models.layers import resample_pos_embed, sincos_pos_embed
 from vidcls.models.mvit import MViT, mvit_v2_s, mvit_v2_tiny
 from vidcls.models.swin3d import Swin3d, swin3d_t, swin3d_tiny, table_rows
 from vidcls.models.timesformer import TimeSformer, timesformer_base, timesformer_tiny
 from vidcls.models.videomae import VideoMAE, videomae_small, videomae_tiny
-from vidcls.models.weights import find_weights, load_weights, save_transformers
+from vidcls.models.weights import find_weights, load_weights
 from vidcls.models.zoo import MODELS, create_model, list_models
 
 DATA = os.environ.get('VIDCLS_TEST_DATA')
@@ -146,7 +148,7 @@ def test_timesformer_for_other_clips_is_transformers_with_resized_tables(hf, att
     made = dict(dim=48, depth=2, attention=attention, patch=4)
     state = shaken(timesformer_tiny(5, size=28, **made).double()).state_dict()
     ours = timesformer_tiny(5, n_frames=frames, size=size, **made).double()
-    ours.load_state_dict(ours.adapt(state))
+    ours.load_state_dict(ours.convert_state_dict(state))
     theirs = of_transformers(hf, ours)
     x = clip(ours, 2, torch.float64)
     assert_equal(ours(x), call_transformers(theirs, x), 1e-10)
@@ -158,10 +160,10 @@ def test_timesformer_for_other_clips_is_transformers_with_resized_tables(hf, att
 
 def test_videomae_for_other_clips_is_transformers_with_a_resized_table(hf):
     seed_everything(0)
-    ours = shaken(videomae_tiny(5, n_frames=16, size=48, pos_of=(8,32)).double())
+    ours = shaken(videomae_tiny(5, n_frames=16, size=48, pretrained_grid=(8,32)).double())
     theirs = of_transformers(hf, ours)
-    theirs.videomae.embeddings.position_embeddings = resize_table(
-        sine_table(64, 96), (4, 4, 4), (8, 6, 6)
+    theirs.videomae.embeddings.position_embeddings = resample_pos_embed(
+        sincos_pos_embed(64, 96), (4, 4, 4), (8, 6, 6)
     ).double()
     x = clip(ours, 2, torch.float64)
     assert_equal(ours(x), call_transformers(theirs, x), 1e-6)                   # their table is float32
@@ -246,14 +248,14 @@ def test_pretraining_of_transformers_becomes_a_classifier(hf, tmp_path):
 
 def test_resized_positions_are_said(hf, tmp_path):
     torch.save(videomae_tiny(5, n_frames=16).state_dict(), tmp_path/'long.pt')
-    with pytest.warns(UserWarning, match=r"give pos_of=\(16, 32\)"):
+    with pytest.warns(UserWarning, match=r"give pretrained_grid=\(16, 32\)"):
         resized = create_model('videomae_tiny', tmp_path/'long.pt', n_frames=16)
     with pytest.raises(VidclsError, match='positions of this model were resized'):
         save_transformers(resized, tmp_path/'hf')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         save_transformers(
-            create_model('videomae_tiny', tmp_path / 'long.pt', n_frames=16, pos_of=(16, 32)), tmp_path / 'hf'
+            create_model('videomae_tiny', tmp_path / 'long.pt', n_frames=16, pretrained_grid=(16, 32)), tmp_path / 'hf'
         )
 
 def test_what_a_processor_does_to_bytes():
@@ -456,7 +458,7 @@ def test_mvit_is_torchvision(tv):
     seed_everything(0)
     theirs = shaken(tv.mvit_v2_s(num_classes=5, stochastic_depth_prob=0.), .03).double().eval()
     ours = mvit_v2_s(5).double().eval()
-    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
     x = clip(ours, 1, torch.float64)
     assert_equal(ours(x), theirs(x), 1e-10)
 
@@ -469,7 +471,7 @@ def test_mvit_is_torchvision_with_gradients(tv):
     theirs = tv.MViT((32,32), 8, blocks, True, False, True, True, num_classes=5, dropout=0.).double()
     shaken(theirs)
     ours = mvit_v2_tiny(5, dim=24).double()
-    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
     assert_same_function(
         ours, theirs, lambda m, x: m(x), clip(ours, 2, torch.float64), _TORCHVISION.to_theirs, 1e-10
     )
@@ -483,7 +485,7 @@ def test_swin_is_torchvision(tv, frames, size):
         if 'bias_table' in k:
             torch.nn.init.normal_(p)
     ours = swin3d_t(5, n_frames=frames, size=size).eval()
-    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
     x = clip(ours, 1)
     before = theirs(x)
     shrunk = False
@@ -507,7 +509,7 @@ def test_swin_is_torchvision_with_gradients(tv):
         ).double()
     )
     ours = swin3d_tiny(5, dim=24).double()
-    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
     assert_same_function(
         ours, theirs, lambda m, x: m(x), clip(ours, 2, torch.float64), _names(2)[0].to_theirs, 1e-10
     )

@@ -114,6 +114,7 @@ class RandomSquare(_Crop):
 
 # %% ../nbs/17_augment.ipynb #classmap
 class _ClassMap(Augment):
+    "Turn one axis of a clip around; a label may change with it."
     def __init__(
         self,
         classes=None,  # int64 (K,): class after the change, -1 where it is forbidden; None leaves labels alone

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .calibrate import Calibration
-from .checkpoint import locked, save_tensors, whole_folder, _sync
+from .training.checkpoint import locked, save_tensors, whole_folder, _sync
 from .core import ArgumentError, CheckpointError, ClipSpec, file_sha256
 from .models.weights import read_weights
 from .models.zoo import saved_model

@@ -17,7 +17,9 @@ from .data.loaders import loader, loaders
 from .models.logits import predict_logits
 from .models.weights import fit_in
 from .models.zoo import create_model
-from .train import Callback, _digest, fit_whole
+from .train import fit_or_raise
+from .training.callbacks import Callback
+from .training.resume import digest
 
 # %% ../nbs/46_curriculum.ipynb #curriculum
 class Curriculum(Callback):
@@ -44,7 +46,7 @@ class Curriculum(Callback):
 
     def before_fit(self, run):
         self.sampler = getattr(run.dls.train, 'sampler', None)
-        if run.acc.num_processes > 1 or not hasattr(self.sampler, 'weights'):
+        if run.accelerator.num_processes > 1 or not hasattr(self.sampler, 'weights'):
             raise ArgumentError("a curriculum works on loaders of files, in one process.")
         if self.sampler.balance:
             raise ArgumentError("a curriculum draws by its own weights, and the loader by "
@@ -53,7 +55,7 @@ class Curriculum(Callback):
             raise ArgumentError(f"{len(self.scores)} scores for {self.sampler.n} training clips.")
         self.before = self.sampler.weights
 
-    def state_dict(self): return dict(plan=[_digest(self.scores), self.start, self.full])
+    def state_dict(self): return dict(plan=[digest(self.scores), self.start, self.full])
 
     def load_state_dict(self, state):
         if state != self.state_dict():
@@ -106,8 +108,8 @@ def fit_stages(
         own = {k: v for k,v in stage.items() if k not in (*of_spec, 'bs')}
         kept = {'out': Path(kwargs['out'])/f'stage_{len(hists)}'} if kwargs.get('out') else {}
         before = model
-        if before is not None and 'pos_of' in signature(type(before)).parameters:
-            changes['pos_of'] = (first.n_frames, first.size)     # positions that are computed, not learned
+        if before is not None and 'pretrained_grid' in signature(type(before)).parameters:
+            changes['pretrained_grid'] = (first.n_frames, first.size)     # positions that are computed, not learned
         seed_everything(seed)
         model = create_model(name, n_classes=table.n_classes, **(arguments or {}), **changes)
         if before is None:
@@ -115,5 +117,5 @@ def fit_stages(
         else:
             fit_in(model, before.state_dict(), 'the stage before')
         dls = loaders(table, model.spec, bs=stage.get('bs', 16), seed=seed)
-        hists.append(fit_whole(model, dls, seed=seed, **{**kwargs, **own, **kept}))
+        hists.append(fit_or_raise(model, dls, seed=seed, **{**kwargs, **own, **kept}))
     return model, hists

@@ -18,7 +18,8 @@ from vidcls.core import (
 )
 from .losses import DistillationLoss, feature_distance
 from .models.logits import model_input
-from .train import Callback, _digest, _said
+from .training.callbacks import Callback
+from .training.resume import digest, stable_repr
 
 # %% ../nbs/45_distill.ipynb #seededaugment
 class SeededAugment:
@@ -54,7 +55,7 @@ class SeededAugment:
         return torch.cat([x for x,_ in out]), torch.cat([y for _,y in out])
 
     def __repr__(self):
-        return f'SeededAugment({_said(self.augment)}, variants={self.variants}, seed={self.seed})'
+        return f'SeededAugment({stable_repr(self.augment)}, variants={self.variants}, seed={self.seed})'
 
 # %% ../nbs/45_distill.ipynb #answers
 class Answers:
@@ -124,9 +125,9 @@ class Distill(Callback):
         self.teacher, self.loss, self.cache = teacher, DistillationLoss(temperature), cache
         self.projector, self.answers, self.asked, self.hooks = None, None, 0, []
 
-    def brings(self, run):
+    def extra_module(self, run):
         "Return the projector for the optimiser: from the student's features to the teacher's; None without."
-        self.teacher_id = _digest(*self.teacher.state_dict().values())
+        self.teacher_id = digest(*self.teacher.state_dict().values())
         self.teaching = f'{self}, teacher {self.teacher_id}'
         if self.features:
             self.projector = nn.Linear(run.net.head.in_features, self.teacher.head.in_features)
@@ -135,9 +136,9 @@ class Distill(Callback):
     def before_fit(self, run):
         self._check(run)
         self.order = match_labels(getattr(self.teacher, 'labels', None), run.dls.labels)
-        if run.mix and self.cache is not None:
+        if run.functions.mix and self.cache is not None:
             raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
-        self.teacher = self.teacher.to(run.acc.device).eval()
+        self.teacher = self.teacher.to(run.accelerator.device).eval()
         if self.cache is not None:
             self.answers = self._open_cache(run)
         self.seen = {}
@@ -179,7 +180,7 @@ class Distill(Callback):
 @patch
 def _check(self:Distill, run):
     "Refuse a teacher that is the student, or sees or names something else."
-    if self.teacher is run.given:
+    if self.teacher is run.original_model:
         raise ArgumentError("the teacher is the student itself; give a trained model, such as copy.deepcopy "
                             "of this one.")
     t, s = self.teacher.spec, run.spec
@@ -200,13 +201,13 @@ def _watch(self:Distill, name, model):
 def _ask(self:Distill, run):
     "The teacher's logits for the clips of this batch, on the student's device."
     def teacher(which=slice(None)):
-        x = (model_input(self.teacher, run.bytes[which]) if not run.mix
+        x = (model_input(self.teacher, run.clips[which]) if not run.functions.mix
              else _renormalised(run.xb, run.spec, self.teacher.spec))
         self.asked += len(x)
         return self.teacher(x).float()
     if self.answers is None:
         return teacher()
-    return self.answers.ask([(r, run.augment.variant()) for r in run.rows], teacher).to(run.xb)
+    return self.answers.ask([(r, run.functions.augment.variant()) for r in run.batch.rows.tolist()], teacher).to(run.xb)
 
 def _renormalised(xb, own, other):
     "Clips normalised for one model, as another wants them."
@@ -217,12 +218,12 @@ def _renormalised(xb, own, other):
 @patch
 def _open_cache(self:Distill, run):
     "Open the folder of answers; they belong to one teacher, one set of clips and one augmentation."
-    if not isinstance(run.augment, SeededAugment):
+    if not isinstance(run.functions.augment, SeededAugment):
         raise ArgumentError("cache needs augment=SeededAugment(…), whose views come back.")
     if run.dls.train.dataset.drawn:
         raise ArgumentError("cache needs clips that are loaded the same each time: no drawn frames, "
                             "crop='center', no flip in the loaders.")
     frames = {k: v for k,v in run.spec.to_dict().items() if k not in ('mean', 'std', 'channels')}
-    about = [run.cfg['about']['clips'], frames, repr(run.augment), self.teacher.spec.to_dict(),
+    about = [run.fingerprint['clips'], frames, repr(run.functions.augment), self.teacher.spec.to_dict(),
              self.teacher_id]
-    return Answers(self.cache, json.dumps(about), run.acc.process_index)
+    return Answers(self.cache, json.dumps(about), run.accelerator.process_index)

@@ -8,7 +8,7 @@ __all__ = ['evaluate', 'show_predictions', 'combine', 'against_best', 'compare',
            'confusion_figure', 'csv_text', 'load_record', 'load_views', 'predict_probs', 'predict_views', 'read_clips',
            'recompute_record', 'record_clips', 'record_intervals', 'record_of', 'save_record', 'view_frames']
 
-# %% ../nbs/51_evaluate.ipynb #imports
+# %% ../nbs/51_evaluate.ipynb #9145fab4
 import time
 
 import numpy as np
@@ -38,7 +38,7 @@ from vidcls.records import (
     views_text,
 )
 from .show import contact_sheet
-from .train import fit_whole
+from .train import fit_or_raise
 from vidcls.views import (
     PROTOCOLS,
     RULES,
@@ -295,7 +295,7 @@ def cross_validate(
         seed_everything(seed)
         net = create_model(model, pretrained, n_classes=table.n_classes, **(arguments or {}))
         dls = loaders(fold, net.spec, bs=bs, seed=seed)
-        fit_whole(net, dls, seed=seed, patience=None, show=show, **fit_args)
+        fit_or_raise(net, dls, seed=seed, patience=None, show=show, **fit_args)
         p, rows, failed = predict_probs(net, dls.test, show=False)
         if on_fold is not None:
             on_fold(net, dls.test)

@@ -26,7 +26,8 @@ from vidcls.core import (
     progress,
 )
 from .intervals import paired_difference
-from .models.i3d import I3D, Inflated
+from .models.i3d import I3D
+from .models.inflate import Inflated
 from .models.logits import model_input, predict_logits
 from .models.mvit import MViT
 from .models.swin3d import Swin3d
@@ -143,8 +144,8 @@ def _tables(model, modules, x):
     return [seen[m] for m in modules]
 
 def _attention(m, x):
-    "Who looks at whom, mean over heads: (B,N,D) -> (B,N,N)."
-    q, k, _ = m.heads_of(x)                                                      # (B,h,N,d)
+    "How much each token looks at each other one, mean over heads: (B,N,D) -> (B,N,N)."
+    q, k, _ = m.split_heads(x)                                                   # (B,h,N,d)
     return (q @ k.transpose(-1,-2) / q.shape[-1]**.5).softmax(-1).mean(1)
 
 def _through(tables):

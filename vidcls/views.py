@@ -34,10 +34,11 @@ from vidcls.data.sampling import (
     view_idxs,
 )
 from .models.logits import predict_logits
-from .optimizations import _free_gb
+from .training.memory import free_gb
 from .parallel import map_ahead, rank_world
 from .records import clip_names
-from .train import is_out_of_memory, leave_at_exit
+from .training.engine import leave_at_exit
+from .training.memory import is_out_of_memory
 
 # %% ../nbs/inside/50_views.ipynb #rules
 # name: function (n_total, fps, spec, number of windows) -> frames (windows,T)
@@ -403,7 +404,7 @@ def _fitting(chunk, spec, device, times=100):
     "At most `chunk` clips; on a CPU so few that `times` the memory of the decoded ones is free: floats are 4, the rest is the model's."
     if device.type != 'cpu':
         return chunk
-    if (free := _free_gb()) is None:
+    if (free := free_gb()) is None:
         return chunk                        # a system that doesn't tell
     return max(1, min(chunk, int(1e9*free/(times*clip_bytes(spec)))))
 

@@ -17,9 +17,9 @@ from torch import nn
 
 from .report import Benchmark, compared, machine_facts, take_turns, timed
 from ..core import VidclsError, check_choice, check_whole, pick_device, progress
-from ..models.i3d import _LAYERS, same_padding
+from ..models.i3d import I3D_LAYERS, same_padding
 from ..models.zoo import create_model
-from ..optimizations import _forget_peak, _gb
+from ..training.memory import device_gb, reset_peak
 
 # %% ../../nbs/inside/60_benchmark.step.ipynb #plainunit
 class PaddedConv(nn.Module):
@@ -75,7 +75,7 @@ class PlainI3D(nn.Module):
     ):
         super().__init__()
         c = 3
-        for name,args in _LAYERS:
+        for name,args in I3D_LAYERS:
             if name.startswith('Max'):
                 self.add_module(name, PaddedPool(*args))
             elif name.startswith('Mixed'):
@@ -88,7 +88,7 @@ class PlainI3D(nn.Module):
         self.logits.conv3d = nn.Conv3d(c, n_classes, 1)
 
     def forward(self, x):
-        for name,_ in _LAYERS:
+        for name,_ in I3D_LAYERS:
             x = getattr(self, name)(x)
         x = F.avg_pool3d(x, (2, *x.shape[3:]), 1)                                # (B,1024,T'-1,1,1)
         return self.logits.conv3d(self.dropout(x)).mean((2,3,4))                 # (B,K)
@@ -111,7 +111,7 @@ def peer_and_ours(
     if name != 'i3d':
         return TransformersPeer(ours), ours
     theirs = PlainI3D(n_classes, 0.)
-    ours.load_state_dict(ours.adapt(theirs.state_dict()))
+    ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
     return theirs, ours
 
 class TransformersPeer(nn.Module):
@@ -262,13 +262,13 @@ def measure_peak(
     y = torch.zeros_like(ways.y)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)            # they are there from the second step on
-    _forget_peak(device)
-    base = _gb(device, peak=False)
+    reset_peak(device)
+    base = device_gb(device, peak=False)
     for _ in range(3):
         with torch.autocast(device.type, torch.bfloat16, enabled=ways.half(way)):
             loss = F.cross_entropy(model(ways.x).float(), y)
         loss.backward()
-    return 1e3*(_gb(device)-base)
+    return 1e3*(device_gb(device)-base)
 
 # %% ../../nbs/inside/60_benchmark.step.ipynb #benchmark-step
 def benchmark_step(

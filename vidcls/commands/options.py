@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['HELP', 'app', 'bench', 'CLIPS', 'Data', 'Label', 'Group', 'PathColumn', 'Leaks', 'OnError', 'Device', 'Overwrite',
-           'ResultFile', 'Rounds', 'ALSO', 'SAID', 'as_path', 'a_folder', 'a_json_file', 'a_count', 'the_data',
-           'ClipSource', 'typed', 'use_device', 'is_main', 'is_alone', 'say', 'option_name', 'known_options',
-           'in_words', 'note']
+           'ResultFile', 'Rounds', 'ALSO', 'SAID', 'BOTH', 'as_path', 'a_folder', 'a_json_file', 'a_count', 'the_data',
+           'ClipSource', 'typed', 'use_device', 'is_main', 'is_alone', 'say', 'option_name', 'callbacks', 'asked_by',
+           'name_of_model', 'in_words', 'note']
 
 # %% ../../nbs/inside/80_commands.options.ipynb #import-sys
-import os, re
+import os, re, traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional
@@ -162,7 +162,14 @@ SAID = {'read it with salvage=True': 'leave such clips out with --on-error skip'
         "resume='auto' (--resume)": '--resume', "resume='auto'": '--resume',
         'as label= (at the command line --label)': 'with --label',
         'as path= (at the command line --path-column)': 'with --path-column',
-        'give step_s, in seconds': 'give --step-s, in seconds'}
+        'give step_s, in seconds': 'give --step-s, in seconds',
+        "give pretrained= a folder or a hub id, or config={'model_type': 'vivit', …}":
+            'give --pretrained a folder or a hub id'}
+
+# leaks='allow' (at the command line --leaks allow); (leaks='allow', at the command line --leaks allow)
+BOTH = re.compile(
+    r"""\w+=(?:'[^']*'|"[^"]*")(?: \(at the command line (--[^)]+)\)|, at the command line (--[^)]+))"""
+)
 
 def option_name(
     name:str, # Of a parameter, in Python
@@ -170,20 +177,36 @@ def option_name(
     "Return the option of a parameter: '--cache-format' of 'cache_format'."
     return 'DATA' if name == 'data' else '--' + name.replace('_', '-')
 
-def known_options()->dict: # {name in Python: option}
-    "Return the option of each parameter of each command."
-    commands = [c.callback for t in (app, bench) for c in t.registered_commands]
-    hints = [hint for c in commands for hint in c.__annotations__.items()]
-    asked = [(n, about) for n,h in hints for about in getattr(h, '__metadata__', ())]
-    return {n: option_name(n) for n,about in asked if isinstance(about, typer.models.OptionInfo)} | ALSO
+def callbacks()->list: # Of functions
+    "Return the functions of all commands."
+    return [c.callback for t in (app, bench) for c in t.registered_commands]
+
+def asked_by(
+    command, # Function of a command
+)->list: # (name, typer's Option or Argument) of each parameter
+    "Return what a command asks for."
+    return [(n, about) for n,h in command.__annotations__.items() for about in getattr(h, '__metadata__', ())]
+
+def name_of_model(
+    error, # With its traceback, if it was raised
+)->str:
+    "Return what the command that met an error calls Python's `name`: --model; MODEL or NAME without an option."
+    frames = {f.f_code for f,_ in traceback.walk_tb(getattr(error, '__traceback__', None))}
+    asked = [a for c in callbacks() if c.__code__ in frames for a in asked_by(c)]
+    bare = [n for n,about in asked if n in ('model', 'name') and isinstance(about, typer.models.ArgumentInfo)]
+    return bare[0].upper() if bare else '--model'
 
 def in_words(
     said, # An error or a warning
 )->str:
     "Return what it says, with options in place of Python's arguments."
-    text, options = str(said), known_options()
+    asked = [a for c in callbacks() for a in asked_by(c)]
+    options = {n: option_name(n) for n,about in asked if isinstance(about, typer.models.OptionInfo)}
+    options |= ALSO | dict(name=name_of_model(said))
+    text = str(said)
     for python, words in SAID.items():
         text = text.replace(python, words)
+    text = BOTH.sub(lambda m: m[1] or m[2], text)
     def option(m): return f"{options[m[1]]} {m[2].strip(chr(39))}" if m[1] in options else m[0]
     return re.sub(r"\b([a-z_]+)=('[^']*'|-?[\w.]+(?![\w(\[]))", option, text)
 

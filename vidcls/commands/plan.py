@@ -179,7 +179,7 @@ class Plan:
         "Return how long training and judging will take, from a few measured steps."
         if not self.measured or not is_alone():
             return None
-        from vidcls.optimizations import estimate
+        from vidcls.tune import estimate
         known = {k: v for k,v in self.fit.items() if k not in ('lr', 'patience', 'epochs', 'freeze')}
         each = estimate(net, dls, self.epochs, steps=6, **known)
         once = self.epochs*each.s_per_epoch

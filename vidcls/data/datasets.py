@@ -11,7 +11,7 @@ __all__ = ['SPLITS', 'SPLIT_NAMES', 'MIN_CLIPS', 'MIN_GROUPS', 'LEAKS', 'VIDEO_S
            'Archive', 'Source', 'download']
 
 # %% ../../nbs/09_data.datasets.ipynb #import-errno-hashlib-json-os-re-shutil-s
-import bz2, errno, glob, gzip, io, json, lzma, os, re, shutil, subprocess, tarfile, tempfile, time
+import bz2, errno, glob, gzip, io, json, lzma, os, re, shlex, shutil, subprocess, tarfile, tempfile, time
 import unicodedata, warnings, zipfile, zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -567,7 +567,19 @@ def _way_out(skipped):
         " Clips that are folders of pictures become videos by frames_to_videos(FOLDER, NEW_FOLDER) "
         "of vidcls.data.datasets." if some(PICTURES) else '')
 
+_SHARDS = ('shards.json', 'shards.csv')                           # beside the shards that vidcls wrote
+
+def _of_shards(folder):
+    "What takes shards, and what does not."
+    if not (folder/_SHARDS[0]).is_file():
+        return (f"{' and '.join(_SHARDS)} are missing. Copy them from where `vidcls shard` wrote them; "
+                "unpack shards that another program wrote.")
+    return (f"`vidcls train {folder}` or shard_loaders of vidcls.data.shards trains on them; "
+            "everything else takes the clips that they were made from: their folder or CSV file.")
+
 def _no_videos(root, skipped):
+    if (root/_SHARDS[0]).is_file() or any(root.glob('*-000000.tar')):
+        return f"{root}: these are shards. {_of_shards(root)}"
     tip = _left_out(skipped) or "It is empty, or holds empty folders."
     return f"{root}: found no videos; expected {root.name}/CLASS/clip.mp4. {tip[0].upper() + tip[1:]}"
 
@@ -683,7 +695,7 @@ def _from_rows(rows, want, csv=None):
     dropped = dict(noted.get('dropped', {}))
     if lost:
         dropped['missing file'] = dropped.get('missing file', 0) + lost
-    return _told(ClipTable(df, want.root, want.labels, noted.get('name', ''), dropped), want)
+    return _told(ClipTable(df, want.root, want.labels, noted.get('name', ''), dropped), want, rows)
 
 # %% ../../nbs/09_data.datasets.ipynb #split-folders
 def _read_csv(csv):
@@ -785,6 +797,8 @@ def _without_header(rows, csv):
 def _something_else(file):
     "What a file is that is no list of clips, and the way from there; None where nothing is known."
     suffix = _suffix(file.name)
+    if (file.parent/_SHARDS[0]).is_file() and (suffix == '.tar' or file.name in _SHARDS):
+        return f"is a part of shards. {_of_shards(file.parent)}"
     video = "Give a folder with one folder of videos for each class, or a CSV file that lists clips."
     with file.open('rb') as f:
         head = f.read(12)
@@ -880,10 +894,50 @@ def _parents(paths, labels):
                         "expected CLASS/GROUP/clip.mp4.")
     return groups
 
+_GROUP_WORDS = re.compile(
+    'group|actor|performer|player|person|people|subject|participant|patient|speaker|user|child|animal|driver|'
+    'source|origin|video|film|movie|episode|channel|youtube|session|recording|camera|scene|location|place|site',
+    re.I,
+)
+
+def _column_hint(rows, want):
+    "A hint to a column that looks like groups, where every clip is its own group."
+    taken = {_column(rows, what, getattr(want, what)) for what in ('path', 'label')} | {
+        want.start,
+        want.end,
+        'start',
+        'end',
+    }
+    if isinstance(want.split, str):
+        taken.add(_column(rows, 'split', want.split))
+    label = rows.df[_column(rows, 'label', want.label)]
+    like = [c for c in rows.df if c not in taken and _like_groups(rows.df[c], label, c)]
+    like.sort(key=lambda c: not _GROUP_WORDS.search(str(c)))  # a telling name comes first
+    if not like:
+        return ''
+    column, n = like[0], rows.df[like[0]].nunique()
+    return (f"{rows.name}: column {column!r} looks like a group ({n} values for {len(rows.df)} clips). "
+            f"If the clips of one value belong together, keep them in one split: group={column!r} "
+            f"(at the command line --group {shlex.quote(str(column))}).")
+
+def _like_groups(values, label, name):
+    "Are there few values, each with several clips? Of a column whose name says nothing it takes more to believe it."
+    try:
+        clips = values.groupby(values).transform('size')
+    except TypeError:
+        return False                                                   # cells that hold lists
+    n, shared = values.nunique(), (clips > 1).mean()
+    if values.isna().any() or n < 2 or shared < 1/2:
+        return False
+    if _GROUP_WORDS.search(str(name)):
+        return True
+    of_class = label.groupby(values).nunique().max() == 1  # a number of the class, say
+    number = pd.to_numeric(values.astype(str), errors='coerce').notna().any()
+    return n > 2 and shared == 1 and not number and not of_class
+
 def _parents_hint(df):
     "A hint to folders that look like groups, where every clip is its own group."
-    flat = _parent(df.path.iloc[0], df.label.iloc[0]) == df.path.iloc[0]
-    if flat or df.group.nunique() < len(df):
+    if _parent(df.path.iloc[0], df.label.iloc[0]) == df.path.iloc[0]:
         return ''
     parents = [_parent(p, str(l)) for p,l in zip(df.path, df.label)]
     n = len(set(parents))
@@ -978,14 +1032,15 @@ def _multi(name, names):
     return len(parts) > 1 and any(p in names for p in parts)
 
 # %% ../../nbs/09_data.datasets.ipynb #told
-def _told(table, want):
+def _told(table, want, rows=None):
     "The table, with a warning of what is odd about its classes and groups."
     if table.n_classes == 1:
         _tell('labels', f"{table.name} has one class, {table.labels[0]!r}: nothing to tell apart.")
     for kind, text in table.doubts():
         _tell(kind, text)
-    if want.group is None and (text := _parents_hint(table.df)):
-        _tell('groups', text)
+    if want.group is None and table.df.group.nunique() == len(table):
+        if text := rows and _column_hint(rows, want) or _parents_hint(table.df):
+            _tell('groups', text)
     return table
 
 @patch

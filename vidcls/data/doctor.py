@@ -41,6 +41,7 @@ def _nothing(fault=''): return dict(fault=fault, said='', n_frames=0, looks=None
 
 def _decode_all(path, found):
     with Video(path) as v:
+        v.check_moving()
         picked, small, info = set((np.array([.25,.5,.75])*v.n_frames).astype(int)), [], v.info
         for i,frame in enumerate(v.frames()):
             found['n_frames'] = i+1

@@ -18,7 +18,7 @@ from ..data.loaders import loader, loaders
 from ..data.synthetic import make_motion_clips, roll_clips
 from ..models.zoo import create_model
 from .runs import accuracy_of, clips_right, run_missing
-from ..train import fit_whole
+from ..train import fit_or_raise
 
 # %% ../../nbs/studies/97_studies.curriculum.ipynb #orders-all-from-the-start
 # the first is what the others are compared with
@@ -50,7 +50,7 @@ def _trained(table, seed, epochs, callbacks=()):
     seed_everything(seed)
     model = create_model('videomae_tiny', n_classes=8)
     dls = loaders(table, model.spec, bs=32, seed=seed)
-    fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed,
+    fit_or_raise(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed,
               patience=None, show=False)
     return model
 

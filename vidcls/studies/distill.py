@@ -13,7 +13,7 @@ from ..data.synthetic import make_motion_clips, roll_clips
 from ..distill import Distill
 from ..models.zoo import create_model
 from .runs import accuracy_of, clips_right, run_missing
-from ..train import fit_whole
+from ..train import fit_or_raise
 
 # %% ../../nbs/studies/96_studies.distill.ipynb #teaching-labels-alone-none-answers
 TEACHING = {
@@ -39,7 +39,7 @@ def compare_distillation(
         seed_everything(0)
         teacher = create_model('videomae_tiny', n_classes=8)
         dls = loaders(table, teacher.spec, bs=32)
-        fit_whole(teacher, dls, epochs=40, lr=2e-3, augment=roll_clips, show=show)
+        fit_or_raise(teacher, dls, epochs=40, lr=2e-3, augment=roll_clips, show=show)
         groups = sorted(set(table.df.group[table.df.split == 'train']))
         few = table.filter(lambda d: (d.split != 'train') | d.group.isin(groups[::6]))
         return few, teacher
@@ -52,7 +52,7 @@ def compare_distillation(
         student = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
         dls = loaders(few, student.spec, bs=16, seed=seed)
         callbacks = [] if TEACHING[arm] is None else [Distill(teacher, **TEACHING[arm])]
-        fit_whole(student, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed,
+        fit_or_raise(student, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed,
                   patience=None, show=False)
         right = clips_right(student, loader(few.part('test'), student.spec))
         return accuracy_of(right) | dict(right=[int(r) for r in right])

@@ -27,9 +27,10 @@ from ..losses import LabelSmoothingCrossEntropy
 from ..models.logits import model_input
 from ..models.zoo import create_model
 from ..optim import adamw, make_schedule
-from ..optimizations import _Stopwatch, estimate
+from ..tune import Stopwatch, estimate
 from ..recipes import training_time
-from ..train import _precision, fit
+from ..train import fit
+from ..training.engine import choose_precision
 
 # %% ../../nbs/studies/93_studies.fit.ipynb #bare
 def bare_epoch(
@@ -239,7 +240,7 @@ def measure_technique(
     dls = loaders(table, model.spec, **dict(bs=16) | how.get('loaders', {}))
     if how.get('floats'):
         dls.train, dls.valid = FloatLoader(dls.train, spec), FloatLoader(dls.valid, spec)
-    watch = _Stopwatch(10**9)
+    watch = Stopwatch(10**9)
     hist = fit(model, dls, epochs=epochs, lr=lr, augment=augment, patience=None, callbacks=[watch],
                show=False, **PLAIN | how.get('fit', {}))
     warm = len(watch.times)//epochs//2
@@ -311,7 +312,7 @@ def benchmark_time(
             dls = loaders(few, model.spec, bs=bs)
             e = estimate(model, dls, epochs, steps, augment=augmentation('standard', table.labels))
             rows.append(dict(way=name, bs=bs) | _time_row(name, e, n_clips, epochs))
-    half = dict(bf16='bfloat16', no='float32')[_precision(None)]
+    half = dict(bf16='bfloat16', no='float32')[choose_precision(None)]
     clips = f'{n_clips} clips an epoch, {epochs} epochs, {half}'
     return Benchmark(rows, machine_facts(device) | dict(clips=clips, peer='no validation', rounds=steps))
 

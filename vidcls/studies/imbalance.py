@@ -24,7 +24,7 @@ from ..mix import Mixup
 from ..models.logits import predict_logits
 from ..models.zoo import create_model
 from .runs import accuracy_of, clips_right, run_missing
-from ..train import fit_whole
+from ..train import fit_or_raise
 
 # %% ../../nbs/studies/95_studies.imbalance.ipynb #make-imbalanced
 def make_imbalanced(
@@ -102,7 +102,7 @@ def run_arm(
     for_loaders, for_fit = ARMS[arm](train)
     dls = loaders(table, model.spec, bs=bs, seed=seed, **for_loaders)
     asked = dict(augment=roll_clips, smoothing=0.) | for_fit
-    fit_whole(model, dls, epochs=epochs, lr=lr, seed=seed, show=False, patience=None, **asked)
+    fit_or_raise(model, dls, epochs=epochs, lr=lr, seed=seed, show=False, patience=None, **asked)
     rows, preds = [], []
     for b in dls.test:
         preds += predict_logits(model, b).argmax(1).tolist()
@@ -238,7 +238,7 @@ def compare_noise(
         seed_everything(seed)
         model = create_model('videomae_tiny', n_classes=table.n_classes)
         dls = loaders(make_noisy(table, share, seed), model.spec, bs=32, seed=seed)
-        fit_whole(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, seed=seed, show=False,
+        fit_or_raise(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, seed=seed, show=False,
                   patience=None, **how)
         return accuracy_of(clips_right(model, dls.test))
     return run_missing(out, arms, seeds, lambda folder: _table(folder, groups), train, show)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RUNS', 'benchmark_views', 'compare_models', 'file_of', 'models_table', 'plot_models']
 
-# %% ../../nbs/studies/92_studies.models.ipynb #import-os-tempfile-time-from
+# %% ../../nbs/studies/92_studies.models.ipynb #imports
 import tempfile
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from ..data.datasets import from_folder
 from ..data.loaders import loaders
 from ..data.synthetic import make_motion_clips, roll_clips
 from ..evaluate import evaluate
+from ..records import load_record, save_record
+from ..views import PROTOCOLS, load_views, predict_views
 from ..intervals import cluster_wilson
 from ..models.logits import predict_logits
 from ..models.zoo import create_model
-from ..records import load_record, save_record
 from ..show import new_figure
-from ..train import fit_whole
-from ..views import PROTOCOLS, load_views, predict_views
+from ..train import fit_or_raise
 
 # %% ../../nbs/studies/92_studies.models.ipynb #benchmark-views
 def benchmark_views(
@@ -95,7 +95,7 @@ def compare_models(
             seed_everything(seed)
             model = create_model(name, n_classes=table.n_classes, **arguments)
             dls = loaders(table, model.spec, bs=32, seed=seed)
-            fit_whole(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed, patience=None,
+            fit_or_raise(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed, patience=None,
                       show=show)
             save_record(evaluate(model, dls.test, seed=seed, show=show), path(run, seed))
     return {(run,seed): load_record(path(run, seed)) for seed in seeds for run in runs}
