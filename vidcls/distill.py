@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from vidcls.core import (
-    ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_between, check_whole,
-    match_labels, patch,
+    ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_between,
+    check_whole, match_labels, patch,
 )
 from .losses import DistillationLoss, feature_distance
 from .models.logits import model_input

@@ -88,7 +88,7 @@ def benchmark_real(
     return found
 
 def _run_start(table, start, path, k, seed):
-    "Judge a start by folds, ask each model about damaged clips, and keep both."
+    "Judge a start by folds, ask each model about perturbed clips, and keep both."
     model, pretrained, arguments, own = STARTS[start]
     args = {a: v for a,v in recipe('any', 'small', table).items() if a not in ('lr', 'epochs')} | own
     if pretrained is None:
@@ -185,9 +185,8 @@ def _candidate(table, arm, k, seed):
     model, arguments, steps, lr, augment = CANDIDATES[check_choice('arms', arm, CANDIDATES)]
     epochs = 20 if steps is None else epochs_for(steps, len(table)*(k-1)//k)
     changed = None if augment is None else augmentation(augment, table.labels)
-    return cross_validate(
-        table, model, k, seed, arguments=arguments, show=False, epochs=epochs, lr=lr, augment=changed
-    )
+    asked = dict(epochs=epochs, lr=lr, augment=changed)
+    return cross_validate(table, model, k, seed, arguments=arguments, show=False, **asked)
 
 # %% ../../nbs/studies/94_studies.real.ipynb #control
 def _control(table, arm, k, seed):
