@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidcls.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from vidcls.training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from vidcls.core import CheckpointError
 
 WRITER = """
 import os, sys, torch
-from vidcls.checkpoint import save_checkpoint
+from vidcls.training.checkpoint import save_checkpoint
 torch.manual_seed(0)
 step, x = int(sys.argv[2]), torch.randn(200, 1000)
 print('ready', flush=True)
@@ -57,7 +57,7 @@ def test_fifty_kills_leave_a_whole_checkpoint(tmp_path):
 
 ZYGOTE = """
 import os, sys, torch
-from vidcls.checkpoint import latest_checkpoint, save_checkpoint
+from vidcls.training.checkpoint import latest_checkpoint, save_checkpoint
 torch.manual_seed(0); x = torch.randn(200, 1000); torch.set_num_threads(1)
 for line in sys.stdin:                                                   # forks, so that torch is imported once
     pid = os.fork()
@@ -71,7 +71,7 @@ for line in sys.stdin:                                                   # forks
 
 def test_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
     "The disk says no in the middle of writing."
-    import vidcls.checkpoint as c
+    import vidcls.training.checkpoint as c
     save_checkpoint(tmp_path, {'x': torch.ones(3)}, 1)
     def full(path):
         raise OSError(28, 'No space left on device')
@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_the_old_one(tmp_path, monkeypatch):
 
 def test_a_step_that_is_kept_twice_is_there_at_each_moment(tmp_path, monkeypatch):
     "Ended between any two calls that change the folder, one of the two is found."
-    import vidcls.checkpoint as c
+    import vidcls.training.checkpoint as c
     save_checkpoint(tmp_path, {'x': torch.zeros(3)}, 7, keep=1)
     rename, seen = os.rename, []
     def watched(a, b):

@@ -9,8 +9,12 @@ import torch
 from PIL import Image
 
 from vidcls.calibrate import Calibration
-from vidcls.checkpoint import save_checkpoint
+from vidcls.training.checkpoint import save_checkpoint
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, LabelError, VideoFolderError, VideoReadError
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loader
+from vidcls.data.synthetic import make_motion_clips
+from vidcls.evaluate import Views, evaluate, load_record, save_record
 from vidcls.models.adapter import save_transformers
 from vidcls.models.zoo import MODELS, create_model, register_model
 from vidcls.predict import Classifier, EnsembleClassifier
@@ -749,3 +753,49 @@ def test_paths_that_the_system_refuses(clf, tmp_path):
         for ask in (Classifier.load, clf.save):
             with pytest.raises((ArgumentError, CheckpointError)):
                 ask(path)
+
+
+# ---------------------------------------------------------------- judged as it answers
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    'views', [None, Views(clips=2, crops=3), Views(clips=2, average='logits'), Views(flip=True), 'videomae-ssv2']
+)
+def test_a_record_judges_what_the_classifier_answers(tmp_path, views, dtype):
+    "Clip by clip: the probabilities of `evaluate` are those of `predict`, with calibration, views and precision."
+    table = from_folder(make_motion_clips(tmp_path / 'motion', n_groups=2, n_frames=12, size=48))
+    table = table.select_classes(['right', 'left', 'up', 'down'])
+    model = create_model('videomae_tiny', n_classes=4, n_frames=4, size=32, head_init_scale=1.0).to(dtype)
+    labels = ['up', 'left', 'down', 'right']                            # another order than the table's
+    clf = Classifier(model, labels, Calibration(temperature=1.7))
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*in another order')
+        rec = evaluate(clf, loader(table, model.spec, bs=3), views=views, show=False)
+    assert rec.temperature == 1.7 and 'divided by 1.7' in repr(rec)
+    assert load_record(save_record(rec, tmp_path / 'r.json')) == rec
+    eps = 1e-6 if dtype == torch.float32 else 0.02
+    for row in rec.clips.itertuples():
+        answer = {a['label']: a['score'] for a in clf.predict(table.root / row.path, views=views)}
+        assert answer == pytest.approx({l: getattr(row, f'p_{l}') for l in rec.labels}, abs=eps)
+        if dtype == torch.float32:
+            assert row.predicted == next(iter(answer))
+
+
+def test_a_plain_model_is_judged_without_a_temperature(tmp_path):
+    table = from_folder(make_motion_clips(tmp_path / 'motion', n_groups=2, n_frames=8, size=32))
+    model = create_model('videomae_tiny', n_classes=8, n_frames=4, size=32)
+    rec = evaluate(model, loader(table, model.spec), show=False)
+    assert rec.temperature == 1 and evaluate(Classifier(model, table.labels), loader(table, model.spec)) == rec
+    kept = json.loads(save_record(rec, tmp_path / 'r.json').read_text())
+    assert 'temperature' not in kept and load_record(tmp_path / 'r.json') == rec
+
+
+def test_an_ensemble_is_no_single_model(clf, video):
+    team = EnsembleClassifier([clf, clf])
+    assert not isinstance(team, Classifier) and not hasattr(team, 'calibrate')
+    assert team.predict([video, video], top_k=1) == [team.predict(video)[:1]] * 2
+    twice = Views(clips=2)
+    assert np.allclose(team.probs(video, twice), clf.probs(video, twice))
+    with pytest.raises(ArgumentError, match='Evaluate each of them'):
+        evaluate(team, None)

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from vidcls.calibrate import auroc, calibrate, fit_temperature, risk_coverage, tempered
+from vidcls.calibrate import auroc, calibrate, fit_temperature, risk_coverage, temperature_scale
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, DataError, LabelError, seed_everything
 from vidcls.data.datasets import ClipTable, from_folder
 from vidcls.data.loaders import loader, loaders
@@ -34,23 +34,18 @@ from vidcls.evaluate import (
     show_predictions,
 )
 from vidcls.interpret import explain, judge_maps
-from vidcls.metrics import (
-    _few,
-    _kish,
+from vidcls.intervals import (
+    _effective_n,
+    _small_sample_factor,
     bootstrap_interval,
-    brier,
     cluster_wilson,
-    ece,
-    group_worth,
+    effective_n_groups,
     interval_note,
-    macro_f1,
     mcnemar,
-    mean_class_accuracy,
-    nll,
     paired_difference,
-    topk_accuracy,
     wilson,
 )
+from vidcls.metrics import brier, ece, macro_f1, mean_class_accuracy, nll, topk_accuracy
 from vidcls.models.zoo import create_model
 from vidcls.probes import probe_time
 from vidcls.show import write_video
@@ -124,18 +119,18 @@ def test_group_worth_is_kish(groups, data):
     sizes = lambda rows: np.array([sum(1 for g,r in zip(groups, rows) if g == k and r) for k in set(groups)])
     for rows in (np.ones(len(groups), bool), of):
         n = sizes(rows)
-        assert group_worth(groups, rows) == pytest.approx(n.sum()**2/(n**2).sum() if n.any() else 0)
-    assert 1 <= group_worth(groups) <= len(set(groups)) + 1e-9
+        assert effective_n_groups(groups, rows) == pytest.approx(n.sum()**2/(n**2).sum() if n.any() else 0)
+    assert 1 <= effective_n_groups(groups) <= len(set(groups)) + 1e-9
 
 @pytest.mark.parametrize('bad, words', [
-    (lambda: mcnemar([], []), 'right_a has shape (0,)'), (lambda: mcnemar([1, np.nan], [1, 0]), 'right_a holds NaN (clip 1)'),
-    (lambda: mcnemar([1, 0], [1]), 'right_a has 2 clips and '
-                                   'right_b 1'), (lambda: mcnemar([1, 2], [1, 0]), 'right_a holds 2.0 (clip 1)'),
-    (lambda: paired_difference([1, 0], [1, np.nan]), 'right_b holds nan (clip 1); leave such clips out '
+    (lambda: mcnemar([], []), 'correct_a has shape (0,)'), (lambda: mcnemar([1, np.nan], [1, 0]), 'correct_a holds NaN (clip 1)'),
+    (lambda: mcnemar([1, 0], [1]), 'correct_a has 2 clips and '
+                                   'correct_b 1'), (lambda: mcnemar([1, 2], [1, 0]), 'correct_a holds 2.0 (clip 1)'),
+    (lambda: paired_difference([1, 0], [1, np.nan]), 'values_b holds nan (clip 1); leave such clips out '
                                                      'of both'),
-    (lambda: paired_difference([], []), 'right_a has shape (0,)'), (lambda: paired_difference([1.], [np.inf]), 'right_b holds inf'),
+    (lambda: paired_difference([], []), 'values_a has shape (0,)'), (lambda: paired_difference([1.], [np.inf]), 'values_b holds inf'),
     (lambda: paired_difference([1, 0], [1, 0], [1]), 'groups has 1 for 2 clips'), (lambda: paired_difference([1, 0], [1, 0], level=95), 'level=95'),
-    (lambda: nll([[1., 0.]], [1], floor=-1), 'floor=-1'), (lambda: cluster_wilson([], []), 'right has shape (0,)'), (lambda: Views(scales=()), 'scales=()'),
+    (lambda: nll([[1., 0.]], [1], floor=-1), 'floor=-1'), (lambda: cluster_wilson([], []), 'correct has shape (0,)'), (lambda: Views(scales=()), 'scales=()'),
     (lambda: bootstrap_interval(nll, [[1., 0.]], [0, 1]), '1 scores, 2 targets'), (lambda: bootstrap_interval(nll, [[1., 0.]], [0], n_boot=5), 'n_boot=5')])
 def test_bad_arguments_end_in_one_sentence(bad, words):
     with pytest.raises(ArgumentError) as e:
@@ -171,14 +166,14 @@ def test_risk_coverage_is_a_prefix(d):
 def test_temperature_equals_scipys_optimum(seed, scale):
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(200,4))*2
-    y = np.array([rng.choice(4, p=p) for p in tempered(z)])
+    y = np.array([rng.choice(4, p=p) for p in temperature_scale(z)])
     found = minimize_scalar(
-        lambda b: nll(tempered(scale * z, np.exp(-b)), y),
+        lambda b: nll(temperature_scale(scale * z, np.exp(-b)), y),
         bounds=(-8, 8),
         method='bounded',
         options=dict(xatol=1e-8),
     )
-    assert nll(tempered(scale*z, fit_temperature(scale*z, y)), y) <= found.fun + 1e-9
+    assert nll(temperature_scale(scale*z, fit_temperature(scale*z, y)), y) <= found.fun + 1e-9
 
 @quick
 @given(st.integers(1, 30), st.integers(2, 40))
@@ -365,7 +360,7 @@ def test_paired_difference_draws_as_a_loop_would():
         rows = np.concatenate([np.flatnonzero(groups == g) for g in rng.integers(0, 40, 40)])
         drawn.append(a[rows].mean() - b[rows].mean())
     d, low, high = paired_difference(a, b, groups)
-    few = _few(_kish(np.bincount(groups)), .95)
+    few = _small_sample_factor(_effective_n(np.bincount(groups)), .95)
     want = d + few*(np.quantile(drawn, [.025, .975])-d)
     assert np.allclose([low, high], want, atol=.006) and d == pytest.approx(a.mean()-b.mean())
 
@@ -442,7 +437,7 @@ def test_a_chunk_that_does_not_fit_is_halved_until_it_does(judged_model, error):
         predict_views(Small(model, 3, ValueError('odd')), dl, views, 16, show=False)
 
 def test_no_more_is_decoded_ahead_than_memory_is_meant_for(judged_model, monkeypatch):
-    import vidcls.evaluate as ev
+    import vidcls.views as ev
     root, model = judged_model
     dl, views, made = loaders(from_folder(root/'clips'), model.spec, bs=8).test, Views(clips=4), []
     load = ev.load_views
@@ -455,9 +450,9 @@ def test_no_more_is_decoded_ahead_than_memory_is_meant_for(judged_model, monkeyp
             assert len(made)-taken <= most and clips is not None
 
 def test_on_a_cpu_a_chunk_is_what_is_free(monkeypatch):
-    import vidcls.evaluate as ev
+    import vidcls.views as ev
     spec, cpu = ClipSpec(n_frames=16, size=224), torch.device('cpu')
-    monkeypatch.setattr(ev.Path, 'read_text', lambda self: 'MemTotal: 9000000 kB\nMemAvailable: 1000000 kB\n')
+    monkeypatch.setattr(Path, 'read_text', lambda self: 'MemTotal: 9000000 kB\nMemAvailable: 1000000 kB\n')
     assert (
         ev._fitting(64, spec, cpu) == 4
         and ev._fitting(2, spec, cpu) == 2
@@ -519,7 +514,7 @@ def test_missing_and_broken_videos_are_in_the_record(judged_model, tmp_path):
     root, model = judged_model
     shutil.copytree(root/'clips', tmp_path/'clips')
     table = from_folder(tmp_path/'clips')
-    test = table.part('test').df.path.tolist()
+    test = table.select_split('test').df.path.tolist()
     (tmp_path/'clips'/test[0]).unlink()
     (tmp_path/'clips'/test[1]).write_bytes(b'no video')
     for views in (None, Views(clips=2)):
@@ -534,7 +529,7 @@ def test_too_many_broken_videos_are_an_error_however_they_are_looked_at(judged_m
     root, model = judged_model
     shutil.copytree(root/'clips', tmp_path/'clips')
     table = from_folder(tmp_path/'clips')
-    paths = table.part('test').paths
+    paths = table.select_split('test').paths
     for p in paths[:len(paths)//2+1]:
         p.write_bytes(b'no video')
     for views in (None, Views(clips=2)):
@@ -544,10 +539,10 @@ def test_too_many_broken_videos_are_an_error_however_they_are_looked_at(judged_m
 def test_a_loader_that_hands_clips_out_twice_is_refused(judged_model):
     root, model = judged_model
     table = from_folder(root/'clips')
-    for drawn in (dict(balance='weighted'), dict(repeats=2), dict(weights=np.ones(len(table.part('train'))))):
+    for drawn in (dict(balance='weighted'), dict(repeats=2), dict(weights=np.ones(len(table.select_split('train'))))):
         with pytest.raises(ArgumentError, match='hands out each clip once'):
-            evaluate(model, loader(table.part('train'), model.spec, bs=8, shuffle=True, **drawn), show=False)
-    rec = evaluate(model, loader(table.part('train'), model.spec, bs=8, shuffle=True), show=False)
+            evaluate(model, loader(table.select_split('train'), model.spec, bs=8, shuffle=True, **drawn), show=False)
+    rec = evaluate(model, loader(table.select_split('train'), model.spec, bs=8, shuffle=True), show=False)
     assert not rec.clips.path.duplicated().any() and rec.n_evaluated == rec.n_expected
 
 def test_a_verdict_needs_more_than_a_handful_of_clips():
@@ -815,7 +810,7 @@ def probed(tmp_path_factory):
     for variant,labels,groups in (('motion', ['left','right'], 150), ('appearance', ['bar','square'], 250)):
         table = from_folder(
             make_motion_clips(root / variant, n_groups=groups, variant=variant, n_frames=8, size=32), seed=0
-        ).only(labels)
+        ).select_classes(labels)
         for name,(model,args,lr,epochs) in how.items():
             seed_everything(0)
             m = create_model(model, n_classes=2, **args)

@@ -10,11 +10,11 @@ from scipy.stats import t as student
 
 from vidcls.calibrate import pick_threshold
 from vidcls.core import ArgumentError, DataError
-from vidcls.distill import gains_table
 from vidcls.evaluate import against_best, compare, record_intervals, record_of
-from vidcls.literature import interval_at
-from vidcls.metrics import bootstrap_interval, cluster_wilson, interval_note, paired_difference, wilson
+from vidcls.intervals import bootstrap_interval, cluster_wilson, interval_note, paired_difference, wilson
 from vidcls.probes import report_of
+from vidcls.studies.literature import interval_at
+from vidcls.studies.runs import gains_table
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 fewer = settings(quick, max_examples=20)            # each record asks git for its commit

@@ -17,8 +17,9 @@ from vidcls.explore import Explorer
 from vidcls.models.adapter import save_transformers
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
-from vidcls.probes import ask_damaged
-from vidcls.train import fit, lr_find
+from vidcls.probes import ask_perturbed
+from vidcls.train import fit
+from vidcls.tune import lr_find
 
 NUMBERS = [str(i) for i in range(12)]  # sorted as text: 0, 1, 10, 11, 2, …
 COLOURS = torch.tensor([(20 * i, 255 - 20 * i, 70 * i % 255) for i in range(12)]).float()
@@ -98,7 +99,7 @@ def test_other_names_are_refused(files, change, says):
     for ask in (
         lambda: evaluate(model, dl, show=False),
         lambda: calibrate(model, dl, show=False),
-        lambda: ask_damaged(model, dl, {'as it is': lambda T, rng: np.arange(T)}, show=False),
+        lambda: ask_perturbed(model, dl, {'as it is': lambda T, rng: np.arange(T)}, show=False),
         lambda: Explorer(model, dl),
     ):
         with pytest.raises(LabelError, match=says):
@@ -125,7 +126,7 @@ def test_probes_explorer_and_calibration_count_by_name(files):
     t, model = table_of(files, NUMBERS), Knows(NUMBERS)
     dl = loader(t, model.spec)
     with pytest.warns(UserWarning, match='matched by name'):
-        said = ask_damaged(model, dl, {'as it is': lambda T, rng: np.arange(T)}, show=False)
+        said = ask_perturbed(model, dl, {'as it is': lambda T, rng: np.arange(T)}, show=False)
     assert (said['as it is'] == said.target).all()
     with pytest.warns(UserWarning, match='matched by name'):
         page = Explorer(model, dl).view('10.mp4')
@@ -183,7 +184,7 @@ def test_a_teacher_of_another_order(files):
             heard.append(
                 (
                     self._ask(run)[:, self.order].argmax(1)
-                    == torch.tensor(run.dls.train.dataset.targets)[run.rows]
+                    == torch.tensor(run.dls.train.dataset.targets)[run.batch.rows]
                 )
                 .all()
                 .item()
@@ -236,9 +237,9 @@ def test_a_classifier_of_a_training_knows_its_order(files, tmp_path):
     again = Classifier.load(tmp_path / 'c')
     assert again.labels == again.model.labels == t.labels
     numeric = table_of(files, NUMBERS, ('train', 'valid'), labels=NUMBERS)
-    a = evaluate(again.model, loader(t.part('valid'), model.spec), show=False)
+    a = evaluate(again.model, loader(t.select_split('valid'), model.spec), show=False)
     with pytest.warns(UserWarning, match='matched by name'):
-        b = evaluate(again.model, loader(numeric.part('valid'), model.spec), show=False)
+        b = evaluate(again.model, loader(numeric.select_split('valid'), model.spec), show=False)
     assert b.video_top1 == a.video_top1 and b.nll == pytest.approx(a.nll)
 
 

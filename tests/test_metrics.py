@@ -17,24 +17,26 @@ from vidcls.calibrate import (
     fit_temperature,
     pick_threshold,
     risk_coverage,
-    tempered,
+    temperature_scale,
 )
 from vidcls.core import ArgumentError, DataError, LabelError
-from vidcls.metrics import (
+from vidcls.intervals import (
     bootstrap_interval,
     cluster_wilson,
-    confusion,
-    group_worth,
+    effective_n_groups,
     interval_note,
     mcnemar,
+    paired_difference,
+    wilson,
+)
+from vidcls.metrics import (
+    confusion,
     mean_class_accuracy,
     most_confused,
     nll,
-    paired_difference,
     per_class,
     plot_confusion,
     topk_accuracy,
-    wilson,
 )
 
 matplotlib.use('Agg')
@@ -168,23 +170,23 @@ def test_wilson_narrows_with_n_and_widens_with_level(n, data):
     (lambda: mean_class_accuracy([], [], 3), ArgumentError, 'is empty'),
     (lambda: per_class(np.eye(3, dtype=int), ['a']), ArgumentError, '1 labels for 3 classes'),
     (lambda: plot_confusion(np.ones((2, 3)), 'ab'), ArgumentError, 'expected (K,K)'),
-    (lambda: wilson(3, 2), ArgumentError, 'n_right=3; accepted: 0 to n=2'),
-    (lambda: wilson(-1, 2), ArgumentError, 'n_right=-1'),
+    (lambda: wilson(3, 2), ArgumentError, 'n_correct=3; accepted: 0 to n=2'),
+    (lambda: wilson(-1, 2), ArgumentError, 'n_correct=-1'),
     (lambda: wilson(0, 0), ArgumentError, 'n=0'),
     (lambda: wilson(1, 2, 95), ArgumentError, 'level=95'),
-    (lambda: wilson(1, 2, '95'), ArgumentError, "level='95'; accepted: above 0"),
+    (lambda: wilson(1, 2, '95'), ArgumentError, "level='95'; accepted: a number above 0"),
     (lambda: topk_accuracy([['a', 'b']], [0]), ArgumentError, 'scores is <U1; expected numbers'),
     (lambda: topk_accuracy([[1, 2], [3]], [0, 1]), ArgumentError, 'scores is no array; expected rows of '
                                                                   'one length'),
     (lambda: confusion([[0], [1, 2]], [0, 1], 3), ArgumentError, 'preds is no array'),
     (lambda: nll([['high', 'low']], [0]), ArgumentError, 'probs is <U4; expected numbers'),
-    (lambda: mcnemar(['yes'], [1]), ArgumentError, 'right_a is <U3; expected numbers'),
-    (lambda: paired_difference(['yes'], [1]), ArgumentError, 'right_a is <U3; expected numbers'),
+    (lambda: mcnemar(['yes'], [1]), ArgumentError, 'correct_a is <U3; expected numbers'),
+    (lambda: paired_difference(['yes'], [1]), ArgumentError, 'values_a is <U3; expected numbers'),
     (lambda: per_class([[1, 0], [-1, 2]], 'ab'), ArgumentError, 'conf holds -1 (row 1); expected counts'),
     (lambda: most_confused([[1, np.nan], [1, 2]], 'ab'), ArgumentError, 'conf holds nan (row 0); '
                                                                         'expected counts'),
-    (lambda: group_worth([1, 2], of=[1]), ArgumentError, 'of has 1 for 2 clips'),
-    (lambda: group_worth(5), ArgumentError, 'groups=5 has shape ()'),
+    (lambda: effective_n_groups([1, 2], of=[1]), ArgumentError, 'of has 1 for 2 clips'),
+    (lambda: effective_n_groups(5), ArgumentError, 'groups=5 has shape ()'),
     (lambda: interval_note([1, 0], [1]), ArgumentError, 'groups has 1 for 2 clips'),
     (lambda: interval_note([1, 0], [1, 2], other=[1, 0, 1]), ArgumentError, 'other has 3 for 2 clips'),
     (lambda: cluster_wilson([1, 0, 1], ['x', None, None]), ArgumentError, 'groups has no value for 2 of '
@@ -232,13 +234,13 @@ class TestCalibration:
     sure, right = np.linspace(.4, 1, 400), np.ones(400)
 
     @pytest.mark.parametrize('bad, error, words', [
-        (lambda s: tempered([[np.nan, 1.]]), DataError, 'logits have NaN or infinity'),
-        (lambda s: tempered([[np.inf, 1.]]), DataError, 'logits have NaN or infinity'),
+        (lambda s: temperature_scale([[np.nan, 1.]]), DataError, 'logits have NaN or infinity'),
+        (lambda s: temperature_scale([[np.inf, 1.]]), DataError, 'logits have NaN or infinity'),
         (lambda s: Calibration().decide([[0, 1.], [np.nan, 1.]]), DataError, 'logits have NaN'),
-        (lambda s: tempered([['a', 'b']]), ArgumentError, 'logits is <U1'),
-        (lambda s: tempered(np.zeros((2, 0))), ArgumentError, 'K >= 1'),
-        (lambda s: tempered(s.z, 'a'), ArgumentError, "temperature='a'"),
-        (lambda s: tempered(s.z, np.nan), ArgumentError, 'temperature=nan'),
+        (lambda s: temperature_scale([['a', 'b']]), ArgumentError, 'logits is <U1'),
+        (lambda s: temperature_scale(np.zeros((2, 0))), ArgumentError, 'K >= 1'),
+        (lambda s: temperature_scale(s.z, 'a'), ArgumentError, "temperature='a'"),
+        (lambda s: temperature_scale(s.z, np.nan), ArgumentError, 'temperature=nan'),
         (lambda s: fit_temperature(s.z[0], s.y), ArgumentError, 'logits has shape (3,)'),
         (lambda s: fit_temperature(s.z, s.y.astype(float)), ArgumentError, 'targets is float64'),
         (lambda s: fit_temperature(s.z, s.y*np.nan), ArgumentError, 'targets is float64'),
@@ -246,9 +248,9 @@ class TestCalibration:
         (lambda s: fit_temperature(s.z, ['left']*50), ArgumentError, 'targets is <U4'),
         (lambda s: fit_temperature(s.z, s.y[:9]), ArgumentError, '50 rows of logits, 9 targets'),
         (lambda s: fit_temperature([[0, -np.inf]], [0]), DataError, 'finite scores'),
-        (lambda s: pick_threshold(s.sure, s.right*7), ArgumentError, 'right holds 7.0 (clip 0)'),
-        (lambda s: risk_coverage([.5, .6], [1, np.nan]), ArgumentError, 'right holds NaN (clip 1)'),
-        (lambda s: risk_coverage([.5, .6], [1]), ArgumentError, 'sure has shape (2,) and right (1,)'),
+        (lambda s: pick_threshold(s.sure, s.right*7), ArgumentError, 'correct holds 7.0 (clip 0)'),
+        (lambda s: risk_coverage([.5, .6], [1, np.nan]), ArgumentError, 'correct holds NaN (clip 1)'),
+        (lambda s: risk_coverage([.5, .6], [1]), ArgumentError, 'confidence has shape (2,) and correct (1,)'),
         (lambda s: pick_threshold(s.sure, s.right, .1, groups=[1, 2]), ArgumentError, 'groups has 2 for 400 clips'),
         (lambda s: pick_threshold(s.sure, s.right, '5 %'), ArgumentError, "error='5 %'"),
         (lambda s: Calibration(temperature=-1), ArgumentError, 'temperature=-1'),
@@ -267,7 +269,7 @@ class TestCalibration:
         for dtype in (torch.bfloat16, torch.float32):
             t = torch.tensor(self.z, dtype=dtype, requires_grad=True)
             same = t.detach().double().numpy()
-            assert (tempered(t, 2.0) == tempered(same, 2.0)).all() and fit_temperature(
+            assert (temperature_scale(t, 2.0) == temperature_scale(same, 2.0)).all() and fit_temperature(
                 t, torch.tensor(self.y)
             ) == fit_temperature(same, self.y)
             assert (Calibration().decide(t) == Calibration().decide(same)).all() and auroc(
@@ -277,7 +279,7 @@ class TestCalibration:
         assert found == pick_threshold(self.sure, self.right, .1)
 
     def test_a_probability_of_zero_stays_one(self):
-        assert tempered([[0., -np.inf]]).tolist() == [[1., 0.]]
+        assert temperature_scale([[0., -np.inf]]).tolist() == [[1., 0.]]
 
     def test_a_temperature_that_cannot_be_told_is_said_so(self):
         with pytest.warns(UserWarning, match='all 50 clips are right: '):
@@ -287,11 +289,11 @@ class TestCalibration:
         wrong = np.eye(3)[(self.y+1) % 3]*4 + self.rng.normal(size=(50,3))
         with pytest.warns(UserWarning, match='scores no higher than the others'):
             T = fit_temperature(wrong, self.y)
-        assert T == 1e4 and np.ptp(tempered(wrong, T)) < .01
+        assert T == 1e4 and np.ptp(temperature_scale(wrong, T)) < .01
 
     @pytest.mark.parametrize('asked', [dict(error=2), dict(keep=0), dict(error='a')])
     def test_what_cannot_be_promised_is_refused_before_the_model_is_asked(self, asked, monkeypatch):
-        monkeypatch.setattr('vidcls.calibrate.check_asked', lambda model, dl: None)
+        monkeypatch.setattr('vidcls.calibrate.check_loader_for', lambda model, dl: None)
         monkeypatch.setattr(
             'vidcls.calibrate.predict_views', lambda *a, **k: pytest.fail('the model was asked')
         )

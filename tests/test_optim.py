@@ -11,7 +11,7 @@ from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.models.zoo import create_model, list_models
 from vidcls.optim import param_groups
-from vidcls.optimizations import _Stopwatch, estimate
+from vidcls.tune import Stopwatch, estimate
 from vidcls.recipes import RECIPES, list_recipes, recipe
 from vidcls.train import fit
 
@@ -159,12 +159,12 @@ def test_memory_is_that_of_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda d: 3*10**9)
     monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda d: 7*10**9)
     run = SimpleNamespace(
-        acc=SimpleNamespace(device=torch.device('cuda:1'), num_processes=1),
+        accelerator=SimpleNamespace(device=torch.device('cuda:1'), num_processes=1),
         timer=SimpleNamespace(share=0.0),
         stop=lambda why: None,
-        group_rows=[0],
+        step_rows=[0],
     )
-    watch = _Stopwatch(10)
+    watch = Stopwatch(10)
     watch.before_fit(run)
     watch.after_batch(run)
     assert (watch.start_gb, watch.gb) == (3., 7.) and put_back == [torch.device('cuda:1')]
@@ -252,14 +252,14 @@ def test_every_recipe_is_of_a_model_that_can_be_made_so():
             recipe(m, 'kinetics400')
 
 def test_fit_is_measured_with_its_bars(monkeypatch):
-    from vidcls import benchmark_fit as bf
+    from vidcls.studies import fit as bf
     shown = []
     class Terminal(io.StringIO):
         def isatty(self): return True
         def __exit__(self, *a):
             shown.append(self.getvalue())
             return super().__exit__(*a)
-    monkeypatch.setattr(bf, '_Terminal', Terminal)
+    monkeypatch.setattr(bf, 'Terminal', Terminal)
     monkeypatch.setenv('VIDCLS_PROGRESS', '0')
     found = bf.benchmark_fit(
         n_groups=10,
@@ -277,10 +277,10 @@ def test_fit_is_measured_with_its_bars(monkeypatch):
 
 def test_every_technique_can_be_measured(tmp_path, monkeypatch):
     "Each trains, in the way that it says; those that compile are left to the benchmark itself."
-    from vidcls import benchmark_fit as bf
+    from vidcls.studies import fit as bf
     tiny = dict(n_frames=16, size=32, dim=24, depth=1, heads=2)
     monkeypatch.setitem(
-        bf._NETS,
+        bf.NETS,
         'cpu',
         dict(videomae=('videomae_tiny', 1e-3, tiny), i3d=('i3d_tiny', 1e-3, dict(n_frames=16, size=64))),
     )
@@ -288,11 +288,11 @@ def test_every_technique_can_be_measured(tmp_path, monkeypatch):
     for name, how in bf.TECHNIQUES.items():
         if how.get('fit', {}).get('compile'):
             continue
-        row = bf._measure_technique(name, tmp_path, 1, 'cpu')
+        row = bf.measure_technique(name, tmp_path, 1, 'cpu')
         assert row['way'] == name and row['ms_step'] > 0 and 0 <= row['accuracy'] <= 1, row
 
-def test_channels_first_is_what_it_says():
-    from vidcls import benchmark_fit as bf
+def testput_channels_first_is_what_it_says():
+    from vidcls.studies import fit as bf
     seen, model = [], create_model('i3d_tiny', n_classes=2, n_frames=16, size=64).eval()
     x, units = (
         torch.randn(2, 3, 16, 64, 64),
@@ -305,7 +305,7 @@ def test_channels_first_is_what_it_says():
             )
         )
     last = model(x)
-    bf._channels_first(model)
+    bf.put_channels_first(model)
     torch.testing.assert_close(model(x), last)
     # what convolutions give; with one thread some of torch's forget the order
     assert seen[0] == (False, True) and seen[3:] == 3*[(True, False)]

@@ -1,4 +1,4 @@
-"Damaged time: nothing that is no answer may become a report, and a report says what it rests on."
+"Perturbed time: nothing that is no answer may become a report, and a report says what it rests on."
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +9,7 @@ from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.models.zoo import create_model
-from vidcls.probes import DAMAGES, ask_damaged, probe_time, report_of, sweep_time
+from vidcls.probes import PERTURBATIONS, ask_perturbed, probe_time, report_of, sweep_time
 
 tiny = dict(dim=24, depth=1, heads=2)
 
@@ -17,7 +17,7 @@ tiny = dict(dim=24, depth=1, heads=2)
 def asked(tmp_path):
     "(model, loaders) of 12 clips that nobody has learned from."
     seed_everything(0)
-    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32)).only(
+    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32)).select_classes(
         ['left', 'right']
     )
     model = create_model('videomae_tiny', n_classes=2, **tiny)
@@ -47,8 +47,8 @@ def test_one_frame_has_no_time(tmp_path):
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_a_model_is_asked_in_its_own_precision(asked, dtype):
     model, dls = asked
-    want = ask_damaged(model, dls.test, DAMAGES)
-    got = ask_damaged(model.to(dtype), dls.test, DAMAGES)
+    want = ask_perturbed(model, dls.test, PERTURBATIONS)
+    got = ask_perturbed(model.to(dtype), dls.test, PERTURBATIONS)
     assert got.path.tolist() == want.path.tolist()
     if dtype == torch.float64:
         assert got.equals(want)
@@ -58,9 +58,9 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
     table = dls.test.dataset.table
     whole = probe_time(model, dls.test)
     (table.root/table.df.path[0]).write_bytes(b'no video')
-    dls = loaders(from_folder(table.root).only(['left','right']), model.spec, bs=4, on_error='skip')
-    answers = ask_damaged(model, dls.test, DAMAGES)
-    assert len(answers) == len(table) and (answers.loc[answers.failed != '', list(DAMAGES)] == -1).all(
+    dls = loaders(from_folder(table.root).select_classes(['left','right']), model.spec, bs=4, on_error='skip')
+    answers = ask_perturbed(model, dls.test, PERTURBATIONS)
+    assert len(answers) == len(table) and (answers.loc[answers.failed != '', list(PERTURBATIONS)] == -1).all(
         axis=None
     )
     report = probe_time(model, dls.test)
@@ -73,7 +73,7 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
         report.failures
         == probe_time(
             model,
-            loaders(from_folder(table.root).only(['left', 'right']), model.spec, bs=1, on_error='skip').test,
+            loaders(from_folder(table.root).select_classes(['left', 'right']), model.spec, bs=1, on_error='skip').test,
         ).failures
     )
     sweep = sweep_time(model, dls.test)
@@ -85,7 +85,7 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
     for p in table.df.path:
         (table.root/p).write_bytes(b'no video')
     dls = loaders(
-        from_folder(table.root).only(['left', 'right']),
+        from_folder(table.root).select_classes(['left', 'right']),
         model.spec,
         bs=4,
         on_error='skip',
@@ -101,17 +101,17 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
 def test_answers_survive_a_file(asked, tmp_path):
     "Kept as CSV and read again, they say the same; so do those of before, which had no column of failures."
     model, dls = asked
-    answers = ask_damaged(model, dls.test, DAMAGES)
+    answers = ask_perturbed(model, dls.test, PERTURBATIONS)
     answers.to_csv(tmp_path/'a.csv', index=False)
     report, again = report_of(answers, 'm', 2), report_of(pd.read_csv(tmp_path/'a.csv'), 'm', 2)
     assert report.table.equals(again.table) and report.failures == again.failures == {}
     assert report_of(answers.drop(columns='failed'), 'm', 2).table.equals(report.table)
-    answers.loc[0, ['failed', *DAMAGES]] = ['no video', *[-1]*len(DAMAGES)]
+    answers.loc[0, ['failed', *PERTURBATIONS]] = ['no video', *[-1]*len(PERTURBATIONS)]
     answers.to_csv(tmp_path/'a.csv', index=False)
     assert report_of(pd.read_csv(tmp_path/'a.csv'), 'm', 2).failures == {answers.path[0]: 'no video'}
 
 def told(target, **said):
-    "The verdict on answers (N,) under each damage, a clip a group."
+    "The verdict on answers (N,) under each perturbation, a clip a group."
     said = {k.replace('_', ' '): v for k,v in said.items()}
     return report_of(
         pd.DataFrame(dict(path='x', group=range(len(target)), target=target) | said), 'm', 2
@@ -144,7 +144,7 @@ def test_a_verdict_says_what_it_rests_on():
     assert told(y, as_it_is=y, reversed=y) == 'what was asked does no harm (not asked: shuffled, frozen)'
 
 def test_always_the_most_frequent_class_is_no_knowledge():
-    "Nine clips of ten of one class: to say that class is right nine times of ten, on any clip, damaged or not."
+    "Nine clips of ten of one class: to say that class is right nine times of ten, on any clip, perturbed or not."
     y = (np.arange(200) % 10 == 0).astype(int)
     assert (
         told(y, as_it_is=0 * y, frozen=0 * y)
@@ -159,7 +159,7 @@ def test_always_the_most_frequent_class_is_no_knowledge():
     assert one.majority == 1 and one.verdict.startswith('knows nothing')
 
 def answers(**columns):
-    "Four clips, answered under no damage; and what else is given, in place of it."
+    "Four clips, answered under no perturbation; and what else is given, in place of it."
     return pd.DataFrame(
         dict(path=list('abcd'), group=range(4), target=[0, 1, 0, 1], failed='')
         | {'as it is': [0, 1, 1, 1]}
@@ -204,8 +204,8 @@ def test_answers_of_no_clip_are_no_report():
 def test_damages_that_are_none_are_named(asked):
     model, dls = asked
     for none in ({}, None):
-        with pytest.raises(ArgumentError, match='damages=.*; give at least one'):
-            ask_damaged(model, dls.test, none)
+        with pytest.raises(ArgumentError, match='perturbations=.*; give at least one'):
+            ask_perturbed(model, dls.test, none)
     for frames in (
         np.arange(1, 9),
         np.arange(8) - 1,
@@ -215,10 +215,10 @@ def test_damages_that_are_none_are_named(asked):
         np.ones(8, bool),
     ):
         with pytest.raises(
-            ArgumentError, match="damages: 'own' gives the frames .*; accepted: 8 whole numbers, 0 to 7"
+            ArgumentError, match="perturbations: 'own' gives the frames .*; accepted: 8 whole numbers, 0 to 7"
         ):
-            ask_damaged(model, dls.test, {'own': lambda T, rng: frames})
-    own = ask_damaged(
-        model, dls.test, {'own': lambda T, rng: torch.arange(T).flip(0), 'reversed': DAMAGES['reversed']}
+            ask_perturbed(model, dls.test, {'own': lambda T, rng: frames})
+    own = ask_perturbed(
+        model, dls.test, {'own': lambda T, rng: torch.arange(T).flip(0), 'reversed': PERTURBATIONS['reversed']}
     )
     assert own.own.equals(own.reversed.rename('own'))

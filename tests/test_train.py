@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from vidcls.checkpoint import latest_checkpoint
+from vidcls.training.checkpoint import latest_checkpoint
 from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
-from vidcls.curriculum import ORDERS, compare_curriculum, compare_stages
-from vidcls.distill import TEACHING, Distill, SeededAugment, compare_distillation
-from vidcls.imbalance import compare_noise
+from vidcls.distill import Distill, SeededAugment
 from vidcls.losses import FocalLoss
 from vidcls.mix import Mixup
 from vidcls.models.zoo import create_model
 from vidcls.optim import freeze_layers
-from vidcls.train import Callback, EMA, EarlyStopping, fit, lr_find
+from vidcls.train import Callback, EMA, EarlyStopping, fit
+from vidcls.tune import lr_find
 
 TIMES = ('seconds', 'waiting', 'clips_per_s')
 
@@ -121,7 +120,7 @@ linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tr
 @linux
 @pytest.mark.parametrize('how', ['ten', 'features', 'sharded', 'frozen'])
 def test_two_processes_equal_one_after_ten_steps(tmp_path, clips, how):
-    "Also with a teacher, where the bridge to its features learns beside the model, and where each process holds a half of the weights, and where the head alone learns."
+    "Also with a teacher, where the projector to its features learns beside the model, and where each process holds a half of the weights, and where the head alone learns."
     one, two = (run_processes(tmp_path, clips, n, 16//n, how) for n in (1,2))
     # best weights are put back at the end of an epoch; ten steps are two epochs and a half, so the second epoch's
     assert (one['weights'] - two['weights']).abs().max() < 1e-6
@@ -163,10 +162,10 @@ sharded = mode == 'sharded'
 how = dict(ends=dict(ram_gb=0), workers=dict(ram_gb=0, workers=1, limit_s=20)).get(mode, {})
 if os.getpgrp() != os.getpid(): os.setpgrp()                               # a group of its own, or a signal to it would end the tests
 if sharded: shard()
-import vidcls.core
-started, in_thread = [], vidcls.core._in_thread
+import vidcls.parallel
+started, in_thread = [], vidcls.parallel._in_thread
 def counted(work): started.append(1); in_thread(work)
-vidcls.core._in_thread = counted
+vidcls.parallel._in_thread = counted
 class One(Callback):
     "What happens to the second process alone."
     def __init__(self, what): self.what = what
@@ -328,7 +327,7 @@ def test_an_own_step_is_taken_for_the_short_group(clips):
         accum=2,
         schedule='constant',
         warmup=0,
-        clip=None,
+        max_grad_norm=None,
         smoothing=0.0,
         show=False,
     )
@@ -488,7 +487,7 @@ print('returned', hist.interrupted, hist.stopped, model.training, flush=True)
 @linux
 @pytest.mark.parametrize('number,code', [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
 def test_signals_keep_a_checkpoint(tmp_path, clips, number, code):
-    from vidcls.checkpoint import latest_checkpoint
+    from vidcls.training.checkpoint import latest_checkpoint
 
     p = subprocess.Popen(
         [sys.executable, '-c', SIGNALLED, clips, tmp_path],
@@ -590,7 +589,7 @@ class Snapshot(Callback):
 
 @pytest.mark.parametrize('how', [dict(features=1.), dict(alpha=.7), dict(features=1., alpha=.3)], ids=['features, thawing', 'cached answers', 'both, layer decay'])
 def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
-    "With its bridge and what the optimiser knows of it, with frozen stages, and with a teacher's answers that are on the disk."
+    "With its projector and what the optimiser knows of it, with frozen stages, and with a teacher's answers that are on the disk."
     teacher, table = small(), from_folder(clips)
     cached, extra = 'features' not in how, {'features': 1., 'alpha': .3} == how
     def train(folder, cut=()):
@@ -600,7 +599,7 @@ def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
         class Rates(Callback):
             def after_epoch(self, run):
                 seen.append(
-                    ([g['lr'] for g in run.opt.param_groups], distil.bridge and flat(distil.bridge).clone())
+                    ([g['lr'] for g in run.opt.param_groups], distil.projector and flat(distil.projector).clone())
                 )
 
         hist = fit(
@@ -625,7 +624,7 @@ def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
         if not cached:
             assert torch.equal(seen[-1][1], seen2[-1][1])
     if extra:
-        # the bridge as the head, at the full rate
+        # the projector as the head, at the full rate
         assert all(lrs[-2:] == [max(lrs[:-2])]*2 and min(lrs) < .2*max(lrs) for lrs,_ in seen)
     if not cached:
         assert not torch.equal(seen[0][1], seen[1][1])
@@ -648,7 +647,7 @@ def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
 # --- a disk, a logbook, a label, a callback that fail
 
 def test_a_full_disk_does_not_end_the_training(tmp_path, clips, monkeypatch):
-    import vidcls.checkpoint as c
+    import vidcls.training.checkpoint as c
     dls = loaders(from_folder(clips), small().spec, bs=32)
     def full(path): raise OSError(28, 'No space left on device')
 
@@ -752,7 +751,7 @@ def test_a_launchers_accumulation_is_not_applied_twice(clips, monkeypatch):
             loaders(from_folder(clips), small().spec, bs=16),
             epochs=1,
             show=False,
-            callbacks=[At('before_step', lambda run: seen.append(float(run.norm)))],
+            callbacks=[At('before_step', lambda run: seen.append(float(run.grad_norm)))],
         )
         return seen[0]
     alone = norm()
@@ -877,21 +876,21 @@ def test_half_precision_is_what_the_card_has(monkeypatch, native, emulated, want
 
 def with_scaler(monkeypatch, **how):
     "A scaler on the CPU, as fp16 has one on a GPU; so large at first that gradients overflow."
-    import vidcls.train as t
-    engine = t.Run._engine
-    def scaled(self):
-        acc = engine(self)
-        acc.native_amp, acc.scaler = True, torch.amp.GradScaler('cpu', **how)
-        return acc
-    monkeypatch.setattr(t.Run, '_engine', scaled)
-    monkeypatch.setattr(t, '_precision', lambda asked: 'fp16')            # refused on a CPU
+    from vidcls.training import checks, engine
+    make = engine.make_accelerator
+    def scaled(*args):
+        accelerator = make(*args)
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler('cpu', **how)
+        return accelerator
+    monkeypatch.setattr(engine, 'make_accelerator', scaled)
+    monkeypatch.setattr(checks, 'choose_precision', lambda asked: 'fp16')            # refused on a CPU
 
 def test_the_scaler_goes_on_to_the_bit(tmp_path, clips, monkeypatch):
     "It is stopped where the scale has fallen and grown again; one that began anew would skip other steps."
     with_scaler(monkeypatch, init_scale=2.**19, growth_interval=3)
     class Scale(Callback):
         def __init__(self): self.seen = []
-        def after_batch(self, run): self.seen.append(run.acc.scaler.get_scale())
+        def after_batch(self, run): self.seen.append(run.accelerator.scaler.get_scale())
     def train(out, at=At('after_fit', lambda run: None)):
         see = Scale()
         weights, rows, hist = drawing(clips, out, see, at)
@@ -908,7 +907,7 @@ def test_steps_that_half_precision_skips_are_in_no_mean(clips, monkeypatch):
     seen, model = [], small()
     with_scaler(monkeypatch, init_scale=2.**19)
     class See(Callback):
-        def before_step(self, run): seen.append([float(run.step_loss), math.isfinite(float(run.norm))])
+        def before_step(self, run): seen.append([float(run.step_loss), math.isfinite(float(run.grad_norm))])
         def after_step(self, run): self.step = run.step
     see = See()
     hist = fit(
@@ -993,12 +992,12 @@ def test_what_filled_the_memory_is_let_go(clips):
     assert alive[0]() is None and held.value
 
 def test_a_comparison_ends_where_a_training_is_interrupted(clips, tmp_path):
-    from vidcls.train import fit_whole
+    from vidcls.train import fit_or_raise
     class Stop(Callback):
         def after_step(self, run): os.kill(os.getpid(), signal.SIGINT)
     model = small()
     with pytest.raises(KeyboardInterrupt):
-        fit_whole(
+        fit_or_raise(
             model, loaders(from_folder(clips), model.spec, bs=8), epochs=1, callbacks=[Stop()], show=False
         )
 
@@ -1033,8 +1032,8 @@ def test_a_curriculum_and_a_balance_are_not_mixed_and_stages_keep_their_own_chec
     model, table = small(), from_folder(clips)
     dls = loaders(table, model.spec, bs=16, balance='balanced')
     with pytest.raises(ArgumentError, match="balance='balanced'; leave one out"):
-        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.part('train'))))], show=False)
-    n = len(table.part('train'))
+        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.select_split('train'))))], show=False)
+    n = len(table.select_split('train'))
     halt = type(
         'Halt', (Callback,), dict(after_batch=lambda self, run: run.n_steps == 2 and run.stop('enough'))
     )
@@ -1173,7 +1172,10 @@ def test_deterministic_algorithms_are_enough(clips):
 
 def test_comparisons_run_and_are_read_the_second_time(tmp_path, monkeypatch):
     "The pages only read what was kept; here all arms are trained, for an epoch."
-    import vidcls.curriculum as module
+    import vidcls.studies.curriculum as module
+    from vidcls.studies.curriculum import ORDERS, compare_curriculum, compare_stages
+    from vidcls.studies.distill import TEACHING, compare_distillation
+    from vidcls.studies.imbalance import compare_noise
     short = {'full size': [dict(epochs=1)], 'small first': [dict(size=16, epochs=1), dict(epochs=1)]}
     monkeypatch.setattr(module, 'STAGES', short)
     once = dict(seeds=(0,), epochs=1, show=False)
@@ -1211,10 +1213,11 @@ def test_two_fits_leave_no_threads_and_no_hooks(clips):
 SECOND = """
 import sys
 import vidcls.train as t
+from vidcls.training import resume
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.models.zoo import create_model
-t._alone.__defaults__ = (.2,)
+resume.LOCK_PATIENCE_S = .2
 model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
 t.fit(model, loaders(from_folder(sys.argv[1]), model.spec, bs=16), epochs=1, out=sys.argv[2], resume='auto', show=False)
 """
@@ -1386,7 +1389,7 @@ def test_lr_find_puts_everything_back_also_after_an_error(clips):
 @pytest.mark.skipif('RATIO' not in os.environ, reason='a measurement; run `vidcls benchmark fit`, or '
                                                       'set RATIO=1')
 def test_overhead(clips):
-    from vidcls.benchmark_fit import benchmark_fit
+    from vidcls.studies.fit import benchmark_fit
     assert benchmark_fit(rounds=5).df.set_index('way').ratio['vidcls fit'] > .97
 
 def test_a_training_that_was_over_stays_over(clips, tmp_path):
@@ -1395,7 +1398,7 @@ def test_a_training_that_was_over_stays_over(clips, tmp_path):
         m = small(2)
         hist = fit(
             m,
-            loaders(from_folder(clips).only(['left', 'right']), m.spec, bs=8),
+            loaders(from_folder(clips).select_classes(['left', 'right']), m.spec, bs=8),
             20,
             lr=1e-9,
             patience=1,
@@ -1408,7 +1411,7 @@ def test_a_training_that_was_over_stays_over(clips, tmp_path):
 
 def test_a_refused_training_leaves_nothing_behind(clips, tmp_path):
     m = small(2)
-    dls = loaders(from_folder(clips).only(['left','right']), m.spec, bs=8)
+    dls = loaders(from_folder(clips).select_classes(['left','right']), m.spec, bs=8)
     fit(m, dls, 1, lr=1e-4, precision='bf16', out=tmp_path, show=False)
     x = torch.randn(2,3,8,32,32)
     before = m.eval()(x)
@@ -1418,3 +1421,136 @@ def test_a_refused_training_leaves_nothing_behind(clips, tmp_path):
         fit(m, dls, 1, lr=1e-4, precision='bf16', opt_args=dict(nonsense=1), show=False)
     assert torch.equal(m.eval()(x), before)  # in full precision, and no better and no worse
     fit(m, dls, 1, lr=1e-4, precision='no', show=False)
+
+
+# --- what the lesson leaves out: arguments that make no sense, and numbers that are none
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    "Left and right: 84 clips to train on, in six batches."
+    root = make_motion_clips(tmp_path_factory.mktemp('two'), n_groups=60, n_frames=8, size=32)
+    table = from_folder(root).select_classes(['left', 'right'])
+    return loaders(table, few().spec, bs=14)
+
+def few(**kw):
+    seed_everything(0)
+    return create_model('videomae_tiny', n_classes=2, depth=1, dim=48, **kw)
+
+@pytest.mark.parametrize('bad, words', [
+    (dict(epochs=0), 'epochs=0'),
+    (dict(lr=-1), 'lr=-1'),
+    (dict(precision='fp8'), "precision='fp8'"),
+    (dict(optimizer='adam'), "Did you mean 'adamw'\\?"),
+    (dict(monitor='f1'), "monitor='f1'; accepted: 'accuracy'"),
+    (dict(resume='auto'), 'need out='),
+    (dict(freeze={0: -1, 3: 99}), '99 layers from epoch 3 on; accepted: from -'),
+    (dict(metrics={'lr': lambda logits, y: 0.}), "metrics has 'lr'"),
+    (dict(loss=lambda logits, y: logits.sum(1)), 'loss gave a tensor of shape \\('),
+    (dict(loss=lambda logits, y: .5), 'loss gave a float'),
+    (dict(augment=lambda x, y, gen: x), 'augment gave a Tensor; accepted: '),
+    (dict(trackers='tensorbord', out='x'), "Did you mean 'tensorboard'\\?"),
+    (dict(opt_args={'weight_decay': .1}), 'wd='),
+    (dict(max_grad_norm=0), 'max_grad_norm=0'),
+    (dict(clip=1.), 'clip=1.0 is no argument of fit: say max_grad_norm='),
+])
+def test_arguments_that_make_no_sense_are_refused(two, bad, words):
+    with pytest.raises(ArgumentError, match=words):
+        fit(few(), two, show=False, **{'epochs': 1} | bad)
+
+def test_a_model_with_another_number_of_classes_is_refused(two):
+    with pytest.raises(LabelError, match=r'call model.reset_classifier\(2\)'):
+        fit(create_model('videomae_tiny', n_classes=3), two)
+
+def test_a_folder_with_checkpoints_or_without_room_is_refused(two, tmp_path):
+    "Two trainings in one folder would delete each other's checkpoints."
+    (tmp_path/'run'/'checkpoints'/'step_000000300').mkdir(parents=True)
+    with pytest.raises(ArgumentError, match=r"resume='auto' \(--resume\) goes on with it"):
+        fit(few(), two, out=tmp_path/'run')
+    (tmp_path/'file').touch()
+    with pytest.raises(ArgumentError, match='no checkpoint can be written there'):
+        fit(few(), two, out=tmp_path/'file')
+
+def test_a_metric_that_is_nan_is_worse_than_any_other(two):
+    recalls = iter([0., math.nan, .3, .2])  # the first is asked for before the training
+    metrics = {'recall': lambda logits, labels: next(recalls)}
+    assert fit(few(), two, epochs=3, lr=1e-6, metrics=metrics, monitor='recall', show=False).best == 1
+
+def test_without_validation_the_training_loss_decides_or_the_last_weights_are_kept(two):
+    blind = loaders(two.table, two.spec, bs=14)
+    blind.valid = None
+    by_loss = fit(few(dropout=.5), blind, epochs=3, lr=1e-9, monitor='train_loss', show=False)
+    assert by_loss.best == np.argmin(by_loss['train_loss'])
+    assert fit(few(dropout=.5), blind, epochs=3, lr=1e-9, show=False).best == 2
+    with pytest.raises(ArgumentError, match='needs validation clips'):
+        fit(few(), blind, monitor='valid_loss')
+
+def halves(xb, yb, gen):
+    "Each clip averaged with the next one: no model can do better than half-sure."
+    q = torch.nn.functional.one_hot(yb, 2).float()
+    return (xb + xb.roll(1, 0))/2, (q + q.roll(1, 0))/2
+
+def test_soft_targets_and_a_loss_are_passed_on(two):
+    mixed = fit(few(), two, epochs=1, mix=halves, loss=FocalLoss(gamma=0), show=False)
+    assert abs(mixed['train_loss'][0] - .69) < .1                    # the coin, and no error
+
+def test_a_training_that_is_stopped_by_hand_keeps_the_better_weights(two):
+    def tired(run): raise KeyboardInterrupt
+    stop = At('before_batch', tired, lambda run: run.epoch == 2)
+    hist = fit(few(), two, epochs=9, lr=1e-6, callbacks=[stop], show=False)
+    assert (len(hist), hist.interrupted, hist.best in (0,1)) == (2, True, True)
+
+def test_one_bad_batch_is_left_out(two):
+    def spoil(run): run.xb = run.xb*math.inf
+    bad = At('before_batch', spoil, lambda run: run.n_steps == 2)
+    hist = fit(few(), two, epochs=2, callbacks=[bad], on_nan='skip', show=False)
+    assert [(b['step'], b['what'], len(b['clips'])) for b in hist.bad_steps] == [(3, 'loss', 14)]
+    assert all(np.isfinite(hist['train_loss']))
+
+def test_mixed_precision_is_for_training_only(two):
+    "Afterwards the model computes in full precision again, and the next training may choose otherwise."
+    mixed, fresh = few(), few()
+    fit(mixed, two, epochs=1, precision='bf16', show=False)
+    fresh.load_state_dict(mixed.state_dict())
+    x = mixed.spec.to_model(next(iter(two.test)).clips)
+    with torch.no_grad():
+        assert torch.equal(mixed(x), fresh.eval()(x))
+    assert len(fit(mixed, two, epochs=1, precision='no', show=False)) == 1
+
+def test_seeds_draw_other_augmentations(two):
+    def weights(seed):
+        m = few()
+        fit(m, two, epochs=1, lr=.1, optimizer='sgd', seed=seed, augment=roll_clips, show=False)
+        return flat(m)
+    assert not torch.equal(weights(0), weights(1))
+
+def test_what_differs_from_the_checkpoint_is_named(two, tmp_path):
+    halt = At('after_batch', lambda run: run.stop('enough'), lambda run: run.n_steps == 8)
+    go = lambda **kw: fit(few(), two, **dict(epochs=3, ema=.9, out=tmp_path, callbacks=[halt], show=False) | kw)
+    go(every=3)
+    with pytest.raises(CheckpointError, match='epochs: 3 there, 4 here'):
+        go(epochs=4, resume='auto')
+    with pytest.raises(CheckpointError, match="mix: None there, '<function halves>' here"):
+        go(mix=halves, resume='auto')
+
+def test_a_range_test_without_a_step_is_an_error():
+    from vidcls.tune import LRFound
+    with pytest.raises(ArgumentError, match='lrs is empty'):
+        LRFound([], [])
+
+def test_the_search_for_a_batch_and_an_estimate_leave_all_as_it_was(two):
+    from vidcls.tune import estimate, find_batch_size
+    model, drawn = few(), torch.get_rng_state()
+    before = flat(model).clone()
+    assert find_batch_size(model, limit=4, device='cpu', show=False) == 4
+    assert torch.equal(torch.get_rng_state(), drawn) and all(p.grad is None for p in model.parameters())
+    estimate(model, two, steps=2)
+    assert torch.equal(flat(model), before) and two.valid is not None
+    with pytest.raises(ArgumentError, match='steps=0'):
+        estimate(model, two, steps=0)
+
+def test_names_of_callbacks_in_checkpoints_stay(two, tmp_path):
+    "Checkpoints of the first version go on: what was renamed keeps its old name there."
+    fit(few(), two, epochs=1, out=tmp_path, freeze=-1, ema=.9, show=False)
+    state = latest_checkpoint(tmp_path/'checkpoints')[1]
+    assert [name for name,_ in state['callbacks']] == ['Finite', 'Thaw', 'EMA', 'EarlyStopping', 'Checkpoints']
+    assert {'clip', 'files', 'loading', 'processes'} <= set(state['about']) and {'rate', 'own'} <= set(state)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from .core import ArgumentError, check_at_least, check_choice
-from .data.datasets import flip_classes
+from .data.public import flip_classes
 from .data.sampling import multi_scale_box, random_box
 
 # %% ../nbs/17_augment.ipynb #augment
@@ -114,6 +114,7 @@ class RandomSquare(_Crop):
 
 # %% ../nbs/17_augment.ipynb #classmap
 class _ClassMap(Augment):
+    "Turn one axis of a clip around; a label may change with it."
     def __init__(
         self,
         classes=None,  # int64 (K,): class after the change, -1 where it is forbidden; None leaves labels alone

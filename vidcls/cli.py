@@ -14,7 +14,7 @@ __all__ = ['HELP', 'app', 'Overwrite', 'SETTINGS', 'CLIPS', 'Data', 'Label', 'Gr
            'cli_doctor', 'in_words', 'main']
 
 # %% ../nbs/inside/99_cli.ipynb #import-sys
-import contextlib, json, os, re, sys, warnings
+import contextlib, json, os, re, sys, traceback, warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Optional
@@ -233,7 +233,7 @@ def cli_demo(
     save_record(still, out/'single_frame.json')
     show_predictions(rec, dls.test).savefig(out/'predictions.png')
     _heading('5/5', 'load the classifier and ask it about one file')
-    clip = table.part('test').paths[0]
+    clip = table.select_split('test').paths[0]
     answer = Classifier.load(out/'classifier').predict(clip, top_k=3)
     _say(f"{clip}: " + ', '.join(f"{a['label']} {a['score']:.3f}" for a in answer))
     _say(demo_summary(out, rec, still, clip, time.time()-start))
@@ -496,13 +496,13 @@ class Plan:
         "Return how long training and judging will take, from a few measured steps."
         if not self.measured or _together():
             return None
-        from vidcls.optimizations import estimate
+        from vidcls.tune import estimate
         known = {k: v for k,v in self.fit.items() if k not in ('lr', 'patience', 'epochs', 'freeze')}
         each = estimate(net, dls, self.epochs, steps=6, **known)
         once = self.epochs*each.s_per_epoch
         if not self.folds:
             return once
-        clips = [len(fold.part('train')) for fold in table.kfold(self.folds, self.fit['seed'])]
+        clips = [len(fold.select_split('train')) for fold in table.kfold(self.folds, self.fit['seed'])]
         steps = sum(-(-n//(self.bs*self.fit['accum'])) for n in clips)*self.epochs
         return once + steps*each.s_per_step + self.folds*self.epochs*each.s_valid
 
@@ -518,7 +518,7 @@ def _frozen(freeze):
     except ValueError:
         raise ArgumentError(f"--freeze {freeze}; accepted: 'all', or a whole number such as -5.") from None
 
-# %% ../nbs/inside/99_cli.ipynb #describe-and-judge
+# %% ../nbs/inside/99_cli.ipynb #e27fd5eb
 def _train_data(a):
     "(table, function of spec and batch size that gives loaders), from files or from shards."
     from vidcls.core import ArgumentError
@@ -583,12 +583,11 @@ def _judge(table, net, dls, hist, plan, a):
 
 def _by_folds(table, plan, a):
     "Judge the plan by folds: every clip once, by a model that has never seen its group."
-    from vidcls.benchmark_real import judge_by_folds
-    from vidcls.evaluate import save_record
+    from vidcls.evaluate import cross_validate, save_record
     _say(f'\njudging the same plan by {plan.folds} folds of the groups: '
          'each clip once, by a model that has never seen its group')
     given = {k: v for k,v in plan.fit.items() if k not in ('patience', 'seed')}
-    rec = judge_by_folds(table, plan.model, plan.folds, a.seed, plan.pretrained, plan.arguments, plan.bs,
+    rec = cross_validate(table, plan.model, plan.folds, a.seed, plan.pretrained, plan.arguments, plan.bs,
                          **given)
     save_record(rec, a.out/'folds.json')
     _say(repr(rec))
@@ -639,11 +638,11 @@ def _clips_to_judge(ctx, clf, classifier, data, split):
             return table, table
     table = read_table(data, a, labels=clf.labels)
     name = {'val': 'valid', 'validation': 'valid', None: 'test'}.get(split, split)
-    part = table if name == 'all' else table.part(name)
+    part = table if name == 'all' else table.select_split(name)
     if len(part) < len(table) and split is None:
         _say(f'note: judged on the {len(part)} test clips of {len(table)}; --split all takes all of them.')
     if split == 'all' and 'train' in table.splits:
-        _say(f"note: {len(table.part('train'))} of these clips are training clips, so the result will be "
+        _say(f"note: {len(table.select_split('train'))} of these clips are training clips, so the result will be "
              'optimistic if this classifier has learned from them.')
     return table, part
 
@@ -690,7 +689,7 @@ def list_videos(
 )->list: # Of Paths
     "Return the files, the videos in the folders, and what fits the patterns."
     from glob import glob
-    from vidcls.data.datasets import find_videos
+    from vidcls.data.files import find_videos
     def fitting(path):
         found = [] if path.exists() else sorted(glob(str(path), recursive=True))
         return [Path(p) for p in found] or [path]
@@ -712,7 +711,7 @@ def cli_download(
     folder: Annotated[Path, Argument(parser=as_path, metavar='FOLDER', help='Where it goes.')],
 ):
     "Fetch and unpack a public data set; run again, it goes on where it stopped."
-    from vidcls.data.datasets import download
+    from vidcls.data.download import download
     _say(f'{download(name, folder)}: ready')
 
 @app.command('shard')
@@ -756,7 +755,7 @@ def cli_benchmark_loader(
 ):
     "Epochs by decord in worker processes, and by each of our ways: ratios, medians, every frame checked."
     import tempfile
-    from vidcls.benchmark import benchmark_loader, benchmark_read, make_benchmark_clips
+    from vidcls.benchmark.loader import benchmark_loader, benchmark_read, make_benchmark_clips
     with tempfile.TemporaryDirectory() as tmp:
         table = read_table(data or make_benchmark_clips(tmp, kind, clips))
         read = benchmark_read(table, frames, size, rounds)
@@ -778,7 +777,7 @@ def cli_benchmark_step(
 ):
     """A training step by our model and by another implementation, with the same weights:
     ratios, memory, share of the peak."""
-    from vidcls.benchmark_models import benchmark_step, matrix_rate
+    from vidcls.benchmark.step import benchmark_step, matrix_rate
     found = benchmark_step(model, bs, rounds, device, **({} if frames is None else {'n_frames': frames}))
     rate = matrix_rate(device)
     best = max(r['clips_per_s'] for r in found.rows if r['way'].startswith('ours') and r['clips_per_s'])
@@ -798,7 +797,7 @@ def cli_benchmark_inference(
     out: ResultFile = None,
 ):
     "A forward pass by our model and by another implementation, in turn."
-    from vidcls.benchmark_models import benchmark_inference
+    from vidcls.benchmark.step import benchmark_inference
     found = benchmark_inference(model, bs, rounds, device)
     _say(repr(found))
     if out:
@@ -816,7 +815,7 @@ def cli_benchmark_views(
     label: Label = 'label', group: Group = None,
 ):
     "Judging with many views, beside decoding and forward passes alone."
-    from vidcls.benchmark_models import benchmark_views
+    from vidcls.studies.models import benchmark_views
     from vidcls.data.loaders import loader
     from vidcls.models.zoo import create_model
     table = read_table(data, SimpleNamespace(label=label, group=group))
@@ -835,7 +834,7 @@ def cli_benchmark_models(
     epochs: Annotated[Optional[int], Option(help="Instead of each run's own.", min=1)] = None,
 ):
     "Every small model, trained on clips whose label is carried by motion alone: about an hour for each seed."
-    from vidcls.benchmark_models import compare_models, models_table, plot_models
+    from vidcls.studies.models import compare_models, models_table, plot_models
     table = models_table(compare_models(out, range(seeds), groups, epochs))
     plot_models(table).savefig(out/'models.png')
     _say(table.round(3).to_string(index=False))
@@ -847,7 +846,7 @@ def cli_benchmark_fit(
     out: ResultFile = None,
 ):
     "An epoch by fit, by a bare loop, and by the Trainer of transformers, in turn."
-    from vidcls.benchmark_fit import benchmark_fit
+    from vidcls.studies.fit import benchmark_fit
     found = benchmark_fit(rounds=rounds, device=device)
     _say(repr(found))
     if out:
@@ -859,7 +858,7 @@ def cli_benchmark_techniques(
     out: ResultFile = None,
 ):
     "Each optimization alone and some together: time of a step, memory, accuracy."
-    from vidcls.benchmark_fit import benchmark_techniques
+    from vidcls.studies.fit import benchmark_techniques
     found = benchmark_techniques(epochs)
     _say(repr(found))
     if out:
@@ -874,7 +873,7 @@ def cli_benchmark_time(
 ):
     """What a training of VideoMAE, TimeSformer and I3D would take on this machine, from measured steps
     (2 clips each on a CPU)."""
-    from vidcls.benchmark_fit import benchmark_time
+    from vidcls.studies.fit import benchmark_time
     found = benchmark_time(n_clips=clips, epochs=epochs)
     _say(repr(found))
     if out:
@@ -893,7 +892,7 @@ def cli_benchmark_imbalance(
     groups: Annotated[int, Option(help='Scenes of the data set.', min=51)] = 210,
 ):
     "Remedies for rare classes, side by side on a made data set: minutes for each seed."
-    from vidcls.imbalance import compare_imbalance, imbalance_table
+    from vidcls.studies.imbalance import compare_imbalance, imbalance_table
     runs = compare_imbalance(out, range(first, first+seeds), groups, epochs=epochs)
     _say(imbalance_table(runs).round(3).to_string(index=False))
 
@@ -904,8 +903,8 @@ def cli_benchmark_noise(
     share: Annotated[float, Option(help='Of the training labels that are wrong.', min=0, max=.9)] = .1,
 ):
     "Remedies for wrong labels, side by side on a made data set: minutes for each seed."
-    from vidcls.distill import gains_table
-    from vidcls.imbalance import NOISE_ARMS, compare_noise
+    from vidcls.studies.runs import gains_table
+    from vidcls.studies.imbalance import NOISE_ARMS, compare_noise
     table = gains_table(compare_noise(out, range(seeds), share=share), NOISE_ARMS)
     _say(table.round(3).to_string(index=False))
 
@@ -915,7 +914,8 @@ def cli_benchmark_distill(
     seeds: Seeds = 3,
 ):
     "Students with and without a teacher: minutes for each seed."
-    from vidcls.distill import TEACHING, compare_distillation, gains_table
+    from vidcls.studies.distill import TEACHING, compare_distillation
+    from vidcls.studies.runs import gains_table
     _say(gains_table(compare_distillation(out, range(seeds)), TEACHING).round(3).to_string(index=False))
 
 @bench.command('curriculum')
@@ -924,8 +924,9 @@ def cli_benchmark_curriculum(
     seeds: Seeds = 3,
 ):
     "Orders of learning, with their controls: minutes for each seed."
-    from vidcls.curriculum import compare_curriculum, curriculum_table
-    _say(curriculum_table(compare_curriculum(out, range(seeds))).round(3).to_string(index=False))
+    from vidcls.studies.curriculum import ORDERS, compare_curriculum
+    from vidcls.studies.runs import gains_table
+    _say(gains_table(compare_curriculum(out, range(seeds)), ORDERS).round(3).to_string(index=False))
 
 @bench.command('stages')
 def cli_benchmark_stages(
@@ -933,8 +934,8 @@ def cli_benchmark_stages(
     seeds: Seeds = 3,
 ):
     "Small clips first, against full size, for the same number of operations: minutes for each seed."
-    from vidcls.curriculum import STAGES, compare_stages
-    from vidcls.distill import gains_table
+    from vidcls.studies.curriculum import STAGES, compare_stages
+    from vidcls.studies.runs import gains_table
     _say(gains_table(compare_stages(out, range(seeds)), STAGES).round(3).to_string(index=False))
 
 @bench.command('real')
@@ -944,7 +945,7 @@ def cli_benchmark_real(
     folds: Annotated[int, Option(help='Each judged by a model that has never seen its groups.', min=2)] = 3,
 ):
     "Real clips, from scratch and from ImageNet, judged on people never seen: an hour without a GPU."
-    from vidcls.benchmark_real import benchmark_real, real_table
+    from vidcls.studies.real import benchmark_real, real_table
     _say(real_table(benchmark_real(data, out, k=folds)).round(3).to_string(index=False))
 
 @bench.command('defaults')
@@ -955,7 +956,7 @@ def cli_benchmark_defaults(
 ):
     """What `vidcls train` should do by default: candidates on real and made clips, with controls;
     an hour on two cores."""
-    from vidcls.benchmark_real import compare_defaults, defaults_table
+    from vidcls.studies.real import compare_defaults, defaults_table
     compare_defaults(data, out, seed=seed)
     _say(defaults_table(out, seed).round(3).to_string(index=False))
 
@@ -988,22 +989,42 @@ SAID = {'read it with salvage=True': 'leave such clips out with --on-error skip'
         "resume='auto' (--resume)": '--resume', "resume='auto'": '--resume',
         'as label= (at the command line --label)': 'with --label',
         'as path= (at the command line --path-column)': 'with --path-column',
-        'give step_s, in seconds': 'give --step-s, in seconds'}
+        'give step_s, in seconds': 'give --step-s, in seconds',
+        "give pretrained= a folder or a hub id, or config={'model_type': 'vivit', …}":
+            'give --pretrained a folder or a hub id'}
 
-def _options():
+# leaks='allow' (at the command line --leaks allow); (leaks='allow', at the command line --leaks allow)
+_BOTH = re.compile(
+    r"""\w+=(?:'[^']*'|"[^"]*")(?: \(at the command line (--[^)]+)\)|, at the command line (--[^)]+))"""
+)
+
+def _options(said):
     "Python's name and the option of each parameter of each command."
-    commands = [c.callback for t in (app, bench) for c in t.registered_commands]
-    hints = [hint for c in commands for hint in c.__annotations__.items()]
-    asked = [(n, about) for n,h in hints for about in getattr(h, '__metadata__', ())]
-    return {n: _option(n) for n,about in asked if isinstance(about, typer.models.OptionInfo)} | ALSO
+    asked = [a for c in _callbacks() for a in _asked_for(c)]
+    known = {n: _option(n) for n,about in asked if isinstance(about, typer.models.OptionInfo)}
+    return known | ALSO | dict(name=_calls_model(said))
+
+def _callbacks(): return [c.callback for t in (app, bench) for c in t.registered_commands]
+
+def _asked_for(command):
+    "(name, Option or Argument) of each parameter of a command."
+    return [(n, about) for n,h in command.__annotations__.items() for about in getattr(h, '__metadata__', ())]
+
+def _calls_model(error):
+    "What the command that met this error calls Python's `name`: --model, or MODEL or NAME without an option."
+    frames = {f.f_code for f,_ in traceback.walk_tb(getattr(error, '__traceback__', None))}
+    asked = [a for c in _callbacks() if c.__code__ in frames for a in _asked_for(c)]
+    bare = [n for n,about in asked if n in ('model', 'name') and isinstance(about, typer.models.ArgumentInfo)]
+    return bare[0].upper() if bare else '--model'
 
 def in_words(
     said, # An error or a warning
 )->str:
     "Return what it says, with options in place of Python's arguments."
-    text, options = str(said), _options()
+    text, options = str(said), _options(said)
     for python, words in SAID.items():
         text = text.replace(python, words)
+    text = _BOTH.sub(lambda m: m[1] or m[2], text)
     def option(m): return f"{options[m[1]]} {m[2].strip(chr(39))}" if m[1] in options else m[0]
     return re.sub(r"\b([a-z_]+)=('[^']*'|-?[\w.]+(?![\w(\[]))", option, text)
 

@@ -74,23 +74,49 @@ def document(
         return                                  # no source beside the program
     notes = comments_by_line(source)
     for node in ast.parse(source).body:
-        found = vars(module).get(getattr(node, 'name', None))
-        if getattr(found, '__module__', None) != module.__name__ or node.name.startswith('_'):
+        found = _found(node, module)
+        if getattr(found, '__module__', None) != module.__name__:
             continue
-        if isinstance(node, ast.FunctionDef):
-            _write(found, node, notes)
-        elif isinstance(node, ast.ClassDef):
+        if isinstance(node, ast.ClassDef):
             _document_class(found, node, notes)
+        elif isinstance(node, ast.FunctionDef) and not _is_command(node):
+            _write(found, node, notes)
+
+def _found(node, module):
+    "What a definition has made: a function or class of the module, or a method that `patch` gave to a class."
+    if not any(ast.unparse(d).split('(')[0] == 'patch' for d in getattr(node, 'decorator_list', ())):
+        return vars(module).get(getattr(node, 'name', None))
+    cls = next(p.annotation for p in node.args.args if p.annotation)
+    method = vars(vars(module)[ast.unparse(cls)]).get(node.name)
+    return getattr(method, '__func__', method)
+
+def _is_command(node):
+    "Does a terminal show its docstring, beside the help of each option?"
+    return any('.command(' in ast.unparse(d) for d in node.decorator_list)
 
 def _document_class(cls, node, notes):
     own = {m.name: m for m in node.body if isinstance(m, ast.FunctionDef)}
     if '__init__' in own:
         _write(cls, own['__init__'], notes)
-    elif any('dataclass' in ast.unparse(d) for d in node.decorator_list):
+    elif _has_fields(node):
         _write(cls, node, notes)
+    else:
+        _inherit(cls)
     for name,method in own.items():
         if not name.startswith('_'):
             _write(vars(cls).get(name), method, notes)
+
+def _has_fields(node):
+    "Is it a dataclass, or a NamedTuple?"
+    said = [*map(ast.unparse, (*node.decorator_list, *node.bases))]
+    return any('dataclass' in s or s.endswith('NamedTuple') for s in said)
+
+def _inherit(cls):
+    "Take the parameters from the docstring of the base whose `__init__` makes the class."
+    base = next(b for b in cls.__mro__[1:] if '__init__' in vars(b))
+    _, title, rows = (base.__doc__ or '').partition(_section('Parameters', []))
+    if cls.__doc__ and title and title not in cls.__doc__:
+        cls.__doc__ += title + rows
 
 def _write(found, node, notes):
     "Give a function, method or class its longer docstring, if it has one that can be replaced."

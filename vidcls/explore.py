@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 
 from .core import DataError, VideoReadError, check_choice, check_whole
-from .evaluate import check_asked, clip_at, clips_of, finite_scores, rows_of
+from .views import check_loader_for, clip_at, clips_of, rows_of
 from .interpret import explain, methods_of
 from .metrics import most_confused
+from .models.logits import predict_logits
 from .show import contact_sheet, show_clip
 
 # %% ../nbs/55_explore.ipynb #top-losses
@@ -86,7 +87,7 @@ class Explorer:
         rec=None, # An EvalRecord of it: puts the worst clips first
         augment=None, # As fit takes it: (xb, yb, gen) -> (xb, yb)
     ):
-        check_asked(model, dl)
+        check_loader_for(model, dl)
         self.model, self.dl, self.augment, self.table = model.eval(), dl, augment, dl.dataset.table
         names = _names(self.table.df)
         if not names:
@@ -121,11 +122,7 @@ class Explorer:
         except VideoReadError as e:
             return f'<p>{html.escape(path)} cannot be read: {html.escape(e.reason)}</p>'
         true = self.table.df.label[self.rows[path]]
-        p = (
-            finite_scores(self.model, torch.from_numpy(np.ascontiguousarray(clip))[None], self.table.labels)
-            .softmax(1)[0]
-            .numpy()
-        )
+        p = predict_logits(self.model, clip[None], self.table.labels).softmax(1)[0].numpy()
         shown = (
             clip if method is None else np.concatenate([clip, explain(self.model, clip, method).overlay()], 2)
         )

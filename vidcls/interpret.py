@@ -25,10 +25,10 @@ from vidcls.core import (
     check_whole,
     progress,
 )
-from .evaluate import finite_scores
-from .metrics import paired_difference
+from .intervals import paired_difference
 from .models.i3d import I3D
 from .models.inflate import Inflated
+from .models.logits import model_input, predict_logits
 from .models.mvit import MViT
 from .models.swin3d import Swin3d
 from .models.timesformer import TimeSformer
@@ -144,7 +144,7 @@ def _tables(model, modules, x):
     return [seen[m] for m in modules]
 
 def _attention(m, x):
-    "Who looks at whom, mean over heads: (B,N,D) -> (B,N,N)."
+    "How much each token looks at each other one, mean over heads: (B,N,D) -> (B,N,N)."
     q, k, _ = m.split_heads(x)                                                   # (B,h,N,d)
     return (q @ k.transpose(-1,-2) / q.shape[-1]**.5).softmax(-1).mean(1)
 
@@ -257,22 +257,14 @@ def explain(
     name = method if isinstance(method, str) else getattr(method, '__name__', 'own')
     _check_taken(name, how, arguments)
     model.eval()
-    w = next(model.parameters())
     clip = np.ascontiguousarray(check_clip(clip))
-    p = finite_scores(model, torch.from_numpy(clip)[None]).softmax(1)[0]
+    p = predict_logits(model, clip[None]).softmax(1)[0]
     target = _class('target', p.argmax().item() if target is None else target, model.n_classes)
-    heat = _check_map(
-        name,
-        how(
-            model,
-            model.spec.to_model(torch.from_numpy(clip)[None].to(w.device)).to(w.dtype),
-            target,
-            **arguments,
-        ),
-    )
+    x = model_input(model, clip[None])
+    heat = _check_map(name, how(model, x, target, **arguments))
     if not torch.isfinite(heat).all():
         raise DataError(
-            f"method={name!r} gives a map with NaN or infinity: its gradients overflow in {w.dtype}. "
+            f"method={name!r} gives a map with NaN or infinity: its gradients overflow in {x.dtype}. "
             "Take model.float()."
         )
     heat = F.interpolate(heat[None, None], size=clip.shape[:3], mode='trilinear', align_corners=False)[
@@ -347,12 +339,8 @@ def deletion_insertion(
             c[some] = fill if covered else flat[some]
             clips.append(c.reshape(clip.shape))
     model.eval()
-    p = torch.cat(
-        [
-            finite_scores(model, part).softmax(1)[:, target]
-            for part in torch.from_numpy(np.stack(clips)).split(16)
-        ]
-    ).numpy()
+    logits = torch.cat([predict_logits(model, np.stack(clips[i:i+16])) for i in range(0, len(clips), 16)])
+    p = logits.softmax(1)[:,target].numpy()
     return pd.DataFrame(dict(share=shares, deletion=p[:steps+1], insertion=p[steps+1:]))
 
 def plot_deletion_insertion(

@@ -111,6 +111,8 @@ def _reason(source, e):
     import av
     with _Bytes(source) as raw:
         head, boxes = raw.at(0, 2**16), [k for k,_ in raw.boxes()]
+    if head[257:262] == b'ustar' or head[:4] in (b'PK\x03\x04', b'Rar!'):
+        return "not a video but an archive (a .tar of clips, or a shard?); unpack it"
     if boxes[:1] == [b'ftyp'] and b'moov' not in boxes:
         return "truncated: the index (moov) is missing; copy it again"
     for start, kind in _LISTS.items():
@@ -122,11 +124,18 @@ def _reason(source, e):
             kind = f.format
     except (av.error.FFmpegError, OSError, ValueError):
         kind = None
+    if kind is not None and _is_of_pictures(kind.name) and b'ANIM' not in head[:64]:
+        return _ONE_PICTURE
     if kind is None or kind.name in FORMATS.split(','):
         why = getattr(e, 'strerror', None) or e
         return f"not a video that FFmpeg can read ({why}); convert it again, or leave it out"
     named = f"{kind.long_name}, {kind.name!r}"
     return f"is of a format that is not accepted ({named}); convert it to MP4 with H.264"
+
+_ONE_PICTURE = ("is one picture, not a video; a clip that is a folder of pictures becomes a video by "
+                "frames_to_videos(FOLDER, NEW_FOLDER) of vidcls.data.datasets")
+
+def _is_of_pictures(kind): return kind.endswith('_pipe') or kind in ('ico', 'image2')        # FFmpeg's names
 
 class _Bytes:
     "The bytes of a source, beside whatever else reads it."
@@ -792,6 +801,14 @@ def _aspect(self:Video): return float(self._stream.sample_aspect_ratio or 1)
 
 Video.info = property(_info, doc="A `VideoInfo`.")
 
+@patch
+def check_moving(self:Video):
+    "Raise `VideoReadError` where the file is a picture, such as a JPEG; a video of one frame is none."
+    brand = self._file.metadata.get('major_brand', '')
+    picture = _is_of_pictures(self._file.format.name) or brand in ('avif', 'heic', 'heix', 'mif1')
+    if picture and self.n_frames == 1:
+        raise VideoReadError(self.name, _ONE_PICTURE)
+
 def probe(
     path, # A video file, or a binary file object
 )->VideoInfo:
@@ -946,7 +963,8 @@ def part(
     start:float|None=None, # Seconds from the first frame; None or NaN is the beginning
     end:float|None=None, # None or NaN is the end
 ): # A VideoPart
-    "The frames shown from `start` to before `end`, as a video of its own."
+    "The frames shown from `start` to before `end`, as a video of its own; a picture is no video."
+    self.check_moving()
     return VideoPart(self, *(None if t is None or np.isnan(t) else t for t in (start, end)))
 
 class VideoPart:

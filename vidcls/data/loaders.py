@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['ON_ERROR', 'CHANGED', 'BALANCE', 'AHEAD', 'NEVER_STARTED', 'LAYOUTS', 'CLIP_NAMES', 'LABEL_NAMES', 'load_clip',
-           'center_crop', 'clip_from_frames', 'file_state', 'file_states', 'ClipDataset', 'PathList', 'clip_bytes',
-           'decode_all', 'EpochSampler', 'Batch', 'collate', 'BatchBuffers', 'thread_batches', 'check_bad',
-           'check_failed', 'ClipLoader', 'dead_worker', 'LoaderShare', 'WaitTimer', 'loader', 'ClipLoaders', 'loaders',
-           'as_clip', 'ItemDataset', 'OwnOrder', 'as_loader', 'as_loaders']
+           'center_crop', 'clip_from_frames', 'file_state', 'file_states', 'skip_or_raise', 'ClipDataset', 'PathList',
+           'clip_bytes', 'decode_all', 'EpochSampler', 'Batch', 'collate', 'BatchBuffers', 'thread_batches',
+           'check_bad', 'check_failed', 'Sources', 'Loader', 'ClipLoader', 'dead_worker', 'LoaderShare', 'PlainLoader',
+           'adapt_loader', 'WaitTimer', 'loader', 'ClipLoaders', 'loaders', 'as_clip', 'ItemDataset', 'OwnOrder',
+           'as_loader', 'as_loaders']
 
 # %% ../../nbs/inside/15_data.loaders.ipynb #import-os-sys-time
 import atexit, difflib, inspect, multiprocessing, os, signal, sys, time, warnings
 from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ from ..core import VideoReadError, WorkerError
 from ..core import check_at_least, check_choice, check_whole, progress
 from ..parallel import call_within, result_within
 from .cache import FrameCache
-from .datasets import ClipTable
+from .table import ClipTable
 from .decode import Video, crop_frame, resize_short
 from .sampling import CROPS, crop_box, sample_idxs
 from ..show import check_clip, show_batch
@@ -112,6 +114,19 @@ def file_states(
 )->np.ndarray: # int64 (N,2) of file_state
     "What tells cheaply whether files are still the same."
     return np.array([file_state(p) for p in paths], np.int64).reshape(-1, 2)
+
+def skip_or_raise(
+    error:VideoReadError, # What reading raised
+    file, # That was read: a path or a binary file object
+    path, # Of the clip
+    on_error:str, # One of ON_ERROR
+)->str:
+    "Return the reason where clips are skipped; else raise the error, which names the clip also where it was read from bytes."
+    if on_error == 'skip':
+        return error.reason
+    if hasattr(file, 'read'):
+        raise VideoReadError(path, error.reason) from error
+    raise error
 
 class ClipDataset(Dataset):
     "The clips of a table, decoded on demand or once."
@@ -240,12 +255,17 @@ class ClipDataset(Dataset):
         source, # As in read_from
         row:int, # Of the clip
     )->str:
-        "Why a clip is skipped; with `on_error='raise'` the error, which names the clip also where it was read from bytes."
-        if self.on_error != 'raise':
-            return error.reason
-        if hasattr(source, 'read'):
-            raise VideoReadError(self.paths[row], error.reason) from error
-        raise error
+        "Return why a clip is skipped; with `on_error='raise'` raise the error, with the path of the clip."
+        return skip_or_raise(error, source, self.paths[row], self.on_error)
+
+    def sources(self,
+        each_once:bool=True, # Does an epoch of the loader hand out each clip exactly once?
+        settings:dict|None=None, # What the order of the loader depends on
+    )->'Sources':
+        "Return what lies behind a loader of these clips."
+        own = dict(seed=self.seed, crop=self.crop, flip=self.flip)
+        return Sources(self.paths, self.targets, self.windows, self.table, self.spec, self.from_files,
+                       self.on_error, self.backend, self.drawn, each_once, own | (settings or {}))
 
     def _mirror(self, label, rng):
         "(class after it, mirrored?): a coin, unless the class has no counterpart."
@@ -343,6 +363,15 @@ class EpochSampler(Sampler):
     ):
         "Go to an epoch: accelerate and a resumed training call this."
         self.epoch, self.start = epoch, start
+
+    @property
+    def each_once(self)->bool:
+        "Does each row come exactly once in an epoch?"
+        return self.balance is None and self.weights is None and self.repeats == 1
+
+    def settings(self)->dict:
+        "Return what the order depends on, besides the epoch."
+        return {k: getattr(self, k) for k in ('seed', 'shuffle', 'balance', 'weights', 'repeats')}
 
     def __iter__(self):
         epoch, start = self.epoch, self.start
@@ -511,7 +540,118 @@ def check_failed(
                     f"the last: {paths[row]}: {reason}. `vidcls doctor` lists them all.")
 
 # %% ../../nbs/inside/15_data.loaders.ipynb #cliploader
-class ClipLoader(DataLoader):
+@dataclass(frozen=True, eq=False)
+class Sources:
+    "What lies behind a loader: its clips, and what their order and draws depend on."
+    paths:object # Of each row: the Path of its file, or a text that names it
+    targets:np.ndarray|None=None # int64 (N,), class numbers; None where they are not known
+    windows:np.ndarray|None=None # float64 (N,2), start and end in seconds; None where clips are whole files
+    table:ClipTable|None=None # The clips; None where there is no table of them
+    spec:ClipSpec|None=None # That the clips are made by; None where it is not known
+    from_files:bool=False # Are the paths files, which others may read as well?
+    on_error:str='raise' # One of ON_ERROR
+    backend:str='auto' # One of BACKENDS, see read_frames
+    drawn:bool=False # Are frames, boxes or mirrors drawn anew in each epoch?
+    each_once:bool=True # Does an epoch hand out each clip exactly once?
+    settings:dict=field(default_factory=dict) # seed, crop, flip, shuffle, balance, weights, repeats, as far as they are known
+
+    def __len__(self): return len(self.paths)
+
+    def reason_of(self,
+        error:VideoReadError, # What reading raised
+        file, # That was read: a path or a binary file object
+        row:int, # Of the clip
+    )->str:
+        "Return why a clip is skipped; with `on_error='raise'` raise the error, with the path of the clip."
+        return skip_or_raise(error, file, self.paths[row], self.on_error)
+
+class Loader:
+    "What `fit` and `evaluate` ask of a loader."
+    streams = False                             # does each process read its own share of the clips?
+    cache_format, lossless = None, True         # no frame cache: clips are what the files give, to the bit
+    max_bad = .5                                # share of clips that may be unreadable, in [0,1]
+    _epoch = _start = 0                         # of the iteration that runs, or ran last; clips handed out
+
+    @property
+    def order(self):
+        "What holds `epoch`, `start` and `set_epoch` of the next iteration."
+        return self.sampler
+
+    @property
+    def position(self)->tuple: # (epoch, clips of it that are left out)
+        "Return where the next iteration begins."
+        return self.order.epoch, self.order.start
+
+    def set_epoch(self,
+        epoch:int, # The next one, >= 0
+        start:int=0, # Clips of it to leave out, because they were handed out before
+    ):
+        "Let the next iteration begin there."
+        self.order.set_epoch(epoch, start)
+        self._epoch, self._start = epoch, start
+
+    def state_dict(self)->dict: # JSON-ready
+        "Return which clips were handed out, so that a stopped epoch can go on."
+        return dict(epoch=self._epoch, start=self._start)
+
+    def load_state_dict(self,
+        state:dict, # As state_dict gave it
+    ):
+        "Let the next iteration begin where that state was taken."
+        self.set_epoch(**state)
+
+    def sources(self)->Sources:
+        "Return what lies behind the loader."
+        raise NotImplementedError
+
+    def identity(self)->list: # Texts and arrays
+        "Return what changes when other clips are loaded."
+        s = self.sources()
+        return [*s.paths, *(np.asarray(v) for v in (s.targets, s.windows) if v is not None)]
+
+    def share(self,
+        rank:int, # Number of this process, from 0
+        world:int, # Number of processes, >= 1
+    )->'Loader':
+        "Return the loader of this process's batches."
+        return self
+
+    def files(self,
+        rank:int=0, # Number of this process, from 0
+        world:int=1, # Number of processes, >= 1
+    ): # Iterator of (row, path or binary file object)
+        "Go through the files of this process's clips, in the order of the table."
+        paths = self.sources().paths
+        yield from ((row, paths[row]) for row in range(rank, len(paths), world))
+
+    def read_clip(self,
+        row:int, # In the table
+    )->np.ndarray: # uint8 (T,H,W,C)
+        "Decode one clip as the model sees it; an error with the reason where there is none."
+        clip, *_, reason = self.dataset[row]
+        if clip is None:
+            raise VideoReadError(self.sources().paths[row], reason)
+        return np.asarray(clip)
+
+    def dead_worker(self,
+        error, # What was raised, here or, as PyTorch notices it by a signal, anywhere else
+    )->WorkerError|None:
+        "Return what to say of a worker process that is gone; None where the error is about something else."
+        return None
+
+    def make_batches(self):
+        "Go through the batches from `position` on."
+        raise NotImplementedError
+
+    def __iter__(self):
+        self._epoch, self._start = self.position
+        for batch in check_bad(self.make_batches(), self.sources().paths, self.max_bad):
+            self._start += len(batch.rows) + len(batch.failed)
+            yield batch
+        self._epoch, self._start = self._epoch+1, 0
+
+# %% ../../nbs/inside/15_data.loaders.ipynb #cliploader-2
+class ClipLoader(Loader, DataLoader):
     "Batches of a ClipDataset, made by threads or by worker processes."
     def __init__(self,
         ds:ClipDataset, # The clips
@@ -522,11 +662,10 @@ class ClipLoader(DataLoader):
         limit_s:float=120., # Seconds to wait for a batch of worker processes, or for a clip of a thread
         max_bad:float=.5, # Share of clips, in [0,1], that may be unreadable before that is an error
     ):
-        super().__init__(ds, bs, sampler=sampler, collate_fn=collate, num_workers=workers,
-                         persistent_workers=workers > 0, timeout=limit_s if workers else 0,
-                         pin_memory=torch.cuda.is_available())
+        DataLoader.__init__(self, ds, bs, sampler=sampler, collate_fn=collate, num_workers=workers,
+                            persistent_workers=workers > 0, timeout=limit_s if workers else 0,
+                            pin_memory=torch.cuda.is_available())
         self.threads, self.limit_s, self.max_bad = threads, limit_s, max_bad
-        self._epoch, self._start = 0, 0
         self._buffers = BatchBuffers((bs, ds.spec.n_frames, ds.spec.size, ds.spec.size, 3), self.pin_memory)
         if ds.store is None:
             ds.states = torch.zeros(len(ds), 2, dtype=torch.int64)
@@ -544,32 +683,31 @@ class ClipLoader(DataLoader):
         "Are the clips those that the files give, to the bit?"
         return self.dataset.cache is None or self.dataset.cache.lossless
 
-    def state_dict(self)->dict: # JSON-ready
-        "Which clips were handed out, so that a stopped epoch can go on."
-        return dict(epoch=self._epoch, start=self._start)
+    def sources(self):
+        "Return what lies behind the loader."
+        return self.dataset.sources(self.sampler.each_once, self.sampler.settings())
 
-    def load_state_dict(self,
-        state:dict, # As state_dict gave it
-    ):
-        "The next iteration begins where that state was taken."
-        self.sampler.set_epoch(**state)
-        self._epoch, self._start = state['epoch'], state['start']
+    def share(self, rank, world):
+        "Return the loader of this process's batches: each `world`-th, and as many in each process."
+        if world == 1:
+            return self
+        from accelerate.data_loader import BatchSamplerShard
+        part = BatchSamplerShard(self.batch_sampler, world, rank)
+        same = ('collate_fn', 'num_workers', 'persistent_workers', 'timeout', 'pin_memory')
+        plan = DataLoader(self.dataset, batch_sampler=part, **{k: getattr(self, k) for k in same})
+        return LoaderShare(self, plan)
 
-    def __iter__(self):
-        self._epoch, self._start = self.sampler.epoch, self.sampler.start
-        if self.dataset.store is not None:
-            self.dataset.say_changed()
-        for batch in check_bad(self._batches(self), self.dataset.paths, self.max_bad):
-            self._start += len(batch.rows) + len(batch.failed)
-            yield batch
-        self._epoch, self._start = self._epoch+1, 0
+    def dead_worker(self, error):
+        "Return what to say of a worker process that is gone; None where the error is about something else."
+        return dead_worker(error, self.dataset)
 
-    def _batches(self, plan):
-        "The batches that `plan` lists, this loader itself or a share of it."
-        ds = self.dataset
+    def make_batches(self, plan=None):
+        "Go through the batches that `plan` lists: a DataLoader of the same clips; None is this loader."
+        plan, ds = plan or self, self.dataset
         if self.num_workers:
             return self._from_processes(plan)
         if ds.store is not None:
+            ds.say_changed()
             return DataLoader.__iter__(plan)
         return thread_batches(plan.batch_sampler, ds.read, self._buffers, self.threads, self.limit_s,
                               lambda key: ds.late(key[1], self.limit_s))
@@ -661,19 +799,120 @@ def _wake(processes):
 def _wake_all(): _wake([p for p in multiprocessing.active_children() if p.daemon])
 
 # %% ../../nbs/inside/15_data.loaders.ipynb #loadershare
-class LoaderShare:
+class LoaderShare(Loader):
     "Some of a loader's batches, made as the loader makes them."
     def __init__(self,
         whole:ClipLoader, # Whose clips
-        plan:DataLoader, # Of the same clips, with a batch_sampler of its own, as accelerate's prepare or skip_first_batches give it
-    ): self.whole, self.plan = whole, plan
+        plan:DataLoader, # Of the same clips, with a batch_sampler of its own
+    ):
+        self.whole, self.plan, self.skip = whole, plan, 0
+        self.cache_format, self.lossless, self.max_bad = whole.cache_format, whole.lossless, whole.max_bad
 
     def __len__(self): return len(self.plan)
-    def __iter__(self): return self.whole._batches(self.plan)
     def __getattr__(self, name):
         if name == 'plan':
             raise AttributeError(name)                    # asked for before there is one, when it is copied
         return getattr(self.plan, name)
+
+    @property
+    def position(self):
+        "Return where the next iteration begins; clips count in this share alone."
+        return self.whole.sampler.epoch, self.skip
+
+    def set_epoch(self,
+        epoch:int, # The next one, >= 0
+        start:int=0, # Clips of this share to leave out, because they were handed out before
+    ):
+        "Let the next iteration begin there."
+        self.whole.set_epoch(epoch)
+        self._epoch, self._start, self.skip = epoch, start, start
+
+    def sources(self): return self.whole.sources()
+    def dead_worker(self, error): return self.whole.dead_worker(error)
+
+    def make_batches(self):
+        "Go through the batches of this share."
+        plan, n, self.skip = self.plan, -(-self.skip//self.whole.batch_size), 0
+        if n:
+            from accelerate import skip_first_batches
+            plan = skip_first_batches(plan, n)
+        return self.whole.make_batches(plan)
+
+# %% ../../nbs/inside/15_data.loaders.ipynb #plainloader
+class PlainLoader(Loader):
+    "A plain DataLoader whose batches are of `Batch`, behind the contract of a loader."
+    def __init__(self,
+        plain, # A DataLoader, or what has len(), dataset and batch_size and gives batches
+    ):
+        self.plain, self.epoch, self.start = plain, 0, 0
+        self.dataset, self.batch_size = plain.dataset, getattr(plain, 'batch_size', None)
+        self.sampler = getattr(plain, 'sampler', None)
+
+    def __len__(self): return len(self.plain)
+
+    @property
+    def position(self):
+        "Return where the next iteration begins."
+        return getattr(self.sampler, 'epoch', self.epoch), self.start
+
+    def set_epoch(self, epoch, start=0):
+        "Let the next iteration begin there, as far as the order depends on the epoch."
+        self.epoch, self.start = epoch, start
+        self._epoch, self._start = epoch, start
+        for it in (self.plain, self.sampler):
+            if hasattr(it, 'set_epoch'):
+                return it.set_epoch(epoch)
+
+    def sources(self):
+        "Return what is known of what lies behind the loader."
+        ds = self.dataset
+        names = ('targets', 'windows', 'table', 'spec', 'from_files', 'on_error', 'backend', 'drawn')
+        known = {k: getattr(ds, k) for k in names if hasattr(ds, k)}
+        settings = {k: v for o in (ds, self.sampler) for k, v in getattr(o, '__dict__', {}).items()
+                    if k in ('seed', 'crop', 'flip', 'shuffle', 'balance', 'weights', 'repeats')}
+        drawn = [settings.get(k) for k in ('balance', 'weights')] != [None, None]
+        once = not drawn and settings.get('repeats', 1) == 1
+        paths = getattr(ds, 'paths', None)
+        if paths is None:
+            paths = [f'item {i}' for i in range(len(ds))]
+        return Sources(paths, each_once=once, settings=settings, **known)
+
+    def share(self, rank, world):
+        "Return the loader of this process's batches, which accelerate deals out."
+        if world == 1:
+            return self
+        from accelerate.data_loader import prepare_data_loader
+        return PlainLoader(prepare_data_loader(self.plain, num_processes=world, process_index=rank,
+                                               rng_types=['generator']))
+
+    def dead_worker(self, error):
+        "Return what to say of a worker process that is gone; None where the error is about something else."
+        return dead_worker(error, self.dataset)
+
+    def make_batches(self):
+        "Go through the batches that are left of the epoch."
+        plain, start = self.plain, self.start
+        self.epoch, self.start = self.epoch+1, 0
+        if start and self.batch_size and isinstance(plain, DataLoader):
+            from accelerate import skip_first_batches
+            yield from skip_first_batches(plain, -(-start//self.batch_size))
+            return
+        for batch in plain:
+            if start > 0:
+                start -= len(batch.rows) + len(batch.failed)
+            else:
+                yield batch
+
+def adapt_loader(
+    loader, # A Loader, or a plain DataLoader
+)->Loader:
+    "Return a `Loader` as it is, and a plain DataLoader behind the same contract."
+    if isinstance(loader, Loader):
+        return loader
+    if not hasattr(loader, 'dataset'):
+        raise ArgumentError(f"the loader is a {type(loader).__name__}; accepted: a loader, such as dls.test, "
+                            "or a DataLoader.")
+    return PlainLoader(loader)
 
 # %% ../../nbs/inside/15_data.loaders.ipynb #waittimer
 class WaitTimer:
@@ -844,13 +1083,13 @@ def loaders(
         )
     if 'train' not in table.splits:
         raise DataError(f"{table.name} has no train split; it has {table.splits}.")
-    unseen = sorted(set(table.labels) - set(table.part('train').df.label))
+    unseen = sorted(set(table.labels) - set(table.select_split('train').df.label))
     if unseen:
         raise DataError(f"no clip of {unseen[:5]} is in the train split, so that class cannot be learned; "
                         "split otherwise (fractions or seed).")
     rest = {k: v for k,v in kwargs.items() if k not in ('crop', 'flip', 'balance', 'weights', 'repeats')}
     each = dict(train=kwargs, valid=rest, test=rest if cache_test else {**rest, 'cache': None})
-    made = {s: loader(table.part(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
+    made = {s: loader(table.select_split(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
     return ClipLoaders(table, spec, **made)
 
 # %% ../../nbs/inside/15_data.loaders.ipynb #as-clip
@@ -1018,9 +1257,9 @@ def as_loader(
     on_error:str='raise', # 'raise', or 'skip' items that raise a VideoReadError
     workers:int=0, # Processes that make batches; a DataLoader has its own number
     limit_s:float=120., # Seconds to wait for a batch
-)->ClipLoader: # As any other loader
+)->Loader: # As any other loader
     "Make a loader of a Dataset or DataLoader of your own."
-    if isinstance(data, ClipLoader) or getattr(data, 'streams', False):
+    if isinstance(data, Loader):
         return data
     items, spec, sampler, join = data, _as_spec(spec), None, None
     if isinstance(data, DataLoader):

@@ -8,6 +8,7 @@ __all__ = ['ADDRESSES', 'write_shards', 'ShardDataset', 'ShardLoader', 'shard_lo
 
 # %% ../../nbs/inside/16_data.shards.ipynb #import-hashlib-io-json-os-random-tarfile
 import io, json, os, random, re, tarfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -20,10 +21,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..core import ArgumentError, ClipSpec, DataError, DecodeTimeoutError, VidclsError
 from ..core import VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, progress
-from ..parallel import call_within
-from .datasets import SPLITS, ClipTable
+from ..parallel import call_within, rank_world
+from .table import SPLITS, ClipTable
 from .decode import Video
-from .loaders import BatchBuffers, ClipDataset, ClipLoaders, ON_ERROR, check_bad, thread_batches
+from .loaders import ON_ERROR, BatchBuffers, ClipDataset, ClipLoaders, Loader, thread_batches
 from ..show import show_batch
 
 # %% ../../nbs/inside/16_data.shards.ipynb #webdataset
@@ -54,7 +55,7 @@ def write_shards(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         bar = iter(progress(range(len(table)), desc='packing', show=show and len(table) > 20))
-        shards = {s: _write_split(table.part(s), folder, s, seed, bar, **keep) for s in table.splits}
+        shards = {s: _write_split(table.select_split(s), folder, s, seed, bar, **keep) for s in table.splits}
         for _ in bar:
             pass
         about = dict(version=1, name=table.name, labels=table.labels,
@@ -107,7 +108,7 @@ def _clip_bytes(path, limit_s):
     "The bytes of a file that can be opened as a video; what can't doesn't travel."
     def read():
         with Video(path) as v:
-            v.n_frames
+            v.check_moving()
         try:
             return path.read_bytes()
         except OSError as e:
@@ -180,7 +181,7 @@ class ShardDataset(IterableDataset):
 
     def _samples(self, epoch):
         "What this process reads of an epoch: without end where it trains, once where it judges."
-        wds, (rank, world) = _webdataset(), _process()
+        wds, (rank, world) = _webdataset(), rank_world()
         shards, again = self.shards, 0
         while True:
             if self.shuffle:
@@ -236,17 +237,10 @@ _ODD = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionEr
 
 def _clip_of(sample): return next(v for k,v in sample.items() if not k.startswith('__') and k != 'json')
 
-def _process():
-    "(number of this process, how many there are), as launchers tell."
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-
 # %% ../../nbs/inside/16_data.shards.ipynb #shardloader
-class ShardLoader(DataLoader):
+class ShardLoader(Loader, DataLoader):
     "Batches from shards."
-    streams = True  # fit knows by it that processes need no further splitting
-    cache_format, lossless = None, True                  # as of a ClipLoader: shards hold the files' bytes
+    streams = True                                       # processes need no further splitting
     def __init__(self,
         ds:ShardDataset, # The stream
         bs:int, # Clips a batch, >= 1
@@ -254,37 +248,43 @@ class ShardLoader(DataLoader):
         limit_s:float, # Seconds to wait for a clip
         max_bad:float, # Share of clips that may be unreadable before that is an error
     ):
-        super().__init__(ds, batch_size=None)
+        DataLoader.__init__(self, ds, batch_size=None)
         self.bs, self.threads, self.limit_s, self.max_bad = bs, threads, limit_s, max_bad
         self._buffers = BatchBuffers(
             (bs, ds.spec.n_frames, ds.spec.size, ds.spec.size, 3), torch.cuda.is_available()
         )
-        self._epoch, self._start = 0, 0
 
     def __len__(self):
         n = len(self.dataset)
-        return n//(_process()[1]*self.bs) if self.dataset.shuffle else -(-n//self.bs)
+        return n//(rank_world()[1]*self.bs) if self.dataset.shuffle else -(-n//self.bs)
 
-    def state_dict(self)->dict: # JSON-ready
-        "Which clips were handed out, so that a stopped epoch can go on."
-        return dict(epoch=self._epoch, start=self._start)
+    @property
+    def order(self):
+        "The stream, which counts its epochs."
+        return self.dataset
 
-    def load_state_dict(self,
-        state:dict, # As state_dict gave it
-    ):
-        "The next iteration begins where that state was taken; what was handed out is read and not decoded."
-        self.dataset.set_epoch(**state)
-        self._epoch, self._start = state['epoch'], state['start']
+    def sources(self):
+        "Return what lies behind the loader; the paths are those in shards.csv."
+        settings = dict(seed=self.dataset.seed, shuffle=self.dataset.shuffle)
+        return replace(self.dataset.clips.sources(not self.dataset.shuffle), from_files=False,
+                       settings=settings)
 
-    def __iter__(self):
-        ds = self.dataset
-        self._epoch, self._start = ds.epoch, ds.start
-        late = lambda key: ds.clips.late(key[0][1], self.limit_s)
-        batches = thread_batches(self._keys(), self._read, self._buffers, self.threads, self.limit_s, late)
-        for batch in check_bad(batches, ds.paths, self.max_bad):
-            self._start += len(batch.rows) + len(batch.failed)
-            yield batch
-        self._epoch, self._start = self._epoch+1, 0
+    def identity(self):
+        "Return the paths; each sample is compared with shards.csv when it is read."
+        return list(self.dataset.paths)
+
+    def files(self, rank=0, world=1):
+        "Go through this process's clips, in the order of the shards; each process reads all and keeps its own."
+        yield from ((row, file) for (_,row,_),file in self.dataset if row % world == rank)
+
+    def read_clip(self, row):
+        "Raise: a stream has no place for a row."
+        raise ArgumentError("a stream of shards has no single clips to pick; give a loader of the files.")
+
+    def make_batches(self):
+        "Go through the batches from `position` on; what was handed out before is read and not decoded."
+        late = lambda key: self.dataset.clips.late(key[0][1], self.limit_s)
+        return thread_batches(self._keys(), self._read, self._buffers, self.threads, self.limit_s, late)
 
     def _keys(self):
         left, batch = len(self) - self.dataset.start//self.bs, []
@@ -341,10 +341,10 @@ def shard_loader(
         raise DataError(f"{source} holds no split {split!r}; it has {list(about['shards'])}.")
     shuffle = split == 'train' if shuffle is None else shuffle
     _check_shards(source, about['shards'][split], verify)
-    part = table.part(split)
+    part = table.select_split(split)
     clips = ClipDataset(part, spec, seed, on_error, backend, shuffle, crop, flip)
     ds = ShardDataset(source, about, part, split, clips, buffer, shuffle, seed)
-    world = _process()[1]
+    world = rank_world()[1]
     if shuffle and len(ds.shards) < world:
         raise DataError(f"{len(ds.shards)} shards for {world} processes; each needs its own, "
                         "so write smaller ones (shard_mb).")

@@ -160,7 +160,7 @@ def _said_by(name, found, where):
     own = str(kind) == _CALLED.get(family, family)
     named = family in _CALLED and str(kind).lower().startswith(family)     # as VideoMAE v2's folders say
     if not own and not named:
-        raise CheckpointError(f"pretrained holds a {kind!r} and name is {name!r}; name='transformers' takes "
+        raise CheckpointError(f"pretrained holds a {kind!r} with name={name!r}; name='transformers' takes "
                               "any video classifier of transformers.")
     if family == 'resnet50' and (odd := [k for k,v in _RESNET.items() if config.get(k, v) != v]):
         raise CheckpointError(f"pretrained has {odd[0]}={config[odd[0]]!r}; the network here has "
