@@ -1,4 +1,4 @@
-"What people type who know fastai, timm and transformers: it works, or a sentence says what it is called here."
+"What people type from habit (fastai, timm, transformers): it works, or a sentence says how it is called."
 import io, subprocess, sys
 from pathlib import Path
 
@@ -92,9 +92,17 @@ def test_create_model_hints(name, value, says):
 
 
 @pytest.mark.parametrize('name, says', [
-    ('cbs', 'say callbacks='), ('loss_func', 'say loss='), ('opt_func', 'say optimizer='), ('fp16', "precision='fp16'"),
-    ('device', 'ACCELERATE_USE_CPU'), ('num_epochs', 'say epochs='), ('batch_size', 'loaders'), ('shedule', 'did you mean schedule='),
-    ('xyz', 'accepted: model')])
+    ('cbs', 'say callbacks='),
+    ('loss_func', 'say loss='),
+    ('opt_func', 'say optimizer='),
+    ('clip', 'say max_grad_norm='),
+    ('fp16', "precision='fp16'"),
+    ('device', 'ACCELERATE_USE_CPU'),
+    ('num_epochs', 'say epochs='),
+    ('batch_size', 'loaders'),
+    ('shedule', 'did you mean schedule='),
+    ('xyz', 'accepted: model'),
+])
 def test_fit_hints(table, name, says):
     m = small()
     with pytest.raises(ArgumentError, match=says):
