@@ -182,7 +182,7 @@ class One(Callback):
             if self.what == 'group': os.killpg(0, signal.SIGTERM)    # to the workers, too
             if self.what == 'dead':
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                workers = run.train_loader.base_dataloader.plan._iterator._workers
+                workers = run.train_loader.plan._iterator._workers
                 for p in workers: os.kill(p.pid, signal.SIGKILL)
     def before_validate(self, run):
         if rank == 1 and run.epoch == 1 and self.what == 'judging': os.kill(os.getpid(), signal.SIGINT)

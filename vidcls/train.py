@@ -24,8 +24,7 @@ from .training.checkpoint import random_state, set_random_state, unsharded
 from .training.checks import Computing, Functions, Saving, Optimization, FitConfig, Selection
 from .training.checks import check_fit, own_network, refuse_names, standard_callbacks, take_labels
 from .training.engine import SIGNALS, Run, agree_on_stop, any_process, count_clips, device_batches
-from .training.engine import end_callbacks, half_precision, listening, put_best, release, set_epoch
-from .training.engine import share_buffers
+from .training.engine import end_callbacks, half_precision, listening, put_best, release, share_buffers
 from .training.history import History, is_better, plot_history, row_line
 from .training.memory import explain_error, is_out_of_memory, model_too_large
 from .training.resume import Checkpoints, fingerprint, resume_run
@@ -135,14 +134,16 @@ def validate(
         if not len(batch.labels):
             continue
         answers = run.eval_model(run.spec.to_model(batch.clips)).float()
-        answers, truth = run.accelerator.gather_for_metrics((answers, batch.labels))
+        answers, truth = run.accelerator.gather((answers, batch.labels))
         logits.append(answers.cpu())
         labels.append(truth.cpu())
     if agree_on_stop(run) in SIGNALS:
         return {}
     if not logits:
         raise VidclsError("no validation clip could be read; see on_error in the loaders.")
-    logits, labels = torch.cat(logits), torch.cat(labels)
+    # several processes fill the last batches up, so that nobody waits
+    n = None if run.valid_loader.streams else len(run.valid_loader.sources())
+    logits, labels = torch.cat(logits)[:n], torch.cat(labels)[:n]
     run.row['valid_loss'] = whole_loss(run, logits, labels)
     run.row['accuracy'] = (logits.argmax(1) == labels).float().mean().item()
     run.row |= {name: float(f(logits, labels)) for name,f in run.functions.metrics.items()}
@@ -192,8 +193,9 @@ def run_epoch(
         run.train_loss, run.elapsed = torch.zeros((), device=run.accelerator.device), 0.
         run.lr, run.epoch_steps, run.rng_state = run.sched.get_last_lr()[-1], run.n_steps, random_state()
     run.row = dict(epoch=run.epoch+1)
-    set_epoch(run.train_loader, run.epoch)
-    set_epoch(run.valid_loader, run.epoch)
+    run.train_loader.set_epoch(run.epoch)
+    if run.valid_loader is not None:
+        run.valid_loader.set_epoch(run.epoch)
     run('before_epoch')
     run.timer = WaitTimer(device_batches(run, run.train_loader, run.done))
     train_epoch(run, run.timer)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .core import ArgumentError, VidclsError, check_at_least, check_whole, pick_device
+from .data.loaders import adapt_loader
 from .models.logits import predict_logits
 from .optim import adamw
 from .show import new_figure
@@ -28,12 +29,11 @@ from .training.memory import device_gb, free_gb, is_out_of_memory, process_gb, r
 @contextmanager
 def restored(
     model, # Of create_model
-    loader, # Of the training clips
+    loader, # A Loader: of the training clips
 ):
     "Put weights, generators and the order of the clips back when the block ends, however it ends."
     weights, rng_state = copy.deepcopy(model.state_dict()), random_state()
-    sampler, labels = getattr(loader, 'sampler', None), getattr(model, 'labels', None)
-    place = getattr(sampler, 'epoch', 0), getattr(sampler, 'start', 0)
+    position, labels = loader.position, getattr(model, 'labels', None)
     training, device = model.training, next(model.parameters()).device
     try:
         yield
@@ -42,8 +42,7 @@ def restored(
         model.load_state_dict(weights)
         model.train(training).to(device)
         set_random_state(rng_state)
-        if hasattr(sampler, 'set_epoch'):
-            sampler.set_epoch(*place)
+        loader.set_epoch(*position)
 
 def try_out(
     model, # As for fit
@@ -56,7 +55,8 @@ def try_out(
     own |= dict(out=None, every=None, resume=False, trackers=None)                # no traces
     trial = copy.copy(dls)
     trial.valid = None
-    with restored(model, dls.train):
+    trial.train = adapt_loader(dls.train)
+    with restored(model, trial.train):
         return fit(model, trial, **kwargs | own)
 
 # %% ../nbs/41_tune.ipynb #rangetest

@@ -7,8 +7,8 @@ __all__ = ['OTHER_NAMES', 'OTHER_WAYS', 'Optimization', 'Selection', 'Saving', '
            'standard_callbacks', 'check_fit', 'check_splits', 'check_labels', 'check_metrics', 'check_trackers',
            'check_freeze', 'head_order', 'take_labels', 'own_network', 'refuse_names']
 
-# %% ../../nbs/inside/38_training.checks.ipynb #import-math
-import math
+# %% ../../nbs/inside/38_training.checks.ipynb #import-copy-math
+import copy, math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from inspect import signature
@@ -26,7 +26,7 @@ from vidcls.core import (
     check_whole,
     match_labels,
 )
-from ..data.loaders import ClipLoader, as_loaders
+from ..data.loaders import Loader, adapt_loader, as_loaders
 from ..optim import OPTIMIZERS, SCHEDULES
 from vidcls.training.callbacks import (
     EMA,
@@ -232,10 +232,6 @@ def check_fit(
         raise ArgumentError(
             f"model is a {type(model).__name__} without a spec; accepted: what create_model gives."
         )
-    if not (hasattr(dls, 'train') and hasattr(dls, 'valid')):
-        raise ArgumentError(
-            f"dls is a {type(dls).__name__}; accepted: what loaders(table, model.spec) gives."
-        )
     check_splits(dls, config.selection.monitor)
     check_trackers(config.computing.trackers, config.saving.out)
     check_freeze(model, config.optimization.freeze)
@@ -271,15 +267,14 @@ def check_labels(
 ):
     "Is every label of the tables one that the model knows?"
     for loader in (dls.train, dls.valid):
-        ds = getattr(loader, 'dataset', None)
-        targets = getattr(ds, 'targets', None)
-        if targets is None or not len(targets):
+        sources = None if loader is None else loader.sources()
+        if sources is None or sources.targets is None:
             continue
-        targets = np.asarray(targets)
+        targets = np.asarray(sources.targets)
         if len(bad := np.flatnonzero((targets < 0) | (targets >= len(dls.labels)))):
             more = '…' if len(dls.labels) > 5 else ''
             raise LabelError(
-                f"{ds.paths[int(bad[0])]}: label {targets[bad[0]]} is not in [0, {len(dls.labels)}); "
+                f"{sources.paths[int(bad[0])]}: label {targets[bad[0]]} is not in [0, {len(dls.labels)}); "
                 f"the classes are {dls.labels[:5]}{more}."
             )
 
@@ -370,15 +365,24 @@ def own_network(
     dls, # Loaders; or a Dataset or DataLoader, or several of them: train, valid, test
     spec=None, # A ClipSpec for a network without one
 )->tuple: # (model, loaders)
-    "Give a network of your own the spec that was given; make loaders of Datasets and DataLoaders."
+    "Give a network of your own its spec; make loaders of Datasets and DataLoaders."
     from torch.utils.data import DataLoader, Dataset
     if spec is None and not hasattr(model, 'spec') and isinstance(model, torch.nn.Module):
         raise ArgumentError(f"model is a {type(model).__name__} without a spec, which says what a clip is; "
                             "accepted: what create_model gives, or a spec beside it: "
                             "fit(model, dls, spec=ClipSpec(n_frames=…, size=…)).")
     parts = dls if isinstance(dls, (tuple, list)) else (dls,)
-    if isinstance(parts[0], (DataLoader, Dataset)) and not isinstance(parts[0], ClipLoader):
+    if isinstance(parts[0], (DataLoader, Dataset)) and not isinstance(parts[0], Loader):
         dls = as_loaders(spec or getattr(model, 'spec', None), *parts)
+    if not (hasattr(dls, 'train') and hasattr(dls, 'valid')):
+        raise ArgumentError(
+            f"dls is a {type(dls).__name__}; accepted: what loaders(table, model.spec) gives."
+        )
+    for split in ('train', 'valid'):
+        loader = getattr(dls, split)
+        if loader is not None and not isinstance(loader, Loader):
+            dls = copy.copy(dls)
+            setattr(dls, split, adapt_loader(loader))
     if spec is not None and not hasattr(model, 'spec'):
         model.spec, model.n_classes = spec, len(dls.labels)
     return model, dls

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGNALS', 'half_precision', 'choose_precision', 'leave_group', 'leave_at_exit', 'make_accelerator', 'release',
-           'prepare_model', 'make_optimizer', 'share_buffers', 'share_loader', 'set_epoch', 'device_batches',
-           'any_process', 'count_clips', 'agree_on_stop', 'listening', 'Run', 'end_callbacks', 'put_best']
+           'prepare_model', 'make_optimizer', 'share_buffers', 'share_loader', 'device_batches', 'any_process',
+           'count_clips', 'agree_on_stop', 'listening', 'Run', 'end_callbacks', 'put_best']
 
 # %% ../../nbs/inside/36_training.engine.ipynb #import-atexit-copy-signal
 import atexit, copy, signal, sys, threading, time
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from ..core import ArgumentError, VidclsError, WorkerError, check_choice, pick_device
-from ..data.loaders import Batch, ClipLoader, LoaderShare, WaitTimer
+from ..data.loaders import Batch, WaitTimer
 from ..losses import LabelSmoothingCrossEntropy
 from ..models.layers import VideoModel
 from ..optim import OPTIMIZERS, freeze_layers, make_schedule, param_groups
@@ -164,34 +164,14 @@ def share_buffers(
 # %% ../../nbs/inside/36_training.engine.ipynb #share-loader
 def share_loader(
     accelerator, # accelerate's Accelerator
-    loader, # A ClipLoader or ShardLoader
-): # A loader with this process's share of the batches
+    loader, # A Loader
+): # A Loader of this process's batches
     "Give each process its share of the batches."
-    if accelerator.num_processes > 1 and loader.dataset.on_error == 'skip':
+    if accelerator.num_processes > 1 and loader.sources().on_error == 'skip':
         raise ArgumentError(
             "on_error='skip' works in one process; drop the broken clips from the table first."
         )
-    if getattr(loader, 'streams', False):                                # shards: each process reads its own
-        from accelerate.data_loader import DataLoaderShard
-        ready = DataLoaderShard(loader.dataset, device=accelerator.device, batch_size=None)
-        ready.base_dataloader = loader
-        return ready
-    if accelerator.num_processes == 1:
-        return loader
-    ready = accelerator.prepare(loader)
-    if isinstance(loader, ClipLoader):
-        ready.base_dataloader = LoaderShare(loader, ready.base_dataloader)     # made by its threads
-    return ready
-
-def set_epoch(
-    loader, # As share_loader gave it; None where there is none
-    epoch:int, # From 0
-):
-    "Go to an epoch: the order of the clips depends on its number."
-    if hasattr(loader, 'set_epoch'):
-        loader.set_epoch(epoch)
-    elif hasattr(sampler := getattr(loader, 'sampler', None), 'set_epoch'):
-        sampler.set_epoch(epoch)
+    return loader.share(accelerator.process_index, accelerator.num_processes)
 
 def device_batches(
     run, # A Run: accelerator, epoch, rows_done, rng_state, stop_request, stop_reason
@@ -199,14 +179,8 @@ def device_batches(
     skip:int=0, # Batches that were handed out before
 ): # Yields Batches on the device
     "Bring the batches of a loader onto the device; of an epoch that was stopped, those that are left."
-    # accelerate's wrapping would go back to where the epoch began
-    source = getattr(loader, 'base_dataloader', loader)
-    if skip and hasattr(source, 'load_state_dict'):
-        loader = source
-        source.load_state_dict(dict(epoch=run.epoch, start=run.rows_done))
-    elif skip:
-        loader = _without(loader, skip)
     if skip:
+        loader.load_state_dict(dict(epoch=run.epoch, start=run.rows_done))
         loader = _as_begun(loader, run.rng_state)
     device = run.accelerator.device
     try:
@@ -231,16 +205,6 @@ def _as_begun(loader, rng_state):
     if first is not None:
         yield first
         yield from batches
-
-def _without(loader, skip):
-    "The batches of a loader that can't go to a place by itself, without the first ones."
-    from accelerate import skip_first_batches
-    from torch.utils.data import DataLoader
-    if isinstance(share := getattr(loader, 'base_dataloader', None), LoaderShare):
-        return LoaderShare(share.whole, skip_first_batches(share.plan, skip))
-    if isinstance(loader, DataLoader) and not getattr(loader, 'streams', False):
-        return skip_first_batches(loader, skip)
-    return (b for i,b in enumerate(loader) if i >= skip)
 
 # %% ../../nbs/inside/36_training.engine.ipynb #any-process
 SIGNALS = ('SIGTERM', 'interrupted')             # ends that don't wait until the epoch is judged
@@ -369,7 +333,7 @@ class Run:
     def paths(self)->dict:
         "The files of each split, by row."
         both = dict(train=self.dls.train, valid=self.dls.valid)
-        return {name: loader.dataset.paths for name, loader in both.items() if loader is not None}
+        return {name: loader.sources().paths for name, loader in both.items() if loader is not None}
 
     @property
     def n_good(self)->int:

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from ..core import VidclsError
-from ..data.loaders import dead_worker
 from .callbacks import BATCH_NORMS
 
 # %% ../../nbs/inside/39_training.memory.ipynb #device-gb
@@ -105,7 +104,8 @@ def explain_error(
 ):
     "Raise a better error where the cause is a dead worker or too little memory."
     judging = run.valid_loader is not None and 'train_loss' in run.row
-    if dead := dead_worker(error, (run.dls.valid if judging else run.dls.train).dataset):
+    loader = run.valid_loader if judging else run.train_loader
+    if dead := loader.dead_worker(error):
         raise dead from error
     if not is_out_of_memory(error):
         return

@@ -82,25 +82,17 @@ def fingerprint(
 
 def _clips(loader):
     "How many, and which, with their classes and windows."
-    if loader is None:
-        return None
-    ds = loader.dataset
-    targets, windows = getattr(ds, 'targets', None), getattr(ds, 'windows', None)
-    more = [np.asarray(v) for v in (targets, windows) if v is not None]
-    return f'{len(ds.paths)} ({digest(*ds.paths, *more)})'
+    return None if loader is None else f'{len(loader.sources())} ({digest(*loader.identity())})'
 
 def _loading(loader):
-    "Order and draws."
-    names = ('seed', 'crop', 'flip', 'shuffle', 'balance', 'repeats', 'weights')
-    parts = loader.dataset, getattr(loader, 'sampler', None)
-    found = {k: v for o in parts for k,v in getattr(o, '__dict__', {}).items() if k in names}
-    arrays = np.ndarray, torch.Tensor
-    return {k: digest(v) if isinstance(v, arrays) else stable_repr(v) for k,v in found.items()}
+    "What order and draws depend on."
+    arrays, settings = (np.ndarray, torch.Tensor), loader.sources().settings
+    return {k: digest(v) if isinstance(v, arrays) else stable_repr(v) for k,v in settings.items()}
 
 def _files(loader):
     "A digest of the training files by size and a kilobyte each: clips may be replaced under their old names."
-    ds = loader.dataset
-    if not getattr(ds, 'from_files', False):
+    sources = loader.sources()
+    if not sources.from_files:
         return None
     def piece(path):
         try:
@@ -110,7 +102,7 @@ def _files(loader):
                 return size, f.read(1024)
         except OSError:
             return None                                      # it is named when it is read
-    return digest(*(piece(p) for p in dict.fromkeys(ds.paths)))
+    return digest(*(piece(p) for p in dict.fromkeys(sources.paths)))
 
 # %% ../../nbs/inside/37_training.resume.ipynb #run-state-2
 # how far a training is: name in the checkpoint -> attribute of the run
