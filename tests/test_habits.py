@@ -25,7 +25,7 @@ def clips(tmp_path_factory):
     return make_motion_clips(tmp_path_factory.mktemp('habits') / 'motion', n_groups=10, n_frames=4, size=16)
 
 @pytest.fixture(scope='module')
-def table(clips): return from_folder(clips).only(['left', 'right'])
+def table(clips): return from_folder(clips).select_classes(['left', 'right'])
 
 def small(n=2, **kw):
     return create_model('videomae_tiny', n_classes=n, n_frames=4, size=16, dim=16, depth=1, heads=2, **kw)
@@ -107,7 +107,7 @@ def test_loaders_hints(table, clips):
             loaders(table, small().spec, **{name: 2})
     assert loaders(str(clips), small().spec, bs=4).train.dataset.table.n_classes == 8
     df = from_folder(clips).df.assign(path=lambda d: [str(Path(clips)/p) for p in d.path])
-    assert len(loaders(df, small().spec, bs=4).train.dataset.table) == len(from_folder(clips).part('train'))
+    assert len(loaders(df, small().spec, bs=4).train.dataset.table) == len(from_folder(clips).select_split('train'))
     assert from_df(df).n_classes == 8
 
 

@@ -237,9 +237,9 @@ def test_a_classifier_of_a_training_knows_its_order(files, tmp_path):
     again = Classifier.load(tmp_path / 'c')
     assert again.labels == again.model.labels == t.labels
     numeric = table_of(files, NUMBERS, ('train', 'valid'), labels=NUMBERS)
-    a = evaluate(again.model, loader(t.part('valid'), model.spec), show=False)
+    a = evaluate(again.model, loader(t.select_split('valid'), model.spec), show=False)
     with pytest.warns(UserWarning, match='matched by name'):
-        b = evaluate(again.model, loader(numeric.part('valid'), model.spec), show=False)
+        b = evaluate(again.model, loader(numeric.select_split('valid'), model.spec), show=False)
     assert b.video_top1 == a.video_top1 and b.nll == pytest.approx(a.nll)
 
 

@@ -1032,8 +1032,8 @@ def test_a_curriculum_and_a_balance_are_not_mixed_and_stages_keep_their_own_chec
     model, table = small(), from_folder(clips)
     dls = loaders(table, model.spec, bs=16, balance='balanced')
     with pytest.raises(ArgumentError, match="balance='balanced'; leave one out"):
-        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.part('train'))))], show=False)
-    n = len(table.part('train'))
+        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.select_split('train'))))], show=False)
+    n = len(table.select_split('train'))
     halt = type(
         'Halt', (Callback,), dict(after_batch=lambda self, run: run.n_steps == 2 and run.stop('enough'))
     )
@@ -1398,7 +1398,7 @@ def test_a_training_that_was_over_stays_over(clips, tmp_path):
         m = small(2)
         hist = fit(
             m,
-            loaders(from_folder(clips).only(['left', 'right']), m.spec, bs=8),
+            loaders(from_folder(clips).select_classes(['left', 'right']), m.spec, bs=8),
             20,
             lr=1e-9,
             patience=1,
@@ -1411,7 +1411,7 @@ def test_a_training_that_was_over_stays_over(clips, tmp_path):
 
 def test_a_refused_training_leaves_nothing_behind(clips, tmp_path):
     m = small(2)
-    dls = loaders(from_folder(clips).only(['left','right']), m.spec, bs=8)
+    dls = loaders(from_folder(clips).select_classes(['left','right']), m.spec, bs=8)
     fit(m, dls, 1, lr=1e-4, precision='bf16', out=tmp_path, show=False)
     x = torch.randn(2,3,8,32,32)
     before = m.eval()(x)
@@ -1429,7 +1429,7 @@ def test_a_refused_training_leaves_nothing_behind(clips, tmp_path):
 def two(tmp_path_factory):
     "Left and right: 84 clips to train on, in six batches."
     root = make_motion_clips(tmp_path_factory.mktemp('two'), n_groups=60, n_frames=8, size=32)
-    table = from_folder(root).only(['left', 'right'])
+    table = from_folder(root).select_classes(['left', 'right'])
     return loaders(table, few().spec, bs=14)
 
 def few(**kw):

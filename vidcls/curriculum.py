@@ -82,7 +82,7 @@ def clip_losses(
     bs:int=32, # Clips a batch, >= 1
 )->np.ndarray: # float64 (N,)
     "Return the cross-entropy of each training clip, in the order of the table."
-    dl = loader(table.part('train'), model.spec, bs=bs)
+    dl = loader(table.select_split('train'), model.spec, bs=bs)
     out = np.full(len(dl.dataset), np.nan)
     for b in dl:
         logits = predict_logits(model, b).double()

@@ -462,4 +462,4 @@ def default_recipe(
 def _fit_for_folds(table, k):
     "Whether each class is there without any one of the folds: then each fold can be learned."
     return (table.df.groupby('label').group.nunique() >= k).all() and all(
-        set(fold.part('train').df.label) == set(table.labels) for fold in table.kfold(k))
+        set(fold.select_split('train').df.label) == set(table.labels) for fold in table.kfold(k))

@@ -20,7 +20,7 @@ import torch
 
 from .core import ArgumentError, DataError, LabelError, VideoReadError
 from .core import check_at_least, check_choice, check_whole, match_labels, progress
-from .data.datasets import flip_classes
+from .data.public import flip_classes
 from .data.decode import Video, crop_frame
 from .data.loaders import check_failed, clip_bytes
 from vidcls.data.sampling import (
@@ -225,7 +225,7 @@ def check_loader_for(
         raise ArgumentError(
             "dl draws some clips several times in an epoch, or not at all, as it is right in training; "
             "judge by one that "
-            "hands out each clip once: loader(table.part('train'), spec), or shard_loader(…, shuffle=False)."
+            "hands out each clip once: loader(table.select_split('train'), spec), or shard_loader(…, shuffle=False)."
         )
     match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
     K, said = dl.dataset.table.n_classes, model.n_classes

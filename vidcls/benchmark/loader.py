@@ -21,7 +21,7 @@ from vidcls.core import (
     ArgumentError, ClipSpec, DataError, VidclsError, atomic_path, check_choice, check_whole, progress,
 )
 from ..data.cache import FrameCache
-from ..data.datasets import ClipTable
+from ..data.table import ClipTable
 from ..data.decode import Video, read_frames
 from ..data.loaders import EpochSampler, clip_from_frames, load_clip, loader
 from ..data.sampling import crop_box, sample_idxs

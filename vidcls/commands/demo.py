@@ -84,7 +84,7 @@ def cli_demo(
     save_record(still, out/'single_frame.json')
     show_predictions(rec, dls.test).savefig(out/'predictions.png')
     _heading('5/5', 'load the classifier and ask it about one file')
-    clip = table.part('test').paths[0]
+    clip = table.select_split('test').paths[0]
     answer = Classifier.load(out/'classifier').predict(clip, top_k=3)
     say(f"{clip}: " + ', '.join(f"{a['label']} {a['score']:.3f}" for a in answer))
     say(demo_summary(out, rec, still, clip, time.time()-start))

@@ -185,7 +185,7 @@ class Plan:
         once = self.epochs*each.s_per_epoch
         if not self.folds:
             return once
-        clips = [len(fold.part('train')) for fold in table.kfold(self.folds, self.fit['seed'])]
+        clips = [len(fold.select_split('train')) for fold in table.kfold(self.folds, self.fit['seed'])]
         steps = sum(-(-n//(self.bs*self.fit['accum'])) for n in clips)*self.epochs
         return once + steps*each.s_per_step + self.folds*self.epochs*each.s_valid
 

@@ -17,7 +17,7 @@ from ..core import ArgumentError, ClipSpec, DecodeTimeoutError, VidclsError
 from ..parallel import ThreadPool
 from ..core import VideoNotFoundError, VideoReadError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, patch, progress
-from .datasets import ClipTable
+from .table import ClipTable
 from .decode import Video, resize_short
 from .sampling import sample_idxs
 from ..show import encode_h264

@@ -30,7 +30,7 @@ from ..core import VideoReadError, WorkerError
 from ..core import check_at_least, check_choice, check_whole, progress
 from ..parallel import call_within, result_within
 from .cache import FrameCache
-from .datasets import ClipTable
+from .table import ClipTable
 from .decode import Video, crop_frame, resize_short
 from .sampling import CROPS, crop_box, sample_idxs
 from ..show import check_clip, show_batch
@@ -1083,13 +1083,13 @@ def loaders(
         )
     if 'train' not in table.splits:
         raise DataError(f"{table.name} has no train split; it has {table.splits}.")
-    unseen = sorted(set(table.labels) - set(table.part('train').df.label))
+    unseen = sorted(set(table.labels) - set(table.select_split('train').df.label))
     if unseen:
         raise DataError(f"no clip of {unseen[:5]} is in the train split, so that class cannot be learned; "
                         "split otherwise (fractions or seed).")
     rest = {k: v for k,v in kwargs.items() if k not in ('crop', 'flip', 'balance', 'weights', 'repeats')}
     each = dict(train=kwargs, valid=rest, test=rest if cache_test else {**rest, 'cache': None})
-    made = {s: loader(table.part(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
+    made = {s: loader(table.select_split(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
     return ClipLoaders(table, spec, **made)
 
 # %% ../../nbs/inside/15_data.loaders.ipynb #as-clip

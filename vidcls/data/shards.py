@@ -22,7 +22,7 @@ from ..core import ArgumentError, ClipSpec, DataError, DecodeTimeoutError, Vidcl
 from ..core import VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, progress
 from ..parallel import call_within, rank_world
-from .datasets import SPLITS, ClipTable
+from .table import SPLITS, ClipTable
 from .decode import Video
 from .loaders import ON_ERROR, BatchBuffers, ClipDataset, ClipLoaders, Loader, thread_batches
 from ..show import show_batch
@@ -55,7 +55,7 @@ def write_shards(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         bar = iter(progress(range(len(table)), desc='packing', show=show and len(table) > 20))
-        shards = {s: _write_split(table.part(s), folder, s, seed, bar, **keep) for s in table.splits}
+        shards = {s: _write_split(table.select_split(s), folder, s, seed, bar, **keep) for s in table.splits}
         for _ in bar:
             pass
         about = dict(version=1, name=table.name, labels=table.labels,
@@ -341,7 +341,7 @@ def shard_loader(
         raise DataError(f"{source} holds no split {split!r}; it has {list(about['shards'])}.")
     shuffle = split == 'train' if shuffle is None else shuffle
     _check_shards(source, about['shards'][split], verify)
-    part = table.part(split)
+    part = table.select_split(split)
     clips = ClipDataset(part, spec, seed, on_error, backend, shuffle, crop, flip)
     ds = ShardDataset(source, about, part, split, clips, buffer, shuffle, seed)
     world = rank_world()[1]

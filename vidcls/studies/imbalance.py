@@ -16,7 +16,8 @@ import torch
 
 from ..augment import ColorJitter, Compose, GaussianBlur, RandomErasing, RandomResizedCrop, TimeJitter
 from ..core import ArgumentError, DataError, check_at_least, check_choice, check_whole, seed_everything
-from ..data.datasets import ClipTable, from_folder
+from ..data.datasets import from_folder
+from ..data.table import ClipTable
 from ..data.loaders import loaders
 from ..data.synthetic import make_motion_clips, roll_clips
 from ..losses import FocalLoss, class_weights
@@ -35,7 +36,7 @@ def make_imbalanced(
     "Leave out training clips until the classes have a long tail."
     check_at_least('ratio', ratio, 1)
     rng, K = np.random.default_rng(seed), table.n_classes
-    most = int(table.part('train').df.label.value_counts().min())
+    most = int(table.select_split('train').df.label.value_counts().min())
     counts = np.maximum(1, np.round(most*ratio**(-np.arange(K)/max(K-1, 1)))).astype(int)
     gone = []
     for label, n in zip(rng.permutation(table.labels), counts):
@@ -97,7 +98,7 @@ def run_arm(
     "Train a small VideoMAE one way and let it judge the test clips."
     check_choice('arm', arm, ARMS)
     seed_everything(seed)
-    train, test = table.part('train'), table.part('test')
+    train, test = table.select_split('train'), table.select_split('test')
     model = create_model('videomae_tiny', n_classes=table.n_classes)
     for_loaders, for_fit = ARMS[arm](train)
     dls = loaders(table, model.spec, bs=bs, seed=seed, **for_loaders)

@@ -16,7 +16,8 @@ import pandas as pd
 from ..augment import augmentation
 from ..benchmark.report import machine_facts
 from ..core import ClipSpec, DataError, VidclsError, atomic_path, check_choice
-from ..data.datasets import ClipTable, from_csv, from_folder
+from ..data.datasets import from_csv, from_folder
+from ..data.table import ClipTable
 from ..data.decode import resize_short
 from ..data.loaders import ClipDataset
 from ..data.synthetic import make_motion_clips
@@ -208,7 +209,7 @@ def _control(table, arm, k, seed):
         p = np.zeros((held.sum(), table.n_classes))
         net.fit(X[~held], y[~held])
         p[:,net.classes_] = net.predict_proba(X[held])
-        parts.append(record_clips(fold.part('test').df, np.arange(held.sum())))
+        parts.append(record_clips(fold.select_split('test').df, np.arange(held.sum())))
         probs.append(p)
     return record_of(
         pd.concat(parts, ignore_index=True),
