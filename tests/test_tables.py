@@ -792,7 +792,7 @@ def test_a_file_that_blocks_does_not_hold_the_audit(tmp_path, clip):
     shutil.copy(clip, tmp_path/'x'/'a.mp4')
     os.mkfifo(tmp_path/'y'/'pipe.mp4')
     start = time.monotonic()
-    found = audit(tmp_path, workers=2, limit_s=20, show=False, leaks='allow')
+    found = audit(tmp_path, workers=2, timeout_s=20, show=False, leaks='allow')
     assert time.monotonic() - start < 60 and (found.df.fault != '').tolist() == [False, True]
 
 

@@ -159,7 +159,7 @@ folder, out, mode = sys.argv[1:]
 rank = int(os.environ['RANK'])
 SHARD
 sharded = mode == 'sharded'
-how = dict(ends=dict(ram_gb=0), workers=dict(ram_gb=0, workers=1, limit_s=20)).get(mode, {})
+how = dict(ends=dict(ram_gb=0), workers=dict(ram_gb=0, workers=1, timeout_s=20)).get(mode, {})
 if os.getpgrp() != os.getpid(): os.setpgrp()                               # a group of its own, or a signal to it would end the tests
 if sharded: shard()
 import vidcls.parallel
@@ -947,7 +947,7 @@ def test_a_signal_to_all_processes_ends_in_a_checkpoint(tmp_path, clips):
 
 def test_a_loader_whose_worker_died_works_again(clips):
     model = small()
-    dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0, limit_s=10)
+    dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0, timeout_s=10)
     class Kill(Callback):
         def after_step(self, run):
             if run.step == 2:

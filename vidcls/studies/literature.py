@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..core import ArgumentError, check_at_least, check_between, check_whole
 from ..intervals import wilson
-from ..models.zoo import _PUBLISHED, model_table
+from ..models.zoo import PUBLISHED, model_table
 from ..show import new_figure
 
 # %% ../../nbs/studies/98_studies.literature.ipynb #published
@@ -93,7 +93,7 @@ def published(
     dataset:str='*', # Part of the name, any case
 )->pd.DataFrame: # model, dataset, measure, value in %, views, frames (of a view), before (data seen), source
     "Return figures that others have published, with what belongs to them."
-    rows = [*_ROWS, *(_zoo_row(n, *v[:2]) for n,v in _PUBLISHED.items())]
+    rows = [*_ROWS, *(_zoo_row(n, *v[:2]) for n,v in PUBLISHED.items())]
     t = pd.DataFrame(rows, columns=['model','dataset','measure','value','views','frames','before','source'])
     for name,part in (('model', model), ('dataset', dataset)):
         if not isinstance(part, str):

@@ -23,8 +23,8 @@ from .checkpoint import random_state, set_random_state
 from .history import History
 
 # %% ../../nbs/inside/36_training.engine.ipynb #half-precision
-def half_precision()->str|None: # 'bf16'; 'fp16' on cards that only emulate it, such as T4 and V100; None without a GPU of CUDA
-    "Return what mixed precision means on this device."
+def half_precision()->str|None: # 'bf16', 'fp16' or None
+    "Return what mixed precision means here: fp16 where bf16 is only emulated (T4, V100), None without CUDA."
     if not torch.cuda.is_available():
         return None
     return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
@@ -88,7 +88,7 @@ def release(
 
 # %% ../../nbs/inside/36_training.engine.ipynb #prepare-model
 def prepare_model(
-    run, # A Run: accelerator, original_model, callbacks, plan
+    run, # A Run: accelerator, original_model, callbacks, config
 ): # (model, optimiser), both as accelerate gives them
     "Bring the model onto its devices and make its optimiser."
     if run.accelerator.num_processes > 1:
@@ -116,7 +116,7 @@ def make_optimizer(
 
 def _prepare_whole(run):
     "Each process has all weights; what callbacks bring to learn joins the optimiser."
-    accelerator, optimization = run.accelerator, run.plan.optimization
+    accelerator, optimization = run.accelerator, run.config.optimization
     model = accelerator.prepare(run.original_model)  # on the device before the optimiser is made
     run.net = accelerator.unwrap_model(model)
     opt = make_optimizer(run.net, optimization)
@@ -132,16 +132,17 @@ def _prepare_sharded(run):
     run.net = run.original_model
     whole = [cb for cb in run.callbacks if isinstance(cb, EMA)] + [cb for cb,_ in _extra_modules(run)]
     if whole:
+        names = ', '.join(type(cb).__name__ for cb in whole)
         raise ArgumentError(
-            f"{', '.join(type(cb).__name__ for cb in whole)}: needs whole weights, which no process has under "
-            "FSDP; leave it out, or start as data parallel."
+            f"{names}: needs whole weights, which no process has under FSDP; leave it out, or start as data "
+            "parallel."
         )
     net = copy.deepcopy(run.original_model)
     keys = set()
     if isinstance(net, VideoModel):
         keys = {net.layer_key(n) for n,_ in net.named_parameters()} - {None}
     net._no_split_modules = sorted({type(net.get_submodule(k)).__name__ for k in keys}) or None
-    return run.accelerator.prepare(net, make_optimizer(net, run.plan.optimization))
+    return run.accelerator.prepare(net, make_optimizer(net, run.config.optimization))
 
 def _extra_modules(run):
     "Callbacks that bring a module that learns, each with it."
@@ -221,7 +222,7 @@ def device_batches(
             yield Batch(*[torch.empty(0, dtype=torch.long)]*3, [])
 
 def _as_begun(loader, rng_state):
-    "A loader draws when it begins, an order or a seed: the same again. Then the generators go on where they were."
+    "A loader draws when it begins: the same again. Then the generators go on where they were."
     now = random_state()
     set_random_state(rng_state)
     batches = iter(loader)
@@ -314,15 +315,16 @@ class Run:
     def __init__(self,
         model, # Trained in place
         dls, # Loaders
-        plan, # A Plan: what fit was asked for
+        config, # A FitConfig: what fit was asked for
         about, # What the checkpoint belongs to: the training's fingerprint
         callbacks, # All of them, in the order in which they are called
     ):
-        o, c = plan.optimization, plan.computing
-        self.plan, self.dls, self.spec, self.original_model, self.callbacks = plan, dls, dls.spec, model, callbacks
-        self.functions, self.monitor = plan.functions, plan.selection.monitor
+        o, c = config.optimization, config.computing
+        self.config, self.callbacks, self.original_model = config, callbacks, model
+        self.dls, self.spec = dls, dls.spec
+        self.functions, self.monitor = config.functions, config.selection.monitor
         self.epochs, self.accum, self.max_grad_norm = o.epochs, o.accum, o.max_grad_norm
-        self.accelerator = make_accelerator(c.precision, c.trackers, plan.keeping.out)
+        self.accelerator = make_accelerator(c.precision, c.trackers, config.saving.out)
         self.sharded = self.accelerator.distributed_type == 'FSDP'
         self.fingerprint = about | dict(processes=self.accelerator.num_processes)
         self.valid_loader = None if dls.valid is None else share_loader(self.accelerator, dls.valid)
@@ -334,7 +336,7 @@ class Run:
             self.model = torch.compile(self.model)
         self.sched = self._schedule(o)
         self.scaled = self.accelerator.scaler is not None                # fp16 on a GPU
-        self.loss_func = plan.functions.loss or LabelSmoothingCrossEntropy(o.smoothing)
+        self.loss_func = config.functions.loss or LabelSmoothingCrossEntropy(o.smoothing)
         if isinstance(self.loss_func, torch.nn.Module):
             self.loss_func.to(self.accelerator.device)      # class weights move along
         self.gen = torch.Generator().manual_seed(c.seed + self.accelerator.process_index)
@@ -349,8 +351,10 @@ class Run:
 
     def _start_counting(self):
         self.epoch = 0                                      # the one that runs, from 0
-        self.step = self.n_steps = self.epoch_steps = 0     # taken; all; all at the start of the epoch
-        self.done = self.rows_done = self.step_clips = 0    # batches and clips of the epoch; clips of the batch
+        self.step = self.n_steps = 0                        # steps that were taken; all of them
+        self.epoch_steps = 0                                # n_steps at the start of the epoch
+        self.done = self.rows_done = 0                      # batches and clips of this epoch
+        self.step_clips = 0                                 # of the last step, in this process
         self.row, self.step_rows = {}, []                   # of the history; of the table, in this step
         self.step_loss = self.train_loss = torch.zeros((), device=self.accelerator.device)
         self.started, self.elapsed, self.timer = time.perf_counter(), 0., WaitTimer(())
@@ -401,7 +405,7 @@ class Run:
 def end_callbacks(
     run, # A Run
 ):
-    "Call after_fit of every callback, also where one fails; its error is raised, unless there is one already."
+    "Call after_fit of every callback; raise the first error of these, unless there is another already."
     failed = []
     for cb in run.callbacks:
         try:

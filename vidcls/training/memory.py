@@ -88,7 +88,7 @@ def memory_advice(
     if not getattr(run.net, 'grad_checkpointing', True):
         ways.append("model.set_grad_checkpointing() (the same training, a small part of the memory, about a "
                     "third more time)")
-    if run.accelerator.device.type == 'cuda' and run.plan.computing.precision == 'no':
+    if run.accelerator.device.type == 'cuda' and run.config.computing.precision == 'no':
         ways.append("precision='bf16' (about half)")
     ways += [
         f"n_frames={max(1, T//2)} instead of {T} (half or less)",
@@ -126,8 +126,8 @@ def model_too_large(
     return (
         f"out of memory before the first step ({_first_line(error)}): the weights of "
         f"{type(model).__name__} alone take {gb:.1f} GB, with gradients and AdamW's state four times that, "
-        "and the clips come on top. What helps: another process on this device ended, a smaller model, freeze=, "
-        "several GPUs with FSDP."
+        "and the clips come on top. What helps: another process on this device ended, a smaller model, "
+        "freeze=, several GPUs with FSDP."
     )
 
 def _first_line(error): return str(error).splitlines()[0][:120]
