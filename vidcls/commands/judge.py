@@ -75,8 +75,9 @@ def clips_to_judge(
     if len(part) < len(table) and split is None:
         say(f'note: judged on the {len(part)} test clips of {len(table)}; --split all takes all of them.')
     if split == 'all' and 'train' in table.splits:
-        say(f"note: {len(table.select_split('train'))} of these clips are training clips, so the result will be "
-            'optimistic if this classifier has learned from them.')
+        n = len(table.select_split('train'))
+        say(f'note: {n} of these clips are training clips, so the result will be optimistic if this '
+            'classifier has learned from them.')
     return part
 
 # %% ../../nbs/inside/85_commands.judge.ipynb #cli-predict

@@ -52,7 +52,7 @@ def _trained(table, seed, epochs, callbacks=()):
     model = create_model('videomae_tiny', n_classes=8)
     dls = loaders(table, model.spec, bs=32, seed=seed)
     fit_or_raise(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed,
-              patience=None, show=False)
+                 patience=None, show=False)
     return model
 
 def compare_curriculum(

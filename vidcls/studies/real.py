@@ -177,9 +177,7 @@ def compare_defaults(
     return load_defaults(out, seed)
 
 def _motion_set(folder):
-    table = from_folder(make_motion_clips(folder, n_groups=12, size=64))
-    table.name = 'motion'
-    return table
+    return from_folder(make_motion_clips(folder, n_groups=12, size=64), name='motion')
 
 def _candidate(table, arm, k, seed):
     "One candidate, judged by folds."
