@@ -1,6 +1,5 @@
 "The command as people run it: in a process of its own, on files, to an exit code."
-import json, os, signal, socket, subprocess, sys, time
-from pathlib import Path
+import json, os, signal, socket, subprocess, sys
 
 import numpy as np
 import pandas as pd

@@ -46,7 +46,7 @@ def cli_download(
     folder: Annotated[Path, Argument(parser=as_path, metavar='FOLDER', help='Where it goes.')],
 ):
     "Fetch and unpack a public data set; run again, it goes on where it stopped."
-    from vidcls.data.datasets import download
+    from vidcls.data.download import download
     say(f'{download(name, folder)}: ready')
 
 @app.command('shard')

@@ -24,9 +24,8 @@ def demo_data(
     from vidcls.data.datasets import from_folder
     from vidcls.data.synthetic import make_motion_clips
     folder = f'clips-{groups}-{seed}'
-    table = from_folder(make_motion_clips(out/folder, n_groups=groups, seed=seed), seed=seed)
-    table.name = 'motion'
-    return table
+    made = make_motion_clips(out/folder, n_groups=groups, seed=seed)
+    return from_folder(made, seed=seed, name='motion')
 
 # %% ../../nbs/inside/84_commands.demo.ipynb #demo-train
 def demo_train(

@@ -71,12 +71,13 @@ def clips_to_judge(
             return table
     table = source.table(labels=clf.labels)
     name = {'val': 'valid', 'validation': 'valid', None: 'test'}.get(split, split)
-    part = table if name == 'all' else table.part(name)
+    part = table if name == 'all' else table.select_split(name)
     if len(part) < len(table) and split is None:
         say(f'note: judged on the {len(part)} test clips of {len(table)}; --split all takes all of them.')
     if split == 'all' and 'train' in table.splits:
-        say(f"note: {len(table.select_split('train'))} of these clips are training clips, so the result will be "
-            'optimistic if this classifier has learned from them.')
+        n = len(table.select_split('train'))
+        say(f'note: {n} of these clips are training clips, so the result will be optimistic if this '
+            'classifier has learned from them.')
     return part
 
 # %% ../../nbs/inside/85_commands.judge.ipynb #cli-predict
@@ -115,7 +116,7 @@ def list_videos(
 )->list: # Of Paths
     "Return the files, the videos in the folders, and what fits the patterns."
     from glob import glob
-    from vidcls.data.datasets import find_videos
+    from vidcls.data.files import find_videos
     def fitting(path):
         found = [] if path.exists() else sorted(glob(str(path), recursive=True))
         return [Path(p) for p in found] or [path]

@@ -190,7 +190,7 @@ def asked_by(
 def name_of_model(
     error, # With its traceback, if it was raised
 )->str:
-    "Return what the command that met an error calls Python's `name`: --model; MODEL or NAME without an option."
+    "Return what the command that met an error calls Python's `name`: --model, MODEL or NAME."
     frames = {f.f_code for f,_ in traceback.walk_tb(getattr(error, '__traceback__', None))}
     asked = [a for c in callbacks() if c.__code__ in frames for a in asked_by(c)]
     bare = [n for n,about in asked if n in ('model', 'name') and isinstance(about, typer.models.ArgumentInfo)]

@@ -16,7 +16,8 @@ import pandas as pd
 from ..augment import augmentation
 from ..benchmark.report import machine_facts
 from ..core import ClipSpec, DataError, VidclsError, atomic_path, check_choice
-from ..data.datasets import ClipTable, from_csv, from_folder
+from ..data.datasets import from_csv, from_folder
+from ..data.table import ClipTable
 from ..data.decode import resize_short
 from ..data.loaders import ClipDataset
 from ..data.synthetic import make_motion_clips
@@ -176,9 +177,7 @@ def compare_defaults(
     return load_defaults(out, seed)
 
 def _motion_set(folder):
-    table = from_folder(make_motion_clips(folder, n_groups=12, size=64))
-    table.name = 'motion'
-    return table
+    return from_folder(make_motion_clips(folder, n_groups=12, size=64), name='motion')
 
 def _candidate(table, arm, k, seed):
     "One candidate, judged by folds."
