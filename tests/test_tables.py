@@ -40,7 +40,7 @@ def said(f):
 # One walk of a folder
 
 def test_training_predicting_and_the_doctor_see_the_same_clips(tmp_path, clip):
-    from vidcls.cli import list_videos
+    from vidcls.commands.judge import list_videos
 
     for n in (
         'run/a.mp4',

@@ -1201,32 +1201,6 @@ def test_deterministic_algorithms_are_enough(clips):
     finally:
         torch.use_deterministic_algorithms(False)
 
-def test_comparisons_run_and_are_read_the_second_time(tmp_path, monkeypatch):
-    "The pages only read what was kept; here all arms are trained, for an epoch."
-    import vidcls.studies.curriculum as module
-    from vidcls.studies.curriculum import ORDERS, compare_curriculum, compare_stages
-    from vidcls.studies.distill import TEACHING, compare_distillation
-    from vidcls.studies.imbalance import compare_noise
-    short = {'full size': [dict(epochs=1)], 'small first': [dict(size=16, epochs=1), dict(epochs=1)]}
-    monkeypatch.setattr(module, 'STAGES', short)
-    once = dict(seeds=(0,), epochs=1, show=False)
-    ways = dict(
-        distill=(TEACHING, lambda out: compare_distillation(out, n_groups=12, **once)),
-        curriculum=(ORDERS, lambda out: compare_curriculum(out, n_groups=12, **once)),
-        stages=(short, lambda out: compare_stages(out, seeds=(0,), n_groups=12, show=False)),
-        noise=(['nothing'], lambda out: compare_noise(out, groups=64, arms=('nothing',), **once)),
-    )
-    for name,(arms,run) in ways.items():
-        found, files = run(tmp_path/name), sorted((tmp_path/name).iterdir())
-        assert list(found) == [(a,0) for a in arms] and len(files) == len(arms), name
-        assert all(0 <= r['accuracy'] <= 1 and r['arm'] == a and r['n'] > 0 for (a, _), r in found.items()), (
-            name
-        )
-        times = [f.stat().st_mtime_ns for f in files]
-        assert run(tmp_path/name) == found and [f.stat().st_mtime_ns for f in files] == times, name
-        if name == 'distill':
-            assert all(np.mean(r['right']) == r['accuracy'] for r in found.values())
-
 def test_two_fits_leave_no_threads_and_no_hooks(clips):
     import gc, threading
     model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)
@@ -1415,14 +1389,6 @@ def test_lr_find_puts_everything_back_also_after_an_error(clips):
     assert torch.equal(before, flat(model)) and torch.equal(chance, torch.get_rng_state())
     assert dls.train.sampler.epoch == where and dls.valid is not None
 
-
-# --- beside other people's loops
-
-@pytest.mark.skipif('RATIO' not in os.environ, reason='a measurement; run `vidcls benchmark fit`, or '
-                                                      'set RATIO=1')
-def test_overhead(clips):
-    from vidcls.studies.fit import benchmark_fit
-    assert benchmark_fit(rounds=5).df.set_index('way').ratio['vidcls fit'] > .97
 
 def test_a_training_that_was_over_stays_over(clips, tmp_path):
     lengths = []

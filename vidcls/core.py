@@ -122,13 +122,15 @@ def check_between(
     value, # What was given: a number
     low, # The smallest accepted value
     high, # The largest accepted value
-    ends:bool=True, # Are `low` and `high` themselves accepted?
+    ends:bool|str=True, # Which of the two are accepted themselves? True: both, False: none; 'low' or 'high'
 ):
     "Raise `ArgumentError` unless `value` is a number between `low` and `high`."
     ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if ok and (low <= value <= high if ends else low < value < high):
+    above = ok and (value >= low if ends in (True, 'low') else value > low)
+    if above and (value <= high if ends in (True, 'high') else value < high):
         return value
-    kind = f"from {low} to {high}" if ends else f"above {low} and below {high}"
+    kinds = {'low': f"in [{low},{high})", 'high': f"in ({low},{high}]"}
+    kind = kinds.get(ends) or (f"from {low} to {high}" if ends else f"above {low} and below {high}")
     raise ArgumentError(f"{name}={value!r}; accepted: a number {kind}.")
 
 # %% ../nbs/inside/00_core.ipynb #first-names

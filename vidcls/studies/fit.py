@@ -20,7 +20,8 @@ from ..benchmark.report import Benchmark, compared, machine_facts, take_turns, t
 from vidcls.core import (
     ArgumentError, ClipSpec, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything,
 )
-from ..data.datasets import ClipTable, from_folder
+from ..data.datasets import from_folder
+from ..data.table import ClipTable
 from ..data.loaders import loaders
 from ..data.synthetic import make_motion_clips, roll_clips
 from ..losses import LabelSmoothingCrossEntropy
