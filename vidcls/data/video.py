@@ -74,8 +74,7 @@ def open_stream(
         raise VideoReadError(name, _reason(source, e)) from e
     try:
         stream = _video_stream(file, name)
-        pixels = stream.codec_context.width * stream.codec_context.height
-        if pixels > max_pixels:
+        if (pixels := stream.codec_context.width*stream.codec_context.height) > max_pixels:
             raise too_large(name, pixels, max_pixels)
         stream.thread_count = 1    # many clips at once beat many threads for one, and forks stay safe
         stream.codec_context.options = {'max_pixels': str(2*max_pixels)}    # no memory for a larger picture
@@ -358,8 +357,7 @@ def _count_frames(self:Video):
         pts.append(f.pts)
     if not self._damage:
         return pts
-    n = len(pts)
-    if n < self.min_frames:
+    if (n := len(pts)) < self.min_frames:
         why = f"damaged ({self._damage}); only {n} frames can be decoded, min_frames={self.min_frames}"
         raise VideoReadError(self.name, why)
     marked = f", {len(self.damaged)} of them marked as damaged" if self.damaged else ''
