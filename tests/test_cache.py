@@ -99,7 +99,7 @@ def test_launched_processes_share_the_work(tmp_path, table, monkeypatch):
 
 def test_any_damage_is_seen(tmp_path, table, truth):
     cache = FrameCache(tmp_path, SPEC, 'raw')
-    cache.build(table.only(['up', 'down']), show=False)
+    cache.build(table.select_classes(['up', 'down']), show=False)
     data = next(f for f in cache.folder.glob('*.data'))
     whole = data.read_bytes()
     rng = random.Random(0)

@@ -767,7 +767,7 @@ def test_a_record_judges_what_the_classifier_answers(tmp_path, views, dtype):
     """Clip by clip: the probabilities of `evaluate` are those of `predict`, with calibration, views
     and precision."""
     table = from_folder(make_motion_clips(tmp_path / 'motion', n_groups=2, n_frames=12, size=48))
-    table = table.only(['right', 'left', 'up', 'down'])
+    table = table.select_classes(['right', 'left', 'up', 'down'])
     model = create_model('videomae_tiny', n_classes=4, n_frames=4, size=32, head_init_scale=1.0).to(dtype)
     labels = ['up', 'left', 'down', 'right']                            # another order than the table's
     clf = Classifier(model, labels, Calibration(temperature=1.7))

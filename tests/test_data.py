@@ -68,7 +68,7 @@ def test_real_tables(real_data):
     surv = from_csv(real_data/'surv_fight'/'clips.csv', group='source')
     assert len(surv) == 206 and surv.splits == ['train', 'valid', 'test'] and surv.df.group.nunique() == 35
     actors = from_csv(real_data/'weizmann'/'clips.csv', group='actor')
-    assert set(actors.part('test').df.group) == {'lena', 'moshe', 'shahar'}
+    assert set(actors.select_split('test').df.group) == {'lena', 'moshe', 'shahar'}
 
 
 def test_a_random_split_leaks(real_data, tmp_path):

@@ -9,34 +9,17 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-import vidcls.data.datasets as datasets
 from vidcls.core import ArgumentError, DataError, LabelError, LeakageError
-from vidcls.data.datasets import (
-    Archive,
-    ClipTable,
-    DownloadError,
-    Source,
-    content_ids,
-    download,
-    fetch,
-    flip_classes,
-    frames_to_video,
-    frames_to_videos,
-    from_csv,
-    from_folder,
-    hmdb51,
-    jester,
-    kinetics,
-    ssv2,
-    ucf11,
-    ucf50,
-    ucf101,
-    unpack,
-    weizmann,
-)
+from vidcls.data import datasets, download as downloads, files
+from vidcls.data.datasets import from_csv, from_folder
 from vidcls.data.decode import probe, read_frames
+from vidcls.data.download import SOURCES, Archive, DownloadError, Source, download, fetch, unpack
+from vidcls.data.files import check_leaks, content_ids, ucf_group
+from vidcls.data.public import (
+    flip_classes, hmdb51, hmdb_group, jester, kinetics, ssv2, ucf11, ucf50, ucf101, weizmann)
 from vidcls.data.synthetic import MOVES, motion_clip
-from vidcls.show import write_video
+from vidcls.data.table import ClipTable, share_out
+from vidcls.show import frames_to_video, frames_to_videos, write_video
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # (class, group) of each
@@ -90,7 +73,7 @@ def test_the_fast_split_is_the_plain_greedy_one(rows, shares, seed):
     "Against a loop over groups; at every step it took one of the shares that lacked most."
     label, group = map(np.array, zip(*rows))
     shares = np.array(shares)/sum(shares)
-    home = datasets._share_out(label, group, shares, seed)
+    home = share_out(label, group, shares, seed)
     names, held = np.unique(group), pd.crosstab(group, label).to_numpy()
     order = np.random.RandomState(seed).choice(len(names), len(names), replace=False)
     order = order[np.argsort(-held.sum(1)[order], kind='stable')]
@@ -109,14 +92,14 @@ def test_the_fast_split_is_the_plain_greedy_one(rows, shares, seed):
 
 def test_as_many_folds_as_groups_leave_one_group_out():
     t = table_of([(c, g) for c in range(3) for g in range(9)])
-    assert sorted(f.part('test').df.group.unique().tolist() for f in t.kfold(9)) == [
+    assert sorted(f.select_split('test').df.group.unique().tolist() for f in t.kfold(9)) == [
         [f'g{g}'] for g in range(9)
     ]
 
 
 def test_rare_classes_do_not_pile_up_in_the_first_fold():
     t = table_of([(i, i) for i in range(200)])  # 200 classes of one clip
-    assert {len(f.part('test')) for f in t.kfold(5)} == {40}
+    assert {len(f.select_split('test')) for f in t.kfold(5)} == {40}
 
 
 def test_a_large_table_in_seconds(tmp_path):
@@ -184,7 +167,7 @@ def test_a_saved_fold_keeps_its_train_part_whole(tmp_path):
 
 def test_notes_travel_and_damage_is_named(tmp_path):
     t = table_of([(0, 0), (1, 1), (0, 2)]).drop('1.mp4', 'truncated')
-    for u in (t.part('train'), t.only(['c0']), t.filter([True, False]), t.split(), t.kfold(2)[0]):
+    for u in (t.select_split('train'), t.select_classes(['c0']), t.filter([True, False]), t.split(), t.kfold(2)[0]):
         assert u.dropped == {'truncated': 1}
     assert t.drop([0], 'truncated').dropped == {'truncated': 2}
     assert '1 dropped (1 truncated)' in repr(t) and '1 truncated' in t._repr_html_()
@@ -290,9 +273,9 @@ def test_a_clip_csv_is_read_once(tmp_path, monkeypatch):
     (tmp_path / 'clips.csv').write_text(
         'path,label\n' + ''.join(f'{c}/{i}.mp4,{c}\n' for c in 'xy' for i in range(4))
     )
-    calls, real = [], datasets._read_csv
-    monkeypatch.setattr(datasets, '_read_csv', lambda csv: calls.append(csv) or real(csv))
-    assert len(from_folder(tmp_path, (.5, .5)).part('test')) == 4 and len(calls) == 1
+    calls, real = [], datasets.read_list
+    monkeypatch.setattr(datasets, 'read_list', lambda csv: calls.append(csv) or real(csv))
+    assert len(from_folder(tmp_path, (.5, .5)).select_split('test')) == 4 and len(calls) == 1
 
 
 def test_folders_with_junk_links_and_empty_classes(tmp_path):
@@ -340,8 +323,8 @@ def test_content_ids_are_equality_of_bytes(tmp_path, contents):
 def test_only_files_of_equal_size_are_read(tmp_path, monkeypatch):
     for name, data in (('a', b'1'), ('b', b'22'), ('c', b'33')):
         (tmp_path/name).write_bytes(data)
-    read, real = [], datasets.file_sha256
-    monkeypatch.setattr(datasets, 'file_sha256', lambda p: read.append(os.path.basename(p)) or real(p))
+    read, real = [], files.file_sha256
+    monkeypatch.setattr(files, 'file_sha256', lambda p: read.append(os.path.basename(p)) or real(p))
     content_ids([tmp_path/n for n in 'abcc'])
     assert sorted(read) == ['b', 'c']
 
@@ -350,9 +333,9 @@ def test_random_folds_of_real_clips_leak(real_data):
     t = from_csv(real_data/'surv_fight'/'clips.csv', group='source')
     drawn = t.df.assign(split=np.where(np.random.default_rng(0).random(len(t)) < .3, 'test', 'train'))
     with pytest.raises(LeakageError, match='such groups'):
-        datasets._check_leaks(drawn)
+        check_leaks(drawn)
     for f in t.kfold(5, valid=.1):
-        datasets._check_leaks(f.df)
+        check_leaks(f.df)
 
 
 # Official layouts, in miniature
@@ -411,12 +394,12 @@ def ucf_tree(put, tmp_path):
 def test_ucf101(ucf_tree, fold):
     t = ucf101(ucf_tree, fold=fold)
     assert (t.labels, t.splits, t.dropped) == (UCF, ['train', 'test'], {})
-    assert set(t.part('test').df.group) == {f'g{g:02}' for g in TESTED[fold]} and len(t) == 75
+    assert set(t.select_split('test').df.group) == {f'g{g:02}' for g in TESTED[fold]} and len(t) == 75
     assert (t.df.label == t.df.path.str.split('/').str[-2]).all() and t.targets.tolist() == sorted(
         t.targets.tolist()[:54]
     ) + t.targets.tolist()[54:]
     with_valid = ucf101(ucf_tree, ucf_tree/'ucfTrainTestlist', fold, valid=.2)
-    assert with_valid.part('test').df.equals(t.part('test').df) and 'valid' in with_valid.splits
+    assert with_valid.select_split('test').df.equals(t.select_split('test').df) and 'valid' in with_valid.splits
     all_readable(t.filter(t.df.group == 'g01'))
 
 
@@ -477,9 +460,9 @@ def test_hmdb51(hmdb_tree, fold, film):
         warnings.simplefilter('error')                                                   # no leak
         t = hmdb51(hmdb_tree, fold=fold)
     assert (t.labels, t.dropped, len(t)) == (HMDB, {f'not in fold {fold}': 4}, 12)
-    assert set(t.part('test').df.group) == {f'{c}/{film}' for c in HMDB}
+    assert set(t.select_split('test').df.group) == {f'{c}/{film}' for c in HMDB}
     assert (t.df.path.str.split('/').str[-2] == t.df.label).all()
-    all_readable(t.part('test'))
+    all_readable(t.select_split('test'))
 
 
 def test_hmdb51_leak_and_bad_mark(hmdb_tree):
@@ -501,13 +484,13 @@ def test_hmdb51_leak_and_bad_mark(hmdb_tree):
 
 def test_real_names_have_their_groups(real_data):
     files = [f.stem for f in (real_data/'single').iterdir()]
-    assert {datasets._ucf_group(f) for f in files if f.startswith('v_Soccer')} == {'g23', 'g24'}
-    assert {datasets._hmdb_group(f, 'wave') for f in files if '_wave_' in f} == {
+    assert {ucf_group(f) for f in files if f.startswith('v_Soccer')} == {'g23', 'g24'}
+    assert {hmdb_group(f, 'wave') for f in files if '_wave_' in f} == {
         'wave/RATRACE',
         'wave/TrumanShow',
         'wave/SchoolRulesHowTheyHelpUs',
     }
-    assert {datasets._hmdb_group(f, 'cartwheel') for f in files if 'cartwheel' in f} == {
+    assert {hmdb_group(f, 'cartwheel') for f in files if 'cartwheel' in f} == {
         'cartwheel/hmdb51_Turnk_r_Pippi_Michel'
     }
 
@@ -727,7 +710,7 @@ def test_ucf11_ucf50_weizmann(put, tmp_path):
         and set(t.df.group) == {'g01', 'g02', 'g25'}
         and len(t) == 12
     )
-    assert [f.part('test').df.group.nunique() for f in t.kfold(3)] == [1, 1, 1]
+    assert [f.select_split('test').df.group.nunique() for f in t.kfold(3)] == [1, 1, 1]
     for c, g in itertools.product(('Basketball', 'Billiards'), range(1, 26)):
         put(f'u50/UCF50/{c}/v_{c}_g{g:02}_c01.avi')
     t = ucf50(tmp_path/'u50')
@@ -930,7 +913,7 @@ def test_no_network_no_file_no_space(site, tmp_path, monkeypatch):
     with pytest.raises(DownloadError, match='answers 404'):
         fetch(f'{site}/g.bin', tmp_path/'f.bin')
     usage = type('usage', (), dict(free=1_000_000))
-    monkeypatch.setattr(datasets.shutil, 'disk_usage', lambda p: usage)
+    monkeypatch.setattr(downloads.shutil, 'disk_usage', lambda p: usage)
     with pytest.raises(DownloadError, match=r'no space; needs 0.01 GB, 0.00 GB are free'):
         fetch(f'{site}/f.bin', tmp_path/'f.bin')
     assert not list(tmp_path.iterdir())
@@ -948,7 +931,7 @@ def test_a_disk_that_fills_up_while_writing(site, tmp_path, monkeypatch):
             if i == 2:
                 raise OSError(28, 'No space left on device')
             yield x
-    monkeypatch.setattr(datasets, 'progress', full)
+    monkeypatch.setattr(downloads, 'progress', full)
     with pytest.raises(DownloadError, match='no space left; free some'):
         fetch(f'{site}/f.bin', tmp_path/'f.bin', SHA)
     assert not (tmp_path/'f.bin').exists()
@@ -959,7 +942,7 @@ def test_a_disk_that_fills_up_while_writing(site, tmp_path, monkeypatch):
 
 def test_killed_while_downloading(site, tmp_path):
     Site.files, Site.pause = {'/f.bin': BODY}, .05
-    code = f"from vidcls.data.datasets import fetch; fetch({site + '/f.bin'!r}, {str(tmp_path / 'f.bin')!r}, {SHA!r})"
+    code = f"from vidcls.data.download import fetch; fetch({site + '/f.bin'!r}, {str(tmp_path / 'f.bin')!r}, {SHA!r})"
     child = subprocess.Popen([sys.executable, '-c', code])
     part = tmp_path/'f.bin.part'
     for _ in range(400):
@@ -1047,7 +1030,7 @@ def test_rar_needs_a_tool_and_uses_it(no_rar_tools, tmp_path):
         z.writestr('README', 'x')
     os.rename(tmp_path/'z', tmp_path/'hmdb51_org.rar')
     rar = tmp_path/'hmdb51_org.rar'
-    zip_check, datasets.zipfile.is_zipfile = datasets.zipfile.is_zipfile, lambda f: False
+    zip_check, downloads.zipfile.is_zipfile = downloads.zipfile.is_zipfile, lambda f: False
     try:
         with pytest.raises(DownloadError, match='needs one of unrar, unar, bsdtar'):
             unpack(rar, tmp_path/'out')
@@ -1066,7 +1049,7 @@ def test_rar_needs_a_tool_and_uses_it(no_rar_tools, tmp_path):
         with pytest.raises(DownloadError, match="holds 'etc', which leads outside"):
             unpack(rar, tmp_path/'out2')
     finally:
-        datasets.zipfile.is_zipfile = zip_check
+        downloads.zipfile.is_zipfile = zip_check
 
 
 def test_a_whole_data_set(site, tmp_path, ucf_tree):
@@ -1103,9 +1086,9 @@ def test_a_whole_data_set(site, tmp_path, ucf_tree):
         download(mini, folder)       # not the file of the first time
 
 
-@pytest.mark.parametrize('name', datasets.SOURCES)
+@pytest.mark.parametrize('name', SOURCES)
 def test_every_source_is_fit_to_use(name):
-    s = datasets.SOURCES[name]
+    s = SOURCES[name]
     assert s.home.startswith('http') and s.terms and bool(s.archives) != bool(s.ask)
     for a in s.archives:
         assert re.fullmatch(r'https?://\S+\.(zip|rar)', a.url) and not Path(a.into).is_absolute()

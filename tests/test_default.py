@@ -1,4 +1,4 @@
-"""The training that `vidcls train` takes where nobody chose: it learns, from few clips, in a budget of steps."""
+"The training that `vidcls train` takes by default: it learns, from few clips, in a budget of steps."
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ RECORDS = Path(__file__).parents[1]/'benchmarks'/'defaults'
 @pytest.fixture(scope='module')
 def motion(tmp_path_factory):
     made = make_motion_clips(tmp_path_factory.mktemp('motion'), n_groups=30, size=64)
-    return from_folder(made).only(['left', 'right', 'up', 'down'])
+    return from_folder(made).select_classes(['left', 'right', 'up', 'down'])
 
 def _default():
     "The default, in the form of a candidate."
@@ -51,7 +51,7 @@ def test_steps_become_epochs_for_any_number_of_clips():
 
 def test_the_plan_is_what_fit_does(motion):
     plan = default_recipe(motion, steps=7)
-    n = len(motion.part('train'))
+    n = len(motion.select_split('train'))
     net = create_model(plan.model, n_classes=4, n_frames=4, size=32)
     hist = fit(net, loaders(motion, net.spec, bs=plan.bs), show=False, **plan.fit)
     assert len(hist) == plan.fit['epochs'] == epochs_for(7, n, plan.bs)
@@ -70,7 +70,7 @@ def test_folds_only_for_few_clips_and_only_where_every_class_stays_in_each(motio
     )
     assert len(many) >= DEFAULT['few_clips'] and default_recipe(many).folds == 0
     with pytest.raises(DataError, match='no train split'):
-        default_recipe(motion.part('test'))
+        default_recipe(motion.select_split('test'))
 
 def test_a_mirror_swaps_left_and_right(motion):
     flip = next(s for s in default_recipe(motion).fit['augment'].steps if isinstance(s, Flip))

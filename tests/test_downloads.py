@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import vidcls.data.datasets as datasets
 from vidcls.core import ArgumentError, DataError
-from vidcls.data.datasets import Archive, DamagedArchiveError, DownloadError, Source, download, fetch, unpack
+from vidcls.data import download as downloads
+from vidcls.data.download import Archive, DamagedArchiveError, DownloadError, Source, download, fetch, unpack
 
 
 def pack(path, n=40, size=3000, kind='gz', seed=0):
@@ -34,7 +34,7 @@ def beside(folder): return sorted(p.name for p in folder.iterdir())
 
 UNPACKER = """
 import sys, time
-from vidcls.data.datasets import unpack
+from vidcls.data.download import unpack
 while time.time() < float(sys.argv[3]): time.sleep(.001)
 unpack(sys.argv[1], sys.argv[2], show=False); print('whole')
 """
@@ -75,7 +75,7 @@ def test_a_running_unpacker_is_not_swept_away(tmp_path):
     (tmp_path/'.out.other.tmp').mkdir()
     (tmp_path/'.out.rest.tmp').mkdir()
     (tmp_path/'.out.x').mkdir()
-    held = datasets._lock(tmp_path/'.out.other.tmp')
+    held = downloads._lock(tmp_path/'.out.other.tmp')
     pack(tmp_path/'a.zip', 2, kind='zip')
     unpack(tmp_path/'a.zip', tmp_path/'out', show=False)
     assert beside(tmp_path) == ['.out.other.tmp', '.out.x', 'a.zip', 'out']
@@ -97,7 +97,7 @@ def test_a_flipped_bit_anywhere_is_an_error_or_does_no_harm(tmp_path, kind):
             refused += 1
         else:
             assert below(tmp_path/'out') == content
-            datasets.shutil.rmtree(tmp_path/'out')       # a time, or padding
+            downloads.shutil.rmtree(tmp_path/'out')       # a time, or padding
         assert beside(tmp_path) == ['a.tar']
     assert refused >= 34
 
@@ -134,7 +134,7 @@ def test_archives_made_to_fill_disks_are_refused(tmp_path, monkeypatch):
         z.filelist[0].file_size = 3 * 2**30                               # what its list claims
     with pytest.raises(DownloadError, match=r'0.0 MB that would become 3.2 GB; refused'):
         unpack(tmp_path/'bomb.zip', tmp_path/'out', show=False)
-    monkeypatch.setattr(datasets, 'SMALL', 2**20)                         # the same for less work
+    monkeypatch.setattr(downloads, 'SMALL', 2**20)                         # the same for less work
     with tarfile.open(tmp_path/'bomb.tar.gz', 'w:gz') as t:
         m = tarfile.TarInfo('zeros')
         m.size = 20_000_000

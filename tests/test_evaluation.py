@@ -536,7 +536,7 @@ def test_missing_and_broken_videos_are_in_the_record(judged_model, tmp_path):
     root, model = judged_model
     shutil.copytree(root/'clips', tmp_path/'clips')
     table = from_folder(tmp_path/'clips')
-    test = table.part('test').df.path.tolist()
+    test = table.select_split('test').df.path.tolist()
     (tmp_path/'clips'/test[0]).unlink()
     (tmp_path/'clips'/test[1]).write_bytes(b'no video')
     for views in (None, Views(clips=2)):
@@ -551,7 +551,7 @@ def test_too_many_broken_videos_are_an_error_however_they_are_looked_at(judged_m
     root, model = judged_model
     shutil.copytree(root/'clips', tmp_path/'clips')
     table = from_folder(tmp_path/'clips')
-    paths = table.part('test').paths
+    paths = table.select_split('test').paths
     for p in paths[:len(paths)//2+1]:
         p.write_bytes(b'no video')
     for views in (None, Views(clips=2)):
@@ -561,10 +561,10 @@ def test_too_many_broken_videos_are_an_error_however_they_are_looked_at(judged_m
 def test_a_loader_that_hands_clips_out_twice_is_refused(judged_model):
     root, model = judged_model
     table = from_folder(root/'clips')
-    for drawn in (dict(balance='weighted'), dict(repeats=2), dict(weights=np.ones(len(table.part('train'))))):
+    for drawn in (dict(balance='weighted'), dict(repeats=2), dict(weights=np.ones(len(table.select_split('train'))))):
         with pytest.raises(ArgumentError, match='hands out each clip once'):
-            evaluate(model, loader(table.part('train'), model.spec, bs=8, shuffle=True, **drawn), show=False)
-    rec = evaluate(model, loader(table.part('train'), model.spec, bs=8, shuffle=True), show=False)
+            evaluate(model, loader(table.select_split('train'), model.spec, bs=8, shuffle=True, **drawn), show=False)
+    rec = evaluate(model, loader(table.select_split('train'), model.spec, bs=8, shuffle=True), show=False)
     assert not rec.clips.path.duplicated().any() and rec.n_evaluated == rec.n_expected
 
 def test_a_verdict_needs_more_than_a_handful_of_clips():
@@ -843,7 +843,7 @@ def probed(tmp_path_factory):
     for variant,labels,groups in (('motion', ['left','right'], 150), ('appearance', ['bar','square'], 250)):
         table = from_folder(
             make_motion_clips(root / variant, n_groups=groups, variant=variant, n_frames=8, size=32), seed=0
-        ).only(labels)
+        ).select_classes(labels)
         for name,(model,args,lr,epochs) in how.items():
             seed_everything(0)
             m = create_model(model, n_classes=2, **args)

@@ -107,7 +107,7 @@ def test_other_names_are_refused(files, change, says):
 
 
 def test_clips_of_foreign_classes_may_be_asked_about(files):
-    "What a model says of clips of none of its classes is a fair question; the scores keep its order."
+    "A model may be asked about clips of none of its classes; the scores keep its order."
     t, model = table_of(files, OTHER), Knows(NUMBERS)
     probs, rows, _ = predict_probs(model, loader(t, model.spec), show=False)
     assert [t.df.path[r] for r in rows] == [f'{k}.mp4' for k in probs.argmax(1)]
@@ -237,9 +237,9 @@ def test_a_classifier_of_a_training_knows_its_order(files, tmp_path):
     again = Classifier.load(tmp_path / 'c')
     assert again.labels == again.model.labels == t.labels
     numeric = table_of(files, NUMBERS, ('train', 'valid'), labels=NUMBERS)
-    a = evaluate(again.model, loader(t.part('valid'), model.spec), show=False)
+    a = evaluate(again.model, loader(t.select_split('valid'), model.spec), show=False)
     with pytest.warns(UserWarning, match='matched by name'):
-        b = evaluate(again.model, loader(numeric.part('valid'), model.spec), show=False)
+        b = evaluate(again.model, loader(numeric.select_split('valid'), model.spec), show=False)
     assert b.video_top1 == a.video_top1 and b.nll == pytest.approx(a.nll)
 
 

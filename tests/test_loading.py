@@ -442,7 +442,7 @@ def test_a_data_frame_will_do(root):
     df = table.df.assign(path=[str(p) for p in table.paths])
     if not hasattr(datasets, 'from_df'):
         pytest.skip('from_df is not there yet')
-    assert sum(len(b.rows) for b in loaders(df, SPEC).test) == len(table.part('test'))
+    assert sum(len(b.rows) for b in loaders(df, SPEC).test) == len(table.select_split('test'))
 
 
 def test_the_test_split_is_read_from_its_files(own, tmp_path):

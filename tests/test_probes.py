@@ -17,7 +17,7 @@ tiny = dict(dim=24, depth=1, heads=2)
 def asked(tmp_path):
     "(model, loaders) of 12 clips that nobody has learned from."
     seed_everything(0)
-    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32)).only(
+    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32)).select_classes(
         ['left', 'right']
     )
     model = create_model('videomae_tiny', n_classes=2, **tiny)
@@ -58,7 +58,7 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
     table = dls.test.dataset.table
     whole = probe_time(model, dls.test)
     (table.root/table.df.path[0]).write_bytes(b'no video')
-    dls = loaders(from_folder(table.root).only(['left','right']), model.spec, bs=4, on_error='skip')
+    dls = loaders(from_folder(table.root).select_classes(['left','right']), model.spec, bs=4, on_error='skip')
     answers = ask_perturbed(model, dls.test, PERTURBATIONS)
     assert len(answers) == len(table) and (answers.loc[answers.failed != '', list(PERTURBATIONS)] == -1).all(
         axis=None
@@ -73,7 +73,7 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
         report.failures
         == probe_time(
             model,
-            loaders(from_folder(table.root).only(['left', 'right']), model.spec, bs=1, on_error='skip').test,
+            loaders(from_folder(table.root).select_classes(['left', 'right']), model.spec, bs=1, on_error='skip').test,
         ).failures
     )
     sweep = sweep_time(model, dls.test)
@@ -85,7 +85,7 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
     for p in table.df.path:
         (table.root/p).write_bytes(b'no video')
     dls = loaders(
-        from_folder(table.root).only(['left', 'right']),
+        from_folder(table.root).select_classes(['left', 'right']),
         model.spec,
         bs=4,
         on_error='skip',

@@ -54,12 +54,12 @@ def test_fit_and_evaluate(made):
     hist = fit(model, dls, epochs=1, accum=2, show=False)
     rec = evaluate(model, dls.test, show=False)
     assert (rec.n_evaluated, rec.n_expected, rec.dataset) == (
-        len(table.part('test')),
-        len(table.part('test')),
+        len(table.select_split('test')),
+        len(table.select_split('test')),
         table.name,
     )
     assert (
-        sorted(rec.clips.path) == sorted(table.part('test').df.path) and np.isfinite(hist['train_loss']).all()
+        sorted(rec.clips.path) == sorted(table.select_split('test').df.path) and np.isfinite(hist['train_loss']).all()
     )
     assert len(dls.one_batch().clips) == 16
 
@@ -69,7 +69,7 @@ def test_views_of_clips_in_shards_are_those_of_files(made):
     streamed = shard_loaders(place, model.spec, bs=16).test
     a, b = (
         predict_views(model, dl, Views(clips=2), show=False)
-        for dl in (streamed, loader(table.part('test'), model.spec))
+        for dl in (streamed, loader(table.select_split('test'), model.spec))
     )
     assert np.array_equal(a[1], b[1]) and np.allclose(a[0], b[0], atol=1e-5)
     rec = evaluate(model, streamed, show=False)
@@ -100,13 +100,13 @@ def test_two_processes(tmp_path, made):
         timeout=300,
     )
     a, b = (torch.load(tmp_path/f'out.{i}', weights_only=True) for i in (0,1))
-    n = len(table.part('train'))
+    n = len(table.select_split('train'))
     # the same number of steps: nobody waits for ever
     assert a['steps'] == b['steps'] == n//16 and a['seen'] == b['seen'] == [8]*2*(n//16)
     # gradients and validation were shared
     assert torch.equal(a['weights'], b['weights']) and a['valid'] == b['valid']
     # each once, in the table's order
-    assert a['top1'] == b['top1'] and a['judged'] == b['judged'] == table.part('test').df.path.tolist()
+    assert a['top1'] == b['top1'] and a['judged'] == b['judged'] == table.select_split('test').df.path.tolist()
     mine, yours = set(a['rows']), set(b['rows'])
     assert not mine & yours and len(mine | yours) > .8*n  # no clip in both
 
@@ -137,7 +137,7 @@ def test_a_clip_that_cannot_be_decoded(tmp_path, made):
     table, _ = made
     shutil.copytree(table.root, tmp_path/'clips')
     sick = from_folder(tmp_path/'clips')
-    path = sick.part('test').paths[0]
+    path = sick.select_split('test').paths[0]
     raw = bytearray(path.read_bytes())
     at = raw.find(b'mdat')
     end = at-4 + int.from_bytes(raw[at-4:at], 'big')
@@ -147,7 +147,7 @@ def test_a_clip_that_cannot_be_decoded(tmp_path, made):
         write_shards(sick, tmp_path/'tars', show=False)
     place = write_shards(sick, tmp_path/'skipped', on_error='skip', show=False)
     batches = list(shard_loader(place, ClipSpec(n_frames=8, size=32), split='test'))
-    assert sum(len(b.rows) for b in batches) == len(sick.part('test'))-1
+    assert sum(len(b.rows) for b in batches) == len(sick.select_split('test'))-1
 
 
 def test_too_few_shards_for_the_processes(tmp_path, made, monkeypatch):

@@ -11,7 +11,7 @@ from vidcls.core import ArgumentError, CheckpointError, ClipSpec, seed_everythin
 from vidcls.data.loaders import clip_from_frames
 from vidcls.models.layers import build_model
 from vidcls.models.timesformer import TimeSformer, timesformer_tiny
-from vidcls.models.videomae import VideoMAE, videomae_tiny
+from vidcls.models.videomae import TubeletShape, VideoMAE, videomae_tiny
 from vidcls.models.adapter import save_transformers
 from vidcls.models.weights import find_weights, load_weights, read_weights
 from vidcls.models.zoo import (
@@ -251,22 +251,16 @@ def test_an_encoder_becomes_a_classifier_with_a_fresh_head(encoders, name, capfd
 @pytest.mark.parametrize('name,ours', [('videomae', VideoMAE), ('pretraining', VideoMAE), ('norm', VideoMAE), ('timesformer', TimeSformer)])
 def test_an_encoder_in_a_network_of_ours(encoders, name, ours):
     spec = ClipSpec(n_frames=8, size=32)
-    model = ours(spec, 3, dim=32, depth=2, heads=2, patch=8, mlp_ratio=2)
+    model = build_model(ours, dict(dim=32, depth=2, heads=2, patch=8, mlp_ratio=2), spec, 3, None, {})
     with pytest.warns(UserWarning, match='fresh head|fc_norm and head are new'):
         load_weights(model, encoders/name)
     theirs = quiet(create_model, 'transformers', encoders/name, n_classes=3)
     x = torch.randn(2,3,8,32,32)
     with torch.no_grad():
-        got, want = (
-            model.eval().forward_features(x),
-            getattr(theirs.net.eval(), theirs.net.base_model_prefix)
-            .encoder(
-                getattr(theirs.net, theirs.net.base_model_prefix).embeddings(
-                    x.transpose(1, 2), *([None] if ours is VideoMAE else [])
-                )
-            )
-            .last_hidden_state,
-        )
+        got = model.eval().forward_features(x)
+        base = getattr(theirs.net.eval(), theirs.net.base_model_prefix)
+        tokens = base.embeddings(x.transpose(1,2), *([None] if ours is VideoMAE else []))
+        want = base.encoder(tokens).last_hidden_state
     assert (got - want).abs().max() < 1e-4
 
 def test_weights_that_an_encoder_lacks_or_has_too_many_are_refused(encoders, tmp_path):
@@ -666,7 +660,7 @@ def test_a_class_can_be_registered_and_a_decorator_used(own):
     assert is_registered(create_model('mine-2', n_classes=3))
 
 def test_what_cannot_be_loaded_again_is_not_registered(own):
-    pooled = lambda: Pooled(ClipSpec(n_frames=4, size=32), 3, dim=24, depth=1, heads=2, patch=8)
+    pooled = lambda: Pooled(ClipSpec(n_frames=4, size=32), 3, TubeletShape(dim=24, depth=1, heads=2, patch=8))
     assert not is_registered(torch.nn.Linear(2,2)) and not is_registered(pooled())
     with pytest.raises(ArgumentError, match=r"register_model\('my_net', make\)"):
         check_registered(pooled())

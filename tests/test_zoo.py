@@ -855,3 +855,28 @@ def test_inflating_keeps_frozen_parts_and_precision():
             Inflated(ClipSpec(n_frames=4, size=16), 5, wrong)
     with pytest.raises(ArgumentError, match='n_classes=0'):
         create_model('videomae_tiny', n_classes=0)
+
+
+# --- what older folders say
+
+def test_an_older_folder_that_calls_the_grid_by_its_former_name_loads():
+    from vidcls.models.zoo import saved_model
+    model = create_model('videomae_tiny', n_classes=3, n_frames=16, size=48, pretrained_grid=(8,32)).eval()
+    saved = dict(model='videomae_tiny', arguments={'pos_of': [8,32]}, spec=model.spec.to_dict(), labels=list('abc'), sha256='')
+    again = saved_model(saved, model.state_dict(), 'a folder').eval()
+    x = torch.randn(1,3,16,48,48)
+    assert torch.equal(again.pos, model.pos) and torch.equal(again(x), model(x))
+    assert again.arguments == {'pretrained_grid': [8,32]}
+
+def test_hooks_of_checkpointing_survive_a_copy_and_come_off():
+    m = _little_inflated()
+    m.set_grad_checkpointing()
+    twin = copy.deepcopy(m)
+    x = torch.randn(2,3,4,16,16, requires_grad=True)
+    for model in (m, twin):
+        model(x).sum().backward()
+    hooks = lambda net: sum(len(b._forward_pre_hooks) for b in net.modules())
+    assert hooks(m) == hooks(twin) > 0
+    twin.set_grad_checkpointing(False)
+    assert hooks(twin) == 0 and hooks(m) > 0
+    assert all(torch.equal(p.grad, q.grad) for p,q in zip(m.parameters(), twin.parameters()) if p.grad is not None)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from .core import ArgumentError, check_at_least, check_choice
-from .data.datasets import flip_classes
+from .data.public import flip_classes
 from .data.sampling import multi_scale_box, random_box
 
 # %% ../nbs/17_augment.ipynb #augment

@@ -6,11 +6,17 @@
 __all__ = ['SAMPLINGS', 'DRAWN', 'SHORT', 'VidclsError', 'ArgumentError', 'DataError', 'LabelError', 'LeakageError',
            'SpecMismatchError', 'WorkerError', 'CheckpointError', 'VideoReadError', 'VideoNotFoundError',
            'VideoFolderError', 'VideoPermissionError', 'DecodeTimeoutError', 'check_choice', 'check_at_least',
-           'check_whole', 'check_between', 'match_labels', 'patch', 'ClipSpec', 'seed_everything', 'pick_device',
-           'in_notebook', 'progress_on', 'progress', 'span', 'atomic_path', 'file_sha256']
+           'check_whole', 'check_between', 'first_names', 'match_labels', 'patch', 'ClipSpec', 'seed_everything',
+           'pick_device', 'in_notebook', 'progress_on', 'progress', 'span', 'atomic_path', 'file_sha256', 'load_json']
 
 # %% ../nbs/inside/00_core.ipynb #import-os-random-sys
-import builtins, hashlib, os, random, sys, warnings
+import builtins
+import hashlib
+import json
+import os
+import random
+import sys
+import warnings
 from contextlib import contextmanager
 from functools import partial
 from dataclasses import dataclass, asdict, replace, fields
@@ -116,14 +122,25 @@ def check_between(
     value, # What was given: a number
     low, # The smallest accepted value
     high, # The largest accepted value
-    ends:bool=True, # Are `low` and `high` themselves accepted?
+    ends:bool|str=True, # Which of the two are accepted themselves? True: both, False: none; 'low' or 'high'
 ):
     "Raise `ArgumentError` unless `value` is a number between `low` and `high`."
     ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if ok and (low <= value <= high if ends else low < value < high):
+    above = ok and (value >= low if ends in (True, 'low') else value > low)
+    if above and (value <= high if ends in (True, 'high') else value < high):
         return value
-    kind = f"from {low} to {high}" if ends else f"above {low} and below {high}"
+    kinds = {'low': f"in [{low},{high})", 'high': f"in ({low},{high}]"}
+    kind = kinds.get(ends) or (f"from {low} to {high}" if ends else f"above {low} and below {high}")
     raise ArgumentError(f"{name}={value!r}; accepted: a number {kind}.")
+
+# %% ../nbs/inside/00_core.ipynb #first-names
+def first_names(
+    names, # Of anything
+    n:int=8, # How many are shown, >= 1
+)->str:
+    "Quote the first names for a message, and say how many there are in all."
+    more = f', … ({len(names)} in all)' if len(names) > n else ''
+    return ', '.join(map(repr, names[:n])) + more
 
 # %% ../nbs/inside/00_core.ipynb #match-labels
 def match_labels(
@@ -142,15 +159,12 @@ def match_labels(
         raise LabelError(_names_differ(model, table, where))
     if warn:
         i = next(i for i,l in enumerate(model) if l != table[i])
-        warnings.warn(
-            f"{where} has the model's classes in another order (class {i} is {table[i]!r}, the model's "
-            f"is {model[i]!r}); they are matched by name.",
-            stacklevel=3,
-        )
+        warnings.warn(f"{where} has the model's classes in another order (class {i} is {table[i]!r}, the model's "
+                      f"is {model[i]!r}); they are matched by name.", stacklevel=3)
     return np.array([model.index(l) for l in table])
 
 def _names_differ(model, table, where):
-    "What differs first, and what can be done."
+    "Say what differs first, and what can be done."
     new, lost = [l for l in table if l not in model], [l for l in model if l not in table]
     plain = {' '.join(l.split()).casefold(): l for l in lost}
     if new:
@@ -161,18 +175,10 @@ def _names_differ(model, table, where):
         differs = f"{where} or the model has a class twice"
     if new and (near := plain.get(' '.join(new[0].split()).casefold())):
         differs += f"; it differs from the model's {near!r} only in blanks or in upper and lower case"
-    return (
-        f"{differs}. The model's classes are {_few(model)}, those of {where} {_few(table)}. If they are "
-        "meant to be "
-        "the same, read the table with labels=model.labels. For other classes, "
-        f"model.reset_classifier({len(table)}) makes a fresh head, and model.labels = None says that "
-        "the model's "
-        "names are out of date."
-    )
-
-def _few(names):
-    more = f', … ({len(names)} in all)' if len(names) > 4 else ''
-    return ', '.join(map(repr, names[:4])) + more
+    return (f"{differs}. The model's classes are {first_names(model, 4)}, those of {where} {first_names(table, 4)}. If they "
+            "are meant to be the same, read the table with labels=model.labels. For other classes, "
+            f"model.reset_classifier({len(table)}) makes a fresh head, and model.labels = None says that the model's "
+            "names are out of date.")
 
 # %% ../nbs/inside/00_core.ipynb #patch
 def patch(
@@ -190,7 +196,6 @@ def patch(
     return sys._getframe(1).f_globals.get(name, getattr(builtins, name, None))
 
 # %% ../nbs/inside/00_core.ipynb #clipspec
-# the rules of `data.sampling`, by name
 SAMPLINGS = ('uniform', 'segment', 'center', 'random', 'time', 'still')
 DRAWN = ('segment', 'random', 'time')                 # those of them that draw anew in each epoch of training
 SHORT = ('repeat', 'error')                           # what to do with a video of fewer frames than asked for
@@ -204,13 +209,10 @@ class ClipSpec:
     stride:int = 1 # Frames from one to the next, for 'center' and 'random'
     step_s:float|None = None # Seconds from one frame to the next, > 0; for 'time' only
     short:str = 'repeat' # A video with too few frames: 'repeat' its frames evenly, or 'error'
-    # Per channel, of values in [0,1]; mean and std of 0.5 give the range [-1,1]
-    mean:tuple = (0.485, 0.456, 0.406)
+    mean:tuple = (0.485, 0.456, 0.406) # Per channel, of values in [0,1]; mean and std of 0.5 give the range [-1,1]
     std:tuple = (0.229, 0.224, 0.225) # Per channel, > 0
     channels:str = 'RGB' # Channel order that the weights know: 'RGB' or 'BGR'
-    # Pixels of the short side before the middle is cropped, >= size; None: size, so that all of it is
-    # seen
-    resize:int|None = None
+    resize:int|None = None # Pixels of the short side before the middle is cropped, >= size; None: size, all is seen
 
     def __post_init__(self): self._check()
 
@@ -255,7 +257,7 @@ class ClipSpec:
 
 # %% ../nbs/inside/00_core.ipynb #triple
 def _triple(name, value):
-    "Three finite numbers, of one number or of three."
+    "Return three finite numbers, given one or three."
     try:
         triple = tuple(float(v) for v in np.ravel(value))
     except (TypeError, ValueError):
@@ -272,7 +274,7 @@ def with_(
     self:ClipSpec,
     **changes, # Any field of ClipSpec
 )->ClipSpec: # A changed copy
-    "The same spec with some fields changed."
+    "Return the same spec with some fields changed."
     for n in changes:
         check_choice('field', n, [f.name for f in fields(self)])
     if self.resize and 'size' in changes and 'resize' not in changes:  # the same part of the frame as before
@@ -310,7 +312,7 @@ def to_model(
     return out.sub_(shift.view(3,1,1,1)).div_(scale.view(3,1,1,1))
 
 def _look_up(xb, levels, out):
-    "On a CPU: the 256 results of each channel (3,256) are known; looking them up is faster than computing them again."
+    "Look up the 256 results of each channel (3,256): on a CPU that is faster than computing them again."
     import cv2
     tables, to = [t.contiguous().numpy() for t in levels], out.numpy()
     for b, clip in enumerate(xb.numpy()):
@@ -336,7 +338,7 @@ def check_same(
 # %% ../nbs/inside/00_core.ipynb #to-dict
 @patch
 def to_dict(self:ClipSpec)->dict: # JSON-ready
-    "The spec as a plain dictionary."
+    "Return the spec as a plain dictionary."
     kept = {k: v for k,v in asdict(self).items() if k != 'resize' or v is not None}  # most specs have none
     return {k: list(v) if isinstance(v, tuple) else v for k,v in kept.items()}
 
@@ -357,7 +359,7 @@ def seed_everything(
 def pick_device(
     device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None takes the best there is
 ): # torch.device
-    "The device to run on."
+    "Return the device to run on."
     import torch
     there = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
     if device is None:
@@ -371,7 +373,7 @@ def pick_device(
 
 # %% ../nbs/inside/00_core.ipynb #in-notebook
 def in_notebook()->bool:
-    "Does this run in a Jupyter kernel?"
+    "Tell whether this runs in a Jupyter kernel."
     try:
         return get_ipython().__class__.__name__ == 'ZMQInteractiveShell'
     except NameError:
@@ -380,7 +382,7 @@ def in_notebook()->bool:
 def progress_on(
     show:bool=True, # The caller's wish
 )->bool:
-    "Should progress be shown? `VIDCLS_PROGRESS=0` says no."
+    "Tell whether progress is shown; `VIDCLS_PROGRESS=0` says no."
     return show and os.environ.get('VIDCLS_PROGRESS') != '0'
 
 def progress(
@@ -427,6 +429,15 @@ def atomic_path(
 def file_sha256(
     path, # Of any file
 )->str: # 64 hexadecimal digits
-    "What tells whether a file is still the same."
+    "Return what tells whether a file is still the same."
     with open(path, 'rb') as f:
         return hashlib.file_digest(f, 'sha256').hexdigest()
+
+def load_json(
+    path, # A JSON file
+):
+    "Return what a JSON file holds; a damaged one raises `DataError`."
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"{path}: damaged JSON ({e}); copy it again, or delete it.") from e

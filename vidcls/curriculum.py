@@ -82,7 +82,7 @@ def clip_losses(
     bs:int=32, # Clips a batch, >= 1
 )->np.ndarray: # float64 (N,)
     "Return the cross-entropy of each training clip, in the order of the table."
-    dl = loader(table.part('train'), model.spec, bs=bs)
+    dl = loader(table.select_split('train'), model.spec, bs=bs)
     out = np.full(len(dl.dataset), np.nan)
     for b in dl:
         logits = predict_logits(model, b).double()
@@ -109,7 +109,8 @@ def fit_stages(
         kept = {'out': Path(kwargs['out'])/f'stage_{len(hists)}'} if kwargs.get('out') else {}
         before = model
         if before is not None and 'pretrained_grid' in signature(type(before)).parameters:
-            changes['pretrained_grid'] = (first.n_frames, first.size)     # positions that are computed, not learned
+            # positions that are computed, not learned
+            changes['pretrained_grid'] = (first.n_frames, first.size)
         seed_everything(seed)
         model = create_model(name, n_classes=table.n_classes, **(arguments or {}), **changes)
         if before is None:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .core import ArgumentError, DataError, check_whole, seed_everything
-from .data.datasets import ClipTable
+from .data.table import ClipTable
 from .data.loaders import loaders
 from .intervals import interval_note, mcnemar, paired_difference
 from .models.ensemble import average_scores
@@ -307,7 +307,7 @@ def cross_validate(
         p, rows, failed = predict_probs(net, dls.test, show=False)
         if on_fold is not None:
             on_fold(net, dls.test)
-        order, df = np.argsort(rows), fold.part('test').df
+        order, df = np.argsort(rows), fold.select_split('test').df
         parts.append(record_clips(df, rows[order]))
         probs.append(p[order])
         names = clip_names(df)

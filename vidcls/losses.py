@@ -12,7 +12,7 @@ import math
 import torch
 from torch import nn
 
-from .core import ArgumentError, LabelError
+from .core import ArgumentError, LabelError, check_between, check_whole
 
 # %% ../nbs/31_losses.ipynb #check-targets
 def check_targets(
@@ -27,10 +27,9 @@ def check_targets(
         return targets              # asking would stop a GPU; fit has looked on the host
     bad = targets[(targets < 0) | (targets >= n_classes)]
     if len(bad):
-        raise LabelError(
-            f"label {bad[0].item()} is not in [0, {n_classes}): the model has {n_classes} classes, "
-            "counted from 0. Create it with n_classes=table.n_classes, or correct the labels."
-        )
+        raise LabelError(f"label {bad[0].item()} is not in [0, {n_classes}): the model has {n_classes} "
+                         "classes, counted from 0. Create it with n_classes=table.n_classes, or correct the "
+                         "labels.")
     return targets
 
 # %% ../nbs/31_losses.ipynb #soft-targets
@@ -38,34 +37,31 @@ def soft_targets(
     targets, # int64 (B,) class indices, or float (B,K) shares
     logits, # float (B,K): gives K, device and type
 ): # float (B,K), rows adding up to 1
-    "Targets as a distribution over the classes for each clip."
+    "Return targets as a distribution over the classes for each clip."
     if not logits.is_floating_point() or logits.ndim != 2:
-        raise ArgumentError(
-            f"logits are {logits.dtype} with shape {tuple(logits.shape)}; expected floats (B,K)."
-        )
+        raise ArgumentError(f"logits are {logits.dtype} with shape {tuple(logits.shape)}; expected floats "
+                            "(B,K).")
     B, K = logits.shape
     if not targets.is_floating_point() or targets.ndim != 2:
         if len(check_targets(targets, K)) != B:
             raise ArgumentError(f"{B} rows of logits, {len(targets)} targets; expected B of each.")
         return torch.zeros_like(logits).scatter_(1, targets[:,None], 1)
     if targets.shape != logits.shape:
-        raise ArgumentError(
-            f"soft targets have shape {tuple(targets.shape)}; expected that of the logits, {(B, K)}."
-        )
+        raise ArgumentError(f"soft targets have shape {tuple(targets.shape)}; expected that of the logits, "
+                            f"{(B, K)}.")
     if targets.device.type == 'cpu' and ((targets < 0).any() or ((targets.sum(1)-1).abs() > 1e-3).any()):
-        raise ArgumentError(
-            "soft targets have a row that is no distribution; expected shares >= 0 that add up to 1."
-        )
+        raise ArgumentError("soft targets have a row that is no distribution; expected shares >= 0 that add "
+                            "up to 1.")
     return targets.to(logits.dtype)
 
 # %% ../nbs/31_losses.ipynb #labelsmoothingcrossentropy
 class LabelSmoothingCrossEntropy(nn.Module):
     "Cross-entropy against (1-smoothing)·one-hot + smoothing·uniform, averaged over the batch."
     def __init__(self,
-        smoothing:float=0.1, # Share of the target that is dealt out evenly, in [0,1); 0 is plain cross-entropy
+        smoothing:float=0.1, # Share of the target that all classes share, in [0,1); 0: plain cross-entropy
     ):
         super().__init__()
-        self.smoothing = _check_smoothing(smoothing)
+        self.smoothing = check_between('smoothing', smoothing, 0, 1, ends='low')
 
     def forward(self,
         logits, # float tensor (B,K)
@@ -78,25 +74,17 @@ class LabelSmoothingCrossEntropy(nn.Module):
 
 # %% ../nbs/31_losses.ipynb #nll
 def _nll(logits):
-    "-log p of each class (B,K), in float32 or wider."
+    "Return -log p of each class (B,K), in float32 or wider."
     return -logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-def _check_smoothing(value):
-    if not (isinstance(value, (int, float)) and 0 <= value < 1):
-        raise ArgumentError(
-            f"smoothing={value!r}; accepted: a number in [0,1). Usual is 0.1; 0 is no smoothing."
-        )
-    return value
 
 # %% ../nbs/31_losses.ipynb #smoothing-floor
 def smoothing_floor(
     n_classes:int, # K, >= 1
     smoothing:float=0.1, # As in the loss, in [0,1)
 )->float: # In nats: the loss of a model that gives exactly the smoothed target
-    "The lowest value that `LabelSmoothingCrossEntropy` can take: the entropy of the smoothed target."
-    if n_classes < 1:
-        raise ArgumentError(f"n_classes={n_classes!r}; accepted: 1 or more.")
-    rest = _check_smoothing(smoothing)/n_classes
+    "Return the lowest value that `LabelSmoothingCrossEntropy` can take: the entropy of the smoothed target."
+    check_whole('n_classes', n_classes)
+    rest = check_between('smoothing', smoothing, 0, 1, ends='low')/n_classes
     true = 1 - smoothing + rest
     return -true*math.log(true) - (n_classes-1)*rest*math.log(rest) if rest else 0.
 
@@ -106,7 +94,7 @@ def class_weights(
     n_classes:int, # Classes K
     power:float=1., # 1 makes all classes count the same, 0 all clips; between them a compromise
 )->torch.Tensor: # float32 (K,): weights whose mean over the clips is 1
-    "Weights by inverse frequency."
+    "Return weights by inverse frequency."
     targets = check_targets(targets if torch.is_tensor(targets) else torch.tensor(targets), n_classes)
     counts = torch.bincount(targets, minlength=n_classes).float()
     if (counts == 0).any():
@@ -117,23 +105,18 @@ def class_weights(
 
 # %% ../nbs/31_losses.ipynb #focalloss
 class FocalLoss(nn.Module):
-    "Cross-entropy in which a clip counts less, the better it is known (Lin et al. 2017). With weights, parts of a batch are not exactly the whole."
+    "Cross-entropy in which a clip counts less, the better it is known (Lin et al. 2017)."
     def __init__(self,
         gamma:float=2., # How fast the known ones fade, >= 0; 0 is cross-entropy
-        weights=None, # float (K,) of class_weights, the mean is over the weights in a batch; None counts all classes the same
+        weights=None, # float (K,) of class_weights, for a weighted mean over the batch; None: all the same
     ):
         super().__init__()
-        if not (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf):
-            raise ArgumentError(f"gamma={gamma!r}; accepted: a finite number of 0 or more. Usual is 2.")
-        self.gamma = gamma
-        self.register_buffer(
-            'weights', None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
-        )
-        if weights is not None and not ((self.weights >= 0).all() and 0 < self.weights.sum() < math.inf):
-            raise ArgumentError(
-                f"weights={self.weights.tolist()}; accepted: finite numbers of 0 or more, one of them "
-                "above 0; see class_weights."
-            )
+        self.gamma = check_between('gamma', gamma, 0, math.inf, ends='low')
+        weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+        self.register_buffer('weights', weights)
+        if weights is not None and not ((weights >= 0).all() and 0 < weights.sum() < math.inf):
+            raise ArgumentError(f"weights={weights.tolist()}; accepted: finite numbers of 0 or more, one of "
+                                "them above 0; see class_weights.")
 
     def forward(self,
         logits, # float tensor (B,K)
@@ -146,9 +129,8 @@ class FocalLoss(nn.Module):
             shares = shares * self.weights
         # a known clip has a slope of 0, and a batch without weight a loss of 0
         tiny = torch.finfo(nll.dtype).tiny
-        return (
-            shares * (-torch.expm1(-nll)).clamp_min(tiny) ** self.gamma * nll
-        ).sum() / shares.sum().clamp_min(tiny)
+        unknown = (-torch.expm1(-nll)).clamp_min(tiny)                           # 1 - p
+        return (shares * unknown**self.gamma * nll).sum() / shares.sum().clamp_min(tiny)
 
     def extra_repr(self): return f'gamma={self.gamma}'
 
@@ -159,24 +141,20 @@ class SoftTargetCrossEntropy(LabelSmoothingCrossEntropy):
 
 # %% ../nbs/31_losses.ipynb #distillationloss
 class DistillationLoss(nn.Module):
-    "How far a student's softened answer is from a teacher's: τ²·KL(teacher‖student), averaged over the batch."
+    "τ²·KL(teacher‖student) of both softened answers, averaged over the batch."
     def __init__(self,
         temperature:float=2., # τ > 0; 1 is no softening
     ):
         super().__init__()
-        if not (isinstance(temperature, (int, float)) and temperature > 0):
-            raise ArgumentError(f"temperature={temperature!r}; accepted: a number above 0. Usual is 1 to 5.")
-        self.temperature = temperature
+        self.temperature = check_between('temperature', temperature, 0, math.inf, ends=False)
 
     def forward(self,
         student, # float tensor (B,K): logits
         teacher, # float tensor (B,K): logits, no gradient is sent there
     ): # Scalar tensor, float32 or wider
         if student.shape != teacher.shape:
-            raise ArgumentError(
-                f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; both must "
-                "tell the same classes."
-            )
+            raise ArgumentError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; "
+                                "both must tell the same classes.")
         tau = self.temperature
         p, q = _nll(student/tau), _nll(teacher.detach()/tau)             # -log of both, (B,K)
         return tau**2 * ((-q).exp()*(p-q)).sum(1).mean()
@@ -188,10 +166,8 @@ def feature_distance(
     student, # float tensor (B,D): already as wide as the teacher's
     teacher, # float tensor (B,D); no gradient is sent there
 ): # Scalar tensor: mean over the batch of 1 - cosine, in [0,2]
-    "How differently two features point."
+    "Return how differently two features point."
     if student.shape != teacher.shape:
-        raise ArgumentError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; give both the "
-            "same width."
-        )
+        raise ArgumentError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; give "
+                            "both the same width.")
     return (1 - nn.functional.cosine_similarity(student.float(), teacher.detach().float(), dim=1)).mean()

@@ -13,7 +13,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from .core import ArgumentError, check_at_least, check_choice, check_whole
+from .core import ArgumentError, check_at_least, check_between, check_choice, check_whole
+from .models.layers import VideoModel
 
 # %% ../nbs/32_optim.ipynb #param-groups
 # searched in a parameter's full name
@@ -22,14 +23,13 @@ NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_
 def param_groups(
     model:nn.Module, # Its frozen parameters (requires_grad False) are left out
     weight_decay:float=0.05, # For the matrices, >= 0
-    layer_decay:float=1., # Factor on the rate from each layer to the one before it, in (0,1]; 1 is the same for all
+    layer_decay:float=1., # Factor on the rate from a layer to the one before, in (0,1]; 1: the same
     backbone:float=1., # Factor on the rate of everything but the head, > 0
 )->list: # Groups for a torch optimiser, each with its name and lr_scale
-    "What decays and what doesn't, and how fast each layer learns."
+    "Return what decays and what doesn't, and how fast each layer learns."
     check_at_least('weight_decay', weight_decay, 0)
     check_at_least('backbone', backbone, 1e-9)
-    if not 0 < layer_decay <= 1:
-        raise ArgumentError(f"layer_decay={layer_decay}; accepted: above 0, up to 1. Usual is 0.65 to 0.9.")
+    check_between('layer_decay', layer_decay, 0, 1, ends='high')
     named = {n: p for n,p in model.named_parameters() if p.requires_grad}
     if not named:
         raise ArgumentError("model has no trainable parameter: it is empty, or all of it is frozen.")
@@ -37,24 +37,17 @@ def param_groups(
     for n,p in named.items():
         spared = p.ndim < 2 or bool(NO_DECAY.search(n))
         groups.setdefault((scale.get(n, 1.), spared), []).append(p)
-    label = lambda r, spared: (
-        ('no decay' if spared else 'decay') + ('' if len({r for r, _ in groups}) == 1 else f', rate {r:.3g}')
-    )
-    return [
-        dict(
-            name=label(r, spared),
-            params=groups[r, spared],
-            weight_decay=0.0 if spared else weight_decay,
-            lr_scale=r,
-        )
-        for r, spared in sorted(groups)
-    ]
+    several = len({r for r,_ in groups}) > 1
+    name = lambda r, spared: ('no decay' if spared else 'decay') + (f', rate {r:.3g}' if several else '')
+    decay = lambda spared: 0. if spared else weight_decay
+    return [dict(name=name(r, spared), params=groups[r,spared], weight_decay=decay(spared), lr_scale=r)
+            for r,spared in sorted(groups)]
 
 def _rates(model, layer_decay, backbone):
-    "Factor on the learning rate of each parameter that doesn't learn at the full rate."
+    "Return the factor on the learning rate of each parameter that doesn't learn at the full rate."
     if layer_decay == 1 and backbone == 1:
         return {}
-    if not hasattr(model, 'layer_groups'):
+    if not isinstance(model, VideoModel):
         raise ArgumentError(f"layer_decay and backbone need to know the layers of {type(model).__name__}; "
                             "models of create_model can say them.")
     layers = model.layer_groups()
@@ -69,15 +62,15 @@ def freeze_layers(
     "Let the first `n` layers keep their weights."
     layers = model.layer_groups()
     if not -len(layers) < n < len(layers):
-        raise ArgumentError(
-            f"n={n}; accepted: from {-len(layers) + 1} to {len(layers) - 1}, as the model has "
-            f"{len(layers)} layers."
-        )
+        raise ArgumentError(f"n={n}; accepted: from {1-len(layers)} to {len(layers)-1}, as the model has "
+                            f"{len(layers)} layers.")
     frozen = {name for names in layers[:n if n >= 0 else len(layers)+n] for name in names}
     for name,p in model.named_parameters():
         p.requires_grad_(name not in frozen)
     keep_frozen(model)
     return sorted(frozen)
+
+_NORMS = (nn.modules.batchnorm._NormBase,)         # batch and instance norms: those that keep statistics
 
 def keep_frozen(
     model:nn.Module, # After model.train()
@@ -85,7 +78,7 @@ def keep_frozen(
     "Norms whose weights are all frozen stop counting: they use the statistics that they have."
     for m in model.modules():
         own = list(m.parameters(recurse=False))
-        if hasattr(m, 'running_mean') and own and not any(p.requires_grad for p in own):
+        if isinstance(m, _NORMS) and own and not any(p.requires_grad for p in own):
             m.eval()
 
 # %% ../nbs/32_optim.ipynb #adamw-2
@@ -98,8 +91,10 @@ def adamw(
     **kwargs, # layer_decay, backbone: see param_groups; and what torch's AdamW takes: eps, amsgrad, …
 )->torch.optim.AdamW:
     "AdamW over `param_groups`."
-    if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
+    if len(betas) != 2:
         raise ArgumentError(f"betas={betas}; accepted: two numbers in [0,1).")
+    for i,b in enumerate(betas):
+        check_between(f'betas[{i}]', b, 0, 1, ends='low')
     rates, more = _sort_out(kwargs, torch.optim.AdamW)
     groups = _with_rates(param_groups(model, weight_decay, **rates), lr)
     if fused is None and all(p.is_cuda for g in groups for p in g['params']):
@@ -111,14 +106,13 @@ def _with_rates(groups, lr):
     return [{**g, 'lr': lr*g['lr_scale']} for g in groups]
 
 def _sort_out(kwargs, optimizer):
-    "What param_groups takes, and what torch's optimiser takes."
+    "Return what param_groups takes, and what torch's optimiser takes."
     rates = {k: kwargs[k] for k in ('layer_decay', 'backbone') if k in kwargs}
     known = [n for n in inspect.signature(optimizer).parameters if n not in ('params', 'lr', 'weight_decay')]
-    return rates, {
-        k: v
-        for k, v in kwargs.items()
-        if k not in rates and check_choice(f'opt_args for {optimizer.__name__}', k, known)
-    }
+    more = {k: v for k,v in kwargs.items() if k not in rates}
+    for name in more:
+        check_choice(f'opt_args for {optimizer.__name__}', name, known)
+    return rates, more
 
 # %% ../nbs/32_optim.ipynb #sgd
 def sgd(
@@ -130,8 +124,7 @@ def sgd(
     **kwargs, # layer_decay, backbone: see param_groups; and what torch's SGD takes: dampening, fused, …
 )->torch.optim.SGD:
     "SGD with momentum over `param_groups`."
-    if not 0 <= momentum < 1:
-        raise ArgumentError(f"momentum={momentum}; accepted: a number in [0,1). Usual is 0.9.")
+    check_between('momentum', momentum, 0, 1, ends='low')
     rates, more = _sort_out(kwargs, torch.optim.SGD)
     groups = _with_rates(param_groups(model, weight_decay, **rates), lr)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, **more)
@@ -145,7 +138,7 @@ def warmup_cosine_factor(
     n_warmup:int, # Steps of the rise, 0 .. n_steps
     final:float=0.01, # Factor at the end, in [0,1]
 )->float: # In (0,1]; what the peak learning rate is multiplied with
-    "A line from 1/(n_warmup+1) up to 1 at step n_warmup, then half a cosine down to `final` at step n_steps."
+    "Rise in a line to 1 at step n_warmup, then fall by half a cosine to `final` at step n_steps."
     if step < n_warmup:
         return (step+1)/(n_warmup+1)
     t = min(1, (step-n_warmup)/max(1, n_steps-n_warmup))     # 0 at the peak, 1 at the end
@@ -160,13 +153,12 @@ def one_cycle_factor(
     start:float=1/25, # Factor at the first step
     final:float=1e-5, # Factor at the last step
 )->float:
-    "Half a cosine up, half a cosine down, as fastai's fit_one_cycle."
+    "Rise by half a cosine and fall by another, as fastai's fit_one_cycle."
     peak = rise*n_steps
-    a, b, t = (
-        (start, 1.0, step / peak)
-        if step < peak
-        else (1.0, final, min(1.0, (step - peak) / max(1e-9, n_steps - peak)))
-    )
+    if step < peak:
+        a, b, t = start, 1., step/peak
+    else:
+        a, b, t = 1., final, min(1., (step-peak)/max(1e-9, n_steps-peak))
     return b + (a-b)*(1+math.cos(math.pi*t))/2
 
 def step_factor(
@@ -176,7 +168,7 @@ def step_factor(
     at:tuple=(11/15,14/15), # Parts of the training after which the rate falls
     gamma:float=.1, # Factor of each fall
 )->float:
-    "Constant, and a fall at each point."
+    "Stay, and fall at each of the given points."
     return gamma**sum(step >= a*n_steps for a in at) * min(1., (step+1)/(n_warmup+1))
 
 def constant_factor(
@@ -184,15 +176,11 @@ def constant_factor(
     n_steps:int=0, # Not used
     n_warmup:int=0, # Steps of a linear rise before
 )->float:
-    "Always one, after the rise."
+    "Stay at one after the rise."
     return min(1., (step+1)/(n_warmup+1))
 
-SCHEDULES = {
-    'cosine': warmup_cosine_factor,
-    'onecycle': one_cycle_factor,
-    'step': step_factor,
-    'constant': constant_factor,
-}
+SCHEDULES = {'cosine': warmup_cosine_factor, 'onecycle': one_cycle_factor,
+             'step': step_factor, 'constant': constant_factor}
 
 # %% ../nbs/32_optim.ipynb #make-schedule
 def make_schedule(
@@ -202,19 +190,15 @@ def make_schedule(
     n_warmup:int=0, # Steps of the linear rise, 0 .. n_steps; 'onecycle' has a rise of its own
     **kwargs, # Further arguments of the factor: final, rise, start, at, gamma
 )->torch.optim.lr_scheduler.LambdaLR: # Call its .step() after each optimiser step
-    "A schedule by its name."
+    "Make a schedule by its name."
     factor = SCHEDULES[check_choice('schedule', name, SCHEDULES)]
     check_whole('n_steps', n_steps)
     if check_at_least('n_warmup', n_warmup, 0) > n_steps:
-        raise ArgumentError(
-            f"n_warmup={n_warmup} is more than n_steps={n_steps}, so the peak would never be reached. "
-            "Both count optimiser steps: epochs times batches per epoch."
-        )
-    if not 0 <= kwargs.get('final', 0) <= 1:
-        raise ArgumentError(f"final={kwargs['final']!r}; accepted: a number in [0,1].")
-    return torch.optim.lr_scheduler.LambdaLR(
-        opt, partial(factor, n_steps=n_steps, n_warmup=n_warmup, **kwargs)
-    )
+        raise ArgumentError(f"n_warmup={n_warmup} is more than n_steps={n_steps}, so the peak would never be "
+                            "reached. Both count optimiser steps: epochs times batches per epoch.")
+    check_between('final', kwargs.get('final', 0), 0, 1)
+    at_step = partial(factor, n_steps=n_steps, n_warmup=n_warmup, **kwargs)
+    return torch.optim.lr_scheduler.LambdaLR(opt, at_step)
 
 # %% ../nbs/32_optim.ipynb #scale-lr
 def scale_lr(
@@ -224,8 +208,9 @@ def scale_lr(
     show:bool=True, # Print the arithmetic
 )->float: # The rate for bs
     "Scale a learning rate with the batch: lr * bs / base."
-    for n,v,least in (('lr',lr,0), ('bs',bs,1), ('base',base,1)):
-        check_at_least(n, v, least)
+    check_at_least('lr', lr, 0)
+    check_at_least('bs', bs, 1)
+    check_at_least('base', base, 1)
     if show:
         print(f"lr {lr:g} x {bs}/{base} clips per step = {lr*bs/base:g}")
     return lr*bs/base

@@ -144,15 +144,15 @@ class ThreadPool:
 # %% ../nbs/inside/01_parallel.ipynb #call-within
 def result_within(
     job:Future, # As ThreadPool.submit gives it
-    limit_s:float|None, # Seconds that it may take from its begin; None lets it take as long as it likes
+    timeout_s:float|None, # Seconds that it may take from its begin; None lets it take as long as it likes
     late:Exception, # Raised where it takes longer
 ): # What the job returned
     "Return the result of a job, or raise what the job raised, with its traceback."
     if job.done():
         return job.result()
-    left = limit_s
-    if limit_s is not None and (began := getattr(job, 'began', None)) is not None:
-        left = max(limit_s - (time.monotonic()-began), min(limit_s, 1))     # a moment if all was held up
+    left = timeout_s
+    if timeout_s is not None and (began := getattr(job, 'began', None)) is not None:
+        left = max(timeout_s - (time.monotonic()-began), min(timeout_s, 1))     # a moment if all was held up
     try:
         job.exception(left)
     except TimeoutError:
@@ -161,26 +161,26 @@ def result_within(
 
 def call_within(
     f, # A function without arguments
-    limit_s:float|None, # Seconds that it may take; None lets it take as long as it likes
+    timeout_s:float|None, # Seconds that it may take; None lets it take as long as it likes
     late:Exception, # Raised where it takes longer
 ): # What f returns
-    "Call `f()` in a daemon thread and give up waiting after `limit_s` seconds."
-    return result_within(ThreadPool(1).submit(f), limit_s, late)
+    "Call `f()` in a daemon thread and give up waiting after `timeout_s` seconds."
+    return result_within(ThreadPool(1).submit(f), timeout_s, late)
 
 def map_ahead(
     f, # A function of one item
     items, # Any iterable; it is asked for items only as far ahead as needed
     threads:int|None=None, # At once, >= 1; None takes the number of cores
     ahead:int|None=None, # Items begun before their turn, >= 1; None takes all of them
-    limit_s:float|None=None, # Seconds that an item may take; None lets it take as long as it likes
+    timeout_s:float|None=None, # Seconds that an item may take; None lets it take as long as it likes
     name=str, # Function of an item: what the error calls it
 ): # Iterator of f(item), in the order of items
     "Yield `f(item)` for each item, made by daemon threads ahead of their turn."
     pool, jobs = ThreadPool(threads), deque()
     def first():
         item, job = jobs.popleft()
-        late = WorkerError(f"{name(item)}: not done within limit_s={limit_s} seconds.")
-        return result_within(job, limit_s, late)
+        late = WorkerError(f"{name(item)}: not done within timeout_s={timeout_s} seconds.")
+        return result_within(job, timeout_s, late)
     try:
         for item in items:
             jobs.append((item, pool.submit(f, item)))

@@ -28,7 +28,7 @@ from vidcls.classifier_folder import (
 )
 from .core import ArgumentError, ClipSpec, LabelError, VideoFolderError
 from .core import check_whole, match_labels, patch, pick_device, progress
-from .data.datasets import fetch
+from .data.download import fetch
 from .data.loaders import clip_from_frames, load_clip
 from .models.ensemble import average_scores, check_weights
 from .models.logits import predict_logits

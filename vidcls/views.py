@@ -20,7 +20,7 @@ import torch
 
 from .core import ArgumentError, DataError, LabelError, VideoReadError
 from .core import check_at_least, check_choice, check_whole, match_labels, progress
-from .data.datasets import flip_classes
+from .data.public import flip_classes
 from .data.decode import Video, crop_frame
 from .data.loaders import Loader, adapt_loader, check_failed, clip_bytes
 from vidcls.data.sampling import (
@@ -192,7 +192,7 @@ def _cut(frames, idxs, spec, views):
     out = np.stack([square[clip] for clip in at for square in squares])
     return np.concatenate([out, out[:,:,:,::-1]]) if views.flip else out
 
-# %% ../nbs/inside/50_views.ipynb #check-loader
+# %% ../nbs/inside/50_views.ipynb #3be1196f
 def check_loader(
     dl, # A loader, such as dls.test
 )->Loader: # The same, or a plain DataLoader behind the contract of a loader
@@ -222,7 +222,7 @@ def check_loader_for(
     if not sources.each_once:
         raise ArgumentError(
             "dl draws some clips several times in an epoch, or not at all, as it is right in training; "
-            "judge by one that hands out each clip once: loader(table.part('train'), spec), or "
+            "judge by one that hands out each clip once: loader(table.select_split('train'), spec), or "
             "shard_loader(…, shuffle=False)."
         )
     match_labels(getattr(model, 'labels', None), sources.table.labels)

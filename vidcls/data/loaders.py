@@ -30,7 +30,7 @@ from ..core import VideoReadError, WorkerError
 from ..core import check_at_least, check_choice, check_whole, progress
 from ..parallel import call_within, result_within
 from .cache import FrameCache
-from .datasets import ClipTable
+from .table import ClipTable
 from .decode import Video, crop_frame, resize_short
 from .sampling import CROPS, crop_box, sample_idxs
 from ..show import check_clip, show_batch
@@ -242,10 +242,10 @@ class ClipDataset(Dataset):
 
     def late(self,
         row:int, # Of the clip
-        limit_s:float, # Seconds that it had
+        timeout_s:float, # Seconds that it had
     ): # As read, without a clip
         "What stands for a clip that was not read in time; with `on_error='raise'` that is an error."
-        reason = f"not read within limit_s={limit_s} seconds"
+        reason = f"not read within timeout_s={timeout_s} seconds"
         if self.on_error == 'skip':
             return None, int(self.targets[row]), row, reason
         raise WorkerError(f"{self.paths[row]}: {reason}.")
@@ -306,7 +306,7 @@ class _Late(Exception):
 def decode_all(
     ds:ClipDataset, # Gets its store; nothing may be drawn for its clips
     show:bool=True, # Show a progress bar?
-    limit_s:float=120., # Seconds to wait for a clip
+    timeout_s:float=120., # Seconds to wait for a clip
 ):
     "Decode every clip once, by threads, into one array."
     if ds.drawn:
@@ -323,10 +323,10 @@ def decode_all(
     try:
         for i, job in enumerate(progress(jobs, desc='decoding', show=show and len(ds) > 200)):
             try:
-                result_within(job, limit_s, _Late())
+                result_within(job, timeout_s, _Late())
             except _Late:
                 pool.give_up(job)
-                ds.failed[i] = ds.late(i, limit_s)[-1]
+                ds.failed[i] = ds.late(i, timeout_s)[-1]
     finally:
         pool.close()
     ds.store = store
@@ -485,7 +485,7 @@ def thread_batches(
     read, # Function (key, where to write) -> (clip or None, label, row, reason)
     buffers:BatchBuffers, # Where the clips go
     threads:int, # At once, >= 1
-    limit_s:float, # Seconds that a clip may take
+    timeout_s:float, # Seconds that a clip may take
     late, # Function of a key: what stands for its clip where that comes too late, or an error
 ): # Iterator of Batch
     "Batches made by threads, two ahead."
@@ -496,17 +496,17 @@ def thread_batches(
             making.append((keys, buffer, [pool.submit(read, k, place) for k,place in zip(keys, buffer)]))
             del buffer
             if len(making) > AHEAD:
-                yield _finished(pool, *making.popleft(), limit_s, late)
+                yield _finished(pool, *making.popleft(), timeout_s, late)
         while making:
-            yield _finished(pool, *making.popleft(), limit_s, late)
+            yield _finished(pool, *making.popleft(), timeout_s, late)
     finally:
         pool.close()
 
-def _finished(pool, keys, buffer, jobs, limit_s, late):
+def _finished(pool, keys, buffer, jobs, timeout_s, late):
     items = []
     for key, job in zip(keys, jobs):
         try:
-            items.append(result_within(job, limit_s, _Late()))
+            items.append(result_within(job, timeout_s, _Late()))
         except _Late:
             pool.give_up(job)
             items.append(late(key))
@@ -659,13 +659,13 @@ class ClipLoader(Loader, DataLoader):
         sampler:EpochSampler, # Their order
         threads:int=1, # That make clips, >= 1
         workers:int=0, # Processes that make batches, instead of threads
-        limit_s:float=120., # Seconds to wait for a batch of worker processes, or for a clip of a thread
+        timeout_s:float=120., # Seconds to wait for a batch of worker processes, or for a clip of a thread
         max_bad:float=.5, # Share of clips, in [0,1], that may be unreadable before that is an error
     ):
         DataLoader.__init__(self, ds, bs, sampler=sampler, collate_fn=collate, num_workers=workers,
-                            persistent_workers=workers > 0, timeout=limit_s if workers else 0,
+                            persistent_workers=workers > 0, timeout=timeout_s if workers else 0,
                             pin_memory=torch.cuda.is_available())
-        self.threads, self.limit_s, self.max_bad = threads, limit_s, max_bad
+        self.threads, self.timeout_s, self.max_bad = threads, timeout_s, max_bad
         self._buffers = BatchBuffers((bs, ds.spec.n_frames, ds.spec.size, ds.spec.size, 3), self.pin_memory)
         if ds.store is None:
             ds.states = torch.zeros(len(ds), 2, dtype=torch.int64)
@@ -703,26 +703,26 @@ class ClipLoader(Loader, DataLoader):
 
     def make_batches(self, plan=None):
         "Go through the batches that `plan` lists: a DataLoader of the same clips; None is this loader."
-        plan, ds = plan or self, self.dataset
+        plan, ds = self if plan is None else plan, self.dataset
         if self.num_workers:
             return self._from_processes(plan)
         if ds.store is not None:
             ds.say_changed()
             return DataLoader.__iter__(plan)
-        return thread_batches(plan.batch_sampler, ds.read, self._buffers, self.threads, self.limit_s,
-                              lambda key: ds.late(key[1], self.limit_s))
+        return thread_batches(plan.batch_sampler, ds.read, self._buffers, self.threads, self.timeout_s,
+                              lambda key: ds.late(key[1], self.timeout_s))
 
     def _from_processes(self, plan):
         old = plan._iterator
         if old is not None and not all(w.is_alive() for w in old._workers):
             plan._iterator = None
         batches, self.dataset.current[:] = None, -1
-        late = RuntimeError(f"DataLoader timed out after {self.limit_s} seconds")
+        late = RuntimeError(f"DataLoader timed out after {self.timeout_s} seconds")
         try:
             with torch.random.fork_rng(devices=()):  # no clip needs the workers' seed: draw nothing for it
                 batches = DataLoader.__iter__(plan)
             while True:
-                batch = call_within(lambda: next(batches, None), self.limit_s+1, late)
+                batch = call_within(lambda: next(batches, None), self.timeout_s+1, late)
                 if batch is None:
                     return
                 yield batch
@@ -765,7 +765,7 @@ def _cause(said, rows, workers):
     if stopped := [w.pid for w in workers if _is_stopped(w)]:
         return f"The processes {stopped} are stopped (SIGSTOP); nobody has let them go on."
     if 'timed out' in said:
-        return "Reading takes too long, or hangs: look at the drive, or raise limit_s."
+        return "Reading takes too long, or hangs: look at the drive, or raise timeout_s."
     if -signal.SIGKILL in codes or 'signal: Killed' in said:
         return "It was killed from outside, as the system does when memory is short: take fewer workers."
     if -signal.SIGBUS in codes or 'Bus error' in said:
@@ -940,7 +940,7 @@ class WaitTimer:
 
 # %% ../../nbs/inside/15_data.loaders.ipynb #what-others-call-it
 _HERE = dict(batch_size='bs', num_workers='workers', n_workers='workers', num_threads='threads',
-             timeout='limit_s', root='table', path='table', data='table', dataset='table', df='table',
+             timeout='timeout_s', root='table', path='table', data='table', dataset='table', df='table',
              model='spec', size='spec', n_frames='spec')
 _OWN = dict(collate_fn="batches are made by `collate`; as_loader takes a Dataset or DataLoader of your own",
             sampler="the order comes from shuffle, balance, weights and repeats",
@@ -999,7 +999,7 @@ def loader(
     threads:int|None=None, # That make clips; None takes up to 8 of the cores
     workers:int=0, # Processes that make batches, instead of threads
     backend:str='auto', # See read_frames
-    limit_s:float=120., # Seconds to wait for a worker process or a thread before that is an error
+    timeout_s:float=120., # Seconds to wait for a worker process or a thread before that is an error
     crop:str='center', # For training: one of CROPS, drawn for each clip before it is scaled
     flip=False, # For training: mirror half of the clips; True, or int64 (K,) of flip_classes
     balance:str|None=None, # For training: 'weighted' or 'balanced', see EpochSampler
@@ -1013,7 +1013,7 @@ def loader(
     check_whole('bs', bs)
     check_whole('workers', workers, 0)
     check_at_least('max_bad', max_bad, 0)
-    check_at_least('limit_s', limit_s, 1e-3)
+    check_at_least('timeout_s', timeout_s, 1e-3)
     if len(table) == 0:
         raise DataError("the table is empty; nothing to load.")
     if cache is not None:
@@ -1021,13 +1021,13 @@ def loader(
     ds = ClipDataset(table, spec, seed, on_error, backend, shuffle, crop, flip, cache)
     sampler = EpochSampler(len(ds), shuffle, seed, ds.targets, balance, weights, repeats)
     if not ds.drawn and clip_bytes(spec, len(ds)) <= ram_gb*1e9:
-        decode_all(ds, limit_s=limit_s)
+        decode_all(ds, timeout_s=timeout_s)
         workers = 0
         if len(ds.failed) == len(ds):
             raise DataError(
                 f"none of the {len(ds)} clips can be read; the first: {ds.paths[0]}: {ds.failed[0]}"
             )
-    return ClipLoader(ds, bs, sampler, threads or min(8, os.cpu_count()), workers, limit_s, max_bad)
+    return ClipLoader(ds, bs, sampler, threads or min(8, os.cpu_count()), workers, timeout_s, max_bad)
 
 def _cache(cache, table, spec, format, backend, on_error):
     "A cache that holds the clips of this table."
@@ -1083,13 +1083,13 @@ def loaders(
         )
     if 'train' not in table.splits:
         raise DataError(f"{table.name} has no train split; it has {table.splits}.")
-    unseen = sorted(set(table.labels) - set(table.part('train').df.label))
+    unseen = sorted(set(table.labels) - set(table.select_split('train').df.label))
     if unseen:
         raise DataError(f"no clip of {unseen[:5]} is in the train split, so that class cannot be learned; "
                         "split otherwise (fractions or seed).")
     rest = {k: v for k,v in kwargs.items() if k not in ('crop', 'flip', 'balance', 'weights', 'repeats')}
     each = dict(train=kwargs, valid=rest, test=rest if cache_test else {**rest, 'cache': None})
-    made = {s: loader(table.part(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
+    made = {s: loader(table.select_split(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
     return ClipLoaders(table, spec, **made)
 
 # %% ../../nbs/inside/15_data.loaders.ipynb #as-clip
@@ -1256,7 +1256,7 @@ def as_loader(
     seed:int=0, # Of the order
     on_error:str='raise', # 'raise', or 'skip' items that raise a VideoReadError
     workers:int=0, # Processes that make batches; a DataLoader has its own number
-    limit_s:float=120., # Seconds to wait for a batch
+    timeout_s:float=120., # Seconds to wait for a batch
 )->Loader: # As any other loader
     "Make a loader of a Dataset or DataLoader of your own."
     if isinstance(data, Loader):
@@ -1280,7 +1280,7 @@ def as_loader(
     sampler = _order(sampler, len(items), shuffle, check_whole('seed', seed, 0))
     draws = sampler.shuffle or isinstance(sampler, OwnOrder)
     ds = ItemDataset(items, spec, labels, targets, 'train' if draws else 'test', normalised, join, on_error)
-    return ClipLoader(ds, check_whole('bs', bs), sampler, 1, check_whole('workers', workers, 0), limit_s)
+    return ClipLoader(ds, check_whole('bs', bs), sampler, 1, check_whole('workers', workers, 0), timeout_s)
 
 def _dataset_of(data):
     if type(data.batch_sampler) is not BatchSampler or isinstance(data.sampler, DistributedSampler):

@@ -34,21 +34,19 @@ class TransformersModel(VideoModel):
     ):
         super().__init__(spec)
         if not isinstance(config, dict) or 'model_type' not in config:
-            raise ArgumentError(
-                "config is missing, or has no 'model_type'; give pretrained= a folder or a hub id, or "
-                "config={'model_type': 'vivit', …}."
-            )
+            raise ArgumentError("config is missing, or has no 'model_type'; give pretrained= a folder or a "
+                                "hub id, or config={'model_type': 'vivit', …}.")
         made = spec_of({k: v for k,v in config.items() if k in ('num_frames', 'image_size', 'crop_size')}, {})
         differ = [f"{k}={getattr(spec, k)}, made for {v}" for k,v in made.items() if getattr(spec, k) != v]
         if differ:
-            raise ArgumentError(
-                f"{'; '.join(differ)}: transformers' {config['model_type']!r} takes the clips of its config only. Of VideoMAE "
-                "and TimeSformer, the models here take others: create_model('timesformer_base', pretrained, n_frames=16)."
-            )
+            raise ArgumentError(f"{'; '.join(differ)}: transformers' {config['model_type']!r} takes the "
+                                "clips of its config only. Of VideoMAE and TimeSformer, the models here take "
+                                "others: create_model('timesformer_base', pretrained, n_frames=16).")
         self.net = _from_config(config)
         layer = getattr(self.net, 'classifier', None)
         if not isinstance(layer, nn.Linear):
-            raise ArgumentError(f"config: the network {type(self.net).__name__} has no linear layer called 'classifier'.")
+            raise ArgumentError(f"config: the network {type(self.net).__name__} has no linear layer called "
+                                "'classifier'.")
         self.net.classifier = nn.Identity()
         self.head = new_head(layer.in_features, n_classes)
         for part in _IDLE.get(config['model_type'], ()):
@@ -88,7 +86,7 @@ class TransformersModel(VideoModel):
         return {f'head.{k[11:]}' if k.startswith('classifier.') else f'net.{k}': v for k,v in state.items()}
 
     def to_transformers(self,
-        files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
+        files:bool=False, # Names of transformers' files, where they differ from those of its modules?
     )->tuple: # (config as a dictionary, tensors by transformers' names)
         "Return the network with its classifier back in place."
         whole = copy(self.net)
@@ -102,9 +100,9 @@ class TransformersModel(VideoModel):
 # %% ../../nbs/inside/28_models.adapter.ipynb #counts
 # what a config says of classes, of where it came from and of code elsewhere: none of it makes the network
 _NOT_MEANT = re.compile(
-    r'model_type|id2label|label2id|num_labels|(torch_)?dtype|auto_map|trust_remote_code|_?name_or_path|_commit_hash'
-    r'|_?attn_implementation.*|_?experts_implementation.*|.*quantization.*|.*adapter.*|.*backbone.*|.*kernel_config.*'
-    r'|code_revision|custom_pipelines|transformers_version'
+    r'model_type|id2label|label2id|num_labels|(torch_)?dtype|auto_map|trust_remote_code|_?name_or_path'
+    r'|_commit_hash|_?attn_implementation.*|_?experts_implementation.*|.*quantization.*|.*adapter.*'
+    r'|.*backbone.*|.*kernel_config.*|code_revision|custom_pipelines|transformers_version'
 )
 
 def _from_config(config, where=None, n_classes=2):
@@ -116,14 +114,16 @@ def _from_config(config, where=None, n_classes=2):
     try:
         given = {k: v for k,v in config.items() if not _NOT_MEANT.fullmatch(k)} | {'num_labels': n_classes}
         with _alone():
-            return AutoModelForVideoClassification.from_config(AutoConfig.for_model(config['model_type'], **given))
+            known = AutoConfig.for_model(config['model_type'], **given)
+            return AutoModelForVideoClassification.from_config(known)
     except CheckpointError:
         raise
     except Exception as e:
         said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
         if where is None:
             raise CheckpointError(f"transformers makes no video classifier of this config ({said}).") from e
-        raise CheckpointError(f"{where}: transformers can't read it as a video classifier; its config makes none ({said}).") from e
+        raise CheckpointError(f"{where}: transformers can't read it as a video classifier; its config makes "
+                              f"none ({said}).") from e
 
 @contextmanager
 def _alone():
@@ -158,7 +158,8 @@ def spec_of(
 )->dict: # Fields of ClipSpec
     "Return what a folder in transformers' format says about clips."
     out = {}
-    for field,names in dict(n_frames=('num_frames', 'frames_per_clip'), size=('crop_size', 'image_size')).items():
+    words = dict(n_frames=('num_frames', 'frames_per_clip'), size=('crop_size', 'image_size'))
+    for field,names in words.items():
         if found := [config_number(n, config[n]) for n in names if config.get(n) is not None]:
             out[field] = found[0]
     return out | _resized(processor, out.get('size')) | _normalisation(processor)
@@ -178,7 +179,7 @@ def config_number(
         raise CheckpointError(f"config: {e}") from e
 
 def _resized(processor, size):
-    "Return the short side to which a processor scales frames before it cuts out their middle, where it differs."
+    "Return the short side to which a processor scales frames before it crops, where it differs."
     said = processor.get('size')
     if said is None or not processor.get('do_resize', True):
         return {}
@@ -187,14 +188,14 @@ def _resized(processor, size):
     if 'shortest_edge' not in said:
         if said.get('height') and said.get('height') == said.get('width') and processor.get('do_center_crop'):
             return {}
-        warnings.warn("the folder's processor squeezes whole frames into a square, whatever their shape; clips here keep "
-                      "their proportions: the middle of each frame is taken.", stacklevel=4)
+        warnings.warn("the folder's processor squeezes whole frames into a square, whatever their shape; "
+                      "clips here keep their proportions: the middle of each frame is taken.", stacklevel=4)
         return {}
     short = config_number('size.shortest_edge', said['shortest_edge'])
     return {'resize': short} if size and processor.get('do_center_crop', True) and short > size else {}
 
 def _normalisation(processor):
-    "Return mean and deviation of values in [0,1] for what a processor does to bytes: scale, shift and normalise."
+    "Return what a processor does to bytes, as mean and deviation of values in [0,1]."
     if not processor:
         return {}
     scale = 255.
@@ -239,7 +240,8 @@ def no_larger_than(
         for i,n in enumerate((tensors, weights, tables)):
             most[i] -= n
         if min(most) < 0:
-            raise CheckpointError(f"{source}: its config describes a network that is larger than its weights; nothing was loaded.")
+            raise CheckpointError(f"{source}: its config describes a network that is larger than its "
+                                  "weights; nothing was loaded.")
 
     weight = lambda m, name, p: count(1, 0 if p is None else p.numel(), 0)
     table = lambda m, name, b: count(0, 0, 0 if b is None else b.numel())
@@ -283,7 +285,8 @@ def read_by_transformers(
     kind, base = net.config.model_type, net.base_model_prefix
     try:
         with _alone():
-            net, info = type(net).from_pretrained(None, config=net.config, state_dict=raw, output_loading_info=True, dtype='auto')
+            how = dict(config=net.config, output_loading_info=True, dtype='auto')
+            net, info = type(net).from_pretrained(None, state_dict=raw, **how)
     except Exception as e:
         said = f"{type(e).__name__}: {e}".splitlines()[0][:200]
         raise CheckpointError(f"{where}: transformers can't read it as a video classifier ({said}).") from e
@@ -301,7 +304,8 @@ def read_by_transformers(
         if len(fresh) > 1:
             said.append(f"new, besides the head: {', '.join(fresh[1:])}")
         if said and not extra:
-            warnings.warn(f"{where}: an encoder, without the parts of a classifier ({'; '.join(said)}).", stacklevel=3)
+            warnings.warn(f"{where}: an encoder, without the parts of a classifier "
+                          f"({'; '.join(said)}).", stacklevel=3)
     wrong = dict(missing=lacks, unexpected=extra, mismatched=sorted(map(str, info['mismatched_keys'])))
     wrong = {k: v for k,v in wrong.items() if v}
     if wrong:
@@ -320,16 +324,19 @@ def save_transformers(
         model.model.labels, model = list(model.labels), model.model
     spec = model.spec
     if spec.channels != 'RGB':
-        raise VidclsError(f"the model takes {spec.channels}, which this format can't say: transformers would give it RGB.")
+        raise VidclsError(f"the model takes {spec.channels}, which this format can't say: transformers would "
+                          "give it RGB.")
     config, state = model.to_transformers(files=True)
     if labels is None or match_labels(model.labels, labels, 'labels') is not None:
         labels = model.labels          # the model's order
     labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
     if len(labels) != model.n_classes:
-        raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give one for each.")
+        raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give "
+                            "one for each.")
     # a model of transformers says it in its own words
     config = dict(image_size=spec.size, num_frames=spec.n_frames) | config
-    config |= dict(id2label={str(i): l for i,l in enumerate(labels)}, label2id={l: i for i,l in enumerate(labels)})
+    config['id2label'] = {str(i): l for i,l in enumerate(labels)}
+    config['label2id'] = {l: i for i,l in enumerate(labels)}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder/'model.safetensors') as part:
@@ -343,7 +350,9 @@ def save_transformers(
 def _processor_of(spec):
     "Return what transformers' processors have to do to give clips of this spec."
     return dict(
-        image_processor_type='VideoMAEImageProcessor', do_resize=True, size=dict(shortest_edge=spec.short_px),
-        do_center_crop=True, crop_size=dict(height=spec.size, width=spec.size), do_rescale=True, rescale_factor=1/255,
+        image_processor_type='VideoMAEImageProcessor',
+        do_resize=True, size=dict(shortest_edge=spec.short_px),
+        do_center_crop=True, crop_size=dict(height=spec.size, width=spec.size),
+        do_rescale=True, rescale_factor=1/255,
         do_normalize=True, image_mean=list(spec.mean), image_std=list(spec.std),
     )

@@ -64,7 +64,7 @@ class MaxPool(nn.Module):
 
 # %% ../../nbs/22_models.i3d.ipynb #mixed
 class InceptionBlock(nn.Module):
-    "Look at the input in four ways, side by side: 1 × 1 × 1, 3 × 3 × 3, 3 × 3 × 3 again, and the strongest neighbour."
+    "Four looks at the input, side by side: 1 × 1 × 1, twice 3 × 3 × 3, and the strongest neighbour."
     def __init__(self,
         c_in:int, # Channels that come in
         b0:int, # Channels of the first branch
@@ -133,7 +133,7 @@ class I3D(VideoModel):
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     )->torch.Tensor: # (B,1024,T/8,H/32,W/32), rounded up
-        "What the last mixed block sees."
+        "Return what the last mixed block gives."
         self.check_clips(x)
         # the order of numbers that convolutions like best
         x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -173,7 +173,7 @@ def i3d_tiny(
 def layer_key(self:I3D,
     name:str, # Of a parameter
 )->str|None: # The published name of its layer; None for the head
-    "Which layer a parameter belongs to."
+    "Return the layer that a parameter belongs to."
     return None if name.startswith('head.') else name.split('.')[0]
 
 # %% ../../nbs/22_models.i3d.ipynb #ports

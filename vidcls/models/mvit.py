@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, check_whole, patch
-from .layers import (DropPath, KeyMap, Mlp, VideoModel, build_model, check_rate, check_wholes, drop_path_rates,
-                                  init_weights, new_head)
+from .layers import (DropPath, KeyMap, Mlp, VideoModel, build_model, check_rate, check_wholes,
+                                  drop_path_rates, init_weights, new_head)
 
 # %% ../../nbs/25_models.mvit.ipynb #pooltokens
 class PoolTokens(nn.Module):
@@ -48,7 +48,7 @@ def distances(
     n_q:int, # Places of the questions along one axis
     n_k:int, # Places of the keys
 )->torch.Tensor: # int64 (n_q,n_k), 0 .. 2·max(n_q,n_k)-2
-    "Row of the table of distances for each pair; places count on the finer of both grids."
+    "Return the row of the table of distances for each pair; places count on the finer of both grids."
     fine = max(n_q, n_k)
     at_q = torch.arange(n_q)*(fine/n_q)
     at_k = torch.arange(n_k)*(fine/n_k)
@@ -58,7 +58,7 @@ def distances(
 def places(
     grid:tuple, # (T,H,W)
 )->torch.Tensor: # float (1+N,H+W+T), 0 or 1
-    "For each key, its row, its column and its frame, as ones among zeros; the class token is nowhere."
+    "Return each key's row, column and frame, as ones among zeros; the class token is nowhere."
     T,H,W = grid
     t,h,w = (i.flatten() for i in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
     ones = torch.cat([F.one_hot(h, H), F.one_hot(w, W), F.one_hot(t, T)], 1).float()
@@ -103,7 +103,7 @@ class PoolAttention(nn.Module):
     def additions(self,
         q, # (B,h,1+N',d), pooled questions
     ): # (B,h,1+N',H+W+T): what a score gains for each row, column and frame of the keys
-        "Questions times the tables of distances."
+        "Multiply the questions with the tables of distances."
         # (n_q,n_k,d)
         r_t,r_h,r_w = (getattr(self, f'rel_pos_{a}')[getattr(self, f'rows_{a}')] for a in 'thw')
         y = q[:,:,1:].unflatten(2, self.grid_q)                                           # (B,h,T,H,W,d)
@@ -142,7 +142,7 @@ class PoolBlock(nn.Module):
     def strongest(self,
         x, # (B,D,T,H,W)
     ): # (B,D,T,H',W')
-        "The largest value of each neighbourhood."
+        "Return the largest value of each neighbourhood."
         s = self.stride_q
         return F.max_pool3d(x, (1,s+1,s+1), (1,s,s), (0,(s+1)//2,(s+1)//2))
 
@@ -156,7 +156,7 @@ class MViT(VideoModel):
         depth:int=16, # Blocks
         stages:tuple=(1,3,14), # Blocks that open a new stage, counted from 0
         stride_kv:int=8, # How coarse keys and values are in the first stage
-        drop_path:float=0., # Probability that training leaves out the branches of the last block, in [0,1); rises to it from 0
+        drop_path:float=0., # Probability to leave out the last block's branches, in [0,1); less before
         dropout:float=.5, # Probability that an input of the head is zeroed, in [0,1)
     ):
         super().__init__(spec, 2, 4)

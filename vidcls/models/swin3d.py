@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, check_whole, patch
-from .layers import (DropPath, KeyMap, Mlp, VideoModel, build_model, check_rate, check_wholes, drop_path_rates,
-                                  init_weights, new_head)
+from .layers import (DropPath, KeyMap, Mlp, VideoModel, build_model, check_rate, check_wholes,
+                                  drop_path_rates, init_weights, new_head)
 
 # %% ../../nbs/26_models.swin3d.ipynb #to-windows
 def to_windows(
@@ -42,7 +42,7 @@ def pieces(
     window:int, # Of a window
     shift:int, # By which the grid was rolled
 )->torch.Tensor: # int64 (n,)
-    "Number of the piece that each place belongs to."
+    "Return the number of the piece that each place belongs to."
     at = torch.arange(n)
     return (at >= n-window).long() + (at >= n-shift).long() if shift else torch.zeros(n, dtype=torch.long)
 
@@ -62,7 +62,7 @@ def table_rows(
     window:tuple, # (t,h,w) as used
     full:tuple, # (t,h,w) that the table is made for, at least as large
 )->torch.Tensor: # int64 (N,N), 0 .. (2t-1)(2h-1)(2w-1)-1 of the full window
-    "Row of the table of distances for each pair of tokens."
+    "Return the row of the table of distances for each pair of tokens."
     # (3,N)
     at = torch.stack([i.flatten() for i in torch.meshgrid(*map(torch.arange, window), indexing='ij')])
     apart = [d + n-1 for d,n in zip(at[:,:,None] - at[:,None], full)]  # from 0 on
@@ -108,14 +108,14 @@ class WindowAttention(nn.Module):
     def pad(self,
         x, # (B,T,H,W,D)
     ): # (B,T',H',W',D), whole windows
-        "Zeros behind."
+        "Add zeros behind."
         t,h,w = (b-a for a,b in zip(self.grid, self.padded))
         return F.pad(x, (0,0, 0,w, 0,h, 0,t)) if t or h or w else x
 
     def attend(self,
         x, # (B,nW,N,D)
     ): # The same shape
-        "Attention in each window."
+        "Let the tokens of each window attend to each other."
         nW = x.shape[1]
         bias = self.bias_table[self.rows].permute(2,0,1)                         # (h,N,N)
         q,k,v = self.qkv(x).unflatten(3, (3,self.heads,-1)).permute(3,0,1,4,2,5) # each (B,nW,h,N,d)
@@ -173,7 +173,7 @@ class Swin3d(VideoModel):
         depths:tuple=(2,2,6,2), # Blocks of each stage
         heads:tuple=(3,6,12,24), # Heads of each stage
         window:tuple=(8,7,7), # Frames, height and width of a window, in tokens
-        drop_path:float=0., # Probability that training leaves out the branches of the last block, in [0,1); rises to it from 0
+        drop_path:float=0., # Probability to leave out the last block's branches, in [0,1); less before
         dropout:float=0., # Probability that an input of the head is zeroed, in [0,1)
     ):
         super().__init__(spec, 2, 4)
@@ -221,7 +221,7 @@ class Swin3d(VideoModel):
 def layer_key(self:Swin3d,
     name:str, # Of a parameter
 )->str|None: # Name of its block; a merge belongs to the block after it
-    "Which block a parameter belongs to."
+    "Return the block that a parameter belongs to."
     if name.startswith('merges.'):
         return f"stages.{int(name.split('.')[1])+1}.0"
     return VideoModel.layer_key(self, name)
@@ -250,7 +250,8 @@ def swin3d_s(
     **overrides, # Any field of ClipSpec or argument of Swin3d
 )->Swin3d:
     "Video Swin-S: 50 million weights."
-    return build_model(Swin3d, dict(depths=(2, 2, 18, 2)), ClipSpec(n_frames=32, size=224), n_classes, spec, overrides)
+    usual = dict(depths=(2,2,18,2))
+    return build_model(Swin3d, usual, ClipSpec(n_frames=32, size=224), n_classes, spec, overrides)
 
 def swin3d_b(
     n_classes:int=400, # K, >= 2

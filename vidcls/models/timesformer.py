@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..core import ClipSpec, check_choice, patch
-from .layers import (Attention, Block, DropPath, KeyMap, Mlp, VideoModel, ViTShape, build_model, check_rate,
-                                  drop_path_rates, init_weights, new_head, resample_pos_embed)
+from .layers import (Attention, Block, DropPath, KeyMap, Mlp, VideoModel, ViTShape, build_model,
+                                  check_rate, drop_path_rates, init_weights, new_head, resample_pos_embed)
 
 # %% ../../nbs/23_models.timesformer.ipynb #patchembed
 class PatchEmbed(nn.Module):
@@ -77,7 +77,7 @@ def look_at_own_place(
     attn:Attention, # Its keys are changed in place
     places:torch.Tensor, # (n,D): the table of places
 ):
-    "Let a key say of the place what a query says, so that the tokens of one place find each other, whatever the frame."
+    "Let keys say of a place what queries say, so that its tokens find each other in all frames."
     q,k,_ = attn.qkv.weight.chunk(3)                                               # (D,D) each, views
     basis = torch.linalg.qr(places.T).Q                                            # (D,n): spans the table
     k += (q - k) @ basis @ basis.T
@@ -90,9 +90,9 @@ class TimeSformer(VideoModel):
     def __init__(self,
         spec:ClipSpec, # What a clip must be; size a multiple of patch
         n_classes:int=400, # K, >= 2
-        attention:str='divided', # One of ATTENTIONS: along time then in space; all with all; each frame by itself
+        attention:str='divided', # 'divided': in time, then in space; 'joint': all with all; 'space': by frame
         shape:ViTShape=ViTShape(), # Widths, depth and patch
-        drop_path:float=0., # Probability that training leaves out the branches of the last block, in [0,1); 0.1 in the paper's code
+        drop_path:float=0., # Probability to leave out the last block's branches, in [0,1); paper: 0.1
         dropout:float=0., # Probability that an input of the head is zeroed, in [0,1)
         scratch:bool=False, # First weights for training without an image model, see start_from_scratch
     ):
@@ -118,7 +118,7 @@ class TimeSformer(VideoModel):
             self.start_from_scratch()
 
     def start_from_scratch(self):
-        "Draw larger first weights: deviation 2/√inputs for linear layers, 1 for tables, 2 for times; joint attention looks along time first."
+        "Draw larger first weights: deviation 2/√inputs in linear layers, 1 in tables, 2 in times."
         for m in self.blocks.modules():
             if isinstance(m, nn.Linear):
                 nn.init.normal_(m.weight, std=2/m.in_features**.5)
@@ -144,7 +144,7 @@ class TimeSformer(VideoModel):
         return z.unflatten(0, (-1,T)).mean(1) if self.attention == 'space' else z
 
     def _tokens(self, x):
-        "Patches (B,T,n,D), placed in space and time -> (B,1+n·T,D); for 'space' (B·T,1+n,D), each frame by itself."
+        "Place patches (B,T,n,D) in space and time: (B,1+n·T,D); for 'space' (B·T,1+n,D), frame by frame."
         cls,x = self.cls_token + self.pos_embed[:,:1], x + self.pos_embed[:,1:]     # (1,1,D), (B,T,n,D)
         if self.attention == 'space':
             x = x.flatten(0,1)                            # (B·T,n,D)
@@ -191,7 +191,7 @@ _THEIRS = KeyMap({
 def convert_state_dict(self:TimeSformer,
     state:dict, # Tensors by the authors' or transformers' names, or those of a vision transformer for images
 )->dict: # Tensors by our names, with tables for this model's clips
-    "Translate names; start time where an image model has none; resize tables by the authors' rule, nearest neighbour."
+    "Translate names; start time where an image model has none; resize tables to the nearest neighbour."
     alone = ('embeddings.', 'encoder.layer.', 'layernorm.')  # transformers' encoder in a folder of its own
     state = {f'timesformer.{k}' if k.startswith(alone) else k: v for k,v in state.items()}
     state = self._with_time(_THEIRS.to_ours(state))
@@ -218,17 +218,16 @@ def _with_time(self:TimeSformer, state):
     for i,block in enumerate(self.blocks if self.attention == 'divided' else []):
         for part in ('attn', 'norm1'):
             old = f'blocks.{i}.{part}.'
-            new |= {k.replace(old, f'blocks.{i}.temporal_{part}.'): v.clone() for k,v in state.items() if k.startswith(old)}
+            copied = {k: v.clone() for k,v in state.items() if k.startswith(old)}
+            new |= {k.replace(old, f'blocks.{i}.temporal_{part}.'): v for k,v in copied.items()}
         parameters = block.temporal_fc.named_parameters()
         new |= {f'blocks.{i}.temporal_fc.{n}': torch.zeros_like(p) for n,p in parameters}
-    warnings.warn(
-        "these are weights of an image model: attention along time starts as a copy of that in space, "
-        "with nothing of it in the sum yet.",
-        stacklevel=5,
-    )
+    warnings.warn("these are weights of an image model: attention along time starts as a copy of that in "
+                  "space, with nothing of it in the sum yet.", stacklevel=5)
     return new | state
 
-_TYPES = dict(divided='divided_space_time', joint='joint_space_time', space='space_only')     # as transformers says it
+# transformers' words
+_TYPES = dict(divided='divided_space_time', joint='joint_space_time', space='space_only')
 
 @patch(cls_method=True)
 def config_arguments(cls:TimeSformer,
@@ -241,15 +240,12 @@ def config_arguments(cls:TimeSformer,
 
 @patch
 def to_transformers(self:TimeSformer,
-    files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
+    files:bool=False, # Names of transformers' files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "Return this model as transformers' TimesformerForVideoClassification."
     if files and self.attention == 'space':
-        warnings.warn(
-            "transformers' space-only TimeSformer answers for each frame by itself. The mean of its "
-            "answers is near ours, which averages tokens first, not equal.",
-            stacklevel=3,
-        )
+        warnings.warn("transformers' space-only TimeSformer answers for each frame by itself. The mean of "
+                      "its answers is near ours, which averages tokens first, not equal.", stacklevel=3)
     block = self.blocks[0]
     config = dict(
         architectures=['TimesformerForVideoClassification'],
@@ -272,7 +268,7 @@ def timesformer_tiny(
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
     **overrides, # Any field of ClipSpec or argument of TimeSformer
 )->TimeSformer:
-    "For lessons and tests: 0.6 million weights, patches of 8 × 8; there are no published weights of this size."
+    "For lessons and tests: 0.6 million weights, patches of 8 × 8; no published weights have this size."
     usual = dict(dim=96, depth=4, heads=4, patch=8, scratch=True)
     return build_model(TimeSformer, usual, _SPEC.with_(size=32), n_classes, spec, overrides)
 

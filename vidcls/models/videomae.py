@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, VidclsError, patch
-from .layers import (Block, KeyMap, TubeletEmbed, VideoModel, ViTShape, build_model, check_rate, check_wholes,
-                                  drop_path_rates, init_weights, new_head, resample_pos_embed, sincos_pos_embed)
+from .layers import (Block, KeyMap, TubeletEmbed, VideoModel, ViTShape, build_model, check_rate,
+                                  check_wholes, drop_path_rates, init_weights, new_head, resample_pos_embed,
+                                  sincos_pos_embed)
 
 # %% ../../nbs/24_models.videomae.ipynb #videomae-2
 @dataclass(frozen=True)
@@ -24,15 +25,15 @@ class TubeletShape(ViTShape):
     tubelet:int = 2 # Frames of a box
 
 class VideoMAE(VideoModel):
-    "A plain vision transformer on tubelets: no class token, fixed positions, mean over the tokens (Tong et al. 2022)."
+    "A plain vision transformer on tubelets: fixed positions, mean over the tokens (Tong et al. 2022)."
     def __init__(self,
         spec:ClipSpec, # What a clip must be; n_frames a multiple of tubelet, size one of patch
         n_classes:int=400, # K, >= 2
         shape:TubeletShape=TubeletShape(), # Widths, depth and boxes
-        drop_path:float=0., # Probability that training leaves out the branches of the last block, in [0,1); rises to it from 0
+        drop_path:float=0., # Probability to leave out the last block's branches, in [0,1); less before
         dropout:float=0., # Probability that an input of the head is zeroed, in [0,1)
         head_init_scale:float=.001, # Factor on the head's first weights; 0.001 for fine-tuning
-        pretrained_grid:tuple|None=None, # (n_frames, size) whose positions are resized to this spec; None: the spec's own
+        pretrained_grid:tuple|None=None, # (n_frames, size) whose positions are resized; None: the spec's own
     ):
         dim, patch, tubelet = shape.dim, shape.patch, shape.tubelet
         if pretrained_grid:
@@ -41,8 +42,8 @@ class VideoMAE(VideoModel):
         own = (spec.n_frames, spec.size)
         n_frames, size = pretrained_grid or own
         if n_frames % tubelet or size % patch:
-            raise ArgumentError(f"pretrained_grid={pretrained_grid!r}; accepted: frames that are a multiple of {tubelet}, "
-                                f"and a size that is one of {patch}.")
+            raise ArgumentError(f"pretrained_grid={pretrained_grid!r}; accepted: frames that are a multiple "
+                                f"of {tubelet}, and a size that is one of {patch}.")
         self.head_init_scale = head_init_scale
         self.patch_embed = TubeletEmbed(dim, patch, tubelet)
         grid = lambda n_frames, size: (n_frames//tubelet, size//patch, size//patch)
@@ -76,7 +77,7 @@ class VideoMAE(VideoModel):
     def forward_features(self,
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     )->torch.Tensor: # (B,N,D), tokens of the last block
-        "The tokens, before they are averaged."
+        "Return the tokens, before they are averaged."
         self.check_clips(x)
         x = self.patch_embed(x) + self.pos                   # (B,C,T,H,W) -> (B,N,D)
         for block in self.blocks:
@@ -102,7 +103,8 @@ _THEIRS = KeyMap({
         'attn.q_bias': 'attention.attention.query.bias',
         'attn.v_bias': 'attention.attention.value.bias',
     }.items()},
-    'blocks.{}.attn.qkv': tuple(f'videomae.encoder.layer.{{}}.attention.attention.{n}' for n in ('query', 'key', 'value')),
+    'blocks.{}.attn.qkv': tuple(f'videomae.encoder.layer.{{}}.attention.attention.{n}'
+                                for n in ('query', 'key', 'value')),
 })
 
 @patch
@@ -122,18 +124,19 @@ def convert_state_dict(self:VideoMAE,
     kept = {k: v for k,v in state.items() if not k.startswith(left)}
     n_left = len(state) - len(kept)
     what = f"the pre-training: {n_left} tensors of the decoder were left out;" if n_left else "an encoder:"
-    warnings.warn(f"these are weights of {what} fc_norm and head are new and have to be trained.", stacklevel=4)
+    warnings.warn(f"these are weights of {what} fc_norm and head are new and have to be "
+                  "trained.", stacklevel=4)
     return new | kept
 
 @patch
 def to_transformers(self:VideoMAE,
-    files:bool=False, # Names as transformers writes them in its files, where they differ from those of its modules?
+    files:bool=False, # Names of transformers' files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
-    "Return this model as transformers' VideoMAEForVideoClassification, which has the positions of the clips at hand."
+    "Return this model as transformers' VideoMAEForVideoClassification."
     if files and not torch.equal(self.pos, sincos_pos_embed(*self.pos.shape[1:]).to(self.pos)):
-        raise VidclsError("the positions of this model were resized from other clips; transformers makes them for the "
-                          "clips at hand, so the model would be another one there. Fine-tune with "
-                          "pretrained_grid=(n_frames, size) of its own spec, then save.")
+        raise VidclsError("the positions of this model were resized from other clips; transformers makes "
+                          "them for the clips at hand, so the model would be another one there. Fine-tune "
+                          "with pretrained_grid=(n_frames, size) of its own spec, then save.")
     block, embed = self.blocks[0], self.patch_embed.proj
     config = dict(
         architectures=['VideoMAEForVideoClassification'],
@@ -162,7 +165,7 @@ def videomae_tiny(
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
-    "For lessons and tests: 0.5 million weights, boxes of 2 × 8 × 8; there are no published weights of this size."
+    "For lessons and tests: 0.5 million weights, boxes of 2 × 8 × 8; no published weights have this size."
     usual = dict(dim=96, depth=4, heads=4, patch=8, head_init_scale=1.)
     return build_model(VideoMAE, usual, ClipSpec(n_frames=8, size=32), n_classes, spec, overrides)
 

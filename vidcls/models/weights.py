@@ -36,7 +36,7 @@ _KINDS = (
 )
 
 def _kind(path):
-    "Return 'safetensors', 'torch', or a description of any other kind of file; empty where nothing can be told."
+    "Return 'safetensors', 'torch', or a description of another kind of file; empty if unknown."
     with open(path, 'rb') as f:
         head = f.read(600)
     if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 2**32:
@@ -97,7 +97,8 @@ def read_weights(
         raise
     except Exception as e:
         reason = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        raise CheckpointError(f"{path}: damaged or no file of weights ({reason}). Get or save it again.") from e
+        raise CheckpointError(f"{path}: damaged or no file of weights ({reason}). Get or save it "
+                              "again.") from e
     return _unwrap(found, path)
 
 def _unpickled(path):
@@ -110,14 +111,12 @@ def _unpickled(path):
         if not (m := re.search(r'GLOBAL ([\w.]+)', str(e))) and 'nsupported' not in str(e):
             raise
         what = m[1] if m else 'of a kind that is not known'
-        raise CheckpointError(
-            f"{path}: has Python objects in it besides tensors ({what}). Such objects can run code, so vidcls reads "
-            "tensors only. Have the author save the weights alone, torch.save(model.state_dict(), …), or best as "
-            ".safetensors."
-        ) from e
+        raise CheckpointError(f"{path}: has Python objects in it besides tensors ({what}). Such objects can "
+                              "run code, so vidcls reads tensors only. Have the author save the weights "
+                              "alone, torch.save(model.state_dict(), …), or best as .safetensors.") from e
 
 def _scalars():
-    "What a number of numpy consists of in a pickle, under the names of numpy 1 and 2; it holds a value and runs nothing."
+    "Return what numpy's numbers consist of in a pickle, for numpy 1 and 2; none of it runs anything."
     from numpy._core.multiarray import scalar
     kinds = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
     names = [(scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')]
@@ -129,7 +128,8 @@ _PLAIN = [argparse.Namespace, *_scalars()]
 # %% ../../nbs/inside/27_models.weights.ipynb #wrappers-model-module-state-dict-model-s
 _WRAPPERS = ('model', 'module', 'state_dict', 'model_state', 'model_state_dict', 'net', 'network', 'weights')
 _PREFIXES = ('module.', '_orig_mod.', 'model.')
-_LOSS = re.compile(r'(criterion|loss|loss_fn|loss_func|loss_function|metrics?|(train|val|valid|test)_(acc|metrics?))\.')
+_LOSS = re.compile(r'(criterion|loss|loss_fn|loss_func|loss_function|metrics?'
+                   r'|(train|val|valid|test)_(acc|metrics?))\.')
 
 def _unwrap(found, path):
     "The dictionary of tensors inside a checkpoint, with plain names."
@@ -150,10 +150,8 @@ def _unwrap(found, path):
             break
         found = {k[len(prefix):]: v for k,v in found.items()}
     if lost:
-        warnings.warn(
-            f"{path}: left out what belongs to the loss and the metrics of its training: {_some(lost)}.",
-            stacklevel=4,
-        )
+        warnings.warn(f"{path}: left out what belongs to the loss and the metrics of its training: "
+                      f"{_some(lost)}.", stacklevel=4)
     return found
 
 def _inside(found, path):
@@ -167,7 +165,8 @@ def _inside(found, path):
     is_set = lambda v: isinstance(v, dict) and v and all(isinstance(t, torch.Tensor) for t in v.values())
     sets = [k for k,v in found.items() if is_set(v)]
     if len(sets) > 1:
-        raise CheckpointError(f"{path}: holds several sets of weights: {_some(sets)}. Save the one that you want by itself.")
+        raise CheckpointError(f"{path}: holds several sets of weights: {_some(sets)}. Save the one that you "
+                              "want by itself.")
     return found[sets[0]] if sets else None
 
 def _some(names, n=6):
@@ -198,7 +197,7 @@ def fit_in(
     state:dict, # Tensors, by its own names or by others that its `convert_state_dict` knows
     source, # Where they come from, for the message
 )->nn.Module: # The same model
-    "Load weights into a model, whole or not at all; a head that is missing, or for another number of classes, stays fresh."
+    "Load weights into a model, whole or not at all; a head that is missing or of another size stays fresh."
     own = model.state_dict()
     state = by_own_names(model, state)
     heads = [k for k in own if k.startswith('head.') and k in state
@@ -206,13 +205,15 @@ def fit_in(
     lacking = [] if any(k.startswith('head.') for k in state) else [k for k in own if k.startswith('head.')]
     fitting = state | {k: own[k] for k in heads + lacking}
     if wrong := weight_differences(own, fitting):
-        raise CheckpointError(f"{source} does not fit this {type(model).__name__}; nothing was loaded. {wrong}.")
+        raise CheckpointError(f"{source} does not fit this {type(model).__name__}; nothing was loaded. "
+                              f"{wrong}.")
     if heads:
-        warnings.warn(f"{source}: its head has {len(state[heads[0]])} classes and the model {len(own[heads[0]])}; "
-                      "the model keeps a fresh head, which has to be trained.", stacklevel=3)
+        warnings.warn(f"{source}: its head has {len(state[heads[0]])} classes and the model "
+                      f"{len(own[heads[0]])}; the model keeps a fresh head, which has to be "
+                      "trained.", stacklevel=3)
     if lacking:
-        warnings.warn(f"{source}: holds an encoder without a head; the model has a fresh head of {len(own[lacking[0]])} "
-                      "classes, which has to be trained.", stacklevel=3)
+        warnings.warn(f"{source}: holds an encoder without a head; the model has a fresh head of "
+                      f"{len(own[lacking[0]])} classes, which has to be trained.", stacklevel=3)
     model.load_state_dict(fitting)
     return model
 
@@ -221,7 +222,7 @@ _ANY_PREFIX = re.compile(r'(module|_orig_mod|model|net|network|backbone|encoder|
 
 def by_own_names(
     model:nn.Module, # It stays as it is
-    state:dict, # Tensors, by its own names or by others that its `convert_state_dict` knows, perhaps with prefixes
+    state:dict, # Tensors, by its names or others that `convert_state_dict` knows, perhaps with prefixes
 )->dict: # Tensors by the names of the model
     "Translate the names of weights into those of the model, whatever was put before them."
     own, fewest = set(model.state_dict()), None
@@ -269,9 +270,8 @@ class FoundWeights:
         if self.tensors is not None:
             return dict(self.tensors)
         if self.saved and file_sha256(self.files[0]) != self.saved['sha256']:
-            raise CheckpointError(
-                f"{self.files[0]}: the checksum differs from config.json; the file is damaged, copy it again."
-            )
+            raise CheckpointError(f"{self.files[0]}: the checksum differs from config.json; the file is "
+                                  "damaged, copy it again.")
         return {k: v for f in self.files for k,v in read_weights(f).items()}
 
     @property
@@ -290,12 +290,13 @@ class FoundWeights:
 # %% ../../nbs/inside/27_models.weights.ipynb #hub-id-re-compile-r-w
 _HUB_ID = re.compile(r'[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?')
 _ACCEPTED = (
-    "accepted: the path of a file of weights, a folder in transformers' format, the folder of a saved classifier, a hub "
-    "id such as 'MCG-NJU/videomae-base-finetuned-kinetics', a model of transformers, or tensors by name"
+    "accepted: the path of a file of weights, a folder in transformers' format, the folder of a saved "
+    "classifier, a hub id such as 'MCG-NJU/videomae-base-finetuned-kinetics', a model of transformers, or "
+    "tensors by name"
 )
 
 def find_weights(
-    source, # A file of weights, a folder of transformers or of a saved classifier, a hub id, a model of transformers, tensors by name
+    source, # A file or a folder of weights, a hub id, a model of transformers, or tensors by name
     arg:str='source', # The argument's name, for the message
 )->FoundWeights:
     "Find the weights; fetch them from the hub where a hub id is given, and only there."
@@ -313,7 +314,8 @@ def find_weights(
         raise CheckpointError(f"{path}: no such file or folder.")
     if _HUB_ID.fullmatch(str(source)):
         return _in_folder(_from_hub(str(source)))
-    raise ArgumentError(f"{arg}={str(source)!r} is no file, no folder and no hub id (owner/name); {_ACCEPTED}.")
+    raise ArgumentError(f"{arg}={str(source)!r} is no file, no folder and no hub id (owner/name); "
+                        f"{_ACCEPTED}.")
 
 def _in_memory(source, arg):
     "What a model of transformers holds, or a dictionary of tensors."
@@ -321,10 +323,8 @@ def _in_memory(source, arg):
         return FoundWeights([], tensors=_unwrap(source, arg))
     config = getattr(source, 'config', None)
     if not hasattr(config, 'to_dict'):
-        raise ArgumentError(
-            f"{arg} is a {type(source).__name__}; of networks, models of transformers are accepted. Of "
-            f"any other give its weights: {arg}=model.state_dict()."
-        )
+        raise ArgumentError(f"{arg} is a {type(source).__name__}; of networks, models of transformers are "
+                            f"accepted. Of any other give its weights: {arg}=model.state_dict().")
     return FoundWeights([], json.loads(config.to_json_string(use_diff=False)), tensors=source.state_dict())
 
 def _checked(path):
@@ -349,23 +349,24 @@ def check_config(
     config:dict, # config.json of a folder; empty for a bare file
     source, # Where it comes from, for the message
 ):
-    "Raise where a config says what no tensor shows (heads, activation, attention, epsilon), and the model is otherwise."
+    "Raise where a config has other heads, activation, attention or epsilon: no tensor shows them."
     if not isinstance(model, VideoModel):
         return
     try:
         own = dict(hidden_act='gelu') | model.to_transformers()[0]
     except VidclsError:
         return                         # no counterpart in transformers
-    both = [k for k in ('model_type', 'num_attention_heads', 'hidden_act', 'attention_type') if k in config and k in own]
-    wrong = [k for k in both if config[k] != own[k]]
+    compared = ('model_type', 'num_attention_heads', 'hidden_act', 'attention_type')
+    wrong = [k for k in compared if k in config and k in own and config[k] != own[k]]
     theirs, ours = (c.get('layer_norm_eps') for c in (config, own))
     if isinstance(theirs, (int, float)) and ours:
         too_small = own['model_type'] == 'timesformer' and theirs < .9*ours
         wrong += ['layer_norm_eps'] * (theirs > 1.1*ours or too_small)
     if wrong:
         said = ', '.join(f"{k}={config[k]!r} there, {own[k]!r} here" for k in wrong)
-        raise CheckpointError(f"{source} does not fit this {type(model).__name__}; nothing was loaded. {said}. "
-                              "create_model('transformers', …) takes any video classifier of transformers.")
+        raise CheckpointError(f"{source} does not fit this {type(model).__name__}; nothing was loaded. "
+                              f"{said}. create_model('transformers', …) takes any video classifier of "
+                              "transformers.")
 
 # %% ../../nbs/inside/27_models.weights.ipynb #in-folder
 def _in_folder(folder):
@@ -396,7 +397,7 @@ def check_saved(
     return config
 
 def _processor(folder):
-    "How a folder says that frames are prepared: one of three files, depending on the version of transformers."
+    "Return how a folder says that frames are prepared: in one of three files, by transformers' version."
     for name in ('preprocessor_config.json', 'video_preprocessor_config.json', 'processor_config.json'):
         found = _json(folder/name, needed=False)
         if name == 'processor_config.json':
@@ -409,7 +410,8 @@ def _json(path, needed=True):
     if not path.is_file():
         if not needed:
             return {}
-        raise CheckpointError(f"{path.parent}: holds no {path.name}; a folder in transformers' format has one.")
+        raise CheckpointError(f"{path.parent}: holds no {path.name}; a folder in transformers' format has "
+                              "one.")
     try:
         found = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as e:
@@ -432,7 +434,6 @@ def _from_hub(name):
         return folder
     except Exception as e:
         reason = f"{type(e).__name__}: {e}".strip().splitlines()[0][:200]
-        raise CheckpointError(
-            f"{name}: could not be had from the hub, nor from its cache ({reason}). Without a network, "
-            "fetch the folder elsewhere (`hf download`) and give its path."
-        ) from e
+        raise CheckpointError(f"{name}: could not be had from the hub, nor from its cache ({reason}). "
+                              "Without a network, fetch the folder elsewhere (`hf download`) and give its "
+                              "path.") from e

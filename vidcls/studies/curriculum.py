@@ -13,7 +13,8 @@ import pandas as pd
 
 from ..core import seed_everything
 from ..curriculum import Curriculum, clip_losses, fit_stages
-from ..data.datasets import ClipTable, from_folder
+from ..data.datasets import from_folder
+from ..data.table import ClipTable
 from ..data.loaders import loader, loaders
 from ..data.synthetic import make_motion_clips, roll_clips
 from ..models.zoo import create_model
@@ -39,7 +40,7 @@ def half_hard(
 
 def _scores(arm, seed, table, epochs):
     "The scores by which an arm orders the training clips; None for no order."
-    hard = table.part('train').df.path.str.startswith('hard').to_numpy(float)
+    hard = table.select_split('train').df.path.str.startswith('hard').to_numpy(float)
     if arm == 'low loss first':
         # what a third of a training, from another start, finds hard
         return clip_losses(_trained(table, seed+100, -(-epochs//3)), table)
@@ -51,7 +52,7 @@ def _trained(table, seed, epochs, callbacks=()):
     model = create_model('videomae_tiny', n_classes=8)
     dls = loaders(table, model.spec, bs=32, seed=seed)
     fit_or_raise(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed,
-              patience=None, show=False)
+                 patience=None, show=False)
     return model
 
 def compare_curriculum(
@@ -68,7 +69,7 @@ def compare_curriculum(
     def train(arm, seed, table):
         scores = _scores(arm, seed, table, epochs)
         model = _trained(table, seed, epochs, [] if scores is None else [Curriculum(scores, start=.5)])
-        return accuracy_of(clips_right(model, loader(table.part('test'), model.spec)))
+        return accuracy_of(clips_right(model, loader(table.select_split('test'), model.spec)))
     return run_missing(out, ORDERS, seeds, prepare, train, show)
 
 # %% ../../nbs/studies/97_studies.curriculum.ipynb #compare-stages
@@ -92,6 +93,6 @@ def compare_stages(
         stages = [dict(bs=32) | s for s in STAGES[arm]]
         model, hists = fit_stages('videomae_tiny', table, stages, seed, lr=2e-3, augment=roll_clips,
                                   patience=None, show=False)
-        right = clips_right(model, loader(table.part('test'), model.spec))
+        right = clips_right(model, loader(table.select_split('test'), model.spec))
         return accuracy_of(right) | dict(seconds=sum(sum(h['seconds']) for h in hists))
     return run_missing(out, STAGES, seeds, prepare, train, show)

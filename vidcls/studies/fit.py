@@ -20,7 +20,8 @@ from ..benchmark.report import Benchmark, compared, machine_facts, take_turns, t
 from vidcls.core import (
     ArgumentError, ClipSpec, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything,
 )
-from ..data.datasets import ClipTable, from_folder
+from ..data.datasets import from_folder
+from ..data.table import ClipTable
 from ..data.loaders import loaders
 from ..data.synthetic import make_motion_clips, roll_clips
 from ..losses import LabelSmoothingCrossEntropy
@@ -227,7 +228,7 @@ def measure_technique(
     "Train with one technique and measure it; meant for a process of its own."
     how = TECHNIQUES[name]
     net, lr, changes = NETS[where][how.get('net', 'videomae')]
-    table = from_folder(clips).only(['left', 'right'])
+    table = from_folder(clips).select_classes(['left', 'right'])
     seed_everything(0)
     model = create_model(net, n_classes=2, **changes | how.get('model', {}))
     if how.get('checkpointing'):
