@@ -1,4 +1,4 @@
-"What notebooks can't show of losses, optimisers, estimates and recipes: devices that are not here, all models, interruptions."
+"Losses, optimisers, estimates and recipes: other devices, all models, interruptions."
 import io, os, re
 from types import SimpleNamespace
 
@@ -106,7 +106,7 @@ def used(model, x):
     return list(dict.fromkeys(order))
 
 def depth_of(name, order, blocks):
-    "0 for what a clip meets before the first block, 1 for that block, … ; what lies between two blocks counts with the later one."
+    "Return 0 before the first block, 1 for that block, …; between two blocks, the number of the later."
     owner = name.rpartition('.')[0]
     if inside := [i for i,b in enumerate(blocks) if owner == b or owner.startswith(b + '.')]:
         return inside[0]+1
@@ -120,7 +120,9 @@ def depth_of(name, order, blocks):
 
 DEPTHS |= dict(videomaev2_small=12, videomaev2_base=12)
 
-@pytest.mark.parametrize('name', [n for n in list_models() if n != 'transformers'] + ['vivit', 'hf_videomae', 'hf_timesformer'])
+@pytest.mark.parametrize('name', [
+    *(n for n in list_models() if n != 'transformers'), 'vivit', 'hf_videomae', 'hf_timesformer',
+])
 def test_every_parameter_learns_at_the_rate_of_its_depth(name):
     "Depth as a clip meets the layers; each parameter in one group; what is no matrix doesn't decay."
     model, x = made(name)
@@ -310,7 +312,11 @@ def testput_channels_first_is_what_it_says():
     # what convolutions give; with one thread some of torch's forget the order
     assert seen[0] == (False, True) and seen[3:] == 3*[(True, False)]
 
-@pytest.mark.parametrize('optimizer,args', [('adamw', dict(fused=True)), ('adamw', dict(betas=(.9,.95), eps=1e-6)), ('sgd', dict(nesterov=True, fused=True))])
+@pytest.mark.parametrize('optimizer,args', [
+    ('adamw', dict(fused=True)),
+    ('adamw', dict(betas=(.9,.95), eps=1e-6)),
+    ('sgd', dict(nesterov=True, fused=True)),
+])
 def test_fit_hands_its_opt_args_on(tiny, optimizer, args):
     model, dls = tiny
     seen = []
