@@ -27,7 +27,8 @@ setup(
                  'Natural Language :: English', 'Topic :: Scientific/Engineering :: Image Recognition',
                  *[f'Programming Language :: Python :: 3.{v}' for v in (11, 12, 13)]],
     python_requires=f">={cfg['min_python']}",
-    packages=find_packages(include=['vidcls', 'vidcls.*']),
+    # studies belong to the checkout: an editable install sees them, a wheel doesn't hold them
+    packages=find_packages(include=['vidcls', 'vidcls.*'], exclude=['vidcls.studies*']),
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['vidcls=vidcls._modidx:d']},   # the second is for doc links

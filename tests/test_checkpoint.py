@@ -1,6 +1,5 @@
-"Kills in the middle of a save, a disk that is full, files that are damaged, readers and writers side by side."
+"Kills in the middle of a save, a full disk, damaged files, readers and writers side by side."
 import json, os, signal, subprocess, sys, time, warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ while True:
 
 @pytest.mark.skipif(os.name == 'nt', reason='kills by signal')
 def test_fifty_kills_leave_a_whole_checkpoint(tmp_path):
-    "A process that saves without pause is killed at fifty random moments; what is read is always whole and never older than said."
+    "A process that saves without pause is killed fifty times; what is read is whole and not older than said."
     g, half = torch.Generator().manual_seed(0), 0
     torch.manual_seed(0)
     x = torch.randn(200, 1000)
@@ -59,7 +58,7 @@ ZYGOTE = """
 import os, sys, torch
 from vidcls.training.checkpoint import latest_checkpoint, save_checkpoint
 torch.manual_seed(0); x = torch.randn(200, 1000); torch.set_num_threads(1)
-for line in sys.stdin:                                                   # forks, so that torch is imported once
+for line in sys.stdin:                           # forks, so that torch is imported once
     pid = os.fork()
     if not pid:
         sys.stdout = open(os.devnull, 'w')

@@ -760,10 +760,12 @@ def test_paths_that_the_system_refuses(clf, tmp_path):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    'views', [None, Views(clips=2, crops=3), Views(clips=2, average='logits'), Views(flip=True), 'videomae-ssv2']
+    'views',
+    [None, Views(clips=2, crops=3), Views(clips=2, average='logits'), Views(flip=True), 'videomae-ssv2'],
 )
 def test_a_record_judges_what_the_classifier_answers(tmp_path, views, dtype):
-    "Clip by clip: the probabilities of `evaluate` are those of `predict`, with calibration, views and precision."
+    """Clip by clip: the probabilities of `evaluate` are those of `predict`, with calibration, views
+    and precision."""
     table = from_folder(make_motion_clips(tmp_path / 'motion', n_groups=2, n_frames=12, size=48))
     table = table.select_classes(['right', 'left', 'up', 'down'])
     model = create_model('videomae_tiny', n_classes=4, n_frames=4, size=32, head_init_scale=1.0).to(dtype)
@@ -786,7 +788,8 @@ def test_a_plain_model_is_judged_without_a_temperature(tmp_path):
     table = from_folder(make_motion_clips(tmp_path / 'motion', n_groups=2, n_frames=8, size=32))
     model = create_model('videomae_tiny', n_classes=8, n_frames=4, size=32)
     rec = evaluate(model, loader(table, model.spec), show=False)
-    assert rec.temperature == 1 and evaluate(Classifier(model, table.labels), loader(table, model.spec)) == rec
+    again = evaluate(Classifier(model, table.labels), loader(table, model.spec), show=False)
+    assert rec.temperature == 1 and again == rec
     kept = json.loads(save_record(rec, tmp_path / 'r.json').read_text())
     assert 'temperature' not in kept and load_record(tmp_path / 'r.json') == rec
 

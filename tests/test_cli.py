@@ -1,6 +1,5 @@
 "The command as people run it: in a process of its own, on files, to an exit code."
-import json, os, signal, socket, subprocess, sys, time
-from pathlib import Path
+import json, os, signal, socket, subprocess, sys
 
 import numpy as np
 import pandas as pd
@@ -60,53 +59,40 @@ def test_the_seed_decides(demo, tmp_path):
         assert (again == record) == same and (csv == (demo/'record.csv').read_text()) == same
 
 
-def bad(tmp_path, clips, kind):
-    "Arguments of a command that cannot work, and what has to be said."
-    data = tmp_path/'data'
-    data.mkdir()
-    if kind == 'empty folder':
-        return ('train', data), 'found no videos'
-    if kind == 'no folder':
-        return ('train', tmp_path/'gone'), 'no such folder'
-    if kind == 'no file':
-        return ('train', tmp_path/'gone.csv'), 'no such file'
-    if kind == 'one class':
-        for g in range(10):
-            write_video(data/'jump'/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
-        return ('train', data), 'one class only'
-    if kind == 'no video':
-        for l in 'ab':
-            for g in range(10):
-                write_video(data/l/f'{g}.mp4', np.zeros((8, 32, 32, 3), np.uint8))
-        (data/'a'/'3.mp4').write_text('this is no film')
-        return ('train', data), '3.mp4: not a video'
-    if kind == 'short':
-        return (
-            'train',
-            clips,
-            '--frames',
-            16,
-            '--short',
-            'error',
-        ), "has 8 frames and the spec asks for --frames 16; set --short repeat"
-    if kind == 'unknown model':
-        return ('train', clips, '--model', 'videomae_tini'), "Did you mean 'videomae_tiny'?"
-    if kind == 'bad size':
-        return ('train', clips, '--model', 'videomae_tiny', '--size', 33), '--size 33'
-    if kind == 'one clip a class':
-        for l in 'ab':
-            write_video(data/l/'0.mp4', np.zeros((8, 32, 32, 3), np.uint8))
-        return ('train', data), 'has no test split'
-    if kind == 'out is a file':
-        (tmp_path/'out').write_text('precious')
-        return ('train', clips), 'out is a file; choose another folder'
-    if kind == 'no column':
-        return ('train', clips, '--group', 'actor'), "no column 'actor'"
+def black(*paths):
+    "Write black clips of eight frames."
+    for path in paths:
+        write_video(path, np.zeros((8, 32, 32, 3), np.uint8))
+
+def no_video(data):
+    black(*(data/l/f'{g}.mp4' for l in 'ab' for g in range(10)))
+    (data/'a'/'3.mp4').write_text('this is no film')
+
+# kind: (what is written into the folder of the clips first, the command, what has to be said)
+BAD = {
+    'empty folder': (None, 'train DATA', 'found no videos'),
+    'no folder': (None, 'train DATA/gone', 'no such folder'),
+    'no file': (None, 'train DATA/gone.csv', 'no such file'),
+    'one class': (lambda d: black(*(d/'jump'/f'{g}.mp4' for g in range(10))), 'train DATA', 'one class only'),
+    'no video': (no_video, 'train DATA', '3.mp4: not a video'),
+    'short': (None, 'train CLIPS --frames 16 --short error',
+              "has 8 frames and the spec asks for --frames 16; set --short repeat"),
+    'unknown model': (None, 'train CLIPS --model videomae_tini', "Did you mean 'videomae_tiny'?"),
+    'bad size': (None, 'train CLIPS --model videomae_tiny --size 33', '--size 33'),
+    'no column': (None, 'train CLIPS --group actor', "no column 'actor'"),
+    'one clip a class': (lambda d: black(*(d/l/'0.mp4' for l in 'ab')), 'train DATA', 'has no test split'),
+    'out is a file': (lambda d: (d.parent/'out').write_text('precious'), 'train CLIPS',
+                      'out is a file; choose another folder'),
+}
 
 
-@pytest.mark.parametrize('kind', ['empty folder', 'no folder', 'no file', 'one class', 'no video', 'short', 'unknown model', 'bad size', 'no column', 'one clip a class', 'out is a file'])
+@pytest.mark.parametrize('kind', BAD)
 def test_bad_input_is_one_sentence(tmp_path, clips, kind):
-    args, says = bad(tmp_path, clips, kind)
+    write, line, says = BAD[kind]
+    (tmp_path/'data').mkdir()
+    if write:
+        write(tmp_path/'data')
+    args = [w.replace('DATA', str(tmp_path/'data')).replace('CLIPS', str(clips)) for w in line.split()]
     r = vidcls(*args, '--out', tmp_path/'out', '--epochs', 1)
     assert r.returncode == 2 and says in r.stderr and 'Traceback' not in r.stderr
     assert r.stderr.strip().splitlines()[-1].startswith('vidcls: ')
@@ -281,7 +267,7 @@ def test_as_a_module():
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
 def test_two_machines_train_by_accelerate_launch(tmp_path):
-    "The lines of page 43, with both machines on this one: one result, said and written once, and the same as of one process."
+    "The lines of page 43, both machines on this one: one result, said once, the same as of one process."
     make_motion_clips(tmp_path/'clips', n_groups=11, n_frames=8, size=32)
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))

@@ -80,13 +80,13 @@ def test_decord_by_itself_is_wrong(files):
 
 def test_planned_decoding_leaves_out_what_it_may(files):
     with Video(files/'long_gop.mp4') as v:
-        fed, whole = [], v._decode
-        v._decode = lambda packets: (fed.extend(packets), whole(packets))[1]
+        fed, whole = [], v.decode
+        v.decode = lambda packets: (fed.extend(packets), whole(packets))[1]
         v.read(np.linspace(0, N-1, 8).astype(int))
-        assert len(fed) < .8*len(v._packets)                     # spare B-frames
+        assert len(fed) < .8*len(v.packets)                     # spare B-frames
     with Video(files/'plain.mp4') as v:
-        fed, whole = [], v._decode
-        v._decode = lambda packets: (fed.extend(packets), whole(packets))[1]
+        fed, whole = [], v.decode
+        v.decode = lambda packets: (fed.extend(packets), whole(packets))[1]
         v.read([N-1])
         assert len(fed) <= 30                     # one group
 
@@ -169,11 +169,11 @@ def test_too_large_is_refused_before_decoding(tmp_path):
 
 def test_a_slow_decode_ends(files, monkeypatch):
     import time
-    with Video(files/'plain.mp4', limit_s=.2) as v:
+    with Video(files/'plain.mp4', timeout_s=.2) as v:
         whole = v._check_time
         v._check_time = lambda: (time.sleep(.05), whole())
         start = time.monotonic()
-        with pytest.raises(DecodeTimeoutError, match='plain.mp4: took longer than limit_s=0.2'):
+        with pytest.raises(DecodeTimeoutError, match='plain.mp4: took longer than timeout_s=0.2'):
             v.read([N-1])
     assert time.monotonic() - start < 2
 
@@ -209,7 +209,7 @@ def test_real_clips_on_every_backend(real_data):
         path, idxs = real_data/'single'/name, np.unique(np.linspace(0, n-1, 9).astype(int))
         want = read_frames(path, idxs).astype(int)
         with Video(path) as v:
-            assert (np.stack([*v._forward(idxs)]) == want).all(), name              # planned = forward
+            assert (np.stack([*v.read_forward(idxs)]) == want).all(), name              # planned = forward
         for b, p in (('decord', 'decord'), ('torchcodec', 'torchcodec.decoders')):
             if has(p):
                 assert np.abs(read_frames(path, idxs, backend=b) - want).max() <= 3, (name, b)

@@ -1,4 +1,4 @@
-"""The training that `vidcls train` takes where nobody chose: it learns, from few clips, in a budget of steps."""
+"The training that `vidcls train` takes by default: it learns, from few clips, in a budget of steps."
 from pathlib import Path
 
 import pytest

@@ -89,7 +89,7 @@ def test_hanging_and_dying_workers(tmp_path):
             time.sleep(.01)
     threading.Thread(target=disturb, daemon=True).start()
     start = time.monotonic()
-    found = audit(tmp_path, n_frames=8, workers=2, limit_s=15, show=False)
+    found = audit(tmp_path, n_frames=8, workers=2, timeout_s=15, show=False)
     assert time.monotonic() - start < 150 and len(hit) == 2
     faults = found.df.fault[found.df.fault != '']
     assert sorted(f.split(' ')[0] for f in faults) == ['ended', 'took']

@@ -114,7 +114,7 @@ def test_macro_f1_equals_sklearn(d):
 
 @quick
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=60), st.data())
-def test_group_worth_is_kish(groups, data):
+def test_effective_n_groups_is_kish(groups, data):
     of = np.array(data.draw(st.lists(st.booleans(), min_size=len(groups), max_size=len(groups))))
     sizes = lambda rows: np.array([sum(1 for g,r in zip(groups, rows) if g == k and r) for k in set(groups)])
     for rows in (np.ones(len(groups), bool), of):
@@ -123,15 +123,22 @@ def test_group_worth_is_kish(groups, data):
     assert 1 <= effective_n_groups(groups) <= len(set(groups)) + 1e-9
 
 @pytest.mark.parametrize('bad, words', [
-    (lambda: mcnemar([], []), 'correct_a has shape (0,)'), (lambda: mcnemar([1, np.nan], [1, 0]), 'correct_a holds NaN (clip 1)'),
+    (lambda: mcnemar([], []), 'correct_a has shape (0,)'),
+    (lambda: mcnemar([1, np.nan], [1, 0]), 'correct_a holds NaN (clip 1)'),
     (lambda: mcnemar([1, 0], [1]), 'correct_a has 2 clips and '
-                                   'correct_b 1'), (lambda: mcnemar([1, 2], [1, 0]), 'correct_a holds 2.0 (clip 1)'),
+                                   'correct_b 1'),
+    (lambda: mcnemar([1, 2], [1, 0]), 'correct_a holds 2.0 (clip 1)'),
     (lambda: paired_difference([1, 0], [1, np.nan]), 'values_b holds nan (clip 1); leave such clips out '
                                                      'of both'),
-    (lambda: paired_difference([], []), 'values_a has shape (0,)'), (lambda: paired_difference([1.], [np.inf]), 'values_b holds inf'),
-    (lambda: paired_difference([1, 0], [1, 0], [1]), 'groups has 1 for 2 clips'), (lambda: paired_difference([1, 0], [1, 0], level=95), 'level=95'),
-    (lambda: nll([[1., 0.]], [1], floor=-1), 'floor=-1'), (lambda: cluster_wilson([], []), 'correct has shape (0,)'), (lambda: Views(scales=()), 'scales=()'),
-    (lambda: bootstrap_interval(nll, [[1., 0.]], [0, 1]), '1 scores, 2 targets'), (lambda: bootstrap_interval(nll, [[1., 0.]], [0], n_boot=5), 'n_boot=5')])
+    (lambda: paired_difference([], []), 'values_a has shape (0,)'),
+    (lambda: paired_difference([1.], [np.inf]), 'values_b holds inf'),
+    (lambda: paired_difference([1, 0], [1, 0], [1]), 'groups has 1 for 2 clips'),
+    (lambda: paired_difference([1, 0], [1, 0], level=95), 'level=95'),
+    (lambda: nll([[1., 0.]], [1], floor=-1), 'floor=-1'),
+    (lambda: cluster_wilson([], []), 'correct has shape (0,)'),
+    (lambda: Views(scales=()), 'scales=()'),
+    (lambda: bootstrap_interval(nll, [[1., 0.]], [0, 1]), '1 scores, 2 targets'),
+    (lambda: bootstrap_interval(nll, [[1., 0.]], [0], n_boot=5), 'n_boot=5')])
 def test_bad_arguments_end_in_one_sentence(bad, words):
     with pytest.raises(ArgumentError) as e:
         bad()
@@ -148,7 +155,7 @@ def test_mcnemar_equals_scipy(pairs):
     )
 
 @quick
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 5), min_size=1, max_size=30))
+@given(*[st.lists(st.integers(0, 5), min_size=1, max_size=30)]*2)
 def test_auroc_equals_sklearn_with_ties(a, b):
     assert auroc(a, b) == pytest.approx(skm.roc_auc_score([1]*len(a)+[0]*len(b), a+b), abs=1e-12)
 
@@ -224,7 +231,8 @@ def coverage(draw, interval, truth, n=2000, seed=0):
 
 @pytest.mark.parametrize('p,n', [(.5, 60), (.8, 100), (.93, 150), (.7, 40)])
 def test_coverage_of_wilson(p, n):
-    "Exact: the intervals of all counts, weighed by how probable the count is; then averaged over nearby p, because counts are whole numbers."
+    """Exact: the intervals of all counts, weighed by how probable the count is; then averaged over
+    nearby p, because counts are whole numbers."""
     from scipy.stats import binom
     bounds = [wilson(k, n) for k in range(n+1)]
     inside = [
@@ -234,7 +242,8 @@ def test_coverage_of_wilson(p, n):
     assert .93 <= np.mean(inside) <= .97
 
 def in_families(sizes, p, alike):
-    "Each group has its own accuracy, beta-distributed with intraclass correlation `alike`; 1 means that a group is right or wrong as a whole."
+    """Each group has its own accuracy, beta-distributed with intraclass correlation `alike`; 1 means
+    that a group is right or wrong as a whole."""
     groups = np.repeat(np.arange(len(sizes)), sizes)
     def draw(rng):
         own = (
@@ -247,25 +256,30 @@ def in_families(sizes, p, alike):
 
 REAL = [20, 15, 13] + [6]*25 + [3]*7                                    # groups as real sets have them
 
-@pytest.mark.parametrize('sizes', [[8]*20, [4]*30, [8]*40, [20]*60, REAL], ids=['20 x 8', '30 x 4', '40 x 8', '60 x 20', 'as real sets have them'])
+@pytest.mark.parametrize('sizes', [[8]*20, [4]*30, [8]*40, [20]*60, REAL],
+                         ids=['20 x 8', '30 x 4', '40 x 8', '60 x 20', 'as real sets have them'])
 @pytest.mark.parametrize('alike', [.1, .3, .6])
 @pytest.mark.parametrize('p', [.5, .8])
 def test_coverage_with_clips_in_families(sizes, alike, p):
-    "The regime that the page promises: clips worth 20 groups or more, mistakes in five or more. Of 4,000: one standard error is .35 points."
+    """The regime that the page promises: clips worth 20 groups or more, mistakes in five or more. Of
+    4,000: one standard error is .35 points."""
     assert .93 <= coverage(in_families(sizes, p, alike), cluster_wilson, p, 4000) <= .97
     draw, rng = in_families(sizes, p, alike), np.random.default_rng(0)
     assert np.mean([interval_note(*draw(rng)) == '' for _ in range(200)]) > (.9 if len(sizes) > 20 else .5)
 
-@pytest.mark.parametrize('sizes,p,alike', [([5]*40, .8, .3), ([8]*25, .7, .6), ([4]*60, .85, 1.)], ids=['40 x 5', '25 x 8', '60 x 4'])
+@pytest.mark.parametrize('sizes,p,alike', [([5]*40, .8, .3), ([8]*25, .7, .6), ([4]*60, .85, 1.)],
+                         ids=['40 x 5', '25 x 8', '60 x 4'])
 def test_as_if_clips_were_independent_the_promise_is_broken(sizes, p, alike):
     assert (
         coverage(in_families(sizes, p, alike), lambda right, _: wilson(int(right.sum()), len(right)), p, 500)
         < 0.9
     )
 
-@pytest.mark.parametrize('sizes,p,alike', [([10]*9, .8, .3), ([30]*5, .9, .3), ([30]*5+[1]*50, .8, 1.), ([30]*10+[1]*50, .95, .6), ([60]+[3]*30, .8, .6),
+@pytest.mark.parametrize('sizes,p,alike', [([10]*9, .8, .3), ([30]*5, .9, .3), ([30]*5+[1]*50, .8, 1.),
+                                              ([30]*10+[1]*50, .95, .6), ([60]+[3]*30, .8, .6),
                                            ([30]*20, .95, .3), ([10]*30, .95, .6), ([8]*60, .99, .3)],
-                         ids=['nine', 'five', 'five large', 'ten large', 'one large', '20 x 30', '30 x 10', '60 x 8'])
+                         ids=['nine', 'five', 'five large', 'ten large', 'one large',
+                              '20 x 30', '30 x 10', '60 x 8'])
 def test_where_little_is_known_intervals_are_wide_and_say_so(sizes, p, alike):
     draw, rng = in_families(sizes, p, alike), np.random.default_rng(0)
     assert coverage(draw, cluster_wilson, p, 2000) >= .94
@@ -302,7 +316,8 @@ def two_models(sizes, better, worse, alike):
         return u < c[:,0], (u >= c[:,0]) & (u < c[:,1]), groups
     return draw
 
-@pytest.mark.parametrize('sizes', [[1]*100, [4]*50, [10]*50, REAL], ids=['each for itself', '50 x 4', '50 x 10', 'as real sets have them'])
+@pytest.mark.parametrize('sizes', [[1]*100, [4]*50, [10]*50, REAL],
+                         ids=['each for itself', '50 x 4', '50 x 10', 'as real sets have them'])
 @pytest.mark.parametrize('better,worse,alike', [(.2, .1, .1), (.3, .2, .3), (.15, .15, .1)])
 def test_coverage_of_the_paired_difference(sizes, better, worse, alike):
     draw = two_models(sizes, better, worse, 0 if max(sizes) == 1 else alike)
@@ -323,7 +338,8 @@ def honest_world(G, m, K, boast):
 
 @pytest.mark.parametrize('name', ['mean class', 'macro F1', 'nll'])
 def test_coverage_of_the_bootstrap(name):
-    "Metrics without a formula, on 50 families of 4; the truth is that of very many clips. 2,000 tests of 200 draws: half a point."
+    """Metrics without a formula, on 50 families of 4; the truth is that of very many clips. 2,000
+    tests of 200 draws: half a point."""
     K, (metric, preds) = (
         4,
         {'mean class': (mean_class_accuracy, True), 'macro F1': (macro_f1, True), 'nll': (nll, False)}[name],
@@ -351,7 +367,8 @@ def plain_macro_f1(p, y):
     return (2*c.diagonal()/(c.sum(0)+c.sum(1))).mean()
 
 def test_paired_difference_draws_as_a_loop_would():
-    "Groups of one sum and size are drawn as one kind: the same distribution as drawing each group, and little memory."
+    """Groups of one sum and size are drawn as one kind: the same distribution as drawing each group,
+    and little memory."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), rng.integers(1, 9, 40))
     a, b = rng.random((2, len(groups))) < [[.8],[.7]]
@@ -393,7 +410,8 @@ def same(a, b, tolerance=1e-6):
         else:
             assert getattr(a, k) == getattr(b, k), k
 
-@pytest.mark.parametrize('views', [None, Views(clips=3, crops=3, sampling='windows')], ids=['one view', '3 x 3'])
+@pytest.mark.parametrize('views', [None, Views(clips=3, crops=3, sampling='windows')],
+                         ids=['one view', '3 x 3'])
 def test_batch_and_chunk_don_t_matter(judged_model, views):
     root, model = judged_model
     table = from_folder(root/'clips')
@@ -417,7 +435,9 @@ class Small(torch.nn.Module):
             raise self.error
         return self.model(x)
 
-@pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory.'), RuntimeError("DefaultCPUAllocator: can't allocate memory")], ids=['GPU', 'CPU'])
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory.'),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+                         ids=['GPU', 'CPU'])
 def test_a_chunk_that_does_not_fit_is_halved_until_it_does(judged_model, error):
     root, model = judged_model
     dl, views = (
@@ -470,14 +490,16 @@ from vidcls.models.zoo import create_model
 root, out, how = sys.argv[1:]
 model = create_model('videomae_tiny', n_classes=8, dim=24, depth=1, heads=2, head_init_scale=1.)
 model.load_state_dict(torch.load(root+'/model.pt', weights_only=True))
-rec = evaluate(model, loaders(from_folder(root+'/clips'), model.spec, bs=8).test, views=Views(clips=2) if how == 'two' else None, show=False)
+test = loaders(from_folder(root+'/clips'), model.spec, bs=8).test
+rec = evaluate(model, test, views=Views(clips=2) if how == 'two' else None, show=False)
 save_record(rec, f'{out}{PartialState().process_index}.json')
 """
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
 @pytest.mark.parametrize('how', ['one', 'two'])
 def test_two_processes_make_the_record_of_one(judged_model, tmp_path, how):
-    "An odd number of clips: nobody is counted twice, nobody is lost, and both processes hold the whole record."
+    """An odd number of clips: nobody is counted twice, nobody is lost, and both processes hold the
+    whole record."""
     root, model = judged_model
     (tmp_path/'judge.py').write_text(SCRIPT)
     env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
@@ -546,7 +568,8 @@ def test_a_loader_that_hands_clips_out_twice_is_refused(judged_model):
     assert not rec.clips.path.duplicated().any() and rec.n_evaluated == rec.n_expected
 
 def test_a_verdict_needs_more_than_a_handful_of_clips():
-    "Four of a hundred clips differ, all in one direction: the bootstrap alone would call that better, an exact test has p = 1/8."
+    """Four of a hundred clips differ, all in one direction: the bootstrap alone would call that
+    better, an exact test has p = 1/8."""
     clips = pd.DataFrame(
         dict(path=[f'{i}.mp4' for i in range(100)], label='x', group=[str(i) for i in range(100)])
     )
@@ -634,7 +657,8 @@ def lit(path, side, rng, n=12):
 
 @pytest.fixture(scope='module')
 def two_sides(tmp_path_factory):
-    "Clips of two classes that mirror into each other, five windows of two seconds in each file, and a model that knows them."
+    """Clips of two classes that mirror into each other, five windows of two seconds in each file, and
+    a model that knows them."""
     root, rng = tmp_path_factory.mktemp('sides'), np.random.default_rng(0)
     df = [dict(path=f'{side}{g}.mp4', label=side, group=f'{side}{g}', split='test', start=.4*w, end=.4*(w+1))
           for side in ('left','right') for g in range(6) for w in range(3)]
@@ -645,7 +669,8 @@ def two_sides(tmp_path_factory):
     return ClipTable(df, root, name='sides'), Sides()
 
 def test_mirrored_views_say_what_the_video_says(two_sides):
-    "The scores of a mirrored view are exchanged, so a model that sees sides exactly says the same twice; in evaluate and in calibrate."
+    """The scores of a mirrored view are exchanged, so a model that sees sides exactly says the same
+    twice; in evaluate and in calibrate."""
     table, model = two_sides
     dl = loader(table, model.spec)
     logits, rows, _ = predict_views(model, dl, Views(flip=True), show=False)
@@ -673,7 +698,8 @@ def test_calibrate_names_what_it_could_not_read(two_sides, tmp_path):
         assert calibrate(model, loader(lame, model.spec, on_error='skip'), show=False).n == 33
 
 def test_windows_of_one_file_are_different_clips(two_sides, tmp_path):
-    "Records of a table with several windows a file: kept, read back, compared, combined and shown window by window."
+    """Records of a table with several windows a file: kept, read back, compared, combined and shown
+    window by window."""
     table, model = two_sides
     dl = loader(table, model.spec)
     rec = evaluate(model, dl, show=False)
@@ -724,10 +750,14 @@ def test_windows_of_one_file_are_different_clips(two_sides, tmp_path):
         )
 
 @pytest.mark.parametrize('change, words', [
-    (lambda c: c.assign(label=c.label.where(c.index != 4, 'right')), "the label of 1 clips; 'left1.mp4#t=0.4,0.8' has 'right' and 'left'"),
+    (lambda c: c.assign(label=c.label.where(c.index != 4, 'right')),
+     "the label of 1 clips; 'left1.mp4#t=0.4,0.8' has 'right' and 'left'"),
     (lambda c: c.assign(group=['all']*len(c)), "the group of 36 clips"),
-    (lambda c: c.assign(start=c.start.where(c.index != 4, c.start[3]), end=c.end.where(c.index != 4, c.end[3])), "'left1.mp4#t=0.0,0.4' is there twice"),
-    (lambda c: c.iloc[1:], "not of the same clips"), (lambda c: c.drop(columns=['start','end']), 'is there twice')])
+    (lambda c: c.assign(start=c.start.where(c.index != 4, c.start[3]),
+                        end=c.end.where(c.index != 4, c.end[3])),
+     "'left1.mp4#t=0.0,0.4' is there twice"),
+    (lambda c: c.iloc[1:], "not of the same clips"),
+    (lambda c: c.drop(columns=['start','end']), 'is there twice')])
 def test_records_that_contradict_each_other_are_not_put_together(two_sides, change, words):
     table, model = two_sides
     rec = evaluate(model, loader(table, model.spec), show=False)
@@ -739,7 +769,8 @@ def test_records_that_contradict_each_other_are_not_put_together(two_sides, chan
 
 @pytest.mark.parametrize('damage, words', [
     (lambda s: ''.join(s.splitlines(True)[:-2]), 'n_evaluated=36, but the .csv has 34 rows'),
-    (lambda s: s[:-40], 'row 35 of the .csv are not numbers'), (lambda s: s.replace('p_left', 'p_links'), "no column 'p_left'"),
+    (lambda s: s[:-40], 'row 35 of the .csv are not numbers'),
+    (lambda s: s.replace('p_left', 'p_links'), "no column 'p_left'"),
     (lambda s: s.replace(',left,left0,left,', ',left,left0,right,'), 'video_top1=1.0'),
     (lambda s: s.replace(',left,left0,left,', ',links,left0,left,'), "'links' in the .csv is none of "
                                                                      "its classes")])
@@ -751,8 +782,10 @@ def test_a_record_whose_clips_are_damaged_is_refused(two_sides, tmp_path, damage
     with pytest.raises(CheckpointError, match=words):
         load_record(path)
 
-@pytest.mark.parametrize('change', [dict(labels=None), dict(video_top1='x'), dict(interval=None), dict(views=None), dict(confusion='x'),
-                                    dict(n_expected=None), dict(mean_class=None), dict(dropped=None), dict(n_groups=2.5)])
+@pytest.mark.parametrize('change', [dict(labels=None), dict(video_top1='x'), dict(interval=None),
+                                    dict(views=None), dict(confusion='x'),
+                                    dict(n_expected=None), dict(mean_class=None), dict(dropped=None),
+                                    dict(n_groups=2.5)])
 def test_a_record_with_a_field_of_another_kind_is_refused(two_sides, tmp_path, change):
     table, model = two_sides
     path = save_record(evaluate(model, loader(table, model.spec), show=False), tmp_path/'r.json')
@@ -858,7 +891,8 @@ def scenes(n, labels=('left','right')):
 
 @pytest.mark.parametrize('model', ['divided', 'i3d'])
 def test_maps_lie_on_the_shape(probed, model):
-    """Each method's share on the moving shape is above that of the same map rolled elsewhere, with its interval, and the map dies with the model.
+    """Each method's share on the moving shape is above that of the same map rolled elsewhere, with its
+    interval, and the map dies with the model.
     But for saliency on convolutions, which is half a picture of the clip; the page says so."""
     clips, masks = scenes(10)
     t = judge_maps(probed[model], clips, masks, show=False).set_index('method')

@@ -5,7 +5,7 @@ from pathlib import Path
 import av, cv2, numpy as np, pytest
 from hostile import HOSTILE, encode, ffmpeg, numbered, read_numbers
 from vidcls.core import ClipSpec, DecodeTimeoutError, VideoPermissionError, VideoReadError
-from vidcls.data import decode
+from vidcls.data import decode, packets as index, video as videos
 from vidcls.data.decode import Video, crop_frame, probe, read_frames
 from vidcls.data.sampling import sample_idxs
 
@@ -237,7 +237,7 @@ def test_interlaced_is_alike_by_all_backends(tmp_path, codec, options, suffix):
     path = encode(tmp_path/f'i{suffix}', codec, numbered(40), **options)
     check(path)
     with Video(path) as v:
-        assert not v._jumpable() or not v._first().interlaced_frame
+        assert not v.seekable or not v.first_frame().interlaced_frame
     if codec != 'mpeg4':
         assert not probe(path).safe_seek                          # fields may come one by one
 
@@ -268,8 +268,8 @@ def test_headers_of_h264():
         assert (
             all(
                 map(
-                    decode._frames_only,
-                    [s for s in decode._parameter_sets(extra, False)[1] if s[0] & 31 == 7],
+                    index.frames_only,
+                    [s for s in index.parameter_sets(extra, False)[1] if s[0] & 31 == 7],
                 )
             )
             == only
@@ -284,7 +284,7 @@ def test_a_plan_that_fails_becomes_a_forward_decode(tmp_path, monkeypatch):
     path = remux(
         plain, tmp_path / 'h.webm', lambda i, d, pts: [(bytes([d[0] & ~16]) + d[1:] if i == 40 else d, pts)]
     )
-    monkeypatch.setitem(decode.PLANNED, 'vp8', lambda extra, has_b: lambda data: decode._ONE)
+    monkeypatch.setitem(index.PLANNED, 'vp8', lambda extra, has_b: lambda data: index.ONE_PICTURE)
     truth = full(path)
     with Video(path) as v:
         assert v.safe_seek and v.n_frames == 60
@@ -368,7 +368,7 @@ def test_a_clock_that_overflows_or_jumps_ahead(tmp_path, offset):
 
 
 def test_a_clock_with_gaps():
-    step = decode._unbroken
+    step = videos.unbroken_times
     np.testing.assert_array_equal(step([None, None, 10, None, 14], 2, np.inf), [0, 2, 4, 6, 8])
     np.testing.assert_array_equal(step([None]*3, 2, np.inf), [0, 2, 4])
     # disorder is no new start
@@ -557,9 +557,9 @@ def test_what_is_not_accepted_is_called_that(tmp_path):
 @pytest.mark.parametrize('name', ['plain.mp4', 'long_gop.mp4', 'mpeg4.avi', 'mpeg4_b.mp4', 'edit_list.mp4', 'open_gop.mp4', 'vp9.webm', 'transport.ts', 'packed.avi', 'fragmented.mp4', 'loop.gif', 'hevc.mp4'])
 def test_packets_that_are_not_held(tmp_path, monkeypatch, name):
     HOSTILE[name](tmp_path/name)
-    monkeypatch.setattr(decode, 'HELD_BYTES', 0)
+    monkeypatch.setattr(index, 'HELD_BYTES', 0)
     with Video(tmp_path/name) as v:
-        assert v._packets.held is None
+        assert v.packets.held is None
         truth = full(tmp_path/name)
         for idxs in ([len(truth)-1], [40, 3], np.arange(0, len(truth), 7), [0]):
             assert (v.read(idxs) == np.stack([truth[i] for i in idxs])).all()
@@ -872,11 +872,11 @@ def test_a_read_that_never_returns(tmp_path, monkeypatch):
     data = long_clip(tmp_path/'a.mp4', qp=2).read_bytes()
     start = time.monotonic()
     for after in (0, 2): # while it is opened
-        with pytest.raises(DecodeTimeoutError, match='limit_s=0.3'):
-            read_frames(Blocks(data, after), [5], limit_s=.3)
-    monkeypatch.setattr(decode, 'HELD_BYTES', 0)
+        with pytest.raises(DecodeTimeoutError, match='timeout_s=0.3'):
+            read_frames(Blocks(data, after), [5], timeout_s=.3)
+    monkeypatch.setattr(index, 'HELD_BYTES', 0)
     source = Blocks(data, 10**6)
-    with Video(source, limit_s=.3) as v:
+    with Video(source, timeout_s=.3) as v:
         source.left = 0                                          # while it is read
         for _ in range(2):
             with pytest.raises(DecodeTimeoutError):
@@ -885,7 +885,7 @@ def test_a_read_that_never_returns(tmp_path, monkeypatch):
     code = (
         "import sys, io; sys.path.insert(0, 'tests'); from test_frames import *\n"
         f"try: read_frames(Blocks(open({str(tmp_path / 'a.mp4')!r}, 'rb').read(), 0), [5], "
-        "limit_s=.3)\nexcept DecodeTimeoutError: print('late')"
+        "timeout_s=.3)\nexcept DecodeTimeoutError: print('late')"
     )
     done = subprocess.run(
         [sys.executable, '-c', code],
@@ -902,7 +902,7 @@ def test_a_read_that_never_returns(tmp_path, monkeypatch):
 def test_six_threads_share_a_video(tmp_path, monkeypatch, held, from_bytes):
     path = encode(tmp_path/'a.mp4', frames=numbered(90), g=15, bf=2)
     if not held:
-        monkeypatch.setattr(decode, 'HELD_BYTES', 0)
+        monkeypatch.setattr(index, 'HELD_BYTES', 0)
     wrong = []
 
     def work(seed, v):
@@ -942,7 +942,7 @@ def test_two_readers_take_turns(tmp_path):
 def test_a_forked_process_reads_on(tmp_path, monkeypatch):
     path = encode(tmp_path/'a.mp4', frames=numbered(90), g=15)
     for held in (2**24, 0):
-        monkeypatch.setattr(decode, 'HELD_BYTES', held)
+        monkeypatch.setattr(index, 'HELD_BYTES', held)
         with Video(path) as v:
             assert read_numbers(v.read([80])) == [80]
             pid = os.fork()
@@ -1035,10 +1035,10 @@ def test_random_mutations(real_data, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             try:
-                with Video(path, limit_s=30) as v:
+                with Video(path, timeout_s=30) as v:
                     n = v.n_frames
                     idxs = np.unique(rng.integers(0, n, 6))
-                    got, pts = v.read(idxs), np.array(v._look())[idxs]
+                    got, pts = v.read(idxs), np.array(v.time_stamps())[idxs]
             except VideoReadError:
                 counts['refused'] += 1
                 continue

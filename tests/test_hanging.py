@@ -9,7 +9,7 @@ import pytest
 ALONE = {**os.environ, 'OMP_NUM_THREADS': '1', 'VIDCLS_PROGRESS': '0'}
 
 
-def run_alone(script, *args, limit_s=60):
+def run_alone(script, *args, timeout_s=60):
     "Run a script in a process of its own, which must end by itself; give what it printed and how long it took."
     start = time.monotonic()
     done = subprocess.run(
@@ -17,7 +17,7 @@ def run_alone(script, *args, limit_s=60):
         capture_output=True,
         text=True,
         env=ALONE,
-        timeout=limit_s,
+        timeout=timeout_s,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, time.monotonic()-start
@@ -33,14 +33,14 @@ never, start = threading.Event(), time.monotonic()
 
 @pytest.mark.parametrize('what', [
     "call_within(never.wait, .2, DecodeTimeoutError('a.mp4', 'late'))",
-    "list(map_ahead(lambda i: never.wait(), range(5), threads=2, limit_s=.2))",
-    "list(map_ahead(lambda i: i or never.wait(), range(5), threads=2, ahead=2, limit_s=.2))"])
+    "list(map_ahead(lambda i: never.wait(), range(5), threads=2, timeout_s=.2))",
+    "list(map_ahead(lambda i: i or never.wait(), range(5), threads=2, ahead=2, timeout_s=.2))"])
 def test_python_ends_although_a_thread_does_not(what):
     said, seconds = run_alone(STUCK + f'''
 try: {what}
 except (DecodeTimeoutError, WorkerError) as e: print(type(e).__name__, e, time.monotonic()-start < 2)
 ''')
-    assert said.endswith('True\n') and ('a.mp4: late' in said or 'limit_s=0.2' in said), said
+    assert said.endswith('True\n') and ('a.mp4: late' in said or 'timeout_s=0.2' in said), said
     assert seconds < 20
 
 
@@ -104,7 +104,7 @@ SPEC, DRAWN = ClipSpec(n_frames=4, size=32), ClipSpec(n_frames=4, size=32, sampl
 def rows(spec, **kwargs):
     batches = list(loader(table, spec, shuffle=spec is DRAWN, **kwargs))
     return len([r for b in batches for r in b.rows]), [(table.paths[r].name, why) for b in batches for r, why in b.failed]
-def cache(threads): return FrameCache(sys.argv[2] + str(threads), SPEC, 'raw').build(table, threads=threads, limit_s=1)
+def cache(threads): return FrameCache(sys.argv[2] + str(threads), SPEC, 'raw').build(table, threads=threads, timeout_s=1)
 for what in sys.argv[3:]:
     start = time.monotonic()
     try: said = eval(what)
@@ -148,23 +148,23 @@ LEASES = pytest.mark.skipif(sys.platform != 'linux', reason='leases are known to
 def test_a_file_that_never_opens_is_named_and_the_process_ends(root, held, tmp_path):
     said, seconds = run_alone(
         BLOCKED, root, tmp_path/'cache',
-        'rows(DRAWN, bs=4, threads=2, limit_s=1)', "rows(DRAWN, bs=4, threads=2, limit_s=1, on_error='skip')",
-        'rows(SPEC, bs=4, limit_s=1)', "rows(SPEC, bs=4, limit_s=1, on_error='skip')",  # decoded into memory
+        'rows(DRAWN, bs=4, threads=2, timeout_s=1)', "rows(DRAWN, bs=4, threads=2, timeout_s=1, on_error='skip')",
+        'rows(SPEC, bs=4, timeout_s=1)', "rows(SPEC, bs=4, timeout_s=1, on_error='skip')",  # decoded into memory
         'cache(threads=2).failed', 'cache(threads=1)')
     threads, skipped, memory, memory_skipped, failed, report = said.splitlines()
     assert seconds < 30 and 'late' not in said
     for line in (threads, memory):
-        assert 'WorkerError' in line and held.name in line and 'limit_s=1' in line
+        assert 'WorkerError' in line and held.name in line and 'timeout_s=1' in line
     for line in (skipped, memory_skipped):
-        assert line.startswith(f"(7, [('{held.name}', 'not read within limit_s=1 seconds')")
-    assert held.name in failed and 'limit_s=1' in failed
+        assert line.startswith(f"(7, [('{held.name}', 'not read within timeout_s=1 seconds')")
+    assert held.name in failed and 'timeout_s=1' in failed
     # one thread was lost, another took its place
     assert '7 clips stored' in report and "1 can't be decoded" in report
 
 
 @LEASES
 def test_a_file_that_never_opens_in_a_worker_process(root, held, tmp_path):
-    said, seconds = run_alone(BLOCKED, root, tmp_path, 'rows(DRAWN, bs=4, workers=2, limit_s=2)')
+    said, seconds = run_alone(BLOCKED, root, tmp_path, 'rows(DRAWN, bs=4, workers=2, timeout_s=2)')
     assert (
         'WorkerError' in said and 'timed out after 2' in said and held.name in said and 'in time' in said
     ), said
@@ -178,7 +178,7 @@ from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import as_loader, loader
 start, SPEC = time.monotonic(), ClipSpec(n_frames=4, size=32, sampling='random')
 def begin(**kwargs):
-    made = loader(from_folder(sys.argv[1]), SPEC, bs=1, shuffle=True, limit_s=2, **kwargs)
+    made = loader(from_folder(sys.argv[1]), SPEC, bs=1, shuffle=True, timeout_s=2, **kwargs)
     batches = iter(made)
     next(batches)
     return made, batches, made._iterator._workers
@@ -238,7 +238,7 @@ def test_a_worker_that_never_started_is_no_broken_clip(root, tmp_path):
         'import multiprocessing\nmultiprocessing.set_start_method("spawn", force=True)\n'
         + WORKERS
         + '''
-ends(loader(from_folder(sys.argv[1]), SPEC, bs=4, shuffle=True, workers=1, limit_s=30))
+ends(loader(from_folder(sys.argv[1]), SPEC, bs=4, shuffle=True, workers=1, timeout_s=30))
 '''
     )
     done = subprocess.run(
@@ -263,7 +263,7 @@ class Here:
         import numpy as np
         return np.zeros((4, 32, 32, 3), np.uint8), i % 2
 multiprocessing.set_start_method('spawn', force=True)
-ends(as_loader(Here(), SPEC, workers=1, limit_s=30))
+ends(as_loader(Here(), SPEC, workers=1, timeout_s=30))
 ''', root)
     assert 'WorkerError' in said and 'never started' in said and seconds < 40, said
 
@@ -277,7 +277,7 @@ if __name__ == '__main__':
     def clips(**kwargs):
         made = loader(from_folder(sys.argv[1]), SPEC, bs=3, shuffle=True, **kwargs)
         return torch.cat([b.clips for _ in range(2) for b in made])
-    print(torch.equal(clips(cache=sys.argv[2], cache_format='raw', workers=2, limit_s=60), clips()))
+    print(torch.equal(clips(cache=sys.argv[2], cache_format='raw', workers=2, timeout_s=60), clips()))
 ''')
     done = subprocess.run(
         [sys.executable, tmp_path / 'script.py', root, tmp_path / 'cache'],
@@ -302,9 +302,9 @@ def test_a_shard_that_never_opens(root, tmp_path):
     assert holder.stdout.readline() == 'held\n'
     said, seconds = run_alone(BLOCKED + '''
 from vidcls.data.shards import shard_loader
-try: list(shard_loader(sys.argv[2], DRAWN, bs=2, limit_s=1))
+try: list(shard_loader(sys.argv[2], DRAWN, bs=2, timeout_s=1))
 except VidclsError as e: print(type(e).__name__, e)
 ''', root, place)
     holder.kill()
     holder.communicate()
-    assert 'WorkerError' in said and 'no clip came within limit_s=1' in said and seconds < 25, said
+    assert 'WorkerError' in said and 'no clip came within timeout_s=1' in said and seconds < 25, said

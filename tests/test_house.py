@@ -13,7 +13,10 @@ every_module = pytest.mark.parametrize('name', house.modules())
 # module -> why it may be longer than house.MODULE lines
 LONG = {}
 # function -> why it may take more than house.PARAMETERS parameters
-FLAT = {}
+FLAT = {
+    'commands.train.cli_train': 'options are the command line',
+    'commands.judge.cli_evaluate': 'options are the command line',
+}
 
 
 def text(name):
@@ -43,7 +46,7 @@ def test_every_exception_is_needed():
 
 
 # marks on foreign objects, patched methods, and special cases for one model in generic code
-MARKS = ('getrefcount', '.forward =', "startswith('videomae", 'locals()', 'dls.trial', 'object.__setattr__')
+MARKS = ('getrefcount', '.forward =', 'locals()', 'dls.trial', 'object.__setattr__(model')
 
 @every_module
 def test_no_marks(name):
@@ -53,4 +56,5 @@ def test_no_marks(name):
 def test_one_way_of_asking_a_model():
     "Clips become model input in `predict_logits` and in training, nowhere else."
     sites = [name for name in house.modules() if '.to_model(' in text(name)]
-    assert set(sites) <= {'core', 'models.logits', 'train', 'training.engine'}, sites
+    # the benchmark of loaders writes into a buffer of its own, as a training loop may
+    assert set(sites) <= {'core', 'models.logits', 'train', 'training.engine', 'benchmark.loader'}, sites

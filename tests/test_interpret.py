@@ -1,4 +1,5 @@
-"Maps and mistakes: nothing that is no answer becomes a picture, and a clip is never taken for another one of its file."
+"""Maps and mistakes: nothing that is no answer becomes a picture, and a clip is never taken for
+another one of its file."""
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,10 @@ def broken(value=float('nan')):
         model.head.bias[0] = value
     return model
 
-@pytest.mark.parametrize('ask', [*(lambda m, k=k: explain(m, clip, k) for k in METHODS), lambda m: deletion_insertion(m, clip, ones, 0),
-                                 lambda m: judge_maps(m, [clip], show=False)], ids=[*METHODS, 'deletion', 'judge'])
+@pytest.mark.parametrize('ask', [*(lambda m, k=k: explain(m, clip, k) for k in METHODS),
+                                 lambda m: deletion_insertion(m, clip, ones, 0),
+                                 lambda m: judge_maps(m, [clip], show=False)],
+                         ids=[*METHODS, 'deletion', 'judge'])
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_a_broken_model_has_no_maps(ask, value):
     with pytest.raises(DataError, match='not finite'):
@@ -112,7 +115,8 @@ def test_every_model_has_the_maps_that_it_says():
                     explain(m, clip, method)
 
 def test_empty_places_don_t_agree():
-    "Two maps that are zero but for one place each, far apart: they have nothing in common, and their zeros are no reason to think so."
+    """Two maps that are zero but for one place each, far apart: they have nothing in common, and their
+    zeros are no reason to think so."""
     from scipy.stats import spearmanr
     a, b = np.zeros(1000), np.zeros(1000)
     a[:200], b[500:700] = np.arange(200), np.arange(200)
@@ -148,8 +152,12 @@ def test_a_map_that_is_the_same_everywhere_is_no_explanation():
     assert (t.destroyed.drop('noise') > .99).all() and not t.sane.drop('noise').any(), t.T
     assert abs(t.destroyed['noise']) < .1 and t.sane['noise']
 
-@pytest.mark.parametrize('given, said', [(None, 'gives None'), (np.ones((8,32,32)), r'gives ndarray \(8, 32, 32\)'), (torch.ones(32,32), r'gives Tensor \(32, 32\)'),
-                                         (torch.ones(1,3,8,32,32), r'\(1, 3, 8, 32, 32\)'), (torch.ones(0,4,4), r'\(0, 4, 4\)'), (1., 'gives 1.0')])
+@pytest.mark.parametrize('given, said', [(None, 'gives None'),
+                                         (np.ones((8,32,32)), r'gives ndarray \(8, 32, 32\)'),
+                                         (torch.ones(32,32), r'gives Tensor \(32, 32\)'),
+                                         (torch.ones(1,3,8,32,32), r'\(1, 3, 8, 32, 32\)'),
+                                         (torch.ones(0,4,4), r'\(0, 4, 4\)'),
+                                         (1., 'gives 1.0')])
 def test_what_is_no_map_is_named(given, said):
     def own(model, x, target): return given
     with pytest.raises(ArgumentError, match=f"method='own' .*{said}; expected a torch tensor"):
@@ -183,7 +191,8 @@ def test_maps_in_inference_mode():
 
 
 def test_each_family_was_judged_on_motion():
-    "The records that page 54 reads: seven models, two trainings each, right on nearly all clips, and each map's share on the shape with its interval."
+    """The records that page 54 reads: seven models, two trainings each, right on nearly all clips, and
+    each map's share on the shape with its interval."""
     found = pd.concat(
         [pd.read_csv(f) for f in sorted((Path(__file__).parents[1] / 'benchmarks' / 'maps').glob('*.csv'))]
     )

@@ -1,4 +1,5 @@
-"Intervals and verdicts: possible numbers at any number of groups, and nothing said that the interval does not say."
+"""Intervals and verdicts: possible numbers at any number of groups, and nothing said that the interval
+does not say."""
 import math
 import warnings
 
@@ -22,7 +23,8 @@ fewer = settings(quick, max_examples=20)            # each record asks git for i
 
 @st.composite
 def judged(draw):
-    "(right, right of another model, groups): 1 to 12 groups of 1 to 40 clips, alike or mixed, from never to always right."
+    """(right, right of another model, groups): 1 to 12 groups of 1 to 40 clips, alike or mixed, from
+    never to always right."""
     G, seed = draw(st.integers(1, 12)), draw(st.integers(0, 2**32-1))
     p, q, alike = (
         draw(st.sampled_from([0, 0.1, 0.5, 0.9, 1])),

@@ -107,7 +107,7 @@ def test_other_names_are_refused(files, change, says):
 
 
 def test_clips_of_foreign_classes_may_be_asked_about(files):
-    "What a model says of clips that belong to none of its classes is a fair question; the scores keep its order."
+    "A model may be asked about clips of none of its classes; the scores keep its order."
     t, model = table_of(files, OTHER), Knows(NUMBERS)
     probs, rows, _ = predict_probs(model, loader(t, model.spec), show=False)
     assert [t.df.path[r] for r in rows] == [f'{k}.mp4' for k in probs.argmax(1)]

@@ -32,7 +32,7 @@ def million(n, root):
 
 
 def test_a_killed_worker_is_named_with_its_file(table):
-    dl = loader(table, SPEC, bs=2, shuffle=True, workers=1, limit_s=3)
+    dl = loader(table, SPEC, bs=2, shuffle=True, workers=1, timeout_s=3)
     l = iter(dl)
     next(l)
     # PyTorch's raises wherever the test is just then, perhaps not in the loader
@@ -56,7 +56,7 @@ def test_a_clip_that_never_comes_is_given_up(table, how, monkeypatch):
             time.sleep(3)
         return real(path, *args)
     monkeypatch.setattr(module, 'load_clip', load)
-    l = loader(table, SPEC, bs=4, ram_gb=0, limit_s=1, **how)
+    l = loader(table, SPEC, bs=4, ram_gb=0, timeout_s=1, **how)
     start = time.monotonic()
     with pytest.raises(WorkerError, match=table.paths[5].name):
         list(l)

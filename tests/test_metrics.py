@@ -1,4 +1,5 @@
-"Properties of `vidcls.metrics`, on drawn inputs: against scikit-learn and scipy, and against what must hold for any input."
+"""Properties of `vidcls.metrics`, on drawn inputs: against scikit-learn and scipy, and against what
+must hold for any input."""
 import subprocess, sys
 from types import SimpleNamespace
 
@@ -192,10 +193,13 @@ def test_wilson_narrows_with_n_and_widens_with_level(n, data):
     (lambda: cluster_wilson([1, 0, 1], ['x', None, None]), ArgumentError, 'groups has no value for 2 of '
                                                                           '3 clips (first: clip 1)'),
     (lambda: cluster_wilson([1, 0], np.array(['x', 1], object)), ArgumentError, 'groups mixes types'),
-    (lambda: paired_difference([1, 0], [1, 1], groups=[np.nan]*2), ArgumentError, 'groups has no value for 2 of 2 clips'),
-    (lambda: bootstrap_interval(nll, [[1., 0.]], [0], within=(1,)), ArgumentError, 'within=[1]; expected (smallest, largest)'),
+    (lambda: paired_difference([1, 0], [1, 1], groups=[np.nan]*2), ArgumentError,
+     'groups has no value for 2 of 2 clips'),
+    (lambda: bootstrap_interval(nll, [[1., 0.]], [0], within=(1,)), ArgumentError,
+     'within=[1]; expected (smallest, largest)'),
     (lambda: bootstrap_interval(nll, [[1., 0.]], [0], within=(1, 0)), ArgumentError, 'within=[1, 0]'),
-    (lambda: bootstrap_interval(lambda s, y: [0, 1], [1, 0], [1, 0]), ArgumentError, 'metric gives [0, 1]; an interval needs one number'),
+    (lambda: bootstrap_interval(lambda s, y: [0, 1], [1, 0], [1, 0]), ArgumentError,
+     'metric gives [0, 1]; an interval needs one number'),
     (lambda: bootstrap_interval(nll, None, [0]), ArgumentError, 'scores=None'),
 ])
 def test_bad_input_ends_in_one_sentence(bad, error, words):
@@ -244,14 +248,16 @@ class TestCalibration:
         (lambda s: fit_temperature(s.z[0], s.y), ArgumentError, 'logits has shape (3,)'),
         (lambda s: fit_temperature(s.z, s.y.astype(float)), ArgumentError, 'targets is float64'),
         (lambda s: fit_temperature(s.z, s.y*np.nan), ArgumentError, 'targets is float64'),
-        (lambda s: fit_temperature(s.z, np.eye(3, dtype=int)[s.y]), ArgumentError, 'targets has shape (50, 3)'),
+        (lambda s: fit_temperature(s.z, np.eye(3, dtype=int)[s.y]), ArgumentError,
+         'targets has shape (50, 3)'),
         (lambda s: fit_temperature(s.z, ['left']*50), ArgumentError, 'targets is <U4'),
         (lambda s: fit_temperature(s.z, s.y[:9]), ArgumentError, '50 rows of logits, 9 targets'),
         (lambda s: fit_temperature([[0, -np.inf]], [0]), DataError, 'finite scores'),
         (lambda s: pick_threshold(s.sure, s.right*7), ArgumentError, 'correct holds 7.0 (clip 0)'),
         (lambda s: risk_coverage([.5, .6], [1, np.nan]), ArgumentError, 'correct holds NaN (clip 1)'),
         (lambda s: risk_coverage([.5, .6], [1]), ArgumentError, 'confidence has shape (2,) and correct (1,)'),
-        (lambda s: pick_threshold(s.sure, s.right, .1, groups=[1, 2]), ArgumentError, 'groups has 2 for 400 clips'),
+        (lambda s: pick_threshold(s.sure, s.right, .1, groups=[1, 2]), ArgumentError,
+         'groups has 2 for 400 clips'),
         (lambda s: pick_threshold(s.sure, s.right, '5 %'), ArgumentError, "error='5 %'"),
         (lambda s: Calibration(temperature=-1), ArgumentError, 'temperature=-1'),
         (lambda s: Calibration(temperature=np.nan), ArgumentError, 'temperature=nan'),

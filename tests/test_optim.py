@@ -1,5 +1,5 @@
-"Losses, optimisers, estimates and recipes: other devices, all models, interruptions."
-import io, os, re
+"What pages can't show of losses, optimisers, estimates and recipes: other devices, all models, signals."
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -106,7 +106,7 @@ def used(model, x):
     return list(dict.fromkeys(order))
 
 def depth_of(name, order, blocks):
-    "Return 0 before the first block, 1 for that block, …; between two blocks, the number of the later."
+    "0 before the first block, 1 for that block, …; what lies between two blocks counts with the later one."
     owner = name.rpartition('.')[0]
     if inside := [i for i,b in enumerate(blocks) if owner == b or owner.startswith(b + '.')]:
         return inside[0]+1
@@ -120,9 +120,9 @@ def depth_of(name, order, blocks):
 
 DEPTHS |= dict(videomaev2_small=12, videomaev2_base=12)
 
-@pytest.mark.parametrize('name', [
-    *(n for n in list_models() if n != 'transformers'), 'vivit', 'hf_videomae', 'hf_timesformer',
-])
+NAMES = [n for n in list_models() if n != 'transformers'] + ['vivit', 'hf_videomae', 'hf_timesformer']
+
+@pytest.mark.parametrize('name', NAMES)
 def test_every_parameter_learns_at_the_rate_of_its_depth(name):
     "Depth as a clip meets the layers; each parameter in one group; what is no matrix doesn't decay."
     model, x = made(name)
@@ -233,7 +233,7 @@ def test_an_estimate_takes_all_that_fit_takes(tiny, tmp_path):
     assert e.epochs == 7 and not seen and not (tmp_path/'run').exists()
 
 
-# --- recipes, and what is measured of fit
+# --- recipes
 
 def test_a_recipe_can_be_estimated(tiny):
     model, dls = tiny
@@ -253,70 +253,7 @@ def test_every_recipe_is_of_a_model_that_can_be_made_so():
         with pytest.raises(ArgumentError, match='accepted: .*videomae_base on kinetics400'):
             recipe(m, 'kinetics400')
 
-def test_fit_is_measured_with_its_bars(monkeypatch):
-    from vidcls.studies import fit as bf
-    shown = []
-    class Terminal(io.StringIO):
-        def isatty(self): return True
-        def __exit__(self, *a):
-            shown.append(self.getvalue())
-            return super().__exit__(*a)
-    monkeypatch.setattr(bf, 'Terminal', Terminal)
-    monkeypatch.setenv('VIDCLS_PROGRESS', '0')
-    found = bf.benchmark_fit(
-        n_groups=10,
-        bs=16,
-        rounds=1,
-        show=False,
-        loops=['bare PyTorch', 'vidcls fit', 'vidcls fit, no bars'],
-        dim=24,
-        depth=1,
-        heads=2,
-    )
-    # two warm, one counts; nothing of the others
-    assert len(shown) == 3 and all(s.count('epoch   1/1  train') == 1 for s in shown)
-    assert os.environ['VIDCLS_PROGRESS'] == '0' and found.df.way.nunique() == 3
-
-def test_every_technique_can_be_measured(tmp_path, monkeypatch):
-    "Each trains, in the way that it says; those that compile are left to the benchmark itself."
-    from vidcls.studies import fit as bf
-    tiny = dict(n_frames=16, size=32, dim=24, depth=1, heads=2)
-    monkeypatch.setitem(
-        bf.NETS,
-        'cpu',
-        dict(videomae=('videomae_tiny', 1e-3, tiny), i3d=('i3d_tiny', 1e-3, dict(n_frames=16, size=64))),
-    )
-    make_motion_clips(tmp_path, n_groups=10)
-    for name, how in bf.TECHNIQUES.items():
-        if how.get('fit', {}).get('compile'):
-            continue
-        row = bf.measure_technique(name, tmp_path, 1, 'cpu')
-        assert row['way'] == name and row['ms_step'] > 0 and 0 <= row['accuracy'] <= 1, row
-
-def testput_channels_first_is_what_it_says():
-    from vidcls.studies import fit as bf
-    seen, model = [], create_model('i3d_tiny', n_classes=2, n_frames=16, size=64).eval()
-    x, units = (
-        torch.randn(2, 3, 16, 64, 64),
-        [model.Conv3d_1a_7x7.bn, model.Mixed_3b.into.bn, model.Mixed_4f.into.bn],
-    )
-    for u in units:
-        u.register_forward_pre_hook(
-            lambda m, args: seen.append(
-                (args[0].is_contiguous(), args[0].is_contiguous(memory_format=torch.channels_last_3d))
-            )
-        )
-    last = model(x)
-    bf.put_channels_first(model)
-    torch.testing.assert_close(model(x), last)
-    # what convolutions give; with one thread some of torch's forget the order
-    assert seen[0] == (False, True) and seen[3:] == 3*[(True, False)]
-
-@pytest.mark.parametrize('optimizer,args', [
-    ('adamw', dict(fused=True)),
-    ('adamw', dict(betas=(.9,.95), eps=1e-6)),
-    ('sgd', dict(nesterov=True, fused=True)),
-])
+@pytest.mark.parametrize('optimizer,args', [('adamw', dict(fused=True)), ('adamw', dict(betas=(.9,.95), eps=1e-6)), ('sgd', dict(nesterov=True, fused=True))])
 def test_fit_hands_its_opt_args_on(tiny, optimizer, args):
     model, dls = tiny
     seen = []

@@ -144,7 +144,8 @@ def test_a_verdict_says_what_it_rests_on():
     assert told(y, as_it_is=y, reversed=y) == 'what was asked does no harm (not asked: shuffled, frozen)'
 
 def test_always_the_most_frequent_class_is_no_knowledge():
-    "Nine clips of ten of one class: to say that class is right nine times of ten, on any clip, perturbed or not."
+    """Nine clips of ten of one class: to say that class is right nine times of ten, on any clip,
+    perturbed or not."""
     y = (np.arange(200) % 10 == 0).astype(int)
     assert (
         told(y, as_it_is=0 * y, frozen=0 * y)
@@ -219,6 +220,8 @@ def test_damages_that_are_none_are_named(asked):
         ):
             ask_perturbed(model, dls.test, {'own': lambda T, rng: frames})
     own = ask_perturbed(
-        model, dls.test, {'own': lambda T, rng: torch.arange(T).flip(0), 'reversed': PERTURBATIONS['reversed']}
+        model,
+        dls.test,
+        {'own': lambda T, rng: torch.arange(T).flip(0), 'reversed': PERTURBATIONS['reversed']},
     )
     assert own.own.equals(own.reversed.rename('own'))

@@ -139,7 +139,8 @@ def test_what_was_chosen_on_its_clips_is_optimistic(judged, tmp_path):
 
 @pytest.mark.parametrize('format', ['jpeg', 'raw'])
 def test_a_lossy_cache_is_named(judged, tmp_path, format):
-    "Noise suffers most: the numbers differ from those of the files, and the record says through what they came."
+    """Noise suffers most: the numbers differ from those of the files, and the record says through what
+    they came."""
     table, model = judged
     cached = evaluate(model, loader(table, model.spec, cache=tmp_path/format, cache_format=format))
     files = evaluate(model, loader(table, model.spec))
@@ -179,9 +180,11 @@ def test_tables_are_methods():
 # Pictures
 
 @pytest.mark.filterwarnings('ignore:no installed font')
-@pytest.mark.parametrize('labels', [('a', 'b'), ('$5', '$a$'), ('跑步', '走路'), ('x'*200, 'x'*200+'y'), (r'\frac{', '{}_^'), ('', ' ')])
+@pytest.mark.parametrize('labels', [('a', 'b'), ('$5', '$a$'), ('跑步', '走路'), ('x'*200, 'x'*200+'y'),
+                                    (r'\frac{', '{}_^'), ('', ' ')])
 def test_confusion_pictures_can_be_read(tmp_path, labels):
-    "At least 600 pixels wide, names apart from each other, no traceback, no empty boxes for letters that no font has."
+    """At least 600 pixels wide, names apart from each other, no traceback, no empty boxes for letters
+    that no font has."""
     fig = confusion_figure(made(np.ones(20, bool), labels=labels))
     fig.savefig(tmp_path/'confusion.png')
     H, W, _ = matplotlib.image.imread(tmp_path/'confusion.png').shape
@@ -254,7 +257,9 @@ def test_a_field_of_another_kind_is_named(tmp_path, field, value):
     assert len(str(e.value)) < 500
 
 
-@pytest.mark.parametrize('text', ['[]', '{}', 'null', '3', '"x"', '[{}]', '', '{', '['*100_000, '{"a":'*100_000, '\x00', '{"labels": ' + '['*5000 + ']'*5000 + '}',
+@pytest.mark.parametrize('text', ['[]', '{}', 'null', '3', '"x"', '[{}]', '', '{',
+                                  '['*100_000, '{"a":'*100_000, '\x00',
+                                  '{"labels": ' + '['*5000 + ']'*5000 + '}',
                                   '{"unknown": 1}', 'NaN'])
 def test_json_that_is_no_record_is_refused(tmp_path, text):
     path = save_record(made(np.ones(8, bool)), tmp_path/'r.json')
@@ -263,7 +268,8 @@ def test_json_that_is_no_record_is_refused(tmp_path, text):
         load_record(path)
 
 
-@pytest.mark.parametrize('raw', [b'', b'\xff\xfe\x00', b'path\n', b'a,b\n1,2,3\n', b'"', b'path,label,group,predicted,p_a,p_b\n' + b'x,a,g,a,nan,1\n'*8])
+@pytest.mark.parametrize('raw', [b'', b'\xff\xfe\x00', b'path\n', b'a,b\n1,2,3\n', b'"',
+                                 b'path,label,group,predicted,p_a,p_b\n' + b'x,a,g,a,nan,1\n'*8])
 def test_a_csv_that_is_none_is_refused(tmp_path, raw):
     path = save_record(made(np.ones(8, bool)), tmp_path/'r.json')
     (tmp_path/'r.csv').write_bytes(raw)
@@ -271,7 +277,8 @@ def test_a_csv_that_is_none_is_refused(tmp_path, raw):
         load_record(path)
 
 
-@pytest.mark.parametrize('call', [lambda r: r.top_losses(0), lambda r: r.top_losses('a'), lambda r: r.top_losses(1.5)])
+@pytest.mark.parametrize('call', [lambda r: r.top_losses(0), lambda r: r.top_losses('a'),
+                                  lambda r: r.top_losses(1.5)])
 def test_odd_numbers_of_rows_are_named(call):
     with pytest.raises(VidclsError, match='n='):
         call(made(np.ones(8, bool)))

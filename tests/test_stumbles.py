@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 import vidcls
-from vidcls.cli import app, in_words
+from vidcls.cli import app
+from vidcls.commands.options import callbacks, in_words
 from vidcls.core import DataError, VidclsError, VideoReadError
 from vidcls.data.cache import FrameCache
 from vidcls.data.datasets import (
@@ -47,11 +48,7 @@ def made_with(f):
 @pytest.mark.parametrize('name', MODULES)
 def test_help_of_every_public_name_shows_its_parameters(name):
     module = importlib.import_module(name)
-    commands = (
-        {c.callback for t in (module.app, module.bench) for c in t.registered_commands}
-        if name == 'vidcls.cli'
-        else ()
-    )
+    commands = set(callbacks())
     own = [
         f
         for n in module.__all__

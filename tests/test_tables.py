@@ -40,7 +40,7 @@ def said(f):
 # One walk of a folder
 
 def test_training_predicting_and_the_doctor_see_the_same_clips(tmp_path, clip):
-    from vidcls.cli import list_videos
+    from vidcls.commands.judge import list_videos
 
     for n in (
         'run/a.mp4',
@@ -792,7 +792,7 @@ def test_a_file_that_blocks_does_not_hold_the_audit(tmp_path, clip):
     shutil.copy(clip, tmp_path/'x'/'a.mp4')
     os.mkfifo(tmp_path/'y'/'pipe.mp4')
     start = time.monotonic()
-    found = audit(tmp_path, workers=2, limit_s=20, show=False, leaks='allow')
+    found = audit(tmp_path, workers=2, timeout_s=20, show=False, leaks='allow')
     assert time.monotonic() - start < 60 and (found.df.fault != '').tolist() == [False, True]
 
 

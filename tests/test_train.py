@@ -1,5 +1,5 @@
 "What a notebook cannot hold: several processes, kills, signals, a broken logbook, other people's loops."
-import json, math, os, re, shutil, signal, subprocess, sys, time
+import math, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from vidcls.losses import FocalLoss
 from vidcls.mix import Mixup
 from vidcls.models.zoo import create_model
 from vidcls.optim import freeze_layers
-from vidcls.train import Callback, EMA, EarlyStopping, fit
+from vidcls.train import Callback, EarlyStopping, fit
 from vidcls.tune import lr_find
 
 TIMES = ('seconds', 'waiting', 'clips_per_s')
@@ -55,7 +55,7 @@ SHARD
 if how == 'sharded': shard()
 class Ten(Callback):
     def after_step(self, run):
-        if run.sharded:                                                  # each holds a half, and blocks are fetched one by one
+        if run.sharded:                                  # each holds a half; blocks are fetched one by one
             w = run.net.blocks[0].mlp.fc1.weight
             assert 2*w.to_local().numel() == w.numel() and type(run.net.blocks[0]).__name__ == 'FSDPBlock'
         if run.step == 10: run.stop('ten steps')
@@ -67,20 +67,24 @@ dls = loaders(table, model.spec, bs=int(bs))
 extra = dict(optimizer='sgd', lr=.05, wd=0) if how != 'adamw' else {}
 if how == 'uneven': extra |= dict(trackers='tensorboard', out=out + ' tracked')
 if how == 'frozen': extra |= dict(freeze=-1)
-cbs = {'ten': lambda: [Ten()], 'frozen': lambda: [Ten()], 'sharded': lambda: [Ten()], 'features': lambda: [Ten(), Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), features=1.)]}.get(how, list)()
+teacher = lambda: create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
+cbs = [Ten()] if how in ('ten', 'frozen', 'sharded', 'features') else []
+if how == 'features': cbs.append(Distill(teacher(), features=1.))
 if how == 'cached':
     extra |= dict(augment=SeededAugment(roll_clips, variants=2))
-    known = Distill(create_model('videomae_tiny', n_classes=8, dim=48, depth=2), cache=out + ' answers')
+    known = Distill(teacher(), cache=out + ' answers')
     fit(model, dls, epochs=2, patience=None, show=False, callbacks=[known], **extra)
-    PartialState().wait_for_everyone()                                   # until the other one has written, too
+    PartialState().wait_for_everyone()                       # until the other one has written, too
     asked = known.asked; cbs = [known]
 hist = fit(model, dls, epochs=4, patience=None, show=False, callbacks=cbs, **extra)
-if how == 'cached': assert known.asked == asked > 0                       # what one has asked, the other knows
+if how == 'cached': assert known.asked == asked > 0          # what one has asked, the other knows
 state = PartialState()
-if how == 'uneven': assert evaluate(model, dls.valid, show=False).n_evaluated == len(dls.valid.dataset)   # the processes are still together
+if how == 'uneven':                                          # the processes are still together
+    assert evaluate(model, dls.valid, show=False).n_evaluated == len(dls.valid.dataset)
 if state.is_main_process:
     weights = torch.cat([p.detach().cpu().flatten() for p in model.parameters()])
-    torch.save({'processes': state.num_processes, 'weights': weights, 'valid': torch.tensor([r['valid_loss'] or 0 for r in hist.rows]),
+    valid = torch.tensor([r['valid_loss'] or 0 for r in hist.rows])
+    torch.save({'processes': state.num_processes, 'weights': weights, 'valid': valid,
                 'train': torch.tensor([r['train_loss'] for r in hist.rows]), 'n': len(hist)}, out)
 """
 
@@ -120,9 +124,9 @@ linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tr
 @linux
 @pytest.mark.parametrize('how', ['ten', 'features', 'sharded', 'frozen'])
 def test_two_processes_equal_one_after_ten_steps(tmp_path, clips, how):
-    "Also with a teacher, where the projector to its features learns beside the model, and where each process holds a half of the weights, and where the head alone learns."
+    "Also with a teacher whose projector learns too, with sharded weights, and where the head alone learns."
     one, two = (run_processes(tmp_path, clips, n, 16//n, how) for n in (1,2))
-    # best weights are put back at the end of an epoch; ten steps are two epochs and a half, so the second epoch's
+    # the best weights are put back; ten steps are two epochs and a half, so they are the second epoch's
     assert (one['weights'] - two['weights']).abs().max() < 1e-6
     assert (one['train'] - two['train']).abs().max() < 1e-5 and one['n'] == two['n'] == 2
 
@@ -140,7 +144,7 @@ def test_two_processes_share_the_teachers_answers(tmp_path, clips):
 
 @linux
 def test_two_processes_with_an_uneven_end(tmp_path, clips):
-    "57 clips in batches of 8: nobody waits for ever, and validation counts each clip once; what was tracked can still be judged together."
+    "57 clips in batches of 8: nobody waits for ever, and validation counts each clip once."
     pytest.importorskip('tensorboard')
     one, two = (run_processes(tmp_path, clips, n, 16//n, 'uneven') for n in (1,2))
     assert two['n'] == 4 and (one['valid'] - two['valid']).abs().max() < .05
@@ -159,8 +163,8 @@ folder, out, mode = sys.argv[1:]
 rank = int(os.environ['RANK'])
 SHARD
 sharded = mode == 'sharded'
-how = dict(ends=dict(ram_gb=0), workers=dict(ram_gb=0, workers=1, limit_s=20)).get(mode, {})
-if os.getpgrp() != os.getpid(): os.setpgrp()                               # a group of its own, or a signal to it would end the tests
+how = dict(ends=dict(ram_gb=0), workers=dict(ram_gb=0, workers=1, timeout_s=20)).get(mode, {})
+if os.getpgrp() != os.getpid(): os.setpgrp()     # a group of its own, or a signal to it would end the tests
 if sharded: shard()
 import vidcls.parallel
 started, in_thread = [], vidcls.parallel._in_thread
@@ -175,27 +179,34 @@ class One(Callback):
         if rank == 1 and run.n_steps == 6:
             if self.what == 'stop': run.stop('enough')
             if self.what in ('SIGTERM', 'SIGINT', 'SIGKILL'): os.kill(os.getpid(), getattr(signal, self.what))
-            if self.what == 'group': os.killpg(0, signal.SIGTERM)        # launchers send it so: workers of the loader get it too, and die of it
-            if self.what == 'dead': signal.signal(signal.SIGCHLD, signal.SIG_DFL); [os.kill(p.pid, signal.SIGKILL) for p in run.train_loader.base_dataloader.plan._iterator._workers]
+            if self.what == 'group': os.killpg(0, signal.SIGTERM)    # to the workers, too
+            if self.what == 'dead':
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                workers = run.train_loader.plan._iterator._workers
+                for p in workers: os.kill(p.pid, signal.SIGKILL)
     def before_validate(self, run):
         if rank == 1 and run.epoch == 1 and self.what == 'judging': os.kill(os.getpid(), signal.SIGINT)
 def train(where, what=None, every=None):
     seed_everything(0)
     model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, dropout=.1, drop_path=.2)
-    dls = shard_loaders(folder, model.spec, bs=8) if mode == 'shards' else loaders(from_folder(folder), model.spec, bs=8, **how)
-    try: hist = fit(model, dls, epochs=3, lr=1e-3, augment=roll_clips, ema=None if sharded else .9, patience=None,
-                    out=f'{out}/{where}', every=every, resume='auto', callbacks=[One(what)], show=False)
+    if mode == 'shards': dls = shard_loaders(folder, model.spec, bs=8)
+    else: dls = loaders(from_folder(folder), model.spec, bs=8, **how)
+    kept = dict(out=f'{out}/{where}', every=every, resume='auto')
+    try: hist = fit(model, dls, epochs=3, lr=1e-3, augment=roll_clips, ema=None if sharded else .9,
+                    patience=None, callbacks=[One(what)], show=False, **kept)
     except SystemExit as e: return str(e.code)
     if hist.stopped: return hist.stopped
     rows = [{k: v for k,v in r.items() if k not in ('seconds', 'waiting', 'clips_per_s')} for r in hist.rows]
     return torch.cat([p.detach().flatten() for p in model.parameters()]), repr(rows)
 def is_same(a, b): return torch.equal(a[0], b[0]) and a[1] == b[1]
 if mode == 'kill': train('killed', 'SIGKILL', every=1)
-whole = train('whole', every='0.001min')                                 # 60 ms: each by its own clock, they would never meet again
-said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'SIGINT', 'judging', 'stop')} if mode == 'ends' else {}
+whole = train('whole', every='0.001min')         # 60 ms: each by its own clock, they would never meet again
+both = lambda *whats: {what: (train(what, what), is_same(train(what), whole)) for what in whats}
+said = both('SIGTERM', 'SIGINT', 'judging', 'stop') if mode == 'ends' else {}
 if sharded:
     said = {what: (train(what, what), is_same(train(what), whole)) for what in ('SIGTERM', 'stop')}
-    try: fit(create_model('videomae_tiny', n_classes=8), loaders(from_folder(folder), create_model('videomae_tiny').spec, bs=8), epochs=1, ema=.9)
+    model = create_model('videomae_tiny', n_classes=8)
+    try: fit(model, loaders(from_folder(folder), model.spec, bs=8), epochs=1, ema=.9)
     except ArgumentError as e: said['ema'] = str(e)
 if mode == 'workers':
     said = {what: (train(what, what), is_same(train(what), whole)) for what in ['group']}
@@ -204,7 +215,7 @@ if mode == 'shards': said = {what: (train(what, what), is_same(train(what), whol
 if mode == 'gone on':
     said = {'killed': is_same(train('killed', every=1), whole)}
     if rank == 0: shutil.copytree(f'{out}/whole', f'{out}/disk0')
-    try: train(f'disk{rank}')                                            # a disk of its own for each, as on machines that share none
+    try: train(f'disk{rank}')                    # a disk of its own for each, as on machines that share none
     except CheckpointError as e: said['own disks'] = 'processes find different checkpoints' in str(e)
 torch.save(said, f'{out}/said{rank}.pt')
 """
@@ -231,7 +242,7 @@ def run_pair(tmp_path, clips, mode):
 
 @linux
 def test_processes_end_together_and_go_on(tmp_path, clips):
-    "A clock, a signal, a stop that only one of two processes has: both end at the same step, and what goes on ends as if nothing had been."
+    "A clock, a signal, a stop that only one process has: both end at the same step and go on to the bit."
     done = run_pair(tmp_path, clips, 'ends')
     assert done.returncode == 0, done.stderr[:3000]
     said, other = (torch.load(tmp_path/f'said{r}.pt', weights_only=True) for r in (0,1))
@@ -250,7 +261,7 @@ def test_processes_end_together_and_go_on(tmp_path, clips):
 
 @linux
 def test_processes_with_workers_end_together(tmp_path, clips):
-    "A signal to a process and the workers of its loader ends in a checkpoint; where only a worker dies, one learns at which file."
+    "A signal to a process and its workers ends in a checkpoint; of a dead worker the error names the file."
     done = run_pair(tmp_path, clips, 'workers')
     assert [torch.load(tmp_path / f'said{r}.pt', weights_only=True) for r in (0, 1)] == 2 * [
         {'group': ('143', True)}
@@ -295,7 +306,7 @@ def test_two_processes_killed_and_gone_on(tmp_path, clips):
 
 @pytest.mark.parametrize('bs,accum', [(4,4), (8,2), (3,6)])
 def test_accumulation_equals_the_large_batch(clips, bs, accum):
-    "Also where batches and groups end short: 64 clips are 3·21+1, and 22 batches are three groups of six and one of four."
+    "Also where the last are short: 64 clips are 3·21+1, and 22 batches are three groups of six and four."
     def run(bs, accum):
         model = small(head_init_scale=1.)
         h = fit(
@@ -361,17 +372,19 @@ torch.set_num_threads(1)
 folder, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
 def train(where):
-    "With everything that draws or remembers: dropped paths, augmentation, mixing, EMA, drawn frames, accumulation."
+    "With all that draws or remembers: dropped paths, augmentation, mixing, EMA, drawn frames, accumulation."
     seed_everything(0)
-    model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, drop_path=.2, dropout=.1, n_frames=4, sampling='random')
+    how = dict(drop_path=.2, dropout=.1, n_frames=4, sampling='random')
+    model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2, **how)
     dls = loaders(from_folder(folder), model.spec, bs=5, threads=2)
-    hist = fit(model, dls, epochs=4, lr=2e-3, augment=roll_clips, mix=Mixup(8), ema=.9, accum=2, patience=3, out=where, every=1,
-               resume='auto', show=False)
+    hist = fit(model, dls, epochs=4, lr=2e-3, augment=roll_clips, mix=Mixup(8), ema=.9, accum=2, patience=3,
+               out=where, every=1, resume='auto', show=False)
     rows = [{k: v for k,v in r.items() if k not in ('seconds', 'waiting', 'clips_per_s')} for r in hist.rows]
-    torch.save({'weights': torch.cat([p.detach().flatten() for p in model.parameters()]), 'rows': repr(rows), 'best': hist.best}, where/'end.pt')
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    torch.save({'weights': weights, 'rows': repr(rows), 'best': hist.best}, where/'end.pt')
 
 def child(where):
-    pid = os.fork()                                                      # torch is imported once for all of them
+    pid = os.fork()                              # torch is imported once for all of them
     if not pid: train(where); os._exit(0)
     return pid
 
@@ -480,7 +493,8 @@ from vidcls.train import Callback, fit
 class Say(Callback):
     def after_step(self, run): print('step', run.step, flush=True)
 model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
-hist = fit(model, loaders(from_folder(sys.argv[1]), model.spec, bs=8), epochs=10000, patience=None, out=sys.argv[2], show=False, callbacks=[Say()])
+dls = loaders(from_folder(sys.argv[1]), model.spec, bs=8)
+hist = fit(model, dls, epochs=10000, patience=None, out=sys.argv[2], show=False, callbacks=[Say()])
 print('returned', hist.interrupted, hist.stopped, model.training, flush=True)
 """
 
@@ -535,10 +549,12 @@ def drawing(clips, where, *callbacks, load={}, **kw):
     )
     return flat(m), strip(hist), hist
 
+ANYWHERE = ['after_batch', 'after_train', 'before_validate', 'after_validate', 'after_epoch']
+
 @linux
-@pytest.mark.parametrize('event', ['after_batch', 'after_train', 'before_validate', 'after_validate', 'after_epoch'])
+@pytest.mark.parametrize('event', ANYWHERE)
 def test_a_signal_anywhere_keeps_a_checkpoint(tmp_path, clips, event):
-    "Between two steps, at the end of an epoch, while it is judged; also where a model draws, and clips that are stored."
+    "Between two steps, at the end of an epoch, while it is judged; also where the model draws."
     weights, rows, _ = drawing(clips, tmp_path/'whole', At('after_fit', lambda run: None))
     second = lambda run: run.epoch == 1
     _, cut, hist = drawing(
@@ -553,7 +569,7 @@ def test_a_signal_anywhere_keeps_a_checkpoint(tmp_path, clips, event):
     assert torch.equal(weights, again) and rows == rows2
 
 def test_a_training_with_workers_goes_on_to_the_bit(tmp_path, clips):
-    "Workers are begun once and anew where a training goes on; the seed that PyTorch draws for them must not move what the model draws."
+    "The seed that PyTorch draws for workers, once and again on going on, must not move what the model draws."
     load = dict(ram_gb=0, workers=1)
     weights, rows, _ = drawing(clips, tmp_path/'whole', At('after_fit', lambda run: None), load=load)
     drawing(
@@ -581,15 +597,18 @@ def test_a_stop_does_not_drop_the_epoch(clips, event):
 
 
 class Snapshot(Callback):
-    "Copies of everything that lies on the disk, as a power cut would leave it: the step before is kept, the one that runs is not."
+    "Copies of all that lies on the disk, as a power cut would leave it: without the step that runs."
     def __init__(self, folder, steps): self.folder, self.steps = folder, steps
     def after_batch(self, run):
         if run.n_steps in self.steps:
             shutil.copytree(self.folder, self.folder.with_name(f'cut{run.n_steps}'))
 
-@pytest.mark.parametrize('how', [dict(features=1.), dict(alpha=.7), dict(features=1., alpha=.3)], ids=['features, thawing', 'cached answers', 'both, layer decay'])
+TAUGHT = {'features, thawing': dict(features=1.), 'cached answers': dict(alpha=.7),
+          'both, layer decay': dict(features=1., alpha=.3)}
+
+@pytest.mark.parametrize('how', TAUGHT.values(), ids=TAUGHT)
 def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
-    "With its projector and what the optimiser knows of it, with frozen stages, and with a teacher's answers that are on the disk."
+    "With its projector and its moments, with frozen stages, and with a teacher's answers from the disk."
     teacher, table = small(), from_folder(clips)
     cached, extra = 'features' not in how, {'features': 1., 'alpha': .3} == how
     def train(folder, cut=()):
@@ -598,9 +617,8 @@ def test_a_distillation_goes_on_to_the_bit(tmp_path, clips, how):
         distil, seen = Distill(teacher, **how, cache=folder/'answers' if cached else None), []
         class Rates(Callback):
             def after_epoch(self, run):
-                seen.append(
-                    ([g['lr'] for g in run.opt.param_groups], distil.projector and flat(distil.projector).clone())
-                )
+                projector = distil.projector and flat(distil.projector).clone()
+                seen.append(([g['lr'] for g in run.opt.param_groups], projector))
 
         hist = fit(
             student,
@@ -718,7 +736,7 @@ def test_a_terminal_shows_how_it_goes(clips, monkeypatch):
 
 @pytest.mark.parametrize('policy', ['skip', 'stop'])
 def test_a_step_that_is_left_out_is_not_in_the_batch_norms(clips, policy):
-    "A batch with infinite values has gone through the network before one knows; the statistics forget it, with it and without a moving average."
+    "A batch with infinite values has gone through the network before one knows; the statistics forget it."
     for ema in (None, .9):
         calls, net = [], create_model('i3d_tiny', n_classes=8)
         dls = loaders(from_folder(clips), net.spec, bs=16)
@@ -852,8 +870,11 @@ def test_a_callback_with_a_misspelt_event_is_refused(clips):
     with pytest.raises(ArgumentError, match="after_epochs.*Did you mean 'after_epoch'"):
         fit(small(), loaders(from_folder(clips), small().spec, bs=16), epochs=1, callbacks=[Typo()])
 
-@pytest.mark.parametrize('said', ['CUDA error: out of memory', 'CUDA error: CUBLAS_STATUS_ALLOC_FAILED '
-                                                               'when calling `cublasCreate(handle)`', 'not enough memory: you tried to allocate 8 bytes.'])
+@pytest.mark.parametrize('said', [
+    'CUDA error: out of memory',
+    'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`',
+    'not enough memory: you tried to allocate 8 bytes.',
+])
 def test_out_of_memory_has_many_names(said):
     from vidcls.train import is_out_of_memory
 
@@ -861,7 +882,9 @@ def test_out_of_memory_has_many_names(said):
         RuntimeError('CUDA error: device-side assert triggered')
     )
 
-@pytest.mark.parametrize('native,emulated,want', [(True, True, 'bf16'), (False, True, 'fp16'), (False, False, 'fp16')])
+@pytest.mark.parametrize('native,emulated,want', [
+    (True, True, 'bf16'), (False, True, 'fp16'), (False, False, 'fp16'),
+])
 def test_half_precision_is_what_the_card_has(monkeypatch, native, emulated, want):
     from vidcls.train import half_precision
     if not torch.cuda.is_available():
@@ -929,7 +952,8 @@ if __name__ == '__main__':
         def after_step(self, run):
             if run.step == 5: os.killpg(0, signal.SIGTERM)
     model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
-    fit(model, loaders(from_folder(sys.argv[1]), model.spec, bs=8, workers=2, ram_gb=0), epochs=3, out=sys.argv[2], callbacks=[Kill()], show=False)
+    dls = loaders(from_folder(sys.argv[1]), model.spec, bs=8, workers=2, ram_gb=0)
+    fit(model, dls, epochs=3, out=sys.argv[2], callbacks=[Kill()], show=False)
 """
 
 @linux
@@ -947,7 +971,7 @@ def test_a_signal_to_all_processes_ends_in_a_checkpoint(tmp_path, clips):
 
 def test_a_loader_whose_worker_died_works_again(clips):
     model = small()
-    dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0, limit_s=10)
+    dls = loaders(from_folder(clips), model.spec, bs=8, workers=1, ram_gb=0, timeout_s=10)
     class Kill(Callback):
         def after_step(self, run):
             if run.step == 2:
@@ -1002,13 +1026,20 @@ def test_a_comparison_ends_where_a_training_is_interrupted(clips, tmp_path):
         )
 
 @pytest.mark.parametrize('bad, words', [
-    (dict(augment='standard'), "augment='standard'; accepted: a "
-                               "function"), (dict(loss='focal'), "loss='focal'"), (dict(mix=.8), 'mix=0.8'),
-    (dict(callbacks=EarlyStopping()), 'callbacks is a EarlyStopping; accepted: '
-                                      'a list'), (dict(callbacks=[EarlyStopping]), r'give an object: EarlyStopping\('),
-    (dict(metrics=[max]), 'metrics is a list'), (dict(metrics={'f': 3}), r"metrics\['f'\]=3"), (dict(seed=1.5), 'seed=1.5'), (dict(resume='xx', out='x'), "resume='xx'"),
-    (dict(every='abcmin', out='x'), "every='abcmin'"), (dict(opt_args=dict(eps=-1)), 'opt_args=.*eps'), (dict(optimizer='sgd', opt_args=dict(momentum=0., nesterov=True)), 'opt_args'),
-    (dict(precision='fp16'), 'needs a GPU')])
+    (dict(augment='standard'), "augment='standard'; accepted: a function"),
+    (dict(loss='focal'), "loss='focal'"),
+    (dict(mix=.8), 'mix=0.8'),
+    (dict(callbacks=EarlyStopping()), 'callbacks is a EarlyStopping; accepted: a list'),
+    (dict(callbacks=[EarlyStopping]), r'give an object: EarlyStopping\('),
+    (dict(metrics=[max]), 'metrics is a list'),
+    (dict(metrics={'f': 3}), r"metrics\['f'\]=3"),
+    (dict(seed=1.5), 'seed=1.5'),
+    (dict(resume='xx', out='x'), "resume='xx'"),
+    (dict(every='abcmin', out='x'), "every='abcmin'"),
+    (dict(opt_args=dict(eps=-1)), 'opt_args=.*eps'),
+    (dict(optimizer='sgd', opt_args=dict(momentum=0., nesterov=True)), 'opt_args'),
+    (dict(precision='fp16'), 'needs a GPU'),
+])
 def test_arguments_of_another_kind_end_in_one_sentence(clips, tmp_path, monkeypatch, bad, words):
     if bad.get('precision') and torch.cuda.is_available():
         pytest.skip('a GPU knows fp16')
@@ -1170,32 +1201,6 @@ def test_deterministic_algorithms_are_enough(clips):
     finally:
         torch.use_deterministic_algorithms(False)
 
-def test_comparisons_run_and_are_read_the_second_time(tmp_path, monkeypatch):
-    "The pages only read what was kept; here all arms are trained, for an epoch."
-    import vidcls.studies.curriculum as module
-    from vidcls.studies.curriculum import ORDERS, compare_curriculum, compare_stages
-    from vidcls.studies.distill import TEACHING, compare_distillation
-    from vidcls.studies.imbalance import compare_noise
-    short = {'full size': [dict(epochs=1)], 'small first': [dict(size=16, epochs=1), dict(epochs=1)]}
-    monkeypatch.setattr(module, 'STAGES', short)
-    once = dict(seeds=(0,), epochs=1, show=False)
-    ways = dict(
-        distill=(TEACHING, lambda out: compare_distillation(out, n_groups=12, **once)),
-        curriculum=(ORDERS, lambda out: compare_curriculum(out, n_groups=12, **once)),
-        stages=(short, lambda out: compare_stages(out, seeds=(0,), n_groups=12, show=False)),
-        noise=(['nothing'], lambda out: compare_noise(out, groups=64, arms=('nothing',), **once)),
-    )
-    for name,(arms,run) in ways.items():
-        found, files = run(tmp_path/name), sorted((tmp_path/name).iterdir())
-        assert list(found) == [(a,0) for a in arms] and len(files) == len(arms), name
-        assert all(0 <= r['accuracy'] <= 1 and r['arm'] == a and r['n'] > 0 for (a, _), r in found.items()), (
-            name
-        )
-        times = [f.stat().st_mtime_ns for f in files]
-        assert run(tmp_path/name) == found and [f.stat().st_mtime_ns for f in files] == times, name
-        if name == 'distill':
-            assert all(np.mean(r['right']) == r['accuracy'] for r in found.values())
-
 def test_two_fits_leave_no_threads_and_no_hooks(clips):
     import gc, threading
     model, dls = small(), loaders(from_folder(clips), small().spec, bs=16)
@@ -1219,11 +1224,12 @@ from vidcls.data.loaders import loaders
 from vidcls.models.zoo import create_model
 resume.LOCK_PATIENCE_S = .2
 model = create_model('videomae_tiny', n_classes=8, dim=48, depth=2)
-t.fit(model, loaders(from_folder(sys.argv[1]), model.spec, bs=16), epochs=1, out=sys.argv[2], resume='auto', show=False)
+dls = loaders(from_folder(sys.argv[1]), model.spec, bs=16)
+t.fit(model, dls, epochs=1, out=sys.argv[2], resume='auto', show=False)
 """
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path, clips):
-    "The second would go on from the first one's checkpoints. The folder is free again when the first has ended, however it did."
+    "The second would go on from the first one's checkpoints. Later the folder is free again."
     second = lambda: subprocess.run(
         [sys.executable, '-c', SECOND, clips, tmp_path], capture_output=True, text=True, timeout=120
     )
@@ -1384,14 +1390,6 @@ def test_lr_find_puts_everything_back_also_after_an_error(clips):
     assert dls.train.sampler.epoch == where and dls.valid is not None
 
 
-# --- beside other people's loops
-
-@pytest.mark.skipif('RATIO' not in os.environ, reason='a measurement; run `vidcls benchmark fit`, or '
-                                                      'set RATIO=1')
-def test_overhead(clips):
-    from vidcls.studies.fit import benchmark_fit
-    assert benchmark_fit(rounds=5).df.set_index('way').ratio['vidcls fit'] > .97
-
 def test_a_training_that_was_over_stays_over(clips, tmp_path):
     lengths = []
     for _ in range(3):
@@ -1525,7 +1523,8 @@ def test_seeds_draw_other_augmentations(two):
 
 def test_what_differs_from_the_checkpoint_is_named(two, tmp_path):
     halt = At('after_batch', lambda run: run.stop('enough'), lambda run: run.n_steps == 8)
-    go = lambda **kw: fit(few(), two, **dict(epochs=3, ema=.9, out=tmp_path, callbacks=[halt], show=False) | kw)
+    how = dict(epochs=3, ema=.9, out=tmp_path, callbacks=[halt], show=False)
+    go = lambda **kw: fit(few(), two, **how | kw)
     go(every=3)
     with pytest.raises(CheckpointError, match='epochs: 3 there, 4 here'):
         go(epochs=4, resume='auto')
@@ -1552,5 +1551,6 @@ def test_names_of_callbacks_in_checkpoints_stay(two, tmp_path):
     "Checkpoints of the first version go on: what was renamed keeps its old name there."
     fit(few(), two, epochs=1, out=tmp_path, freeze=-1, ema=.9, show=False)
     state = latest_checkpoint(tmp_path/'checkpoints')[1]
-    assert [name for name,_ in state['callbacks']] == ['Finite', 'Thaw', 'EMA', 'EarlyStopping', 'Checkpoints']
+    names = [name for name,_ in state['callbacks']]
+    assert names == ['Finite', 'Thaw', 'EMA', 'EarlyStopping', 'Checkpoints']
     assert {'clip', 'files', 'loading', 'processes'} <= set(state['about']) and {'rate', 'own'} <= set(state)

@@ -20,12 +20,12 @@ from .intervals import as_flags, as_numbers, cluster_wilson, effective_n_groups,
 from .metrics import class_idxs
 from .show import new_figure
 
-# %% ../nbs/53_calibrate.ipynb #tempered
+# %% ../nbs/53_calibrate.ipynb #temperature-scale
 def temperature_scale(
     logits, # (N,K) scores before the softmax; log-probabilities do as well
     temperature:float=1., # T > 0; above 1 less sure
 )->np.ndarray: # float64 (N,K), rows add up to 1
-    "Probabilities of scores that are divided by a temperature."
+    "Return the probabilities of scores that are divided by a temperature."
     z = _scores(logits)/check_between('temperature', temperature, 0, math.inf, ends=False)
     e = np.exp(z - z.max(-1, keepdims=True))
     return e/e.sum(-1, keepdims=True)
@@ -45,8 +45,8 @@ HIGHEST = 1e4       # no temperature is sought above it, or below its inverse
 def fit_temperature(
     logits, # (N,K) scores of clips that were not trained on
     targets, # (N,) their class indices
-)->float: # T; with a warning, 1 where every clip is correct (no T is too low) and HIGHEST where the model is not above chance (none is too high)
-    "The temperature under which the truth surprises least."
+)->float: # T; with a warning, 1 where every clip is right, and HIGHEST where the model is not above chance
+    "Return the temperature under which the truth surprises least."
     z = _scores(logits)
     if z.ndim != 2 or not len(z):
         raise ArgumentError(f"logits has shape {z.shape}; expected (N,K), N >= 1.")
@@ -82,24 +82,27 @@ def fit_temperature(
 # %% ../nbs/53_calibrate.ipynb #risk-coverage
 def risk_coverage(
     confidence, # (N,) how sure of each answer, any scale
-    correct, # (N,) is it correct?
+    correct, # (N,) is each answer correct?
 )->pd.DataFrame: # Rows by falling sureness, one for each value that occurs: threshold, coverage, error
-    "Errors among the answers, when only the surest are given."
+    "Return the errors among the answers, when only the most confident are given."
     confidence, correct = as_numbers('confidence', confidence).astype(float), as_flags('correct', correct)
     if confidence.shape != correct.shape:
-        raise ArgumentError(f"confidence has shape {confidence.shape} and correct {correct.shape}; expected (N,) of each.")
+        raise ArgumentError(
+            f"confidence has shape {confidence.shape} and correct {correct.shape}; expected (N,) of each."
+        )
     if np.isnan(confidence).any():
         raise ArgumentError("confidence has NaN.")
     order = np.argsort(-confidence, kind='stable')
     n = np.arange(1, len(confidence)+1)
-    table = pd.DataFrame(dict(threshold=confidence[order], coverage=n/len(n), error=1-np.cumsum(correct[order])/n))
+    error = 1-np.cumsum(correct[order])/n
+    table = pd.DataFrame(dict(threshold=confidence[order], coverage=n/len(n), error=error))
     # clips that are equally sure come together
     return table[np.append(np.diff(confidence[order]) != 0, True)].reset_index(drop=True)
 
 def plot_risk_coverage(
     curves:dict, # {name: as risk_coverage gives it}
 ): # matplotlib Figure
-    "Error over coverage."
+    "Draw the error over the coverage."
     fig = new_figure(figsize=(4,3), dpi=72)
     ax = fig.subplots()
     for name,c in curves.items():
@@ -118,21 +121,20 @@ STEPS = 20      # thresholds that are tried, at equal steps of coverage
 
 def pick_threshold(
     confidence, # (N,) how sure of each answer; clips that were not trained on
-    correct, # (N,) is it correct?
+    correct, # (N,) is each answer correct?
     error:float=.05, # Share of wrong ones among the answers that is accepted, in (0,1)
     groups=None, # (N,) which clips belong together; None: each for itself
     level:float=.95, # Of how many data sets this shall hold, in (0,1)
 )->dict: # threshold, coverage, error as seen here, and its upper bound
-    "The lowest sureness from which on answers are wrong no more often than accepted."
+    "Return the lowest confidence from which on answers are wrong no more often than accepted."
     check_between('error', error, 0, 1, ends=False)
     check_between('level', level, 0, 1, ends=False)
-    curve, confidence, correct = risk_coverage(confidence, correct), as_numbers('confidence', confidence), as_flags('correct', correct)
+    curve = risk_coverage(confidence, correct)
+    confidence, correct = as_numbers('confidence', confidence), as_flags('correct', correct)
     groups = group_idxs(groups, len(confidence))
     strict = 1 - 2*(1-level)/STEPS  # two-sided level whose upper end errs in (1-level)/STEPS
-    best = None
-    for i in np.unique(
-        np.searchsorted(curve.coverage, np.arange(1, STEPS + 1) / STEPS - 1e-9).clip(max=len(curve) - 1)
-    ):
+    best, steps = None, np.arange(1, STEPS+1)/STEPS - 1e-9
+    for i in np.unique(np.searchsorted(curve.coverage, steps).clip(max=len(curve)-1)):
         keep = confidence >= curve.threshold[i]
         bound = 1 - cluster_wilson(correct[keep], groups[keep], strict)[0]
         if bound <= error:
@@ -164,7 +166,7 @@ def auroc(
     of_known, # (N,) scores that should be high
     of_foreign, # (M,) scores that should be low
 )->float: # In [0,1]; .5 is guessing
-    "Chance that a score of the first kind exceeds one of the second; ties count half."
+    "Return how often a score of the first kind exceeds one of the second; ties count half."
     a, b = (as_numbers(n, s).astype(float) for n,s in (('of_known', of_known), ('of_foreign', of_foreign)))
     if not len(a) or not len(b):
         raise ArgumentError(f"{len(a)} known and {len(b)} foreign scores; expected at least one of each.")
@@ -197,50 +199,50 @@ class Calibration:
     def probs(self,
         logits, # (N,K)
     )->np.ndarray: # float64 (N,K)
-        "Probabilities."
+        "Return the probabilities."
         return temperature_scale(logits, self.temperature)
 
     def decide(self,
         logits, # (N,K)
     )->np.ndarray: # int64 (N,): class indices, UNSURE or NONE
-        "Answer, or not."
+        "Return the answers, or why there is none."
         logits, p = _scores(logits), self.probs(logits)
         out = np.where(p.max(-1) >= self.threshold, p.argmax(-1), UNSURE)
         return out if self.none_below is None else np.where(logits.max(-1) < self.none_below, NONE, out)
 
     def to_dict(self)->dict: # JSON-ready
-        "For a saved classifier."
+        "Return the calibration as a saved classifier keeps it."
         return asdict(self)
 
 # %% ../nbs/53_calibrate.ipynb #calibrate
 def calibrate(
     model, # Has .spec
     dl, # A loader of clips that were not trained on, such as dls.valid; needs a few hundred clips to say much
-    error:float|None=None, # Withhold answers so that at most this share is wrong, in (0,1); None answers always
-    keep:float|None=.95, # Say "none of these" to clips that score lower than all but this share of known ones; None never says so
-    views=None, # How each video is looked at, as in evaluate: Views, a name or None; logits are averaged, because "none of these" needs them
+    error:float|None=None, # Withhold answers until at most this share is wrong, in (0,1); None answers always
+    keep:float|None=.95, # Share of known clips that get an answer, in (0,1); None never says "none of these"
+    views=None, # How each video is looked at, as in evaluate; logits are averaged, for "none of these"
     show:bool=True, # Show a progress bar?
 )->Calibration:
-    "Fit temperature, threshold and the limit of what is known."
-    check_loader_for(model, dl)
+    "Fit the temperature, the threshold, and the limit of what is known."
+    dl = check_loader_for(model, dl)
     for name,v in (('error', error), ('keep', keep)):
         if v is not None:
-            check_between(name, v, 0, 1, ends=False)                                  # before the clips go through the model
-    table = dl.dataset.table
+            check_between(name, v, 0, 1, ends=False)          # before the clips go through the model
+    table = dl.sources().table
     logits, rows, failures = predict_views(model, dl, as_views(views), show=show)
     if failures:
         warnings.warn(_left_out(clip_names(table.df), failures), stacklevel=2)
     logits, y = logits.mean(1), table.targets[rows]
     T = fit_temperature(logits, y)
     p = temperature_scale(logits, T)
-    limit = (
-        0.0
-        if error is None
-        else pick_threshold(p.max(1), p.argmax(1) == y, error, table.df.group.to_numpy()[rows])['threshold']
-    )
+    limit = 0.
+    if error is not None:
+        groups = table.df.group.to_numpy()[rows]
+        limit = pick_threshold(p.max(1), p.argmax(1) == y, error, groups)['threshold']
     none = None if keep is None else float(np.quantile(logits.max(1), 1-keep))
     return Calibration(T, limit, none, error, keep, len(y), f"{table.name}/{'+'.join(table.splits)}")
 
 def _left_out(names, failures):
     some = '; '.join(f'{names[i]}: {why}' for i,why in sorted(failures.items())[:5])
-    return f"{len(failures)} of {len(names)} clips could not be read and are left out: {some}{'; …' if len(failures) > 5 else ''}"
+    more = '; …' if len(failures) > 5 else ''
+    return f"{len(failures)} of {len(names)} clips could not be read and are left out: {some}{more}"

@@ -109,7 +109,8 @@ def fit_stages(
         kept = {'out': Path(kwargs['out'])/f'stage_{len(hists)}'} if kwargs.get('out') else {}
         before = model
         if before is not None and 'pretrained_grid' in signature(type(before)).parameters:
-            changes['pretrained_grid'] = (first.n_frames, first.size)     # positions that are computed, not learned
+            # positions that are computed, not learned
+            changes['pretrained_grid'] = (first.n_frames, first.size)
         seed_everything(seed)
         model = create_model(name, n_classes=table.n_classes, **(arguments or {}), **changes)
         if before is None:

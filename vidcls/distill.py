@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from vidcls.core import (
-    ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_between, check_whole,
-    match_labels, patch,
+    ArgumentError, CheckpointError, SpecMismatchError, atomic_path, check_at_least, check_between,
+    check_whole, match_labels, patch,
 )
 from .losses import DistillationLoss, feature_distance
 from .models.logits import model_input
@@ -159,7 +159,7 @@ class Distill(Callback):
         if self.answers:
             self.answers.keep()                    # before the checkpoint that counts on these answers
         state = None if self.projector is None else self.projector.state_dict()
-        return dict(teaching=self.teaching, bridge=state)
+        return dict(teaching=self.teaching, bridge=state)               # its name in checkpoints
 
     def load_state_dict(self, state):
         if state['teaching'] != self.teaching:
@@ -207,7 +207,8 @@ def _ask(self:Distill, run):
         return self.teacher(x).float()
     if self.answers is None:
         return teacher()
-    return self.answers.ask([(r, run.functions.augment.variant()) for r in run.batch.rows.tolist()], teacher).to(run.xb)
+    variant = run.functions.augment.variant()
+    return self.answers.ask([(r, variant) for r in run.batch.rows.tolist()], teacher).to(run.xb)
 
 def _renormalised(xb, own, other):
     "Clips normalised for one model, as another wants them."

@@ -6,14 +6,26 @@
 __all__ = ['comments_by_line', 'numpydoc', 'document']
 
 # %% ../nbs/inside/88_docs.ipynb #imports
-import ast, inspect, io, os, tokenize
+import ast, inspect, os, tokenize
 
 # %% ../nbs/inside/88_docs.ipynb #numpydoc
 def comments_by_line(
     source:str, # Of a module
+    tree:ast.AST, # The same, parsed
 )->dict: # {line, from 1: the comment on it, without its sign}
-    "Return the comments of a source text that stand behind code or alone."
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    "Return the comments beside parameters and fields."
+    wanted, lines = set(), source.splitlines(keepends=True)
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef)]
+    for node in (*tree.body, *(n for c in classes for n in c.body)):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[0]
+            shares_line = lines[first.lineno-1][:first.col_offset].strip()        # as in `): return x`
+            wanted |= {*range(node.lineno, node.end_lineno+1 if shares_line else first.lineno)}
+        elif isinstance(node, ast.AnnAssign):
+            wanted |= {*range(node.lineno, node.end_lineno+1)}
+    # the tokenizer is slow, so it gets the other lines empty
+    few = iter([line if i in wanted else '\n' for i,line in enumerate(lines, 1)])
+    tokens = tokenize.generate_tokens(lambda: next(few, ''))
     return {t.start[0]: t.string.lstrip('#').strip() for t in tokens if t.type == tokenize.COMMENT}
 
 def numpydoc(
@@ -72,8 +84,9 @@ def document(
         source = inspect.getsource(module)
     except (OSError, TypeError):
         return                                  # no source beside the program
-    notes = comments_by_line(source)
-    for node in ast.parse(source).body:
+    tree = ast.parse(source)
+    notes = comments_by_line(source, tree)
+    for node in tree.body:
         found = _found(node, module)
         if getattr(found, '__module__', None) != module.__name__:
             continue

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from .core import DataError, VideoReadError, check_choice, check_whole
-from .views import check_loader_for, clip_at, clips_of, rows_of
+from .views import check_loader_for, clips_of, rows_of
 from .interpret import explain, methods_of
 from .metrics import most_confused
 from .models.logits import predict_logits
@@ -23,17 +23,17 @@ from .show import contact_sheet, show_clip
 def top_losses(
     rec, # An EvalRecord
     n:int|None=20, # Rows; None: all
-)->pd.DataFrame: # path (and start and end), label, predicted, p_true, p_predicted, loss in nats; the worst first
-    "The clips whose label surprised the model most."
+)->pd.DataFrame: # path (start, end), label, predicted, p_true, p_predicted, loss in nats; the worst first
+    "Return the clips whose label surprised the model most."
     return rec.top_losses(n)
 
 def show_clips(
-    rows:pd.DataFrame, # With path, label and predicted, and more where files have several clips, as top_losses gives it
+    rows:pd.DataFrame, # With path, label and predicted (start, end), as top_losses gives it
     dl, # The loader that the record was made from
     n:int=8, # Clips shown at most
     cols:int=2, # Beside each other
 ): # matplotlib Figure
-    "Clips as film strips, with what was said of them."
+    "Draw clips as film strips, with what the model said of them."
     rows = rows.head(check_whole('n', n))
     clips = clips_of(dl, rows)
     titles = [
@@ -43,14 +43,14 @@ def show_clips(
         for r in rows.itertuples()
     ]
     return contact_sheet(
-        clips, titles, (rows.label == rows.predicted).tolist(), n=dl.dataset.spec.n_frames, cols=cols
+        clips, titles, (rows.label == rows.predicted).tolist(), n=len(clips[0]), cols=cols
     )
 
 # %% ../nbs/55_explore.ipynb #class-table
 def class_table(
     rec, # An EvalRecord
 )->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
-    "How each class fares."
+    "Return how each class fares."
     return rec.class_table()
 
 def show_confused(
@@ -59,7 +59,7 @@ def show_confused(
     pair:tuple|None=None, # (true, predicted); None: the most frequent mistake
     n:int=6, # Clips shown at most
 ): # matplotlib Figure
-    "The clips of one mistake, above some of the class that they were taken for."
+    "Draw the clips of one mistake, above some of the class that they were taken for."
     if pair is None:
         pairs = most_confused(np.array(rec.confusion), rec.labels)
         if not pairs:
@@ -87,8 +87,8 @@ class Explorer:
         rec=None, # An EvalRecord of it: puts the worst clips first
         augment=None, # As fit takes it: (xb, yb, gen) -> (xb, yb)
     ):
-        check_loader_for(model, dl)
-        self.model, self.dl, self.augment, self.table = model.eval(), dl, augment, dl.dataset.table
+        self.dl = check_loader_for(model, dl)
+        self.model, self.augment, self.table = model.eval(), augment, self.dl.sources().table
         names = _names(self.table.df)
         if not names:
             raise DataError("the loader has no clips to explore.")
@@ -102,7 +102,7 @@ class Explorer:
         seed:int|None=None, # Of the augmentation's draw; None: as it is
     )->np.ndarray: # uint8 (T,H,W,C)
         "A clip as the model sees it."
-        x = torch.as_tensor(clip_at(self.dl, self.rows[check_choice('path', path, self.rows)]))[None]
+        x = torch.as_tensor(self.dl.read_clip(self.rows[check_choice('path', path, self.rows)]))[None]
         if seed is not None and self.augment is not None:
             x, _ = self.augment(
                 x,
@@ -189,7 +189,7 @@ def _has_kernel():
     return getattr(get_ipython(), 'kernel', None) is not None
 
 def _names(df):
-    "A name for each clip: its path, and which one of the file's clips where there are several."
+    "Return a name for each clip: its path, and which one of the file's clips where there are several."
     part, n = df.groupby('path').cumcount()+1, df.groupby('path').path.transform('size')
     return [p if k == 1 else f'{p}, {i} of {k}' for p,i,k in zip(df.path, part, n)]
 

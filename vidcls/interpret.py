@@ -21,6 +21,7 @@ from vidcls.core import (
     DataError,
     LabelError,
     check_at_least,
+    check_between,
     check_choice,
     check_whole,
     progress,
@@ -80,7 +81,7 @@ def grad_cam(
     target:int, # Class index
     elementwise:bool=True, # Each place weighed by its own gradient; False: by their mean, as in the paper
 )->torch.Tensor: # float (T',H',W') >= 0, on the grid of the layer that was used
-    "Where there is much of what speaks for the class."
+    "Return where there is much of what speaks for the class."
     kept = []
     def keep(grid):
         def hook(module, args, out): kept.append((out, grid(out).shape[2:], grid))
@@ -106,12 +107,11 @@ def rollout(
     x, # float (1,C,T,H,W), normalised as model.spec says
     target:int|None=None, # Not used: a roll-out knows no class
 )->torch.Tensor: # float (T',H',W') >= 0
-    "What is looked at, followed through all layers."
+    "Return what is looked at, followed through all layers."
     if not isinstance(model, (VideoMAE, TimeSformer)):
         raise ArgumentError(
             f"model is a {type(model).__name__}: roll-out needs attention between all tokens of one "
-            "grid; accepted: VideoMAE and "
-            "TimeSformer. Take method='grad_cam'."
+            "grid; accepted: VideoMAE and TimeSformer. Take method='grad_cam'."
         )
     modules = [m for n,m in model.named_modules() if n.endswith('attn')]
     tables = _tables(model, modules, x)
@@ -124,11 +124,9 @@ def rollout(
         return _frames_first(_through(tables)[:,0,1:].reshape(1,-1,1), T)[0,0]
     else:
         seen = _through([_divided(t, T) for t in zip(tables[1::2], tables[::2])])[0,1:][None,:,None]
-    return (
-        _frames_first(seen, _tubes(model))
-        if isinstance(model, VideoMAE)
-        else _timesformer_grid(model, F.pad(seen, (0, 0, 1, 0)))
-    )[0, 0]
+    if isinstance(model, VideoMAE):
+        return _frames_first(seen, _tubes(model))[0,0]
+    return _timesformer_grid(model, F.pad(seen, (0,0,1,0)))[0,0]
 
 def _tables(model, modules, x):
     "Attention of each module, mean over its heads: (B',N,N), in the order of the modules."
@@ -157,7 +155,7 @@ def _through(tables):
     return R
 
 def _divided(pair, T):
-    "A layer of divided attention, along time (n,T,T) and in space (T,1+n,1+n), as one table of all 1+n·T tokens."
+    "A layer of divided attention, in time (n,T,T) and space (T,1+n,1+n), as one table of all 1+n·T tokens."
     time, space = (t.float().cpu() for t in pair)
     n = len(time)
     at = 1 + torch.arange(n)[:,None]*T + torch.arange(T)                         # (n,T): where a token stands
@@ -180,7 +178,7 @@ def saliency(
     n:int=8, # Noisy copies, >= 1; 1 without noise
     noise:float=.1, # Deviation, as a share of the clip's range, >= 0
 )->torch.Tensor: # float (T,H,W) >= 0
-    "How much the score depends on each pixel."
+    "Return how much the score depends on each pixel."
     gen, total, x = torch.Generator().manual_seed(0), 0, x.detach().clone()
     check_at_least('noise', noise, 0)
     width = noise*(x.max()-x.min()) if check_whole('n', n) > 1 else 0.
@@ -197,7 +195,7 @@ METHODS = {'grad_cam': grad_cam, 'rollout': rollout, 'saliency': saliency}
 def methods_of(
     model, # Any
 )->list: # Some of METHODS
-    "Which maps can be made of this model?"
+    "Return which maps can be made of this model."
     grid, attention = (I3D, Inflated, Swin3d, VideoMAE, MViT, TimeSformer), (VideoMAE, TimeSformer)
     return [m for m in METHODS if m == 'saliency' or isinstance(model, attention if m == 'rollout' else grid)]
 
@@ -215,8 +213,7 @@ class Explanation:
     )->np.ndarray: # uint8 (T,H,W,C)
         "The clip with the map upon it: dark blue is nothing, yellow is most."
         import matplotlib
-        if check_at_least('strength', strength, 0) > 1:
-            raise ArgumentError(f"strength={strength!r}; accepted: 0 to 1.")
+        check_between('strength', strength, 0, 1)
         colour = matplotlib.colormaps['viridis'](self.heat)[...,:3]*255
         a = strength*(.3+.7*self.heat[...,None])
         return (self.clip.mean(-1, keepdims=True)*(1-a) + colour*a).round().clip(0,255).astype(np.uint8)
@@ -225,24 +222,17 @@ class Explanation:
         fps:float=6, # Frames per second
         width:int=384, # On the page, in pixels
     ): # ClipPlayer
-        "Play it."
-        both = np.concatenate([self.clip, self.overlay()], 2)
-        return show_clip(
-            np.kron(both, np.ones((1, k, k, 1), np.uint8))
-            if (k := max(1, width // 2 // self.clip.shape[1])) > 1
-            else both,
-            fps,
-            width,
-            f'{self.method}, class {self.target}, {self.probability:.0%}',
-        )
+        "Play clip and map side by side."
+        both, times = np.concatenate([self.clip, self.overlay()], 2), max(1, width//2//self.clip.shape[1])
+        if times > 1:                            # a player would blur small pixels
+            both = np.kron(both, np.ones((1, times, times, 1), np.uint8))
+        return show_clip(both, fps, width, self._title())
+
+    def _title(self): return f'{self.method}, class {self.target}, {self.probability:.0%}'
 
     def sheet(self): # matplotlib Figure
-        "Clip and map as film strips."
-        return contact_sheet(
-            [self.clip, self.overlay()],
-            ['clip', f'{self.method}, class {self.target}, {self.probability:.0%}'],
-            n=8,
-        )
+        "Draw clip and map as film strips."
+        return contact_sheet([self.clip, self.overlay()], ['clip', self._title()], n=8)
 
 @torch.inference_mode(False)
 def explain(
@@ -252,7 +242,7 @@ def explain(
     target:int|None=None, # Class index; None: the likeliest
     **arguments, # Of the method
 )->Explanation:
-    "Where in the clip is what the model's answer depends on?"
+    "Show where in the clip that lies on which the model's answer depends."
     how = method if callable(method) else METHODS[check_choice('method', method, METHODS)]
     name = method if isinstance(method, str) else getattr(method, '__name__', 'own')
     _check_taken(name, how, arguments)
@@ -267,10 +257,10 @@ def explain(
             f"method={name!r} gives a map with NaN or infinity: its gradients overflow in {x.dtype}. "
             "Take model.float()."
         )
-    heat = F.interpolate(heat[None, None], size=clip.shape[:3], mode='trilinear', align_corners=False)[
-        0, 0
-    ].clamp(min=0)
-    return Explanation(clip, (heat/heat.max().clamp(min=1e-12)).cpu().numpy(), name, target, float(p[target]))
+    heat = F.interpolate(heat[None,None], size=clip.shape[:3], mode='trilinear', align_corners=False)
+    heat = heat[0,0].clamp(min=0)
+    heat = (heat/heat.max().clamp(min=1e-12)).cpu().numpy()
+    return Explanation(clip, heat, name, target, float(p[target]))
 
 def _check_taken(name, how, arguments):
     try:
@@ -297,7 +287,7 @@ def on_target(
     heat, # float (T,H,W) >= 0
     mask, # bool (T,H,W)
 )->float: # In [0,1]; NaN where the map is zero
-    "Share of a map that lies on the mask."
+    "Return the share of a map that lies on the mask."
     mask = np.asarray(mask, bool)
     heat = _heat(heat, mask.shape, 'mask')
     return float(heat[mask].sum()/heat.sum()) if heat.sum() > 0 else float('nan')
@@ -325,8 +315,8 @@ def deletion_insertion(
     heat, # float (T,H,W) >= 0
     target:int, # Class index
     steps:int=16, # Points of the curves besides the first
-)->pd.DataFrame: # share, deletion, insertion: probability of the target when that share is covered, or uncovered
-    "How the answer depends on the places that a map marks."
+)->pd.DataFrame: # share, deletion, insertion: probability of the target with that share covered, or uncovered
+    "Return how the answer depends on the places that a map marks."
     check_whole('steps', steps)
     clip, target = check_clip(clip), _class('target', target, model.n_classes)
     order = np.argsort(-_heat(heat, clip.shape[:3], 'clip'), axis=None, kind='stable')
@@ -346,7 +336,7 @@ def deletion_insertion(
 def plot_deletion_insertion(
     curves:dict, # {name: as deletion_insertion gives it}
 ): # matplotlib Figure
-    "Both curves, each map in its colour."
+    "Draw both curves, each map in its colour."
     fig = new_figure(figsize=(6.5,2.6), dpi=72)
     for ax,kind in zip(fig.subplots(1,2), ('deletion', 'insertion')):
         for name,c in curves.items():
@@ -366,9 +356,9 @@ def _area(values): return float((np.asarray(values)[1:]+np.asarray(values)[:-1])
 @torch.inference_mode(False)  # of the copy, gradients are wanted
 def scramble(
     model, # Stays as it is
-    seed:int=0, # Of the dice
+    seed:int=0, # Of shuffling
 ):
-    "A copy of the model with the numbers of each tensor shuffled among themselves."
+    "Return a copy of the model with the numbers of each tensor shuffled among themselves."
     twin, gen = copy.deepcopy(model).eval(), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in twin.parameters():
@@ -390,10 +380,10 @@ def judge_maps(
     methods=None, # Some of METHODS, or {name: function} for others; None takes all that the model has
     targets=None, # Class indices; None: each clip's likeliest
     groups=None, # Which clips belong together, for the intervals; None: each for itself
-    seed:int=0, # Of rolling and of the dice
+    seed:int=0, # Of rolling and of shuffling
     show:bool=True, # Show a progress bar?
 )->pd.DataFrame: # A row for each method; see below
-    "Do the maps lie where the answer is, does the answer depend on these places, and do the maps depend on the model?"
+    "Judge maps: do they lie where the answer is, does the answer depend on them, and they on the model?"
     clips = [np.asarray(c) for c in clips]
     if not clips:
         raise ArgumentError("clips is empty; give at least one.")
@@ -404,7 +394,9 @@ def judge_maps(
         methods = methods_of(model)
     if isinstance(methods, str):
         methods = [methods]
-    how = methods if isinstance(methods, dict) else {m: check_choice('methods', m, METHODS) for m in methods}
+    how = methods
+    if not isinstance(methods, dict):
+        how = {m: check_choice('methods', m, METHODS) for m in methods}
     twin, rows = scramble(model, seed), []
     for m,f in progress(how.items(), total=len(how), desc='judging maps', show=show):
         rng, found = np.random.default_rng(seed), []
@@ -417,14 +409,8 @@ def judge_maps(
                 found[-1] |= {f'deletion{name}': _area(c.deletion), f'insertion{name}': _area(c.insertion)}
                 if masks is not None:
                     found[-1][f'on{name}'] = np.nan_to_num(on_target(heat, masks[i]), nan=np.mean(masks[i]))
-        rows.append(
-            _judged(
-                m,
-                pd.DataFrame(found),
-                None if masks is None else np.mean([np.mean(k) for k in masks]),
-                groups,
-            )
-        )
+        area = None if masks is None else np.mean([np.mean(k) for k in masks])
+        rows.append(_judged(m, pd.DataFrame(found), area, groups))
     return pd.DataFrame(rows)
 
 def _judged(method, t, area, groups):

@@ -101,7 +101,7 @@ def wilson(
     n:int, # Trials, >= 1
     level:float=.95, # Confidence level, in (0,1)
 )->tuple: # (lo, hi) with 0 <= lo <= n_correct/n <= hi <= 1
-    "Wilson's interval for a share: what true accuracies fit with `n_correct` of `n`."
+    "Return Wilson's interval for a share: the true accuracies that fit with `n_correct` of `n`."
     check_at_least('n', n, 1)
     if check_at_least('n_correct', n_correct, 0) > n:
         raise ArgumentError(f"n_correct={n_correct!r}; accepted: 0 to n={n}.")
@@ -118,7 +118,7 @@ def effective_n_groups(
     groups, # (N,): which clips belong together
     of=None, # (N,) bools: count these clips only; None counts all
 )->float: # Between 1 and the number of groups; 0 where there is no clip
-    "How many groups of one size would tell as much: a large one counts alone."
+    "Return how many groups of one size would tell as much (Kish 1965)."
     groups = group_idxs(groups)
     return _effective_n(np.bincount(groups, None if of is None else as_flags('of', of, len(groups))))
 
@@ -130,7 +130,7 @@ def cluster_wilson(
     groups, # (N,): which clips belong together
     level:float=.95, # Of the interval, in (0,1)
 )->tuple: # (low, high) in [0,1]
-    "Wilson's interval on the number of clips that a grouped test is worth."
+    "Return Wilson's interval on the number of clips that a grouped test is worth."
     correct = as_flags('correct', correct)
     groups = group_idxs(groups, len(correct))
     check_between('level', level, 0, 1, ends=False)
@@ -138,14 +138,15 @@ def cluster_wilson(
     if G == N:
         return wilson(int(correct.sum()), N, level)
     sizes, sums = np.bincount(groups), np.bincount(groups, correct)
-    low, high = _wilson(
-        p, N / _design_effect(sums, sizes), _t_quantile((1 + level) / 2, max(1, round(_effective_n(sizes) - 1)))
-    )
+    n_alone = N/_design_effect(sums, sizes)                          # clips that the test is worth
+    z = _t_quantile((1+level)/2, max(1, round(_effective_n(sizes)-1)))
+    low, high = _wilson(p, n_alone, z)
     return float(min(low, p)), float(max(high, p))  # rounding puts neither on the wrong side
 
 def _design_effect(sums, sizes):
-    "By how much groups lessen the number of clips: 1 where they don't, at most what it is if each is right or wrong as a whole."
-    N, p, worth, worst = sizes.sum(), sums.sum()/sizes.sum(), _effective_n(sizes), (sizes**2).sum()/sizes.sum()
+    "By how much groups lessen the number of clips: 1 where they don't, most where each is right or wrong."
+    N, worth = sizes.sum(), _effective_n(sizes)
+    p, worst = sums.sum()/N, (sizes**2).sum()/N
     alone = N*p*(1-p)  # variance of the number right, if clips were independent
     if alone == 0 or len(sizes) == 1:
         return worst
@@ -153,7 +154,7 @@ def _design_effect(sums, sizes):
     # intraclass correlation, by disagreement within groups
     alike = 1 - (sums*(sizes-sums)/sizes).sum() * N/(N-len(sizes)) / alone
     effect = np.clip(max(between, 1+alike*(worst-1)), 1, worst)
-    rare = _effective_n(sums if p < .5 else sizes-sums)  # in how many groups the rarer of right and wrong is seen
+    rare = _effective_n(sums if p < .5 else sizes-sums)  # groups with the rarer of right and wrong
     return effect + (worst-effect)*math.exp(-rare/2)
 
 @lru_cache
@@ -182,8 +183,7 @@ def _t_quantile(q, df):
     return low
 
 # %% ../nbs/inside/47_intervals.ipynb #interval-note
-# from here on 93 to 97 of 100 intervals hold the truth; a difference needs twice as many of the
-# second
+# From so many groups on, 93 to 97 of 100 intervals hold the truth; a difference needs twice ENOUGH_RARE.
 ENOUGH_GROUPS, ENOUGH_RARE = 20, 5
 
 def interval_note(
@@ -191,10 +191,13 @@ def interval_note(
     groups, # (N,): which clips belong together
     other=None, # (N,): the same of a second model; then the note is on the interval of their difference
 )->str: # '' where nothing speaks against the interval
-    "Why an interval over groups deserves less trust than its level says."
+    "Say why an interval over groups deserves less trust than its level says."
     correct, said = as_flags('correct', correct), []
     groups = group_idxs(groups, len(correct))
-    rare = correct != as_flags('other', other, len(correct)) if other is not None else correct == (correct.mean() < .5)
+    if other is None:
+        rare = correct == (correct.mean() < .5)                      # the mistakes, or the right answers
+    else:
+        rare = correct != as_flags('other', other, len(correct))     # where the two models differ
     worth, of_rare = effective_n_groups(groups), effective_n_groups(groups, rare)
     if other is None and groups.max()+1 == len(correct):
         return ''                 # Wilson's own, good for any n
@@ -204,9 +207,9 @@ def interval_note(
         what = 'differences' if other is not None else 'mistakes' if correct.mean() >= .5 else 'right answers'
         where = 'one group' if of_rare < 1.05 else f'{_counted(of_rare)} groups'
         said.append(f'{what} in only {where}' if of_rare else f'no {what} observed')
-    begin = (
-        'Interval is wide' if other is None else 'Nothing can be told' if worth < 2 else 'Interval is rough'
-    )
+    begin = 'Interval is wide'
+    if other is not None:
+        begin = 'Nothing can be told' if worth < 2 else 'Interval is rough'
     return f"{begin}: {', '.join(said)}." if said else ''
 
 def _counted(groups): return 'one' if groups < 1.05 else f'{groups:.1f}'.removesuffix('.0')
@@ -216,7 +219,7 @@ def mcnemar(
     correct_a, # (N,): is model a correct on each clip?
     correct_b, # (N,): is model b correct on each clip?
 )->tuple: # (only a right, only b correct, two-sided p)
-    "Exact test that two models are equally good, from the clips on which they differ."
+    "Test exactly whether two models are equally good, from the clips on which they differ."
     a, b = as_flags('correct_a', correct_a).astype(bool), as_flags('correct_b', correct_b).astype(bool)
     if a.shape != b.shape:
         raise ArgumentError(
@@ -235,9 +238,9 @@ def paired_difference(
     level:float=.95, # Of the interval, in (0,1)
     n_boot:int=5000, # Draws, >= 100
     seed:int=0, # Of the draws
-    within=None, # (smallest, largest) difference that can be; None: (-1,1) where all is right or wrong, else without limit
+    within=None, # (smallest, largest) possible difference; None: (-1,1) for right and wrong, else no limit
 )->tuple: # (a - b, low, high); low and high are NaN where the groups are too few to tell
-    "Difference of two models' means on the same clips, with a bootstrap interval over groups."
+    "Return the difference of two models' means on the same clips, with a bootstrap interval over groups."
     a, b = (as_numbers(name, x).astype(float) for name,x in (('values_a', values_a), ('values_b', values_b)))
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ArgumentError(
@@ -262,7 +265,8 @@ def paired_difference(
     if len(kinds) == 1 and mean and len(n) < ALIKE:
         return float(mean), math.nan, math.nan
     if len(kinds) > MANY_KINDS:  # here the bootstrap and its limit are one
-        half = _small_sample_factor(_effective_n(n), level)*NormalDist().inv_cdf(q)*math.sqrt(((sums-mean*n)**2).sum())/len(d)
+        spread = math.sqrt(((sums-mean*n)**2).sum())/len(d)
+        half = _small_sample_factor(_effective_n(n), level)*NormalDist().inv_cdf(q)*spread
         return float(mean), *_inside(within, mean-half, mean+half)
     drawn = np.concatenate([(t@kinds.real)/(t@kinds.imag) for t in _draws(times, n_boot, seed)])
     found, low, high = _middle(mean, drawn, _effective_n(n), level)
@@ -291,14 +295,11 @@ def _draws(times, n_boot, seed, at_once=2_000_000):
 def _middle(value, drawn, worth, level):
     "(value, low, high): the middle of what was drawn, stretched where groups are few."
     low, high = np.quantile(drawn, [(1-level)/2, (1+level)/2])
-    return (
-        float(value),
-        float(value + _small_sample_factor(worth, level) * (low - value)),
-        float(value + _small_sample_factor(worth, level) * (high - value)),
-    )
+    wider = _small_sample_factor(worth, level)
+    return float(value), float(value + wider*(low-value)), float(value + wider*(high-value))
 
 def _small_sample_factor(G, level):
-    "How much wider an interval has to be because few groups tell little about their own spread; of one group nothing is known."
+    "How much wider an interval is because few groups tell little of their spread; NaN for one group."
     if G < 1.5:
         return float('nan')
     q = (1+level)/2
@@ -315,7 +316,7 @@ def bootstrap_interval(
     seed:int=0, # Of the draws
     within=(-math.inf,math.inf), # Smallest and largest value that the metric can have
 )->tuple: # (value, low, high); low and high are NaN where there is one group only
-    "Any metric with a bootstrap interval over groups."
+    "Return any metric with a bootstrap interval over groups."
     scores, targets, within = as_array('scores', scores), as_array('targets', targets), _limits(within)
     if len(scores) != len(targets) or not len(targets):
         raise ArgumentError(f"{len(scores)} scores, {len(targets)} targets; expected N of each, N >= 1.")

@@ -41,7 +41,7 @@ def topk_accuracy(
     targets, # (N,): class indices in [0,K)
     k:int=1, # How many guesses, 1..K
 )->float: # In [0,1]
-    "Share of clips whose class is among the k highest scores; of equal scores, the lower class index goes first."
+    "Return the share of clips whose class is among the k highest scores."
     scores = as_numbers('scores', scores)
     if scores.ndim != 2:
         raise ArgumentError(f"scores has shape {scores.shape}; expected (N,K), one row per clip.")
@@ -79,7 +79,7 @@ def mean_class_accuracy(
     targets, # (N,): true class indices
     n_classes:int, # K, >= 1
 )->float: # In [0,1]
-    "Mean over classes of the share of their clips that is right; classes without a clip in `targets` are left out."
+    "Return the mean over classes of their accuracy; classes without a clip in `targets` are left out."
     conf = confusion(preds, targets, n_classes)
     n = conf.sum(1)                                           # (K,), clips per true class
     return float((conf.diagonal()[n>0] / n[n>0]).mean())
@@ -104,7 +104,7 @@ def per_class(
     conf, # int (K,K), from confusion
     labels, # The K class names, in the order of their indices
 ): # DataFrame, one row per class: precision, recall, f1 in [0,1] or NaN, and n, its number of clips
-    "Precision, recall and F1 of each class."
+    "Return precision, recall and F1 of each class."
     import pandas as pd
     conf,labels = _check_conf(conf, labels)
     right,n,called = conf.diagonal(), conf.sum(1), conf.sum(0)   # (K,) each
@@ -120,7 +120,7 @@ def most_confused(
     labels, # The K class names, in the order of their indices
     min_count:int=1, # Leave out pairs that are rarer, >= 1
 )->list: # [(true, predicted, count), …], the most frequent first; of equal ones, in the order of the classes
-    "The mistakes, as pairs of true and predicted label."
+    "Return the mistakes, as pairs of true and predicted label."
     check_at_least('min_count', min_count, 1)
     conf,labels = _check_conf(conf, labels)
     wrong = conf - np.diag(conf.diagonal())
@@ -133,7 +133,7 @@ def macro_f1(
     targets, # (N,): true class indices
     n_classes:int, # K, >= 1
 )->float: # In [0,1]
-    "Mean of F1 over classes; classes that neither occur in `targets` nor were predicted are left out."
+    "Return the mean of F1 over classes; classes that neither occur nor were predicted are left out."
     conf = confusion(preds, targets, n_classes)
     n = conf.sum(0) + conf.sum(1)
     return float((2*conf.diagonal()[n>0]/n[n>0]).mean())
@@ -164,7 +164,7 @@ def plot_confusion(
 def matrix_size(
     names, # The K class names, as the figure shows them
 )->tuple: # (width, height) in inches, 6 to 60
-    "A figure size at which a confusion matrix and its names can be read."
+    "Return a figure size at which a confusion matrix and its names can be read."
     side = 1.5 + .3*len(names) + .07*max(map(len, names))
     return (min(60, max(6, side)),)*2
 
@@ -183,7 +183,7 @@ def check_probs(
     probs, # (N,K): rows that add up to 1
     targets, # (N,): class indices
 )->tuple: # (float64 (N,K), int64 (N,))
-    "Probabilities and targets as arrays; raise where they are none."
+    "Return probabilities and targets as arrays; raise where they are something else."
     probs = as_numbers('probs', probs).astype(float)
     if probs.ndim != 2 or not len(probs):
         raise ArgumentError(f"probs has shape {probs.shape}; expected (N,K), N >= 1.")
@@ -201,7 +201,7 @@ def nll(
     targets, # (N,): class indices
     floor:float=0., # Smaller probabilities count as this much, in [0,1); 0 leaves them as they are
 )->float: # In nats; infinite where a true class was given probability 0 and there is no floor
-    "Mean surprise at the truth: -log of the true class's probability."
+    "Return the mean surprise at the truth: -log of the true class's probability."
     probs, targets = check_probs(probs, targets)
     if not 0 <= floor < 1:
         raise ArgumentError(f"floor={floor!r}; accepted: 0 or more, below 1. 1e-12 is a usual one.")
@@ -213,7 +213,7 @@ def brier(
     probs, # (N,K): rows that add up to 1
     targets, # (N,): class indices
 )->float: # In [0,2]
-    "Mean squared distance between probabilities and truth, over all classes (Brier 1950)."
+    "Return the mean squared distance between probabilities and truth, over all classes (Brier 1950)."
     probs, targets = check_probs(probs, targets)
     return float(((probs - np.eye(probs.shape[1])[targets])**2).sum(1).mean())
 
@@ -222,18 +222,18 @@ def calibration_bins(
     targets, # (N,): class indices
     n_bins:int=15, # Of equal width, >= 1
 ): # DataFrame with a row for each bin that holds clips: low, high, confidence, accuracy, n
-    "Confidence and accuracy of the clips, sorted by how sure the model was of its answer."
+    "Return confidence and accuracy of the clips, in bins of confidence."
     import pandas as pd
     probs, targets = check_probs(probs, targets)
     check_whole('n_bins', n_bins)
-    sure, right = probs.max(1), probs.argmax(1) == targets
-    at = np.minimum((sure*n_bins).astype(int), n_bins-1)
+    confidence, correct = probs.max(1), probs.argmax(1) == targets
+    at = np.minimum((confidence*n_bins).astype(int), n_bins-1)
     rows = [
         dict(
             low=b / n_bins,
             high=(b + 1) / n_bins,
-            confidence=sure[at == b].mean(),
-            accuracy=right[at == b].mean(),
+            confidence=confidence[at == b].mean(),
+            accuracy=correct[at == b].mean(),
             n=int((at == b).sum()),
         )
         for b in range(n_bins)
@@ -246,7 +246,7 @@ def ece(
     targets, # (N,): class indices
     n_bins:int=15, # Of equal width, >= 1
 )->float: # In [0,1]
-    "Expected calibration error (Guo et al. 2017): distance of confidence and accuracy, averaged over bins by their clips."
+    "Return the expected calibration error (Guo et al. 2017): |confidence - accuracy|, averaged over clips."
     b = calibration_bins(probs, targets, n_bins)
     return float(((b.confidence-b.accuracy).abs()*b.n).sum()/b.n.sum())
 
@@ -257,7 +257,7 @@ def plot_reliability(
     n_bins:int=10, # Of equal width
     ax=None, # matplotlib axes; None makes a figure
 ): # matplotlib axes
-    "Accuracy over confidence; on the diagonal a model is as sure as it should be. The width of a dot is its number of clips."
+    "Draw accuracy over confidence; an honest model is on the diagonal. Wider dots: more clips."
     from vidcls.show import new_figure
     b = calibration_bins(probs, targets, n_bins)
     if ax is None:

@@ -33,14 +33,15 @@ from .data.loaders import clip_from_frames, load_clip
 from .models.ensemble import average_scores, check_weights
 from .models.logits import predict_logits
 from .models.zoo import check_registered
-from .views import Views, as_views, average_views, load_views, mirror_idxs, logits_in_chunks, views_of_frames
+from .views import Views, as_views, average_views, load_views
+from .views import logits_in_chunks, mirror_idxs, views_of_frames
 
 # %% ../nbs/57_predict.ipynb #old-addresses
 _all_ = ['FORMAT', 'check_target']
 
 # %% ../nbs/57_predict.ipynb #classifier
 class BaseClassifier:
-    "What a classifier does with its `labels`, its `calibration`, and the scores that a subclass gives."
+    "What all classifiers can do; a subclass gives `labels`, `calibration`, `logits` and `probs`."
     def logits(self,
         video, # As for Classifier
     )->np.ndarray: # float64 (K,)
@@ -75,7 +76,7 @@ class Classifier(BaseClassifier):
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 
 def _held(model):
-    "The network itself, without the wrappers around it; raise where a classifier could not hold it."
+    "Return the network without the wrappers around it; raise where a classifier could not hold it."
     while True:
         if isinstance(model, _WRAPPERS):
             model = model.module
@@ -87,8 +88,9 @@ def _held(model):
         raise ArgumentError(f"model {odd}.")
     return model
 
+# %% ../nbs/57_predict.ipynb #no-network
 def _no_network(model):
-    "Why this is no network that a classifier can ask; None where it is one."
+    "Say why this is no network that a classifier can ask; None where it is one."
     kind = type(model).__name__
     if isinstance(model, (str, os.PathLike)):
         return f"is the path {str(model)!r}; Classifier.load reads a saved classifier"
@@ -104,7 +106,7 @@ def _no_network(model):
         )
 
 def _odd_weights(model):
-    "What keeps a network from being cast, asked and saved, in words; None where nothing does."
+    "Say what keeps a network from being cast, asked and saved; None where nothing does."
     way = "a classifier holds weights in floating point: give the network as it was before"
     for name,m in model.named_modules():
         home = type(m).__module__
@@ -121,8 +123,9 @@ def _odd_weights(model):
         if (kind := type(w.data)) is not torch.Tensor:
             return f"has weights of the kind {kind.__name__} ({name}); {way}"
 
+# %% ../nbs/57_predict.ipynb #names
 def _names(labels, model):
-    "Checked class names, in the order of the model's scores."
+    "Return the class names, checked, in the order of the model's scores."
     own = getattr(model, 'labels', None)
     if labels is None:
         labels = own
@@ -145,7 +148,7 @@ def _names(labels, model):
 
 # %% ../nbs/57_predict.ipynb #clip
 def _clips(x, spec, views=None):
-    "What a model sees of a video, in whatever form it is given: one clip (T,S,S,3), or its views (V,T,S,S,3)."
+    "Return what a model sees of a video in any form: one clip (T,S,S,3), or its views (V,T,S,S,3)."
     if torch.is_tensor(x) or isinstance(x, np.ndarray) or _is_frames(x):
         frames = _frames(x)
         return clip_from_frames(frames, spec) if views is None else views_of_frames(frames, spec, views)
@@ -163,7 +166,7 @@ def _clips(x, spec, views=None):
     return load_clip(x, spec) if views is None else load_views(x, spec, views)
 
 def _file(path):
-    "A path that may be opened."
+    "Return a path that may be opened."
     if is_address(path):
         raise ArgumentError(f"video={str(path)!r} is an address, and nothing is fetched unasked: "
                             "predict(…, url=True) fetches it; or download the file and give its path.")
@@ -186,7 +189,7 @@ def _is_picture(x): return type(x).__module__.split('.')[0] == 'PIL' or getattr(
 def _is_frames(x): return isinstance(x, (list, tuple)) and len(x) > 0 and all(map(_is_picture, x))
 
 def _frames(x):
-    "Frames (N,H,W,3) of an array, a tensor, or a list of pictures."
+    "Return the frames (N,H,W,3) of an array, a tensor, or a list of pictures."
     if isinstance(x, (list, tuple)):
         arrays = [np.asarray(f.convert('RGB') if hasattr(f, 'convert') else f) for f in x]
         if len(shapes := {a.shape for a in arrays}) == 1:
@@ -214,6 +217,7 @@ def logits(
         _tell_long(self, video)
     return predict_logits(self.model, clip[None]).double()[0].numpy()
 
+# %% ../nbs/57_predict.ipynb #view-logits
 @patch
 def view_logits(
     self:Classifier,
@@ -231,6 +235,7 @@ def view_logits(
         logits[len(views)//2:] = logits[len(views)//2:][:,mirror]
     return logits
 
+# %% ../nbs/57_predict.ipynb #probs
 @patch
 def probs(
     self:Classifier,
@@ -263,7 +268,7 @@ def predict(
     return [{'score': float(p[i]), 'label': self.labels[i]} for i in np.argsort(-p, kind='stable')[:top_k]]
 
 def _web(address):
-    "A checked address, with the two slashes of which Path makes one."
+    "Return a checked address, with the two slashes of which Path makes one."
     scheme, rest = str(address).split(':', 1)
     if scheme in ('http', 'https'):
         return f"{scheme}://{rest.lstrip('/')}"
@@ -284,7 +289,7 @@ def _tell_long(clf, path):
                   "clf.predict(load_clip(path, clf.spec, window=(start, end))), in seconds.", stacklevel=4)
 
 def _seconds(path):
-    "Length of a video that has been read, as its container says it; 0 where it says nothing."
+    "Return the length of a video, as its container says it; 0 where it says nothing."
     import av
     try:
         with av.open(f'file:{os.path.abspath(path)}', metadata_errors='ignore') as file:

@@ -92,7 +92,7 @@ class TimeReport:
         return f'cannot be told: accuracy between {low:.2f} and {high:.2f}, and {best} gives {self.guess:.2f}'
 
     def _missed(self, *names):
-        "The largest loss under these perturbations that the clips do not exclude; where none is seen, that of a share of 0 in n."
+        "The largest loss under these perturbations that the clips do not exclude."
         if not names:
             return 0.
         low = self.table.d_low[list(names)].min()
@@ -143,16 +143,16 @@ def ask_perturbed(
     perturbations:dict, # {name: function (T, rng) -> frames (T,)}
     seed:int=0, # Of shuffling
     show:bool=True, # Show a progress bar?
-)->pd.DataFrame: # A row for each clip: path, group, target; failed, '' or why it could not be read; the class index said under each perturbation, or -1
-    "What a model says of each clip under each perturbation."
-    check_loader_for(model, dl)
+)->pd.DataFrame: # A row for each clip: path, group, target, failed ('' or why), the answer to each (-1: none)
+    "Return the class that a model names for each clip under each perturbation."
+    dl = check_loader_for(model, dl)
     if not perturbations:
         raise ArgumentError(
-            f"perturbations={perturbations!r}; give at least one, {{name: function (T, rng) -> frames (T,)}}, as "
-            "in PERTURBATIONS."
+            f"perturbations={perturbations!r}; give at least one, {{name: function (T, rng) -> frames "
+            "(T,)}}, as in PERTURBATIONS."
         )
     model.eval()
-    T, table = model.spec.n_frames, dl.dataset.table
+    T, table = model.spec.n_frames, dl.sources().table
     if T < 2:
         raise ArgumentError(
             f"n_frames={T} in the model's spec: there is no time to perturb; accepted: a model that sees "
@@ -178,17 +178,18 @@ def _frames(name, f, T, rng):
     idxs = np.asarray(f(T, rng))
     if idxs.shape != (T,) or idxs.dtype.kind not in 'iu' or not ((0 <= idxs) & (idxs < T)).all():
         raise ArgumentError(
-            f"perturbations: {name!r} gives the frames {idxs.tolist()}; accepted: {T} whole numbers, 0 to {T - 1}."
+            f"perturbations: {name!r} gives the frames {idxs.tolist()}; accepted: {T} whole numbers, "
+            f"0 to {T-1}."
         )
     return idxs
 
 # %% ../nbs/52_probes.ipynb #report-of
 def report_of(
-    answers:pd.DataFrame, # As ask_perturbed gives it; of several models, one below the other, where each was asked about other clips
+    answers:pd.DataFrame, # As ask_perturbed gives it; of several models, that of each below the other
     model:str, # Its name
     n_classes:int, # K
 )->TimeReport:
-    "What the answers say."
+    "Return what the answers say."
     lost = [c for c in ('path', 'group', 'target', 'as it is') if c not in answers]
     if lost:
         raise DataError(
@@ -227,7 +228,7 @@ def probe_time(
     return report_of(answers, getattr(model, 'name', type(model).__name__), model.n_classes)
 
 def _read(answers):
-    "(the clips that were read, {path: reason} of the others)."
+    "Return (the clips that were read, {path: reason} of the others)."
     failed = answers.failed if 'failed' in answers else pd.Series('', answers.index)  # as it was kept before
     lost = failed.notna() & (failed != '')  # in a file, '' comes back as NaN
     if lost.all():
@@ -264,8 +265,8 @@ def sweep_time(
     model, # Has .spec and .n_classes
     dl, # A loader, such as dls.test
     show:bool=True, # Show a progress bar?
-)->pd.DataFrame: # A row for each number of frames: frames, n clips that were read of n_expected; stride, low and high; length, its low and high; .attrs['failures'] names the others
-    "Accuracy with fewer and fewer different frames: spread over the clip, or from its beginning."
+)->pd.DataFrame: # A row for each number of frames: n, n_expected; stride and length, each with low, high
+    "Return the accuracy with ever fewer different frames: spread over the clip, or from its beginning."
     check_loader_for(model, dl)
     T, even = model.spec.n_frames, lambda n: lambda T, rng: (np.arange(T)*n//T)*T//n
     counts = sorted({max(1, T >> k) for k in range(T.bit_length())})
@@ -288,7 +289,7 @@ def plot_sweep(
     sweep:pd.DataFrame, # As sweep_time gives it
     chance:float|None=None, # Drawn as a line
 ): # matplotlib Figure
-    "Accuracy over the number of different frames."
+    "Draw the accuracy over the number of different frames."
     fig = new_figure(figsize=(4.5,2.8), dpi=72)
     ax = fig.subplots()
     for kind,label in (('stride', 'spread over the clip'), ('length', 'from its beginning')):

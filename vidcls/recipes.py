@@ -18,12 +18,10 @@ from .mix import MixupCutMix
 from .models.zoo import create_model
 from .optim import scale_lr
 
-# %% ../nbs/44_recipes.ipynb #recipes-videomae-kinetics400-dict-fit
-_TWICE = (
-    'repeats: the authors count videos, each of which gives two clips; here step and epoch count clips. '
-    'So a step of as many holds half as many videos here, and for the same number of clips the rate '
-    'here is twice theirs.'
-)
+# %% ../nbs/44_recipes.ipynb #twice-repeats-there-step
+_TWICE = ('repeats: the authors count videos, each of which gives two clips; here step and epoch count clips. '
+          'So a step of as many holds half as many videos here, and for the same number of clips the rate '
+          'here is twice theirs.')
 _VIDEOMAE = [
     _TWICE,
     "RandAugment: (9, 0.5) in the paper, rand-m7-n4-mstd0.5-inc1 in the code; the code's is taken here.",
@@ -45,17 +43,17 @@ _SWIN = [
 
 RECIPES = {
     ('videomae', 'kinetics400'): dict(
-        fit=dict(epochs=75, wd=0.05, warmup=5, smoothing=0.1, max_grad_norm=None, layer_decay=0.75, schedule='cosine'),
+        fit=dict(
+            epochs=75, wd=0.05, warmup=5, smoothing=0.1, max_grad_norm=None, layer_decay=0.75,
+            schedule='cosine',
+        ),
         lr=1e-3, lr_for=256, model=dict(drop_path=0.1), spec=dict(sampling='random', stride=4),
         loaders=dict(repeats=2), augment='videomae', flip=True, mix=True,
         source='Tong et al. 2022 (2203.12602), appendix, Table 9',
         expect='81.5 top-1 (Table 7), 5 clips × 3 crops, after 1600 epochs of pre-training on '
                'Kinetics-400; 68.8 from scratch',
-        differs=[
-            *_VIDEOMAE,
-            'frames: a window of 64 at even distances in training, that is steps of 4 or 5; exactly '
-            'every 4th here.',
-        ],
+        differs=[*_VIDEOMAE, 'frames: a window of 64 at even distances in training, that is steps of 4 or 5; '
+                 'exactly every 4th here.'],
         sizes=dict(
             base=dict(differs=['rate: 1e-3 in the paper, 5e-4 in the script.']),
             small=dict(
@@ -222,7 +220,8 @@ RECIPES = {
         sizes=dict(
             s={},
             b=dict(
-                lr=1.5e-3, expect='70.5 top-1 (SlowFast\'s model zoo), 1 × 3 views, from Kinetics-400 weights'
+                lr=1.5e-3,
+                expect='70.5 top-1 (SlowFast\'s model zoo), 1 × 3 views, from Kinetics-400 weights'
             ),
         ),
     ),
@@ -282,55 +281,46 @@ class Recipe(dict):
         arithmetic:str, # How the rate was scaled
     ):
         super().__init__(args)
-        self.name, self.model, self.loaders, self.spec, self.arithmetic = (
-            name,
-            entry['model'],
-            entry['loaders'],
-            entry['spec'],
-            arithmetic,
-        )
+        self.name, self.arithmetic = name, arithmetic
+        self.model, self.loaders, self.spec = entry['model'], entry['loaders'], entry['spec']
         self.source, self.expect, self.differs = entry['source'], entry['expect'], list(entry['differs'])
         if 'augment' not in args:
-            self.differs.append(
-                f"left out: augmentation{' and mixing' if entry['mix'] else ''}, which need the "
-                "classes; table= brings them"
-            )
+            left_out = 'augmentation and mixing' if entry['mix'] else 'augmentation'
+            self.differs.append(f"left out: {left_out}, which need the classes; table= brings them")
 
     def __repr__(self):
-        shown = ', '.join(
-            f'{k}={v!r}' if isinstance(v, (str, int, float, dict, type(None))) else f'{k}={type(v).__name__}'
-            for k, v in self.items()
-        )
-        more = ''.join(f'\n  differs: {d}' for d in self.differs)
-        return (
-            f"{self.name[0]} on {self.name[1]}: fit({shown})\n  rate:    {self.arithmetic}\n  model:   "
-            f"{self.model}, clips: {self.spec}, loaders: {self.loaders}\n"
-            f"  source:  {self.source}\n  expect:  {self.expect}{more}"
-        )
+        plain = str, int, float, dict, type(None)
+        named = {k: repr(v) if isinstance(v, plain) else type(v).__name__ for k,v in self.items()}
+        return '\n'.join([
+            f"{self.name[0]} on {self.name[1]}: fit({', '.join(f'{k}={v}' for k,v in named.items())})",
+            f"  rate:    {self.arithmetic}",
+            f"  model:   {self.model}, clips: {self.spec}, loaders: {self.loaders}",
+            f"  source:  {self.source}",
+            f"  expect:  {self.expect}",
+            *(f'  differs: {d}' for d in self.differs),
+        ])
 
 def _named():
     "Each size of each entry, by its full name."
-    return {
-        (_full(m, size), d): _of_size(entry, size)
-        for (m, d), entry in RECIPES.items()
-        for size in entry['sizes']
-    }
+    each = ((m, d, entry, size) for (m,d), entry in RECIPES.items() for size in entry['sizes'])
+    return {(_full(m, size), d): _of_size(entry, size) for m, d, entry, size in each}
 
 def _full(family, size): return f'{family}_{size}' if size else family
 
 def _of_size(entry, size):
     "An entry with what is different for this size."
-    joined = lambda old, new: (
-        old | new if isinstance(new, dict) else [*old, *new] if isinstance(new, list) else new
-    )
-    return {**entry, **{k: joined(entry[k], v) for k,v in entry['sizes'][size].items()}}
+    def joined(old, new):
+        if isinstance(new, dict):
+            return old | new
+        return [*old, *new] if isinstance(new, list) else new
+    return entry | {k: joined(entry[k], v) for k,v in entry['sizes'][size].items()}
 
 def list_recipes()->list: # (model, data set)
     "What there is."
     return sorted(_named())
 
 def recipe(
-    model:str, # Full name, such as 'videomae_large'; or a family ('videomae', 'swin3d', …), which means the size that is named first
+    model:str, # Full name, such as 'videomae_large'; or a family, which means its first size
     dataset:str, # 'kinetics400', 'ssv2', 'ucf101', 'hmdb51'; or 'small' for your own, with any model
     table=None, # A ClipTable: names of classes for mirrors, their number for mixing; None leaves both out
     bs:int=16, # Clips a batch
@@ -349,15 +339,13 @@ def recipe(
         known = ', '.join(f'{m} on {d}' for m,d in sorted(named))
         raise ArgumentError(
             f"model={model!r}, dataset={dataset!r}: there is no such recipe; accepted: {known}. For "
-            "another size, take "
-            "the one that comes nearest by its full name, and say so."
+            "another size, take the one that comes nearest by its full name, and say so."
         )
-    entry, n = (
-        named[name, dataset],
-        check_whole('bs', bs) * check_whole('accum', accum) * check_whole('processes', processes),
-    )
+    entry = named[name, dataset]
+    n = check_whole('bs', bs)*check_whole('accum', accum)*check_whole('processes', processes)
     lr = scale_lr(entry['lr'], n, entry['lr_for'], show=False)
-    words = f"{entry['lr']:g} for {entry['lr_for']} clips a step, so {lr:.3g} for {bs} x {accum} x {processes} = {n}"
+    words = (f"{entry['lr']:g} for {entry['lr_for']} clips a step, "
+             f"so {lr:.3g} for {bs} x {accum} x {processes} = {n}")
     args = entry['fit'] | dict(lr=lr, accum=accum)
     if table is not None:
         args['augment'] = augmentation(entry['augment'], table.labels if entry['flip'] else None)
@@ -380,7 +368,7 @@ def _tflop_per_clip(name, n_frames=None):
 def training_time(
     name:str, # Of a model
     n_clips:int, # Training clips
-    tflops:float, # What the device does at best, in 10¹² operations a second: of bfloat16 matrices for mixed precision
+    tflops:float, # Peak of the device in 10¹² operations a second; of bfloat16 for mixed precision
     share:float=.35, # Of it that is reached, in (0,1]
     n_frames:int|None=None, # Frames of a clip; None: the model's
 )->float: # Seconds an epoch, if data are never waited for
@@ -391,12 +379,9 @@ def training_time(
         raise ArgumentError(f"share={share}; accepted: above 0, up to 1.")
     return n_clips*_tflop_per_clip(name, n_frames)/(tflops*share)
 
-# %% ../nbs/44_recipes.ipynb #trainingplan
+# %% ../nbs/44_recipes.ipynb #cba8e518
 DEFAULT = dict(
-    model='i3d_tiny',
-    arguments=dict(n_frames=16, size=32),
-    bs=16,
-    steps=500,
+    model='i3d_tiny', arguments=dict(n_frames=16, size=32), bs=16, steps=500,
     fit=dict(lr=2e-3, wd=0.05, smoothing=0.1, max_grad_norm=1.0, patience=None),
     augment='standard',
     least_epochs=10,  # a large set is seen at least this often, however many steps that takes
@@ -434,32 +419,32 @@ def epochs_for(
 
 def default_recipe(
     table, # A ClipTable with a train split
-    steps:int|None=None, # Steps of the training; None takes those of DEFAULT, and for a large set at least 10 epochs
+    steps:int|None=None, # Steps of the training; None takes DEFAULT's, at least 10 epochs
 )->TrainingPlan:
     "Return what to train on these clips where nobody chose."
     d, clips = DEFAULT, int((table.df.split == 'train').sum())
     if not clips:
         raise DataError(f"{table.name} has no train split; it has {table.splits}.")
-    epochs = epochs_for(
-        d['steps'] if steps is None else steps, clips, d['bs'], d['least_epochs'] if steps is None else 1
-    )
-    folds = d['folds'] if len(table) < d['few_clips'] and _fit_for_folds(table, d['folds']) else 0
-    reason = f"a small 3-D convolution learned most from few clips in a few minutes (see {d['record']})" + (
-        f"; {len(table)} clips are few, so {folds} folds by group judge the recipe besides" if folds else ''
-    )
-    fit = d['fit'] | dict(epochs=epochs, augment=augmentation(d['augment'], table.labels))
+    wanted, least = (d['steps'], d['least_epochs']) if steps is None else (steps, 1)
+    epochs = epochs_for(wanted, clips, d['bs'], least)
+    reason = f"a small 3-D convolution learned most from few clips in a few minutes (see {d['record']})"
+    folds = 0
+    if len(table) < d['few_clips'] and _fit_for_folds(table, d['folds']):
+        folds = d['folds']
+        reason += f"; {len(table)} clips are few, so {folds} folds by group judge the recipe besides"
     return TrainingPlan(
-        d['model'],
-        dict(d['arguments']),
-        d['bs'],
-        epochs * -(-clips // d['bs']),
-        fit,
-        folds,
-        reason,
-        d['record'],
+        model=d['model'],
+        arguments=dict(d['arguments']),
+        bs=d['bs'],
+        steps=epochs * -(-clips//d['bs']),
+        fit=d['fit'] | dict(epochs=epochs, augment=augmentation(d['augment'], table.labels)),
+        folds=folds,
+        reason=reason,
+        record=d['record'],
     )
 
 def _fit_for_folds(table, k):
-    "Whether each class is there without any one of the folds: then each fold can be learned."
-    return (table.df.groupby('label').group.nunique() >= k).all() and all(
-        set(fold.select_split('train').df.label) == set(table.labels) for fold in table.kfold(k))
+    "Is each class there without any one of the folds? Then each fold can be learned."
+    if (table.df.groupby('label').group.nunique() < k).any():
+        return False
+    return all(set(fold.select_split('train').df.label) == set(table.labels) for fold in table.kfold(k))

@@ -38,7 +38,7 @@ from .show import figure_names, new_figure
 
 # %% ../nbs/inside/49_records.ipynb #views-text
 def views_text(
-    views:dict, # As a record has it: clips, crops and, where the number was made with more, the rest of `Views`
+    views:dict, # As a record has it: clips, crops and perhaps the rest of `Views`
 )->str: # Such as '5 x 3 views, mirrored too'
     "Say how often, and how, each video was looked at."
     n_sizes = len(views.get('scales', [1]))
@@ -85,7 +85,7 @@ class EvalRecord:
     optimistic:bool = False # Were the weights chosen, or learned, on these very clips?
     # The lossy frame cache through which the clips were judged, such as 'jpeg'; '' where it was the files
     cache:str = ''
-    temperature:float = 1. # By which the scores were divided, > 0: that of the judged classifier's calibration
+    temperature:float = 1. # The scores were divided by it, > 0: of the judged classifier's calibration
     # path, perhaps start and end, label, group, predicted, class probs
     clips:pd.DataFrame = field(default=None, repr=False, compare=False)
 
@@ -115,7 +115,7 @@ class EvalRecord:
 
     @property
     def verdict(self)->str:
-        "Is this better than guessing, and than always naming the commonest class? No more than the interval allows."
+        "Is this better than guessing, and than always naming the commonest class?"
         lo, hi = self.interval
         if not lo <= hi:
             return 'too few groups to tell whether this is better than chance'
@@ -161,8 +161,8 @@ def check_record(
 def top_losses(
     self:EvalRecord,
     n:int|None=20, # Rows; None: all
-)->pd.DataFrame: # path (and start and end), label, predicted, p_true, p_predicted, loss in nats; the worst first
-    "The clips whose label surprised the model most."
+)->pd.DataFrame: # path (start, end), label, predicted, p_true, p_predicted, loss in nats; the worst first
+    "Return the clips whose label surprised the model most."
     p, c = self.probs, self.clips
     true = p[np.arange(len(c)), [self.labels.index(l) for l in c.label]]
     out = c[[k for k in ('path','start','end','label','predicted') if k in c]]
@@ -172,8 +172,10 @@ def top_losses(
 
 # %% ../nbs/inside/49_records.ipynb #class-table
 @patch
-def class_table(self:EvalRecord)->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
-    "How each class fares."
+def class_table(
+    self:EvalRecord,
+)->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
+    "Return how each class fares."
     check_record(self)
     conf = np.array(self.confusion)
     t = per_class(conf, self.labels)[['n','recall','precision','f1']]
@@ -233,7 +235,7 @@ def _versions():
 
 # %% ../nbs/inside/49_records.ipynb #record-of
 def record_of(
-    clips:pd.DataFrame, # path, label and group of each video that was scored; start and end where it is a part of a file
+    clips:pd.DataFrame, # path, label, group (start, end) of each video that was scored
     probs, # float64 (N,K), in the same order
     labels:list, # The K class names
     clip_top1:float|None=None, # Share of right views; None: there is one of each
@@ -273,7 +275,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 def csv_text(
     text, # A class name, a path, …
 )->str: # The same with an apostrophe in front where it begins with =, +, -, @, a tab or a line break
-    "Text that a spreadsheet shows and does not compute; `read_clips` takes the apostrophe off again."
+    "Return text that a spreadsheet shows and does not compute; `read_clips` takes the apostrophe off again."
     return f"'{text}" if _FORMULA.match(str(text)) else str(text)
 
 def _uncsv(text): return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
@@ -302,7 +304,7 @@ def save_record(
 def read_clips(
     path, # The .csv beside a record
 )->pd.DataFrame:
-    "The clips of a record; labels stay text, also those called 1 or NA."
+    "Read the clips of a record; labels stay text, also those called 1 or NA."
     c = pd.read_csv(path, dtype={k: str for k in (*_TEXT, 'start', 'end')}, keep_default_na=False)
     c = c.assign(**{k: [_uncsv(v) for v in c[k]] for k in _TEXT if k in c})
     # to the last digit: they are part of the name
@@ -341,7 +343,8 @@ def _contradiction(rec):
     probs = c[columns].apply(pd.to_numeric, errors='coerce').to_numpy(float)
     bad = ~((probs >= 0).all(1) & (np.abs(probs.sum(1)-1) < .01))         # also where one is NaN
     if bad.any():
-        return f"the probabilities in row {int(np.argmax(bad))} of the .csv are not numbers in [0,1] that add up to 1"
+        row = int(np.argmax(bad))
+        return f"the probabilities in row {row} of the .csv are not numbers in [0,1] that add up to 1"
     known = {k: ~c[k].isin(rec.labels) for k in ('label', 'predicted')}
     if lost := [c[k][odd.idxmax()] for k,odd in known.items() if odd.any()]:
         return f"{lost[0]!r} in the .csv is none of its classes"
@@ -362,19 +365,20 @@ def _odd_part(rec):
         confusion=len(rec.confusion) == K and all(map(counts, rec.confusion)),
         dropped=all(map(number, rec.dropped.values())),
     )
-    fits |= {k: share(getattr(rec, k)) for k in ('video_top1', 'clip_top1', 'mean_class', 'chance', 'majority')}
+    for name in ('video_top1', 'clip_top1', 'mean_class', 'chance', 'majority'):
+        fits[name] = share(getattr(rec, name))
     wrong = [k for k,ok in fits.items() if not ok]
     return f"{wrong[0]} is {getattr(rec, wrong[0])!r:.99}" if wrong else None
 
 # %% ../nbs/inside/49_records.ipynb #recompute-record
 # the fields that don't follow from clips and probabilities
-_GIVEN = ('dataset', 'split', 'model', 'spec', 'views', 'n_expected', 'seed', 'failures', 'dropped', 'clip_top1',
-          'optimistic', 'cache', 'temperature')
+_GIVEN = ('dataset', 'split', 'model', 'spec', 'views', 'n_expected', 'seed', 'failures', 'dropped',
+          'clip_top1', 'optimistic', 'cache', 'temperature')
 
 def recompute_record(
     rec:EvalRecord, # With its clips
 )->EvalRecord: # The same answers; every number that follows from them by this version's formulas
-    "A record of an older vidcls, brought up to date."
+    "Return a record with all numbers computed again from its probabilities."
     check_record(rec)
     new = record_of(
         rec.clips.drop(columns=['predicted', *prob_columns(rec.labels)]),
@@ -395,8 +399,8 @@ def recompute_record(
 def record_intervals(
     rec:EvalRecord, # With its clips
     n_boot:int=1000, # Draws of groups, >= 100
-)->pd.DataFrame: # A row for each of top1, mean_class, macro_f1, nll, brier: value, low, high; NaN where all clips are of one group
-    "The numbers of a record, each with its 95 % interval over groups."
+)->pd.DataFrame: # Rows top1, mean_class, macro_f1, nll, brier: value, low, high (NaN for a single group)
+    "Return the numbers of a record, each with its 95 % interval over groups."
     check_record(rec)
     K, c = len(rec.labels), rec.clips
     index = {l: i for i,l in enumerate(rec.labels)}
@@ -416,7 +420,7 @@ def record_intervals(
 def confusion_figure(
     rec:EvalRecord, # Of any split
 ): # matplotlib Figure
-    "The confusion matrix of a record, with the number and its interval as the title."
+    "Draw the confusion matrix of a record, with the number and its interval as the title."
     fig = new_figure(figsize=matrix_size(figure_names(rec.labels)[0]), dpi=100)
     ax = plot_confusion(np.array(rec.confusion), rec.labels, ax=fig.subplots())
     lo, hi = rec.interval

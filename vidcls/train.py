@@ -21,11 +21,10 @@ from .optim import freeze_layers, keep_frozen
 from .training.callbacks import EMA, EVENTS, Callback, EarlyStopping, GradualUnfreeze, Loggers
 from .training.callbacks import ProgressBar, TerminateOnNaN
 from .training.checkpoint import random_state, set_random_state, unsharded
-from .training.checks import Computing, Functions, Keeping, Optimization, Plan, Selection
+from .training.checks import Computing, Functions, Saving, Optimization, FitConfig, Selection
 from .training.checks import check_fit, own_network, refuse_names, standard_callbacks, take_labels
 from .training.engine import SIGNALS, Run, agree_on_stop, any_process, count_clips, device_batches
-from .training.engine import end_callbacks, half_precision, listening, put_best, release, set_epoch
-from .training.engine import share_buffers
+from .training.engine import end_callbacks, half_precision, listening, put_best, release, share_buffers
 from .training.history import History, is_better, plot_history, row_line
 from .training.memory import explain_error, is_out_of_memory, model_too_large
 from .training.resume import Checkpoints, fingerprint, resume_run
@@ -135,14 +134,16 @@ def validate(
         if not len(batch.labels):
             continue
         answers = run.eval_model(run.spec.to_model(batch.clips)).float()
-        answers, truth = run.accelerator.gather_for_metrics((answers, batch.labels))
+        answers, truth = run.accelerator.gather((answers, batch.labels))
         logits.append(answers.cpu())
         labels.append(truth.cpu())
     if agree_on_stop(run) in SIGNALS:
         return {}
     if not logits:
         raise VidclsError("no validation clip could be read; see on_error in the loaders.")
-    logits, labels = torch.cat(logits), torch.cat(labels)
+    # several processes fill the last batches up, so that nobody waits
+    n = None if run.valid_loader.streams else len(run.valid_loader.sources())
+    logits, labels = torch.cat(logits)[:n], torch.cat(labels)[:n]
     run.row['valid_loss'] = whole_loss(run, logits, labels)
     run.row['accuracy'] = (logits.argmax(1) == labels).float().mean().item()
     run.row |= {name: float(f(logits, labels)) for name,f in run.functions.metrics.items()}
@@ -192,8 +193,9 @@ def run_epoch(
         run.train_loss, run.elapsed = torch.zeros((), device=run.accelerator.device), 0.
         run.lr, run.epoch_steps, run.rng_state = run.sched.get_last_lr()[-1], run.n_steps, random_state()
     run.row = dict(epoch=run.epoch+1)
-    set_epoch(run.train_loader, run.epoch)
-    set_epoch(run.valid_loader, run.epoch)
+    run.train_loader.set_epoch(run.epoch)
+    if run.valid_loader is not None:
+        run.valid_loader.set_epoch(run.epoch)
     run('before_epoch')
     run.timer = WaitTimer(device_batches(run, run.train_loader, run.done))
     train_epoch(run, run.timer)
@@ -203,7 +205,8 @@ def run_epoch(
     run('after_train')
     if not run.n_good:
         raise VidclsError(
-            "no training clip could be read, or no step was finite, in this epoch; see on_error in the loaders."
+            "no training clip could be read, or no step was finite, in this epoch; see on_error in the "
+            "loaders."
         )
     mean = run.accelerator.reduce(run.train_loss.clone()).item()/run.n_good
     run.row |= dict(train_loss=mean, valid_loss=None, accuracy=None)
@@ -223,7 +226,7 @@ def keep_row(
     "Write the row into the history; copy the weights if it is the best one."
     run.hist.rows.append(run.row)
     best = None if run.hist.best is None else run.hist.rows[run.hist.best]
-    if best is None or run.plan.selection.keep_last or is_better(run.row, best, run.monitor):
+    if best is None or run.config.selection.keep_last or is_better(run.row, best, run.monitor):
         run.hist.best = len(run.hist)-1
         run.best = {k: v.detach().cpu().clone() for k,v in unsharded(run.eval_model.state_dict()).items()}
 
@@ -263,7 +266,7 @@ def _begin(run, resumed):
     if resumed:
         set_random_state(rng_state)
     elif run.accelerator.process_index:                     # other dropout for other clips
-        torch.manual_seed(run.plan.computing.seed + run.accelerator.process_index)
+        torch.manual_seed(run.config.computing.seed + run.accelerator.process_index)
 
 # %% ../nbs/40_train.ipynb #fit-3
 def fit(
@@ -271,7 +274,7 @@ def fit(
     dls, # ClipLoaders, made with model.spec
     epochs:int=10, # Passes over the training clips, >= 1
     lr:float=1e-3, # Peak learning rate: 1e-3 from scratch, 1e-4 with pretrained weights
-    wd:float|None=None, # Weight decay of matrices (biases and norms have none); None takes the optimiser's: 0.05 for AdamW, 1e-4 for SGD
+    wd:float|None=None, # Weight decay of matrices; None takes the optimiser's: .05 for AdamW, 1e-4 for SGD
     warmup:float|None=None, # Epochs in which lr rises; None takes 5, or a fifth of a short training
     smoothing:float=.1, # Label smoothing, in [0,1); not used where a loss is given
     max_grad_norm:float|None=1., # Largest norm of the gradient; None doesn't clip
@@ -279,7 +282,7 @@ def fit(
     mix=None, # Function (clips float (B,C,T,H,W), labels (B,), torch.Generator) -> (clips, targets (B,K))
     loss=None, # Function (logits (B,K), targets) -> scalar; None takes LabelSmoothingCrossEntropy(smoothing)
     accum:int=1, # Batches that share one step
-    precision:str|None=None, # 'no', 'fp16' or 'bf16'; None takes bf16 where the GPU knows it, fp16 on older ones, 'no' on a CPU
+    precision:str|None=None, # 'no', 'fp16' or 'bf16'; None takes what suits the device
     seed:int=0, # Of dropout, drop path and augmentation
     show:bool=True, # Show progress?
     *,
@@ -289,12 +292,12 @@ def fit(
     schedule_args:dict|None=None, # Further arguments of the schedule: final, rise, start, at, gamma
     layer_decay:float=1., # Factor on lr from each layer to the one before it
     backbone:float=1., # Factor on lr of everything but the head
-    freeze:dict|int|bool|None=None, # As in freeze_layers; True: all but the head; a plan {epoch: n}: see GradualUnfreeze
+    freeze:dict|int|bool|None=None, # n as in freeze_layers; True: all but the head; or {epoch: n}
     ema:float|None=None, # Decay of a moving average of the weights; None keeps none
     patience:int|None=15, # Epochs without anything better that end the training; None goes to the end
     keep_last:bool=False, # Keep the last weights, not the best ones? For too few validation clips
-    monitor:str='accuracy', # Column of the history that decides what is best; larger is better, of losses smaller; '-error' takes the smallest of a metric 'error'
-    metrics:dict|None=None, # {name: function (logits (N,K), labels (N,)) -> number}, further columns; each is tried beforehand on made-up logits
+    monitor:str='accuracy', # Column of the history that decides; '-error' takes the smallest error
+    metrics:dict|None=None, # {name: function (logits (N,K), labels (N,)) -> number}: further columns
     callbacks=(), # Callbacks of your own
     on_nan:str='stop', # A step that is not finite: 'stop' with its clips named, or 'skip' it
     out=None, # Folder for checkpoints; None keeps none
@@ -309,36 +312,36 @@ def fit(
     "Train a model; keep the weights that did best on the validation clips."
     refuse_names(others, [n for n in signature(fit).parameters if n != 'others'])
     model, dls = own_network(model, dls, spec)
-    plan = Plan(
+    config = FitConfig(
         Optimization(
             epochs=epochs, lr=lr, wd=wd, warmup=warmup, smoothing=smoothing, max_grad_norm=max_grad_norm,
-            accum=accum, optimizer=optimizer, opt_args=opt_args, schedule=schedule, schedule_args=schedule_args,
-            layer_decay=layer_decay, backbone=backbone, freeze=freeze, ema=ema,
+            accum=accum, optimizer=optimizer, opt_args=opt_args, schedule=schedule,
+            schedule_args=schedule_args, layer_decay=layer_decay, backbone=backbone, freeze=freeze, ema=ema,
         ),
         Selection(monitor=monitor, patience=patience, keep_last=keep_last, on_nan=on_nan),
-        Keeping(out=out, every=every, keep=keep, resume=resume),
+        Saving(out=out, every=every, keep=keep, resume=resume),
         Computing(precision=precision, seed=seed, show=show, compile=compile, trackers=trackers),
         Functions(augment=augment, mix=mix, loss=loss, metrics=metrics, callbacks=callbacks),
     )
-    check_fit(model, dls, plan)
-    run, resumed = start_run(model, dls, plan)
+    check_fit(model, dls, config)
+    run, resumed = start_run(model, dls, config)
     return run_training(run, resumed)
 
 def start_run(
     model, # Of create_model, or with a spec of its own
     dls, # Loaders
-    plan, # A Plan that fits them
+    config, # A FitConfig that fits them
 )->tuple: # (Run, was there a checkpoint to go on from?)
     "Make the run; where that fails, leave the model as it was."
-    about = fingerprint(model, dls, plan)
-    torch.manual_seed(plan.computing.seed)
+    about = fingerprint(model, dls, config)
+    torch.manual_seed(config.computing.seed)
     take_labels(model, dls.labels)
     try:
-        run = Run(model, dls, plan, about, standard_callbacks(plan, about))
+        run = Run(model, dls, config, about, standard_callbacks(config, about))
         return run, resume_run(run)
     except BaseException as e:
         release(model, model)
-        if plan.optimization.freeze is not None:
+        if config.optimization.freeze is not None:
             freeze_layers(model, 0)
         if is_out_of_memory(e):
             raise VidclsError(model_too_large(model, e)) from None
@@ -349,7 +352,7 @@ def fit_or_raise(
     dls, # As for fit
     **kwargs, # As for fit
 )->History:
-    "Call `fit` for comparisons of several trainings: a Ctrl-C ends them all, so that no half-trained model is counted."
+    "Call `fit` for a comparison of trainings: a Ctrl-C ends them all, so no half-trained model counts."
     hist = fit(model, dls, **kwargs)
     if hist.interrupted:
         raise KeyboardInterrupt

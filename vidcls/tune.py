@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from .core import ArgumentError, VidclsError, check_at_least, check_whole, pick_device
+from .data.loaders import adapt_loader
+from .models.logits import predict_logits
 from .optim import adamw
 from .show import new_figure
 from .train import fit
@@ -27,12 +29,11 @@ from .training.memory import device_gb, free_gb, is_out_of_memory, process_gb, r
 @contextmanager
 def restored(
     model, # Of create_model
-    loader, # Of the training clips
+    loader, # A Loader: of the training clips
 ):
     "Put weights, generators and the order of the clips back when the block ends, however it ends."
     weights, rng_state = copy.deepcopy(model.state_dict()), random_state()
-    sampler, labels = getattr(loader, 'sampler', None), getattr(model, 'labels', None)
-    place = getattr(sampler, 'epoch', 0), getattr(sampler, 'start', 0)
+    position, labels = loader.position, getattr(model, 'labels', None)
     training, device = model.training, next(model.parameters()).device
     try:
         yield
@@ -41,8 +42,7 @@ def restored(
         model.load_state_dict(weights)
         model.train(training).to(device)
         set_random_state(rng_state)
-        if hasattr(sampler, 'set_epoch'):
-            sampler.set_epoch(*place)
+        loader.set_epoch(*position)
 
 def try_out(
     model, # As for fit
@@ -51,10 +51,12 @@ def try_out(
     **kwargs, # As for fit
 ): # History
     "Call `fit` without validation and without traces, for what a callback sees; put everything back."
-    own = dict(callbacks=[callback], patience=None, monitor='accuracy', out=None, every=None, resume=False, trackers=None)
+    own = dict(callbacks=[callback], patience=None, monitor='accuracy')
+    own |= dict(out=None, every=None, resume=False, trackers=None)                # no traces
     trial = copy.copy(dls)
     trial.valid = None
-    with restored(model, dls.train):
+    trial.train = adapt_loader(dls.train)
+    with restored(model, trial.train):
         return fit(model, trial, **kwargs | own)
 
 # %% ../nbs/41_tune.ipynb #rangetest
@@ -171,7 +173,7 @@ class Estimate:
     s_per_step:float # Median seconds of a step, waiting for data included
     s_valid:float # Seconds of one validation
     waiting:float # Share of the time that was spent waiting for data, in [0,1]
-    peak_gb:float|None # Highest memory: of a GPU what PyTorch had allocated, else of the process; None where unknown
+    peak_gb:float|None # Highest memory: of a GPU what PyTorch had allocated, else of the process
     clips_per_s:float # While training
     machine:str # Where it was measured
 
@@ -246,7 +248,8 @@ def estimate(
     machine = f'{os.cpu_count()} CPU cores'
     if watch.device.type == 'cuda':
         machine = torch.cuda.get_device_name(watch.device)
-    return Estimate(epochs, per_epoch, s, s_valid, watch.waiting, watch.gb, watch.clips/len(watch.times)/s, machine)
+    speed = watch.clips/len(watch.times)/s
+    return Estimate(epochs, per_epoch, s, s_valid, watch.waiting, watch.gb, speed, machine)
 
 # %% ../nbs/41_tune.ipynb #time-validation
 HALF = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -266,9 +269,7 @@ def time_validation(
         start = time.perf_counter()
         for b in loader:
             with torch.autocast(device.type, half, enabled=half is not None):
-                model(model.spec.to_model(b.clips.to(device)))
-            if device.type == 'cuda':
-                torch.cuda.synchronize()
+                predict_logits(model, b)          # waits for the device
             now = time.perf_counter()
             taken.append(now-start)
             start = now
@@ -317,12 +318,12 @@ def try_size(
 def find_batch_size(
     model, # Of create_model
     limit:int=256, # Largest size to try, >= 1
-    max_gb:float|None=None, # Memory that may be used; None: all of a GPU, 70 % of what a CPU's system has free
+    max_gb:float|None=None, # Memory to use; None: all of a GPU, 70 % of what the system has free
     device:str|None=None, # As pick_device takes it
     precision:str|None=None, # 'no', 'fp16', 'bf16'; None as in fit
     show:bool=True, # Print what was tried?
 )->int: # Clips a batch; a power of two
-    "Find the largest batch for which a training step fits, gradients and AdamW's moments included, by trying."
+    "Find the largest batch that fits a training step, with gradients and AdamW's moments, by trying."
     check_whole('limit', limit)
     device = pick_device(device)
     if max_gb is not None:
@@ -351,7 +352,8 @@ def _grow(model, limit, room_gb, device, precision, show):
     while bs <= limit:
         gb, speed = try_size(model, bs, device, precision)
         if show:
-            print(f"{bs:5} clips: " + ('out of memory' if gb is None else f"{gb:.2f} GB, {speed:.3g} clips/s"))
+            found = 'out of memory' if gb is None else f"{gb:.2f} GB, {speed:.3g} clips/s"
+            print(f"{bs:5} clips: {found}")
         if gb is None or gb > room_gb:
             break
         good = bs

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'PROTOCOLS', 'AHEAD_BYTES', 'Views', 'as_views', 'view_frames', 'load_views', 'views_of_frames',
-           'check_loader', 'check_loader_for', 'clips_of', 'clip_at', 'rows_of', 'lossy_cache', 'predict_probs',
-           'average_views', 'mirror_idxs', 'predict_views', 'logits_in_chunks', 'join_processes']
+           'check_loader', 'check_loader_for', 'clips_of', 'rows_of', 'lossy_cache', 'predict_probs', 'average_views',
+           'mirror_idxs', 'predict_views', 'logits_in_chunks', 'join_processes']
 
 # %% ../nbs/inside/50_views.ipynb #imports
 import os
@@ -22,7 +22,7 @@ from .core import ArgumentError, DataError, LabelError, VideoReadError
 from .core import check_at_least, check_choice, check_whole, match_labels, progress
 from .data.public import flip_classes
 from .data.decode import Video, crop_frame
-from .data.loaders import check_failed, clip_bytes
+from .data.loaders import Loader, adapt_loader, check_failed, clip_bytes
 from vidcls.data.sampling import (
     i3d_idxs,
     mvit_test_idxs,
@@ -34,11 +34,10 @@ from vidcls.data.sampling import (
     view_idxs,
 )
 from .models.logits import predict_logits
-from .training.memory import free_gb
 from .parallel import map_ahead, rank_world
 from .records import clip_names
 from .training.engine import leave_at_exit
-from .training.memory import is_out_of_memory
+from .training.memory import free_gb, is_out_of_memory
 
 # %% ../nbs/inside/50_views.ipynb #rules
 # name: function (n_total, fps, spec, number of windows) -> frames (windows,T)
@@ -69,12 +68,12 @@ class Views:
 
     def __post_init__(self):
         if not isinstance(self.scales, (list, tuple)):
-            raise ArgumentError(f"scales={self.scales!r}; accepted: a tuple of sizes, such as (1,) or (1, 1.15).")
-        object.__setattr__(self, 'scales', tuple(self.scales))
+            raise ArgumentError(f"scales={self.scales!r}; accepted: a tuple of sizes, as (1,) or (1, 1.15).")
+        vars(self)['scales'] = tuple(self.scales)                    # a list is taken, too
         check_whole('clips', self.clips)
         check_whole('crops', self.crops)
         if not self.scales:
-            raise ArgumentError("scales=(); accepted: at least one size, 1 for the largest square: scales=(1,).")
+            raise ArgumentError("scales=(); accepted: at least one size, (1,) for the largest square.")
         check_choice('flip', self.flip, (True, False))
         check_choice('sampling', self.sampling, RULES)
         check_choice('average', self.average, ('probs', 'logits'))
@@ -127,7 +126,7 @@ def view_frames(
     return _WINDOWS[rule](n_total, fps, spec, k)
 
 def _as_in_spec(n_total, spec, k, times):
-    "Windows by the spec's own rule: side by side where it is dense, shifted by parts of a step where it is spread out."
+    "Windows by the spec's own rule: dense ones side by side, spread-out ones shifted by parts of a step."
     if k == 1:
         return sample_idxs(n_total, spec, times=times)[None]
     if spec.sampling in ('center', 'random'):
@@ -142,7 +141,7 @@ def _as_in_spec(n_total, spec, k, times):
 
 # %% ../nbs/inside/50_views.ipynb #boxes
 def _boxes(H, W, views, crop):
-    "Boxes of one crop, a size each; None is the middle as training has it."
+    "Return the boxes of one crop, a size each; None is the middle as training has it."
     if views.crops == 1 and views.scales == (1.,):
         return [None]
     side, free = min(H, W), abs(H-W)
@@ -162,8 +161,8 @@ def load_views(
     views:Views, # How often it is looked at
     backend:str='auto', # See read_frames
     window=(None,None), # (start, end) in seconds, where the clip is a part of the file
-)->np.ndarray: # uint8 (V,T,size,size,3), window by window, crop by crop, size by size, and each once more mirrored with flip
-    "Return all views of a video."
+)->np.ndarray: # uint8 (V,T,size,size,3), by windows, then crops, then sizes
+    "Return all views of a video; with `flip`, all of them once more, mirrored."
     with Video(path, backend) as v:
         part = v.part(*window)
         times = part.times if spec.sampling == 'time' else None
@@ -181,7 +180,7 @@ def views_of_frames(
     return _cut((frames[i] for i in np.unique(idxs)), idxs, spec, views)
 
 def _cut(frames, idxs, spec, views):
-    "The views (V,T,S,S,3) of the wanted frames, which come in order, each once."
+    "Cut the views (V,T,S,S,3) from the wanted frames, which come in order, each once."
     wanted, squares, S = np.unique(idxs), None, spec.size
     for n,frame in enumerate(frames):
         if squares is None:
@@ -193,47 +192,47 @@ def _cut(frames, idxs, spec, views):
     out = np.stack([square[clip] for clip in at for square in squares])
     return np.concatenate([out, out[:,:,:,::-1]]) if views.flip else out
 
-# %% ../nbs/inside/50_views.ipynb #check-loader
+# %% ../nbs/inside/50_views.ipynb #3be1196f
 def check_loader(
     dl, # A loader, such as dls.test
-):
-    "Raise unless `dl` is one loader."
+)->Loader: # The same, or a plain DataLoader behind the contract of a loader
+    "Raise unless `dl` is one loader of a table's clips."
     if dl is None:
         raise DataError("dl is None: there is no such split; see table.splits.")
     if not hasattr(dl, 'dataset'):
         raise ArgumentError(f"dl is a {type(dl).__name__}; give one loader, such as dls.test.")
+    dl = adapt_loader(dl)
+    if dl.sources().table is None:
+        raise ArgumentError("dl has no table of its clips; as_loader makes a loader of a DataLoader.")
+    return dl
 
 def check_loader_for(
     model, # Has .spec and .n_classes
     dl, # A loader, such as dls.test
-):
-    "Raise unless `dl` is a loader whose clips and classes are the model's."
-    check_loader(dl)
+)->Loader: # As check_loader gives it
+    "Raise unless `dl` is a loader whose clips and classes are the model's, and which gives each clip once."
+    dl = check_loader(dl)
+    sources = dl.sources()
     if not hasattr(model, 'spec'):
         raise ArgumentError(
             f"model is a {type(model).__name__} without a spec; create_model makes one that says what "
             "clips it takes."
         )
-    model.spec.check_same(dl.dataset.spec)
-    sampler = getattr(dl, 'sampler', None)
-    if (
-        getattr(dl, 'streams', False)
-        and dl.dataset.shuffle
-        or any(getattr(sampler, k, None) is not None for k in ('balance', 'weights'))
-        or getattr(sampler, 'repeats', 1) > 1
-    ):
+    model.spec.check_same(sources.spec)
+    if not sources.each_once:
         raise ArgumentError(
             "dl draws some clips several times in an epoch, or not at all, as it is right in training; "
-            "judge by one that "
-            "hands out each clip once: loader(table.select_split('train'), spec), or shard_loader(…, shuffle=False)."
+            "judge by one that hands out each clip once: loader(table.select_split('train'), spec), or "
+            "shard_loader(…, shuffle=False)."
         )
-    match_labels(getattr(model, 'labels', None), dl.dataset.table.labels)
-    K, said = dl.dataset.table.n_classes, model.n_classes
+    match_labels(getattr(model, 'labels', None), sources.table.labels)
+    K, said = sources.table.n_classes, model.n_classes
     if K != said:
         raise LabelError(
             f"the data have {K} classes, the model tells {said}. Take the clips that it was trained "
             "for, or train a head for these."
         )
+    return dl
 
 # %% ../nbs/inside/50_views.ipynb #clips-of
 def clips_of(
@@ -241,28 +240,14 @@ def clips_of(
     clips:pd.DataFrame, # Some of the record's clips, or rows that name clips in the same way
 )->list: # of uint8 (T,H,W,C)
     "Decode some clips of a record again."
-    check_loader(dl)
-    if getattr(dl, 'streams', False):
-        raise ArgumentError(
-            "dl is a stream of shards, of which single clips can't be picked; give a loader of the files."
-        )
-    return [clip_at(dl, row) for row in rows_of(clips, dl.dataset.table.df)]
-
-def clip_at(
-    dl, # A loader of files
-    row:int, # In its table
-)->np.ndarray: # uint8 (T,H,W,C)
-    "A clip as the model sees it; an error with the reason where there is none."
-    clip, *_, reason = dl.dataset[row]
-    if clip is None:
-        raise VideoReadError(dl.dataset.paths[row], reason)
-    return np.asarray(clip)
+    dl = check_loader(dl)
+    return [dl.read_clip(row) for row in rows_of(clips, dl.sources().table.df)]
 
 def rows_of(
     clips:pd.DataFrame, # Has path, and start and end where files have several clips
     df:pd.DataFrame, # A table's rows
 )->list: # int, for each of clips
-    "The row in a table of each clip; an error where it isn't there, or isn't the only one."
+    "Return the row in a table of each clip; raise where it isn't there, or isn't the only one."
     names = clip_names if 'start' in clips and 'start' in df else lambda t: t.path.tolist()
     own, wanted = names(df), names(clips)
     at, n = {k: i for i,k in enumerate(own)}, Counter(own)
@@ -280,10 +265,10 @@ def rows_of(
 
 # %% ../nbs/inside/50_views.ipynb #lossy-cache
 def lossy_cache(
-    dl, # A loader
+    dl:Loader, # As check_loader gives it
 )->str: # Such as 'jpeg'; '' where clips come as the files have them
     "Return the format of the cache through which clips come changed."
-    return '' if getattr(dl, 'lossless', True) else str(dl.cache_format)
+    return '' if dl.lossless else str(dl.cache_format)
 
 # %% ../nbs/inside/50_views.ipynb #predict-probs
 @torch.no_grad()
@@ -295,16 +280,17 @@ def predict_probs(
 ): # (probs float64 (N,K) in the order of the table's classes, rows int64 (N,), failures {row: reason})
     "Return the probabilities of all clips of a loader."
     model.eval()
-    probs, rows, failures = [], [], {}
+    dl = adapt_loader(dl)
+    probs, rows, failures, sources = [], [], {}, dl.sources()
     for b in progress(dl, desc='evaluating', show=show and len(dl) > 20):
         failures.update(b.failed)
         if not len(b.labels):
             continue
-        logits = predict_logits(model, b, dl.dataset.table.labels).double()
+        logits = predict_logits(model, b, sources.table.labels).double()
         probs.append((logits/temperature).softmax(1).numpy())
         rows.append(b.rows.numpy())
     if not rows:
-        raise DataError(f"none of the {len(dl.dataset)} clips could be read; nothing to evaluate.")
+        raise DataError(f"none of the {len(sources)} clips could be read; nothing to evaluate.")
     return np.concatenate(probs), np.concatenate(rows), failures
 
 # %% ../nbs/inside/50_views.ipynb #average-views
@@ -340,13 +326,15 @@ def predict_views(
     views:Views, # How each video is looked at
     chunk:int=16, # Clips that go through the model at once, >= 1
     show:bool=True, # Show a progress bar?
-): # (logits float64 (N,V,K) in the order of the table's classes, rows int64 (N,), failures {row: reason}); those of mirrored views as of the video itself
-    "Return the logits of all views of all videos, over all processes."
+): # (logits float64 (N,V,K) in the order of the table's classes, rows int64 (N,), failures {row: reason})
+    "Return the logits of all views of all videos, over all processes; mirrored ones turned back."
     model.eval()
-    ds = dl.dataset
-    mirror = mirror_idxs(ds.table.labels) if views.flip else None
+    dl = adapt_loader(dl)
+    sources = dl.sources()
+    labels = sources.table.labels
+    mirror = mirror_idxs(labels) if views.flip else None
     rank, world = join_processes()
-    n, rows, failures = len(range(rank, len(ds), world)), [], {}
+    n, rows, failures = len(range(rank, len(sources), world)), [], {}
     chunk = check_whole('chunk', chunk)
     def videos():
         ahead = _ahead(dl, rank, world, model.spec, views)
@@ -357,13 +345,13 @@ def predict_views(
                 rows.append(row)
                 yield clips
 
-    logits = list(logits_in_chunks(model, videos(), ds.table.labels, chunk))
+    logits = list(logits_in_chunks(model, videos(), labels, chunk))
     V = len(views)
     done = {row: np.stack(logits[i*V:(i+1)*V]) for i,row in enumerate(rows)}
     done, failures = _gathered(done, failures, world)
-    check_failed(failures, ds.paths, dl.max_bad)
+    check_failed(failures, sources.paths, dl.max_bad)
     if not done:
-        raise DataError(f"none of the {len(ds)} videos could be read; nothing to evaluate.")
+        raise DataError(f"none of the {len(sources)} videos could be read; nothing to evaluate.")
     good = sorted(done)
     logits = np.stack([done[r] for r in good])
     if mirror is not None:
@@ -378,7 +366,7 @@ def logits_in_chunks(
 ): # Iterator of float64 (K,), one for each view
     "Yield the logits of each view of all videos."
     waiting, chunk = deque(), _fitting(chunk, model.spec, next(model.parameters()).device)
-    for clips in chain(videos, [None]):                          # None: the end, at which what is left goes through
+    for clips in chain(videos, [None]):                          # None: the end, the rest goes through
         waiting.extend(() if clips is None else clips)
         while len(waiting) >= (1 if clips is None else chunk):
             logits, chunk = _logits(model, np.stack(list(islice(waiting, chunk))), labels)
@@ -388,7 +376,7 @@ def logits_in_chunks(
 
 # %% ../nbs/inside/50_views.ipynb #chunks
 def _logits(model, clips, labels):
-    "(logits of the first clips, as many as fit at once; their number)."
+    "Return (logits of the first clips, as many as fit at once; their number)."
     n = len(clips)
     while True:
         try:
@@ -401,7 +389,7 @@ def _logits(model, clips, labels):
         warnings.warn(f"{2*n} clips don't fit the memory at once; going on with chunk={n}.", stacklevel=4)
 
 def _fitting(chunk, spec, device, times=100):
-    "At most `chunk` clips; on a CPU so few that `times` the memory of the decoded ones is free: floats are 4, the rest is the model's."
+    "Return at most `chunk`: on a CPU so few clips that `times` their bytes are free."
     if device.type != 'cpu':
         return chunk
     if (free := free_gb()) is None:
@@ -421,7 +409,7 @@ def join_processes()->tuple: # (number of this process, number of processes)
     return rank, world
 
 def _gathered(done, failures, world):
-    "What all processes found, on each of them."
+    "Return what all processes found, on each of them."
     if world == 1:
         return done, failures
     from accelerate.utils import gather_object
@@ -431,22 +419,16 @@ def _gathered(done, failures, world):
         all_failures |= f
     return all_done, all_failures
 
-def _files(dl, rank, world):
-    "(row, file) of this process's clips: paths, or what shards hold, of which each process reads all and decodes its own."
-    if getattr(dl, 'streams', False):
-        yield from ((row, file) for (_,row,_),file in dl.dataset if row % world == rank)
-    else:
-        yield from ((row, dl.dataset.paths[row]) for row in range(rank, len(dl.dataset), world))
-
 def _ahead(dl, rank, world, spec, views):
-    "(row, views or None, reason) in order, made by threads a little ahead."
-    ds = getattr(dl.dataset, 'clips', dl.dataset)
-    def load(row, file):
-        window = (None,None) if ds.windows is None else ds.windows[row]
+    "Yield (row, views or None, reason) in order, made by threads a little ahead."
+    sources = dl.sources()
+    def load(job):
+        row, file = job
+        window = (None,None) if sources.windows is None else sources.windows[row]
         try:
-            return row, load_views(file, spec, views, ds.backend, window), None
+            return row, load_views(file, spec, views, sources.backend, window), None
         except VideoReadError as e:
-            return row, None, ds.reason_of(e, file, row)
+            return row, None, sources.reason_of(e, file, row)
     threads = min(8, os.cpu_count() or 1)
     ahead = max(1, min(2*threads, AHEAD_BYTES//clip_bytes(spec, len(views))))
-    return map_ahead(lambda job: load(*job), _files(dl, rank, world), min(threads, ahead), ahead)
+    return map_ahead(load, dl.files(rank, world), min(threads, ahead), ahead)

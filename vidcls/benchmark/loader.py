@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'BITS', 'WAYS', 'number_square', 'read_number', 'make_benchmark_clips', 'frames_by_decord', 'benchmark_read',
-           'DecordDataset', 'decord_epoch', 'our_epoch', 'serve_way', 'benchmark_loader']
+           'DecordDataset', 'decord_epoch', 'our_epoch', 'serve_way', 'benchmark_loader', 'WayProcesses',
+           'measure_ways']
 
 # %% ../../nbs/inside/59_benchmark.loader.ipynb #import-json-os-platform-shutil-sys-tempf
 import os, shutil, tempfile, time
@@ -331,7 +332,7 @@ def benchmark_loader(
                  height=KINDS[kind]['h'] if kind else None)
     try:
         caches = _build_caches(table, setup, ways, show)
-        times, wrong = _measure(setup, ways, rounds, least_s, show)
+        times, wrong = measure_ways(setup, ways, rounds, least_s, show)
     finally:
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
@@ -379,48 +380,76 @@ def _row(way, times, wrong, base):
     )
 
 # %% ../../nbs/inside/59_benchmark.loader.ipynb #measure
-def _measure(setup, ways, rounds, least_s, show):
-    "{way: [(wall, processor) seconds a clip, for each round]}, and {way: (wrong, asked) frames}."
-    import multiprocessing as mp
-    from vidcls.benchmark.loader import serve_way  # a notebook's function can't be sent to a process
-    spawn, links, processes = mp.get_context('spawn'), {}, []
-    try:
-        for w in ways:
-            links[w], theirs = spawn.Pipe()
-            processes.append(spawn.Process(target=serve_way, args=(theirs, w, setup)))
-            processes[-1].start()
-        for w in ways:
-            _answer(links[w])
-        k, epoch = {}, dict.fromkeys(ways, 1)
-        for w in ways:                                                   # the first epoch warms
-            wall, _ = _ask(links[w], 'time', 0, 1)
-            k[w] = max(1, round(least_s/(wall*len(setup['table']))))
-        def measure(w):
-            first = epoch[w]
-            epoch[w] += k[w]
-            return _ask(links[w], 'time', first, k[w])
-        times = take_turns(ways, measure, rounds, warm=0, show=show)
-        return times, {w: _ask(links[w], 'check', 0, 0) for w in ways}
-    finally:
-        _end(links.values(), processes)
+class WayProcesses:
+    "A process for each way of loading, for the block."
+    def __init__(self,
+        ways, # Keys of WAYS
+        setup:dict, # What all ways load
+    ):
+        self.ways, self.setup, self.links, self.processes = ways, setup, {}, []
 
-def _ask(link, *question):
-    link.send(question)
-    return _answer(link)
-
-def _answer(link):
-    answer = link.recv()
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-def _end(links, processes):
-    for link in links:
+    def __enter__(self):
+        import multiprocessing as mp
+        from vidcls.benchmark.loader import serve_way  # a notebook's function can't be sent to a process
+        spawn = mp.get_context('spawn')
+        for w in self.ways:
+            self.links[w], theirs = spawn.Pipe()
+            self.processes.append(spawn.Process(target=serve_way, args=(theirs, w, self.setup)))
+            self.processes[-1].start()
         try:
-            link.send(None)
-        except OSError:
-            pass
-    for p in processes:
-        p.join(5)
-        if p.is_alive():
-            p.kill()
+            for w in self.ways:
+                self.answer(w)                                           # it says that it is ready
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def ask(self,
+        way:str, # One of the ways
+        what:str, # 'time' or 'check'
+        first:int=0, # Epoch from which it is timed
+        epochs:int=0, # How many are timed
+    ): # (wall, processor) seconds a clip, or (wrong, asked) frames
+        "Return what the process of a way answers."
+        self.links[way].send((what, first, epochs))
+        return self.answer(way)
+
+    def answer(self,
+        way:str, # One of the ways
+    ): # What the process has sent
+        "Wait for an answer; an error of the process is raised here."
+        answer = self.links[way].recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def __exit__(self, *error):
+        for link in self.links.values():
+            try:
+                link.send(None)
+            except OSError:
+                pass
+        for p in self.processes:
+            p.join(5)
+            if p.is_alive():
+                p.kill()
+
+def measure_ways(
+    setup:dict, # What all ways load
+    ways, # Keys of WAYS
+    rounds:int, # Measurements of each way, >= 1
+    least_s:float, # A measurement takes at least about this long, seconds
+    show:bool=True, # Show a progress bar?
+)->tuple: # {way: [(wall, processor) seconds a clip, for each round]}, {way: (wrong, asked) frames}
+    "Time the ways in turn, each in a process of its own, and check the frames that they give."
+    with WayProcesses(ways, setup) as processes:
+        epochs, first = {}, dict.fromkeys(ways, 1)
+        for w in ways:
+            wall, _ = processes.ask(w, 'time', 0, 1)
+            epochs[w] = max(1, round(least_s/(wall*len(setup['table']))))
+        def measure(w):
+            start = first[w]
+            first[w] += epochs[w]
+            return processes.ask(w, 'time', start, epochs[w])
+        times = take_turns(ways, measure, rounds, warm=0, show=show)
+        return times, {w: processes.ask(w, 'check') for w in ways}

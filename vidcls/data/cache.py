@@ -273,7 +273,7 @@ def put(
     path, # A video file
     window=(None,None), # (start, end) in seconds, where the clip is a part of it
     backend:str='auto', # See read_frames
-    limit_s:float=60., # Seconds for opening, and for each frame
+    timeout_s:float=60., # Seconds for opening, and for each frame
     alive=lambda: None, # Called whenever a frame has come
 )->bool: # False where max_gb would be exceeded
     "Decode a clip and store it."
@@ -283,7 +283,7 @@ def put(
         raise VideoNotFoundError(path, "no such file") from e
     except OSError as e:
         raise VideoReadError(path, f"{e.strerror}") from e
-    with Video(path, backend, limit_s=limit_s) as v:
+    with Video(path, backend, timeout_s=timeout_s) as v:
         part = v.part(*window)
         at = None if self.spec.drawn else np.unique(_fixed_idxs(path, part, self.spec))
         frames = (resize_short(f, self.short) for f in part.frames(at) if alive() is None)
@@ -427,7 +427,7 @@ def build(
     threads:int|None=None, # At once; None takes the number of cores
     show:bool=True, # Show a progress bar?
     backend:str='auto', # See read_frames
-    limit_s:float=60., # Seconds for opening a file, and for each frame
+    timeout_s:float=60., # Seconds for opening a file, and for each frame
 )->CacheReport:
     "Store every clip of a table that is not there yet."
     windows = [(None, None)]*len(table) if table.windows is None else table.windows
@@ -437,13 +437,13 @@ def build(
     seen, pool = {}, ThreadPool(threads)
     def store(i):
         start, stored = time.thread_time(), None
-        stored = self.put(*mine[i], backend, limit_s, lambda: seen.update({i: time.monotonic()}))
+        stored = self.put(*mine[i], backend, timeout_s, lambda: seen.update({i: time.monotonic()}))
         return mine[i], stored, time.thread_time()-start
     jobs, done = [pool.submit(store, i) for i in range(len(mine))], []
     try:
         for i, job in enumerate(progress(jobs, desc='caching', show=show and len(jobs) > 20)):
             try:
-                done.append(_while_alive(pool, job, seen, i, mine[i][0], limit_s))
+                done.append(_while_alive(pool, job, seen, i, mine[i][0], timeout_s))
             except VideoReadError as e:
                 report.failed[str(mine[i][0])] = e.reason
             except OSError as e:
@@ -459,17 +459,17 @@ def build(
         self._break_even(stored, report, backend)
     return report
 
-def _while_alive(pool, job, seen, i, path, limit_s):
+def _while_alive(pool, job, seen, i, path, timeout_s):
     "The result of a job, however long it takes, as long as frames keep coming."
     asked = time.monotonic()
     while True:
         try:
-            job.exception(limit_s)
+            job.exception(timeout_s)
         except TimeoutError:
-            if time.monotonic() - seen.get(i, asked) < limit_s:
+            if time.monotonic() - seen.get(i, asked) < timeout_s:
                 continue
             pool.give_up(job)
-            raise DecodeTimeoutError(path, f"no frame came within limit_s={limit_s} seconds") from None
+            raise DecodeTimeoutError(path, f"no frame came within timeout_s={timeout_s} seconds") from None
         return job.result()
 
 def _share(todo):

@@ -104,15 +104,15 @@ class _Worker:
         self.job, self.since = job, time.monotonic()
         self.pipe.send(str(path))
 
-    def answer(self, limit_s):
+    def answer(self, timeout_s):
         "What was found, a fault where the worker hangs or died, or None while it works."
         try:
             if self.pipe.poll():
                 return self.pipe.recv()
         except (EOFError, OSError):
             return self._lost("ended the process that decoded it; leave it out")
-        late = time.monotonic() - self.since > limit_s
-        return self._lost(f"took longer than {limit_s:g} s to decode") if late else None
+        late = time.monotonic() - self.since > timeout_s
+        return self._lost(f"took longer than {timeout_s:g} s to decode") if late else None
 
     def comes_up(self):
         "Is it up? True, False where it will never be, None where that is not known yet."
@@ -130,14 +130,14 @@ class _Worker:
 
 START_S, START_TRIES = 120, 5  # seconds that a worker may take to come up; failures that end the audit
 
-def _examine_all(paths, workers, limit_s, show):
+def _examine_all(paths, workers, timeout_s, show):
     found, todo, failures = [None]*len(paths), list(enumerate(paths))[::-1], 0
     crew = [_Worker() for _ in range(min(workers, len(paths)))]
     bar = progress(range(len(paths)), desc='examining', show=show)
     try:
         while any(w.job is not None for w in crew) or todo:
             for k,w in enumerate(crew):
-                if w.job is not None and (a := w.answer(limit_s)) is not None:
+                if w.job is not None and (a := w.answer(timeout_s)) is not None:
                     found[w.job], w.job = a, None
                     next(bar, None)
                 if w.job is not None or not todo:
@@ -307,18 +307,18 @@ def audit(
     data, # A ClipTable, a folder, or a CSV file
     n_frames:int=16, # Frames that a model will want; shorter clips are listed
     workers:int|None=None, # Processes; None takes one a core
-    limit_s:float=60., # Seconds that one file may take
+    timeout_s:float=60., # Seconds that one file may take
     near:int=12, # Bits of 192 that two clips of different splits may differ in and still count as alike
     show:bool=True, # Show a progress bar?
     **kwargs, # For from_folder or from_csv: group, label, ...
 )->Audit:
     "Decode every clip of a data set once, and say what is wrong with it."
     check_whole('n_frames', n_frames)
-    check_at_least('limit_s', limit_s, .1)
+    check_at_least('timeout_s', timeout_s, .1)
     table, said = _read(data, kwargs)
     workers = check_whole('workers', os.cpu_count() if workers is None else workers)
     files = list(dict.fromkeys(table.paths))  # parts of one file are examined once
-    found = dict(zip(files, _examine_all(files, workers, limit_s, show)))
+    found = dict(zip(files, _examine_all(files, workers, timeout_s, show)))
     rows = [found[p] for p in table.paths]
     measured = pd.DataFrame([{k: r.get(k) for k in MEASURED} for r in rows], columns=MEASURED)
     df = pd.concat([table.df.reset_index(drop=True), measured], axis=1)

@@ -24,7 +24,8 @@ from ..core import atomic_path, check_at_least, check_choice, check_whole, file_
 from ..parallel import call_within, rank_world
 from .table import SPLITS, ClipTable
 from .decode import Video
-from .loaders import ON_ERROR, BatchBuffers, ClipDataset, ClipLoaders, Loader, thread_batches
+from .clips import ON_ERROR, BatchBuffers, ClipDataset, clip_shape, thread_batches
+from .contract import ClipDraws, ClipLoaders, Loader, Reading, options, sources_of
 from ..show import show_batch
 
 # %% ../../nbs/inside/16_data.shards.ipynb #webdataset
@@ -42,7 +43,7 @@ def write_shards(
     seed:int=0, # Of the order in which clips are dealt out
     on_error:str='raise', # 'raise', or 'skip' clips that can't be opened and list them
     show:bool=True, # Show a progress bar?
-    limit_s:float=120., # Seconds that reading a clip may take
+    timeout_s:float=120., # Seconds that reading a clip may take
 )->Path: # The folder
     "Pack the clips of a table into tar files, split by split."
     check_choice('on_error', on_error, ON_ERROR)
@@ -51,7 +52,7 @@ def write_shards(
     folder, failed = Path(folder), {}
     if (folder/'shards.json').exists():
         raise ArgumentError(f"{folder} holds shards already; take another folder, or remove them.")
-    keep = dict(size=shard_mb*1e6, on_error=on_error, failed=failed, limit_s=limit_s)
+    keep = dict(size=shard_mb*1e6, on_error=on_error, failed=failed, timeout_s=timeout_s)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         bar = iter(progress(range(len(table)), desc='packing', show=show and len(table) > 20))
@@ -84,7 +85,7 @@ def _write_split(table, folder, split, seed, bar, **keep):
             (folder/name).unlink()
     return shards
 
-def _write_shard(path, table, rows, bar, size, on_error, failed, limit_s):
+def _write_shard(path, table, rows, bar, size, on_error, failed, timeout_s):
     "Take rows from the list until the shard is large enough; how many clips it holds."
     wds, n, used = _webdataset(), 0, 0
     with open(path, 'wb') as file, wds.TarWriter(file) as tar:
@@ -92,7 +93,7 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, limit_s):
             row = rows.pop()
             next(bar, None)
             try:
-                data = _clip_bytes(table.paths[row], limit_s)
+                data = _clip_bytes(table.paths[row], timeout_s)
             except VideoReadError as e:
                 if on_error == 'raise':
                     raise
@@ -104,7 +105,7 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, limit_s):
             n, used = n+1, used+len(data)
     return n
 
-def _clip_bytes(path, limit_s):
+def _clip_bytes(path, timeout_s):
     "The bytes of a file that can be opened as a video; what can't doesn't travel."
     def read():
         with Video(path) as v:
@@ -113,7 +114,8 @@ def _clip_bytes(path, limit_s):
             return path.read_bytes()
         except OSError as e:
             raise VideoReadError(path, f"{e.strerror}") from e
-    return call_within(read, limit_s, DecodeTimeoutError(path, f"not read within limit_s={limit_s} seconds"))
+    late = DecodeTimeoutError(path, f"not read within timeout_s={timeout_s} seconds")
+    return call_within(read, timeout_s, late)
 
 def _suffix(path):
     "Of the clip inside the tar; only the JSON beside it may be called json."
@@ -245,14 +247,12 @@ class ShardLoader(Loader, DataLoader):
         ds:ShardDataset, # The stream
         bs:int, # Clips a batch, >= 1
         threads:int, # That decode
-        limit_s:float, # Seconds to wait for a clip
+        timeout_s:float, # Seconds to wait for a clip
         max_bad:float, # Share of clips that may be unreadable before that is an error
     ):
         DataLoader.__init__(self, ds, batch_size=None)
-        self.bs, self.threads, self.limit_s, self.max_bad = bs, threads, limit_s, max_bad
-        self._buffers = BatchBuffers(
-            (bs, ds.spec.n_frames, ds.spec.size, ds.spec.size, 3), torch.cuda.is_available()
-        )
+        self.bs, self.threads, self.timeout_s, self.max_bad = bs, threads, timeout_s, max_bad
+        self._buffers = BatchBuffers((bs, *clip_shape(ds.spec)), torch.cuda.is_available())
 
     def __len__(self):
         n = len(self.dataset)
@@ -266,15 +266,15 @@ class ShardLoader(Loader, DataLoader):
     def sources(self):
         "Return what lies behind the loader; the paths are those in shards.csv."
         settings = dict(seed=self.dataset.seed, shuffle=self.dataset.shuffle)
-        return replace(self.dataset.clips.sources(not self.dataset.shuffle), from_files=False,
-                       settings=settings)
+        found = sources_of(self.dataset.clips, not self.dataset.shuffle)
+        return replace(found, from_files=False, settings=settings)
 
     def identity(self):
         "Return the paths; each sample is compared with shards.csv when it is read."
         return list(self.dataset.paths)
 
     def files(self, rank=0, world=1):
-        "Go through this process's clips, in the order of the shards; each process reads all and keeps its own."
+        "Go through this process's clips in the order of the shards; each process reads all of them."
         yield from ((row, file) for (_,row,_),file in self.dataset if row % world == rank)
 
     def read_clip(self, row):
@@ -283,8 +283,8 @@ class ShardLoader(Loader, DataLoader):
 
     def make_batches(self):
         "Go through the batches from `position` on; what was handed out before is read and not decoded."
-        late = lambda key: self.dataset.clips.late(key[0][1], self.limit_s)
-        return thread_batches(self._keys(), self._read, self._buffers, self.threads, self.limit_s, late)
+        late = lambda key: self.dataset.clips.late(key[0][1], self.timeout_s)
+        return thread_batches(self._keys(), self._read, self._buffers, self.threads, self.timeout_s, late)
 
     def _keys(self):
         left, batch = len(self) - self.dataset.start//self.bs, []
@@ -302,9 +302,9 @@ class ShardLoader(Loader, DataLoader):
 
     def _in_time(self, items):
         "The same items; a shard that does not go on is an error."
-        late = WorkerError(f"{self.dataset.source}: no clip came within limit_s={self.limit_s} seconds.")
+        late = WorkerError(f"{self.dataset.source}: no clip came within timeout_s={self.timeout_s} seconds.")
         while True:
-            item = call_within(lambda: next(items, None), self.limit_s, late)
+            item = call_within(lambda: next(items, None), self.timeout_s, late)
             if item is None:
                 return
             yield item
@@ -313,54 +313,50 @@ class ShardLoader(Loader, DataLoader):
         key, file = item
         return self.dataset.clips.read_from(file, key, out)
 
-# %% ../../nbs/inside/16_data.shards.ipynb #shard-loader
+# %% ../../nbs/inside/16_data.shards.ipynb #07ae94be
 def shard_loader(
     source, # Folder of write_shards, or its address (http://…, or another of ADDRESSES)
     spec:ClipSpec, # Of the model
     bs:int=16, # Clips a batch, >= 1
     split:str='train', # Which clips
     shuffle:bool|None=None, # A new order in each epoch, and drawn clips? None: for the train split
-    buffer:int=200, # Clips that are shuffled together, undecoded
-    seed:int=0, # Of order and draws
-    on_error:str='raise', # 'raise', or 'skip' clips that can't be decoded and list them
-    max_bad:float=.5, # With 'skip': share of clips that may be unreadable before that is an error
-    threads:int|None=None, # That decode; None takes up to 8 of the cores
-    backend:str='auto', # See read_frames
-    limit_s:float=120., # Seconds to wait for a clip
-    crop:str='center', # For training: one of CROPS
-    flip=False, # For training: mirror half of the clips; True, or int64 (K,) of flip_classes
+    buffer:int=200, # Clips that are shuffled together, undecoded, >= 1
+    seed:int=0, # Of order and draws, >= 0
     verify:bool=False, # Compare all checksums first? Reads every shard once
+    **kwargs, # Fields of Reading and, for training, ClipDraws, by name
 )->ShardLoader:
-    "Batches of one split, streamed from shards."
+    """Make a loader of one split, streamed from shards.
+
+    Reading: on_error, max_bad, timeout_s, threads, backend. For training, ClipDraws: crop, flip.
+    """
+    how, draws = options(kwargs, shard_loader, Reading, ClipDraws)
     check_whole('bs', bs)
     check_whole('buffer', buffer)
-    check_at_least('limit_s', limit_s, 1e-3)
     source = _source(source)
-    about, table = read_manifest(source, limit_s)
+    about, table = read_manifest(source, how.timeout_s)
     if split not in about['shards']:
         raise DataError(f"{source} holds no split {split!r}; it has {list(about['shards'])}.")
     shuffle = split == 'train' if shuffle is None else shuffle
     _check_shards(source, about['shards'][split], verify)
-    part = table.select_split(split)
-    clips = ClipDataset(part, spec, seed, on_error, backend, shuffle, crop, flip)
+    part, world = table.part(split), rank_world()[1]
+    clips = ClipDataset(part, spec, seed, how.on_error, how.backend, shuffle, draws.crop, draws.flip)
     ds = ShardDataset(source, about, part, split, clips, buffer, shuffle, seed)
-    world = rank_world()[1]
     if shuffle and len(ds.shards) < world:
         raise DataError(f"{len(ds.shards)} shards for {world} processes; each needs its own, "
                         "so write smaller ones (shard_mb).")
     if shuffle and len(ds) < world*bs:
         raise DataError(f"{len(ds)} clips make no batch of {bs} for each of {world} processes.")
-    return ShardLoader(ds, bs, threads or min(8, os.cpu_count()), limit_s, max_bad)
+    return ShardLoader(ds, bs, how.threads or min(8, os.cpu_count()), how.timeout_s, how.max_bad)
 
 def read_manifest(
     source, # Folder of write_shards, or its address
-    limit_s:float=120., # Seconds that reading a file of it may take
+    timeout_s:float=120., # Seconds that reading a file of it may take
 ): # (dict of shards.json, ClipTable of shards.csv)
     "What the shards hold."
     source = _source(source)
     def fetch(name):
-        late = TimeoutError(f"{name} did not come within limit_s={limit_s} seconds")
-        return call_within(lambda: _fetch(_place(source, name)), limit_s, late)
+        late = TimeoutError(f"{name} did not come within timeout_s={timeout_s} seconds")
+        return call_within(lambda: _fetch(_place(source, name)), timeout_s, late)
     try:
         about = _checked(json.loads(fetch('shards.json')))
         texts = {k: str for k in ('path', 'label', 'group', 'split')}
@@ -435,7 +431,7 @@ def shard_loaders(
 )->ShardLoaders:
     "Loaders for all splits, ready for `fit`."
     source = _source(source)
-    about, table = read_manifest(source, kwargs.get('limit_s', 120.))
+    about, table = read_manifest(source, kwargs.get('timeout_s', 120.))
     if 'train' not in about['shards']:
         raise DataError(f"{source} has no train split; it has {list(about['shards'])}.")
     rest = {k: v for k,v in kwargs.items() if k not in ('crop', 'flip')}

@@ -20,7 +20,7 @@ def average_scores(
     of:str='probs', # What is averaged: 'probs' or 'logits'
     given:str='logits', # What the scores are: 'logits', or 'probs' that add up to 1
 )->np.ndarray: # float64 (N,K), rows add up to 1
-    "Class probabilities of an ensemble."
+    "Return the class probabilities of an ensemble."
     check_choice('of', of, ('probs', 'logits'))
     check_choice('given', given, ('probs', 'logits'))
     scores = [np.asarray(s.detach().cpu().double() if torch.is_tensor(s) else s, float) for s in scores]
@@ -29,14 +29,12 @@ def average_scores(
         raise ArgumentError(f"scores have shapes {sorted(shapes)}; expected one (N,K) for all models.")
     if bad := [m for m,s in enumerate(scores) if not np.isfinite(s).all()]:
         raise ArgumentError(f"scores of model {bad[0]} hold NaN or infinity; leave it out, or find out why.")
-    if given == 'probs' and (
-        bad := [m for m, s in enumerate(scores) if (s < 0).any() or (np.abs(s.sum(1) - 1) > 1e-3).any()]
-    ):
-        raise ArgumentError(
-            f"scores of model {bad[0]} are no probabilities: some are negative, or rows don't add up to "
-            "1; given='logits'?"
-        )
-    logits = [np.log(np.maximum(s, 1e-300)) for s in scores] if given == 'probs' else scores
+    logits = scores
+    if given == 'probs':
+        if bad := [m for m,s in enumerate(scores) if (s < 0).any() or (np.abs(s.sum(1)-1) > 1e-3).any()]:
+            raise ArgumentError(f"scores of model {bad[0]} are no probabilities: some are negative, or rows "
+                                "don't add up to 1; given='logits'?")
+        logits = [np.log(np.maximum(s, 1e-300)) for s in scores]
     w = check_weights(weights, len(scores))
     if of == 'logits':
         return _softmax(np.tensordot(w, logits, 1))
@@ -46,7 +44,7 @@ def check_weights(
     weights, # M numbers, or None
     n:int, # M
 )->np.ndarray: # float64 (M,), adding up to 1
-    "Weights of an ensemble's members."
+    "Return the weights of an ensemble's members, checked."
     w = np.ones(n) if weights is None else np.asarray(weights, float)
     if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() == 0:
         raise ArgumentError(
@@ -63,24 +61,21 @@ def average_weights(
     states, # List of models or state_dicts with the same names and shapes
     weights=None, # As in average_scores
 )->dict: # A state_dict
-    "The mean of several models' weights; whole numbers, such as counters, are those of the first."
+    "Return the mean of several models' weights; whole numbers, such as counters, are those of the first."
     states = [s.state_dict() if hasattr(s, 'state_dict') else s for s in states]
     if not states:
         raise ArgumentError("states is empty; give at least one model.")
     for i,s in enumerate(states[1:], 1):
-        if differ := [
-            k
-            for k in {**states[0], **s}
-            if k not in s or k not in states[0] or s[k].shape != states[0][k].shape
-        ]:
+        both = states[0].keys() & s.keys()
+        if differ := (states[0].keys() ^ s.keys()) | {k for k in both if s[k].shape != states[0][k].shape}:
             raise ArgumentError(
                 f"states: model {i} differs from model 0 in {', '.join(sorted(differ)[:4])}; only models of "
                 "one architecture and one set of classes can be averaged."
             )
     w = check_weights(weights, len(states)).tolist()
-    mean = lambda k, v: sum(
-        wi * s[k].to(torch.promote_types(v.dtype, torch.float32)) for wi, s in zip(w, states)
-    ).to(v.dtype)
+    def mean(k, v):
+        exact = torch.promote_types(v.dtype, torch.float32)
+        return sum(wi*s[k].to(exact) for wi,s in zip(w, states)).to(v.dtype)
     return {k: mean(k, v) if v.is_floating_point() else v.clone() for k,v in states[0].items()}
 
 # %% ../../nbs/30_models.ensemble.ipynb #greedy-soup

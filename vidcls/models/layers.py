@@ -342,7 +342,7 @@ def check_clips(self:VideoModel,
         return
     hint = "Load the clips with model.spec, or create the model with this n_frames and size."
     if not x.is_floating_point():
-        hint = "Bytes become model input by model.spec.to_model(x), from (B,T,H,W,C)."
+        hint = "Bytes (B,T,H,W,C) become model input by model_input(model, x) of vidcls.models.logits."
     elif x.ndim == 4:
         hint = "Did you pass a single clip? Then x[None]."
     elif tuple(x.shape[1:]) == (T,3,S,S):

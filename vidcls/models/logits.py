@@ -23,7 +23,7 @@ def model_input(
     if isinstance(clips, np.ndarray):
         clips = torch.from_numpy(np.require(clips, requirements=['C', 'W']))
     if not isinstance(clips, torch.Tensor):
-        raise ArgumentError(f"clips is a {type(clips).__name__}; accepted: uint8 clips (B,T,H,W,C), or a batch.")
+        raise ArgumentError(f"clips is a {type(clips).__name__}; accepted: uint8 (B,T,H,W,C), or a batch.")
     w = next(model.parameters())
     return model.spec.to_model(clips.to(w.device)).to(w.dtype)
 
@@ -51,31 +51,29 @@ def predict_logits(
 )->torch.Tensor: # float32 (B,K), on the CPU
     "Return the model's logits for clips, checked."
     x = model_input(model, clips)
-    with eval_mode(model):
-        logits = _finite(_call(model, x), len(x), getattr(model, 'n_classes', None))
+    try:
+        with eval_mode(model):
+            logits = model(x)
+    except RuntimeError as e:
+        if 'not implemented for' not in str(e):
+            raise
+        raise ArgumentError(
+            f"the weights are {x.dtype}, in which {x.device} can't compute this model ({e}); "
+            "take model.float()."
+        ) from e
+    logits = _checked(logits, len(x), getattr(model, 'n_classes', None))
     own = getattr(model, 'labels', None)
     if labels is None or own is None or sorted(own) != sorted(labels):
         return logits
     order = match_labels(own, labels, warn=False)
     return logits if order is None else logits[:,order]
 
-def _call(model, x):
-    "Call the model; where its device can't compute in its precision, say so."
-    try:
-        return model(x)
-    except RuntimeError as e:
-        if 'not implemented for' not in str(e):
-            raise
-        raise ArgumentError(
-            f"the weights are {x.dtype}, in which {x.device} can't compute this model ({e}); take model.float()."
-        ) from e
-
-def _finite(logits, n_clips, n_classes):
+def _checked(logits, n_clips, n_classes):
     "The logits as float32 on the CPU; an error where they are not (B,K) finite numbers."
-    got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    want = (n_clips, got[-1] if n_classes is None else n_classes)
-    if got != want:
-        raise ArgumentError(f"the model gives {got} for {n_clips} clips; expected scores (B,K), here {want}.")
+    shape = tuple(getattr(logits, 'shape', ()))
+    if len(shape) != 2 or shape[0] != n_clips or n_classes not in (None, shape[1]):
+        raise ArgumentError(f"the model gives {shape or type(logits).__name__} for {n_clips} clips; expected "
+                            f"scores (B,K), here ({n_clips}, {n_classes or 'K'}).")
     logits = logits.float().cpu()
     if not torch.isfinite(logits).all():
         raise DataError("the model's scores are not finite; its weights are broken. Did training diverge?")

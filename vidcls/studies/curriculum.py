@@ -13,7 +13,8 @@ import pandas as pd
 
 from ..core import seed_everything
 from ..curriculum import Curriculum, clip_losses, fit_stages
-from ..data.datasets import ClipTable, from_folder
+from ..data.datasets import from_folder
+from ..data.table import ClipTable
 from ..data.loaders import loader, loaders
 from ..data.synthetic import make_motion_clips, roll_clips
 from ..models.zoo import create_model
@@ -51,7 +52,7 @@ def _trained(table, seed, epochs, callbacks=()):
     model = create_model('videomae_tiny', n_classes=8)
     dls = loaders(table, model.spec, bs=32, seed=seed)
     fit_or_raise(model, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed,
-              patience=None, show=False)
+                 patience=None, show=False)
     return model
 
 def compare_curriculum(

@@ -53,7 +53,7 @@ def compare_distillation(
         dls = loaders(few, student.spec, bs=16, seed=seed)
         callbacks = [] if TEACHING[arm] is None else [Distill(teacher, **TEACHING[arm])]
         fit_or_raise(student, dls, epochs=epochs, lr=2e-3, augment=roll_clips, callbacks=callbacks, seed=seed,
-                  patience=None, show=False)
+                     patience=None, show=False)
         right = clips_right(student, loader(few.select_split('test'), student.spec))
         return accuracy_of(right) | dict(right=[int(r) for r in right])
     return run_missing(out, TEACHING, seeds, prepare, train, show)

@@ -20,7 +20,8 @@ from ..benchmark.report import Benchmark, compared, machine_facts, take_turns, t
 from vidcls.core import (
     ArgumentError, ClipSpec, VidclsError, check_choice, check_whole, pick_device, progress, seed_everything,
 )
-from ..data.datasets import ClipTable, from_folder
+from ..data.datasets import from_folder
+from ..data.table import ClipTable
 from ..data.loaders import loaders
 from ..data.synthetic import make_motion_clips, roll_clips
 from ..losses import LabelSmoothingCrossEntropy
@@ -96,7 +97,7 @@ def trainer_epoch(
         from transformers import Trainer, TrainingArguments
     except ImportError as e:
         raise VidclsError("this compares with transformers: pip install transformers") from e
-    store, labels = dls.train.dataset.store, dls.train.dataset.targets
+    store, labels = dls.train.dataset.in_memory, dls.train.dataset.targets
     rows = [dict(clips=store[i], labels=int(labels[i])) for i in range(len(store))]
     with tempfile.TemporaryDirectory() as tmp, _in_terminal():
         args = TrainingArguments(

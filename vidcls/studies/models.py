@@ -86,8 +86,7 @@ def compare_models(
     with tempfile.TemporaryDirectory() as tmp:
         if todo:
             made = make_motion_clips(clips or tmp, n_groups=check_whole('n_groups', n_groups))
-            table = from_folder(made, seed=0)
-            table.name = 'motion'
+            table = from_folder(made, seed=0, name='motion')
         for run,seed in todo:
             name, arguments, lr, own = RUNS[run]
             if show:
@@ -95,8 +94,8 @@ def compare_models(
             seed_everything(seed)
             model = create_model(name, n_classes=table.n_classes, **arguments)
             dls = loaders(table, model.spec, bs=32, seed=seed)
-            fit_or_raise(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed, patience=None,
-                      show=show)
+            fit_or_raise(model, dls, epochs=epochs or own, lr=lr, augment=roll_clips, seed=seed,
+                         patience=None, show=show)
             save_record(evaluate(model, dls.test, seed=seed, show=show), path(run, seed))
     return {(run,seed): load_record(path(run, seed)) for seed in seeds for run in runs}
 

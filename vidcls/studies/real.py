@@ -16,7 +16,8 @@ import pandas as pd
 from ..augment import augmentation
 from ..benchmark.report import machine_facts
 from ..core import ClipSpec, DataError, VidclsError, atomic_path, check_choice
-from ..data.datasets import ClipTable, from_csv, from_folder
+from ..data.datasets import from_csv, from_folder
+from ..data.table import ClipTable
 from ..data.decode import resize_short
 from ..data.loaders import ClipDataset
 from ..data.synthetic import make_motion_clips
@@ -88,7 +89,7 @@ def benchmark_real(
     return found
 
 def _run_start(table, start, path, k, seed):
-    "Judge a start by folds, ask each model about damaged clips, and keep both."
+    "Judge a start by folds, ask each model about perturbed clips, and keep both."
     model, pretrained, arguments, own = STARTS[start]
     args = {a: v for a,v in recipe('any', 'small', table).items() if a not in ('lr', 'epochs')} | own
     if pretrained is None:
@@ -176,18 +177,15 @@ def compare_defaults(
     return load_defaults(out, seed)
 
 def _motion_set(folder):
-    table = from_folder(make_motion_clips(folder, n_groups=12, size=64))
-    table.name = 'motion'
-    return table
+    return from_folder(make_motion_clips(folder, n_groups=12, size=64), name='motion')
 
 def _candidate(table, arm, k, seed):
     "One candidate, judged by folds."
     model, arguments, steps, lr, augment = CANDIDATES[check_choice('arms', arm, CANDIDATES)]
     epochs = 20 if steps is None else epochs_for(steps, len(table)*(k-1)//k)
     changed = None if augment is None else augmentation(augment, table.labels)
-    return cross_validate(
-        table, model, k, seed, arguments=arguments, show=False, epochs=epochs, lr=lr, augment=changed
-    )
+    asked = dict(epochs=epochs, lr=lr, augment=changed)
+    return cross_validate(table, model, k, seed, arguments=arguments, show=False, **asked)
 
 # %% ../../nbs/studies/94_studies.real.ipynb #control
 def _control(table, arm, k, seed):

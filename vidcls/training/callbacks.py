@@ -52,7 +52,7 @@ class Callback:
     def extra_module(self,
         run, # A Run that has no optimiser yet
     ): # nn.Module; None where there is none
-        "Return a module of the callback's own that learns beside the model; `fit` hands it back as `self.learner`."
+        "Return a module that learns beside the model; `fit` hands it back as `self.learner`."
 
     def state_dict(self)->dict:
         "Return what a checkpoint needs to go on: the attributes that `keeps` names."
@@ -99,7 +99,7 @@ class EMA(Callback):
     keeps = ('shadow',)
 
     def __init__(self,
-        decay:float=.999, # Share of the old average in each step, in (0,1); at first less, so that it gets going
+        decay:float=.999, # Share of the old average in each step, in (0,1); less in the first steps
     ):
         check_between('ema', decay, 0, 1, ends=False)
         self.decay, self.shadow = decay, None
@@ -129,7 +129,7 @@ class GradualUnfreeze(Callback):
     kept_as = 'Thaw'
 
     def __init__(self,
-        plan:dict, # {epoch (from 0): n as in freeze_layers}; {0: -1, 3: 0} trains the head alone for three epochs
+        plan:dict, # {epoch from 0: n as in freeze_layers}; {0: -1, 3: 0}: three epochs of the head alone
     ): self.plan = {check_whole('epoch', e, 0): n for e,n in plan.items()}
 
     def before_fit(self, run):
@@ -195,7 +195,8 @@ class TerminateOnNaN(Callback):
             raise VidclsError(f"{found}; its clips: {clips}. Lower lr, or look at these clips; on_nan='skip' "
                               f"leaves such steps out. The model holds {which}.")
         if self.in_a_row >= self.limit:
-            raise VidclsError(f"{found}, and so in {self.in_a_row} steps in a row; its clips: {clips}. Lower lr.")
+            raise VidclsError(f"{found}, and so in {self.in_a_row} steps in a row; its clips: {clips}. "
+                              "Lower lr.")
 
     def _describe(self, run):
         "Write the step into the history; return what was not finite, and its clips, as text."
@@ -214,7 +215,7 @@ class ProgressBar(Callback):
     on = False
 
     def before_fit(self, run):
-        self.on = progress_on(run.plan.computing.show) and run.accelerator.is_main_process
+        self.on = progress_on(run.config.computing.show) and run.accelerator.is_main_process
         self.begun = time.perf_counter(), run.epoch*run.n_batches + run.done          # where it goes on from
         if self.on and in_notebook():
             from fastprogress.fastprogress import master_bar
@@ -274,8 +275,8 @@ class ProgressBar(Callback):
         words = [self.left(run), f'loss {mean:.3f}']
         if run.hist.best is not None and run.hist.rows[run.hist.best]['accuracy'] is not None:
             words.append(f"best accuracy {run.hist.rows[run.hist.best]['accuracy']:.3f}")
-        words += [f'lr {run.sched.get_last_lr()[-1]:.2g}', f'{speed:.0f} clips/s', f'{run.timer.share:.0%} waiting']
-        return ', '.join(words)
+        words.append(f'lr {run.sched.get_last_lr()[-1]:.2g}, {speed:.0f} clips/s')
+        return ', '.join([*words, f'{run.timer.share:.0%} waiting'])
 
     def after_train(self, run): self._close()
     def after_epoch(self, run):

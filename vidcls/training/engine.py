@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGNALS', 'half_precision', 'choose_precision', 'leave_group', 'leave_at_exit', 'make_accelerator', 'release',
-           'prepare_model', 'make_optimizer', 'share_buffers', 'share_loader', 'set_epoch', 'device_batches',
-           'any_process', 'count_clips', 'agree_on_stop', 'listening', 'Run', 'end_callbacks', 'put_best']
+           'prepare_model', 'make_optimizer', 'share_buffers', 'share_loader', 'device_batches', 'any_process',
+           'count_clips', 'agree_on_stop', 'listening', 'Run', 'end_callbacks', 'put_best']
 
 # %% ../../nbs/inside/36_training.engine.ipynb #import-atexit-copy-signal
 import atexit, copy, signal, sys, threading, time
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from ..core import ArgumentError, VidclsError, WorkerError, check_choice, pick_device
-from ..data.loaders import Batch, ClipLoader, LoaderShare, WaitTimer
+from ..data.loaders import Batch, WaitTimer
 from ..losses import LabelSmoothingCrossEntropy
 from ..models.layers import VideoModel
 from ..optim import OPTIMIZERS, freeze_layers, make_schedule, param_groups
@@ -23,8 +23,8 @@ from .checkpoint import random_state, set_random_state
 from .history import History
 
 # %% ../../nbs/inside/36_training.engine.ipynb #half-precision
-def half_precision()->str|None: # 'bf16'; 'fp16' on cards that only emulate it, such as T4 and V100; None without a GPU of CUDA
-    "Return what mixed precision means on this device."
+def half_precision()->str|None: # 'bf16', 'fp16' or None
+    "Return what mixed precision means here: fp16 where bf16 is only emulated (T4, V100), None without CUDA."
     if not torch.cuda.is_available():
         return None
     return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
@@ -88,7 +88,7 @@ def release(
 
 # %% ../../nbs/inside/36_training.engine.ipynb #prepare-model
 def prepare_model(
-    run, # A Run: accelerator, original_model, callbacks, plan
+    run, # A Run: accelerator, original_model, callbacks, config
 ): # (model, optimiser), both as accelerate gives them
     "Bring the model onto its devices and make its optimiser."
     if run.accelerator.num_processes > 1:
@@ -116,7 +116,7 @@ def make_optimizer(
 
 def _prepare_whole(run):
     "Each process has all weights; what callbacks bring to learn joins the optimiser."
-    accelerator, optimization = run.accelerator, run.plan.optimization
+    accelerator, optimization = run.accelerator, run.config.optimization
     model = accelerator.prepare(run.original_model)  # on the device before the optimiser is made
     run.net = accelerator.unwrap_model(model)
     opt = make_optimizer(run.net, optimization)
@@ -132,16 +132,17 @@ def _prepare_sharded(run):
     run.net = run.original_model
     whole = [cb for cb in run.callbacks if isinstance(cb, EMA)] + [cb for cb,_ in _extra_modules(run)]
     if whole:
+        names = ', '.join(type(cb).__name__ for cb in whole)
         raise ArgumentError(
-            f"{', '.join(type(cb).__name__ for cb in whole)}: needs whole weights, which no process has under "
-            "FSDP; leave it out, or start as data parallel."
+            f"{names}: needs whole weights, which no process has under FSDP; leave it out, or start as data "
+            "parallel."
         )
     net = copy.deepcopy(run.original_model)
     keys = set()
     if isinstance(net, VideoModel):
         keys = {net.layer_key(n) for n,_ in net.named_parameters()} - {None}
     net._no_split_modules = sorted({type(net.get_submodule(k)).__name__ for k in keys}) or None
-    return run.accelerator.prepare(net, make_optimizer(net, run.plan.optimization))
+    return run.accelerator.prepare(net, make_optimizer(net, run.config.optimization))
 
 def _extra_modules(run):
     "Callbacks that bring a module that learns, each with it."
@@ -163,34 +164,14 @@ def share_buffers(
 # %% ../../nbs/inside/36_training.engine.ipynb #share-loader
 def share_loader(
     accelerator, # accelerate's Accelerator
-    loader, # A ClipLoader or ShardLoader
-): # A loader with this process's share of the batches
+    loader, # A Loader
+): # A Loader of this process's batches
     "Give each process its share of the batches."
-    if accelerator.num_processes > 1 and loader.dataset.on_error == 'skip':
+    if accelerator.num_processes > 1 and loader.sources().on_error == 'skip':
         raise ArgumentError(
             "on_error='skip' works in one process; drop the broken clips from the table first."
         )
-    if getattr(loader, 'streams', False):                                # shards: each process reads its own
-        from accelerate.data_loader import DataLoaderShard
-        ready = DataLoaderShard(loader.dataset, device=accelerator.device, batch_size=None)
-        ready.base_dataloader = loader
-        return ready
-    if accelerator.num_processes == 1:
-        return loader
-    ready = accelerator.prepare(loader)
-    if isinstance(loader, ClipLoader):
-        ready.base_dataloader = LoaderShare(loader, ready.base_dataloader)     # made by its threads
-    return ready
-
-def set_epoch(
-    loader, # As share_loader gave it; None where there is none
-    epoch:int, # From 0
-):
-    "Go to an epoch: the order of the clips depends on its number."
-    if hasattr(loader, 'set_epoch'):
-        loader.set_epoch(epoch)
-    elif hasattr(sampler := getattr(loader, 'sampler', None), 'set_epoch'):
-        sampler.set_epoch(epoch)
+    return loader.share(accelerator.process_index, accelerator.num_processes)
 
 def device_batches(
     run, # A Run: accelerator, epoch, rows_done, rng_state, stop_request, stop_reason
@@ -198,14 +179,8 @@ def device_batches(
     skip:int=0, # Batches that were handed out before
 ): # Yields Batches on the device
     "Bring the batches of a loader onto the device; of an epoch that was stopped, those that are left."
-    # accelerate's wrapping would go back to where the epoch began
-    source = getattr(loader, 'base_dataloader', loader)
-    if skip and hasattr(source, 'load_state_dict'):
-        loader = source
-        source.load_state_dict(dict(epoch=run.epoch, start=run.rows_done))
-    elif skip:
-        loader = _without(loader, skip)
     if skip:
+        loader.load_state_dict(dict(epoch=run.epoch, start=run.rows_done))
         loader = _as_begun(loader, run.rng_state)
     device = run.accelerator.device
     try:
@@ -221,7 +196,7 @@ def device_batches(
             yield Batch(*[torch.empty(0, dtype=torch.long)]*3, [])
 
 def _as_begun(loader, rng_state):
-    "A loader draws when it begins, an order or a seed: the same again. Then the generators go on where they were."
+    "A loader draws when it begins: the same again. Then the generators go on where they were."
     now = random_state()
     set_random_state(rng_state)
     batches = iter(loader)
@@ -230,16 +205,6 @@ def _as_begun(loader, rng_state):
     if first is not None:
         yield first
         yield from batches
-
-def _without(loader, skip):
-    "The batches of a loader that can't go to a place by itself, without the first ones."
-    from accelerate import skip_first_batches
-    from torch.utils.data import DataLoader
-    if isinstance(share := getattr(loader, 'base_dataloader', None), LoaderShare):
-        return LoaderShare(share.whole, skip_first_batches(share.plan, skip))
-    if isinstance(loader, DataLoader) and not getattr(loader, 'streams', False):
-        return skip_first_batches(loader, skip)
-    return (b for i,b in enumerate(loader) if i >= skip)
 
 # %% ../../nbs/inside/36_training.engine.ipynb #any-process
 SIGNALS = ('SIGTERM', 'interrupted')             # ends that don't wait until the epoch is judged
@@ -314,15 +279,16 @@ class Run:
     def __init__(self,
         model, # Trained in place
         dls, # Loaders
-        plan, # A Plan: what fit was asked for
+        config, # A FitConfig: what fit was asked for
         about, # What the checkpoint belongs to: the training's fingerprint
         callbacks, # All of them, in the order in which they are called
     ):
-        o, c = plan.optimization, plan.computing
-        self.plan, self.dls, self.spec, self.original_model, self.callbacks = plan, dls, dls.spec, model, callbacks
-        self.functions, self.monitor = plan.functions, plan.selection.monitor
+        o, c = config.optimization, config.computing
+        self.config, self.callbacks, self.original_model = config, callbacks, model
+        self.dls, self.spec = dls, dls.spec
+        self.functions, self.monitor = config.functions, config.selection.monitor
         self.epochs, self.accum, self.max_grad_norm = o.epochs, o.accum, o.max_grad_norm
-        self.accelerator = make_accelerator(c.precision, c.trackers, plan.keeping.out)
+        self.accelerator = make_accelerator(c.precision, c.trackers, config.saving.out)
         self.sharded = self.accelerator.distributed_type == 'FSDP'
         self.fingerprint = about | dict(processes=self.accelerator.num_processes)
         self.valid_loader = None if dls.valid is None else share_loader(self.accelerator, dls.valid)
@@ -334,7 +300,7 @@ class Run:
             self.model = torch.compile(self.model)
         self.sched = self._schedule(o)
         self.scaled = self.accelerator.scaler is not None                # fp16 on a GPU
-        self.loss_func = plan.functions.loss or LabelSmoothingCrossEntropy(o.smoothing)
+        self.loss_func = config.functions.loss or LabelSmoothingCrossEntropy(o.smoothing)
         if isinstance(self.loss_func, torch.nn.Module):
             self.loss_func.to(self.accelerator.device)      # class weights move along
         self.gen = torch.Generator().manual_seed(c.seed + self.accelerator.process_index)
@@ -349,8 +315,10 @@ class Run:
 
     def _start_counting(self):
         self.epoch = 0                                      # the one that runs, from 0
-        self.step = self.n_steps = self.epoch_steps = 0     # taken; all; all at the start of the epoch
-        self.done = self.rows_done = self.step_clips = 0    # batches and clips of the epoch; clips of the batch
+        self.step = self.n_steps = 0                        # steps that were taken; all of them
+        self.epoch_steps = 0                                # n_steps at the start of the epoch
+        self.done = self.rows_done = 0                      # batches and clips of this epoch
+        self.step_clips = 0                                 # of the last step, in this process
         self.row, self.step_rows = {}, []                   # of the history; of the table, in this step
         self.step_loss = self.train_loss = torch.zeros((), device=self.accelerator.device)
         self.started, self.elapsed, self.timer = time.perf_counter(), 0., WaitTimer(())
@@ -365,7 +333,7 @@ class Run:
     def paths(self)->dict:
         "The files of each split, by row."
         both = dict(train=self.dls.train, valid=self.dls.valid)
-        return {name: loader.dataset.paths for name, loader in both.items() if loader is not None}
+        return {name: loader.sources().paths for name, loader in both.items() if loader is not None}
 
     @property
     def n_good(self)->int:
@@ -401,7 +369,7 @@ class Run:
 def end_callbacks(
     run, # A Run
 ):
-    "Call after_fit of every callback, also where one fails; its error is raised, unless there is one already."
+    "Call after_fit of every callback; raise the first error of these, unless there is another already."
     failed = []
     for cb in run.callbacks:
         try:

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from ..core import VidclsError
-from ..data.loaders import dead_worker
 from .callbacks import BATCH_NORMS
 
 # %% ../../nbs/inside/39_training.memory.ipynb #device-gb
@@ -88,7 +87,7 @@ def memory_advice(
     if not getattr(run.net, 'grad_checkpointing', True):
         ways.append("model.set_grad_checkpointing() (the same training, a small part of the memory, about a "
                     "third more time)")
-    if run.accelerator.device.type == 'cuda' and run.plan.computing.precision == 'no':
+    if run.accelerator.device.type == 'cuda' and run.config.computing.precision == 'no':
         ways.append("precision='bf16' (about half)")
     ways += [
         f"n_frames={max(1, T//2)} instead of {T} (half or less)",
@@ -105,7 +104,8 @@ def explain_error(
 ):
     "Raise a better error where the cause is a dead worker or too little memory."
     judging = run.valid_loader is not None and 'train_loss' in run.row
-    if dead := dead_worker(error, (run.dls.valid if judging else run.dls.train).dataset):
+    loader = run.valid_loader if judging else run.train_loader
+    if dead := loader.dead_worker(error):
         raise dead from error
     if not is_out_of_memory(error):
         return
@@ -126,8 +126,8 @@ def model_too_large(
     return (
         f"out of memory before the first step ({_first_line(error)}): the weights of "
         f"{type(model).__name__} alone take {gb:.1f} GB, with gradients and AdamW's state four times that, "
-        "and the clips come on top. What helps: another process on this device ended, a smaller model, freeze=, "
-        "several GPUs with FSDP."
+        "and the clips come on top. What helps: another process on this device ended, a smaller model, "
+        "freeze=, several GPUs with FSDP."
     )
 
 def _first_line(error): return str(error).splitlines()[0][:120]

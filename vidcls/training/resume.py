@@ -51,13 +51,14 @@ def stable_repr(
 def fingerprint(
     model, # As given to fit
     dls, # ClipLoaders
-    plan, # A Plan
+    config, # A FitConfig
 )->dict: # JSON-ready
-    "Describe what a checkpoint belongs to. The names are those of the first checkpoints, which still have to go on."
-    o, s, c, f = plan.optimization, plan.selection, plan.computing, plan.functions
+    "Describe what a checkpoint belongs to, by the names that the first checkpoints used."
+    o, s, c, f = config.optimization, config.selection, config.computing, config.functions
     arguments = getattr(model, 'arguments', None) or {}
+    values = lambda part, names: {name: getattr(part, name) for name in names.split()}
     return dict(
-        files=None if plan.keeping.out is None else _files(dls.train),
+        files=None if config.saving.out is None else _files(dls.train),
         model=getattr(model, 'name', type(model).__name__),
         n_weights=sum(p.numel() for p in model.parameters()),
         arguments={k: stable_repr(v) for k,v in arguments.items()},
@@ -73,33 +74,25 @@ def fingerprint(
         metrics=list(f.metrics),
         optimizer=stable_repr(o.optimizer),
         clip=o.max_grad_norm,
-        **{k: getattr(o, k) for k in ('epochs', 'lr', 'wd', 'warmup', 'smoothing', 'accum', 'opt_args', 'schedule')},
-        **{k: getattr(o, k) for k in ('schedule_args', 'layer_decay', 'backbone', 'freeze', 'ema')},
-        **{k: getattr(s, k) for k in ('monitor', 'patience', 'keep_last')},
-        **{k: getattr(c, k) for k in ('precision', 'seed')},
+        **values(o, 'epochs lr wd warmup smoothing accum opt_args schedule schedule_args'),
+        **values(o, 'layer_decay backbone freeze ema'),
+        **values(s, 'monitor patience keep_last'),
+        **values(c, 'precision seed'),
     )
 
 def _clips(loader):
     "How many, and which, with their classes and windows."
-    if loader is None:
-        return None
-    ds = loader.dataset
-    targets, windows = getattr(ds, 'targets', None), getattr(ds, 'windows', None)
-    more = [np.asarray(v) for v in (targets, windows) if v is not None]
-    return f'{len(ds.paths)} ({digest(*ds.paths, *more)})'
+    return None if loader is None else f'{len(loader.sources())} ({digest(*loader.identity())})'
 
 def _loading(loader):
-    "Order and draws."
-    names = ('seed', 'crop', 'flip', 'shuffle', 'balance', 'repeats', 'weights')
-    parts = loader.dataset, getattr(loader, 'sampler', None)
-    found = {k: v for o in parts for k,v in getattr(o, '__dict__', {}).items() if k in names}
-    arrays = np.ndarray, torch.Tensor
-    return {k: digest(v) if isinstance(v, arrays) else stable_repr(v) for k,v in found.items()}
+    "What order and draws depend on."
+    arrays, settings = (np.ndarray, torch.Tensor), loader.sources().settings
+    return {k: digest(v) if isinstance(v, arrays) else stable_repr(v) for k,v in settings.items()}
 
 def _files(loader):
     "A digest of the training files by size and a kilobyte each: clips may be replaced under their old names."
-    ds = loader.dataset
-    if not getattr(ds, 'from_files', False):
+    sources = loader.sources()
+    if not sources.from_files:
         return None
     def piece(path):
         try:
@@ -109,7 +102,7 @@ def _files(loader):
                 return size, f.read(1024)
         except OSError:
             return None                                      # it is named when it is read
-    return digest(*(piece(p) for p in dict.fromkeys(ds.paths)))
+    return digest(*(piece(p) for p in dict.fromkeys(sources.paths)))
 
 # %% ../../nbs/inside/37_training.resume.ipynb #run-state-2
 # how far a training is: name in the checkpoint -> attribute of the run
@@ -121,7 +114,8 @@ def run_state(
     ended:bool, # The epoch is in the history?
 )->dict: # For save_checkpoint
     "Collect everything that the rest of a training depends on."
-    own = [dict(now=random_state(), begun=run.rng_state, gen=run.gen.get_state(), train_loss=run.train_loss.cpu())]
+    own = [dict(now=random_state(), begun=run.rng_state, gen=run.gen.get_state(),
+                train_loss=run.train_loss.cpu())]
     if run.accelerator.num_processes > 1:
         from accelerate.utils import gather_object
         own = gather_object(own)                                         # one for each process
@@ -178,7 +172,7 @@ def restore(
 def _check_same(run, state, path):
     "Was the checkpoint kept by this training?"
     here, there = run.fingerprint, state['about']
-    longer = run.plan.keeping.resume == 'longer' and here['epochs'] >= state['epoch']
+    longer = run.config.saving.resume == 'longer' and here['epochs'] >= state['epoch']
     free = ('epochs', 'warmup') if longer else ()
     if longer and here['epochs'] != there['epochs']:
         warnings.warn(f"{path} was kept by a training of {there['epochs']} epochs; this one goes on to "
@@ -212,7 +206,7 @@ def resume_run(
     run, # A Run
 )->bool: # Was there a checkpoint?
     "Go back to the newest checkpoint, if that is wanted and there is one."
-    resume, out = run.plan.keeping.resume, run.plan.keeping.out
+    resume, out = run.config.saving.resume, run.config.saving.out
     if not resume:
         return False
     run.accelerator.wait_for_everyone()  # the first process may still be keeping the last one
@@ -236,7 +230,7 @@ class Checkpoints(Callback):
     "Keep the state of the training in a folder."
     def __init__(self,
         folder, # Where checkpoints lie
-        every:str|int|float|None=None, # '10min', or a whole number of steps; None: at the end of each epoch only
+        every:str|int|float|None=None, # '10min', or a number of steps; None: at the end of each epoch only
         keep:int=2, # How many of the newest stay
     ):
         self.folder, self.keep = Path(folder), check_whole('keep', keep)
