@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from vidcls.core import ArgumentError, ClipSpec, LabelError, SpecMismatchError, check_between
-from vidcls.losses import (DistillationLoss, FocalLoss, LabelSmoothingCrossEntropy, check_targets, class_weights,
-                           feature_distance, smoothing_floor, soft_targets)
+from vidcls.losses import (DistillationLoss, FocalLoss, LabelSmoothingCrossEntropy, check_targets,
+                           class_weights, feature_distance, smoothing_floor, soft_targets)
 from vidcls.models.i3d import i3d_tiny
 from vidcls.models.inflate import Inflated, InflatedConv, inflate
 from vidcls.models.layers import (Attention, DropPath, Mlp, VideoModel, build_model, check_spec, check_wholes,
@@ -82,6 +82,8 @@ def test_words_of_other_libraries_are_translated():
 class Own(nn.Conv2d):
     def forward(self, x): return super().forward(x)*2
 
+Odd = type('Odd', (nn.Conv2d,), {'forward': lambda s, x: x})
+
 @pytest.mark.parametrize('make, says', [
     (lambda: inflate(None), 'net is a NoneType; accepted'),
     (lambda: inflate(nn.ReLU()), 'net is a ReLU without weights'),
@@ -89,7 +91,7 @@ class Own(nn.Conv2d):
     (lambda: inflate(nn.Sequential(nn.Conv2d(3, 8, 3)), depth=lambda n,m: 0), 'depth of 0=0'),
     (lambda: Inflated(ClipSpec(n_frames=8, size=64), 5, nn.Linear(7, 5)), 'fails on a frame of 64'),
     (lambda: Inflated(ClipSpec(n_frames=8, size=64), 5), 'net=None'),
-    (lambda: InflatedConv(type('Odd', (nn.Conv2d,), {'forward': lambda s, x: x})(3, 3, 3)), 'Odd is a convolution'),
+    (lambda: InflatedConv(Odd(3, 3, 3)), 'Odd is a convolution'),
 ])
 def test_inflation(make, says):
     refused(make, says)
@@ -186,7 +188,9 @@ def test_optimisers(toy, make, says):
     refused(lambda: make(toy), says)
 
 
-@pytest.mark.parametrize('ends, inside, outside', [(True, [0, 1], [-1, 2]), (False, [.5], [0, 1]), ('low', [0], [1]), ('high', [1], [0])])
+@pytest.mark.parametrize('ends, inside, outside', [
+    (True, [0, 1], [-1, 2]), (False, [.5], [0, 1]), ('low', [0], [1]), ('high', [1], [0]),
+])
 def test_intervals_have_the_ends_that_they_say(ends, inside, outside):
     for v in inside:
         assert check_between('v', v, 0, 1, ends) == v

@@ -1,4 +1,4 @@
-"What the model notebooks cannot hold: the authors' names, another implementation, other processes, hostile files."
+"Models: the authors' names, another implementation, other processes, hostile files."
 import copy, csv, os, pickle, subprocess, sys, warnings
 from pathlib import Path
 

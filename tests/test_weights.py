@@ -1,4 +1,4 @@
-"Weights as people have them: under any name and wrapping, without heads, from folders that lie; and models of one's own."
+"Weights as people have them: under any name, wrapped, without heads, from folders that lie; own models."
 import json, os, re, socket, subprocess, sys, textwrap, warnings
 from pathlib import Path
 
@@ -55,7 +55,9 @@ def same(a, b):
 
 # --- files are known by what is in them
 
-@pytest.mark.parametrize('name', ['K400.pyth', 'best.pth.tar', 'epoch=9-step=100.ckpt', 'weights', 'model.v2', 'x.bin', 'lies.safetensors'])
+@pytest.mark.parametrize('name', [
+    'K400.pyth', 'best.pth.tar', 'epoch=9-step=100.ckpt', 'weights', 'model.v2', 'x.bin', 'lies.safetensors',
+])
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'older'])
 def test_the_name_of_a_file_says_nothing(tmp_path, name, zipped):
     model = timesformer_tiny(5)
@@ -137,7 +139,8 @@ def test_a_path_is_not_taken_for_a_hub_id(tmp_path, no_network):
 
 # --- prefixes, and what does not belong to the network
 
-@pytest.mark.parametrize('before', ['backbone.', 'net.', 'model.', 'encoder.', 'module.model.', '_orig_mod.module.', 'model.backbone.module.',
+@pytest.mark.parametrize('before', ['backbone.', 'net.', 'model.', 'encoder.', 'module.model.',
+                                    '_orig_mod.module.', 'model.backbone.module.',
                                     'net._orig_mod.', 'module._orig_mod.model.encoder.', 'video_net.'])
 @pytest.mark.parametrize('whole', [True, False], ids=['all', 'not-the-head'])
 @pytest.mark.parametrize('name', ['videomae_tiny', 'swin3d_tiny'])
@@ -248,7 +251,9 @@ def test_an_encoder_becomes_a_classifier_with_a_fresh_head(encoders, name, capfd
     assert model(torch.randn(2,3,T,S,S)).shape == (2,3)
     assert 'MISSING' not in (out := capfd.readouterr()).out + out.err          # not transformers' own table
 
-@pytest.mark.parametrize('name,ours', [('videomae', VideoMAE), ('pretraining', VideoMAE), ('norm', VideoMAE), ('timesformer', TimeSformer)])
+@pytest.mark.parametrize('name,ours', [
+    ('videomae', VideoMAE), ('pretraining', VideoMAE), ('norm', VideoMAE), ('timesformer', TimeSformer),
+])
 def test_an_encoder_in_a_network_of_ours(encoders, name, ours):
     spec = ClipSpec(n_frames=8, size=32)
     model = build_model(ours, dict(dim=32, depth=2, heads=2, patch=8, mlp_ratio=2), spec, 3, None, {})
@@ -389,9 +394,12 @@ def test_a_local_folder_never_calls_out(encoders, tmp_path, kind, no_network):
     model = quiet(create_model, 'transformers', tmp_path, n_classes=3)
     assert model.n_classes == 3 and not no_network
 
-@pytest.mark.parametrize('change', [dict(num_hidden_layers=10**5), dict(num_hidden_layers=10**9), dict(hidden_size=10**5), dict(num_frames=10**9), dict(num_frames=10**6),
-                                    dict(image_size=10**6), dict(hidden_size='32'), dict(hidden_size=32.5), dict(num_frames='many'), dict(num_labels=10**9),
-                                    dict(id2label={'a': 'x'}), dict(model_type=3), dict(model_type='bert'), dict(model_type=None)], ids=str)
+@pytest.mark.parametrize('change', [
+    dict(num_hidden_layers=10**5), dict(num_hidden_layers=10**9), dict(hidden_size=10**5),
+    dict(num_frames=10**9), dict(num_frames=10**6), dict(image_size=10**6), dict(hidden_size='32'),
+    dict(hidden_size=32.5), dict(num_frames='many'), dict(num_labels=10**9), dict(id2label={'a': 'x'}),
+    dict(model_type=3), dict(model_type='bert'), dict(model_type=None),
+], ids=str)
 def test_a_folder_of_transformers_that_lies(encoders, tmp_path, change, no_network):
     config = json.loads((encoders/'vivit'/'config.json').read_text())
     (tmp_path/'config.json').write_text(json.dumps(config | change))
@@ -404,7 +412,10 @@ def test_a_folder_of_transformers_that_lies(encoders, tmp_path, change, no_netwo
         assert change == dict(num_labels=10**9)  # of no meaning: the classes are those of the head
     assert memory_mb(start) < 400 and not no_network
 
-@pytest.mark.parametrize('wrong', [dict(image_mean=None), dict(image_std=[0,0,0]), dict(image_mean='a'), dict(image_std={}), dict(rescale_factor='x'), dict(size={'shortest_edge': 'x'})], ids=str)
+@pytest.mark.parametrize('wrong', [
+    dict(image_mean=None), dict(image_std=[0,0,0]), dict(image_mean='a'), dict(image_std={}),
+    dict(rescale_factor='x'), dict(size={'shortest_edge': 'x'}),
+], ids=str)
 def test_a_processor_that_lies(wrong):
     with pytest.raises(CheckpointError):
         spec_of(
@@ -686,7 +697,7 @@ SMALLER = {n: dict(n_frames=4, size=32) for n in list_models('_inflated')}
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore::DeprecationWarning')
 @pytest.mark.parametrize('name', [*list_models('_tiny'), *SMALLER])
 def test_a_recording_of_two_clips_runs_for_any_number(name):
-    "As older exporters to ONNX see a model: a shape that was written down as a number fails for other batches."
+    "As older exporters to ONNX see a model: a shape that was recorded as a number fails for other batches."
     model = create_model(name, n_classes=3, **SMALLER.get(name, {})).eval()
     T,S = model.spec.n_frames, model.spec.size
     with torch.no_grad():
@@ -697,7 +708,7 @@ def test_a_recording_of_two_clips_runs_for_any_number(name):
 
 @pytest.mark.parametrize('name', ['swin3d_tiny', 'videomae_tiny'])
 def test_an_export_runs_whatever_attention_is_chosen(name):
-    "Written down with one kernel of attention and run with another: how its result lies in memory must not matter."
+    "Recorded with one kernel of attention, run with another: the layout in memory must not matter."
     from torch.nn.attention import SDPBackend, sdpa_kernel
     model = create_model(name, n_classes=3).eval()
     T,S = model.spec.n_frames, model.spec.size

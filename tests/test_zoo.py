@@ -112,7 +112,7 @@ def call_transformers(model, x):
     out = model(x.transpose(1,2), output_hidden_states=False)  # transformers takes (B,T,C,H,W)
     if getattr(model.config, 'attention_type', '') != 'space_only':
         return out.logits
-    # transformers stops at one answer a frame; the authors average the frames' class tokens before the last norm
+    # transformers stops at one answer a frame; the authors average the class tokens before the last norm
     body = model.timesformer
     z = body.encoder(body.embeddings(x.transpose(1,2))).last_hidden_state[:,0]
     return model.classifier(body.layernorm(z.unflatten(0, (len(x),-1)).mean(1)))
@@ -169,7 +169,10 @@ def test_videomae_for_other_clips_is_transformers_with_a_resized_table(hf):
     assert_equal(ours(x), call_transformers(theirs, x), 1e-6)                   # their table is float32
 
 @pytest.mark.filterwarnings('ignore:transformers. space-only')
-@pytest.mark.parametrize('name,how', [('videomae_tiny', {}), *(('timesformer_tiny', dict(attention=a)) for a in ('divided', 'joint', 'space'))])
+@pytest.mark.parametrize('name,how', [
+    ('videomae_tiny', {}),
+    *(('timesformer_tiny', dict(attention=a)) for a in ('divided', 'joint', 'space')),
+])
 def test_folders_go_both_ways(hf, tmp_path, name, how):
     seed_everything(0)
     ours = shaken(create_model(name, n_classes=3, **how)).eval()
@@ -194,7 +197,7 @@ def test_folders_go_both_ways(hf, tmp_path, name, how):
 
 @pytest.mark.parametrize('kind', ['videomae', 'timesformer'])
 def test_folders_that_transformers_made_itself(hf, tmp_path, kind):
-    "Its files name the biases of VideoMAE otherwise than its modules do; heads are in no shape, only in the config."
+    "Its files have other names for VideoMAE's biases than its modules; only the config says the heads."
     small = dict(
         image_size=32,
         patch_size=8,
@@ -255,7 +258,8 @@ def test_resized_positions_are_said(hf, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         save_transformers(
-            create_model('videomae_tiny', tmp_path / 'long.pt', n_frames=16, pretrained_grid=(16, 32)), tmp_path / 'hf'
+            create_model('videomae_tiny', tmp_path/'long.pt', n_frames=16, pretrained_grid=(16,32)),
+            tmp_path/'hf',
         )
 
 def test_what_a_processor_does_to_bytes():
@@ -402,11 +406,15 @@ def test_no_clips_have_no_scores(name):
     assert m(clip(m, 0)).shape == (0,3)
 
 @pytest.mark.parametrize('config', [
-    dict(model_type='vivit', image_size=32, num_frames=8, tubelet_size=[2,8,8], hidden_size=24, num_hidden_layers=2,
+    dict(model_type='vivit', image_size=32, num_frames=8, tubelet_size=[2,8,8], hidden_size=24,
+         num_hidden_layers=2,
          num_attention_heads=3, intermediate_size=48),
-    dict(model_type='vjepa2', crop_size=32, frames_per_clip=8, patch_size=8, tubelet_size=2, hidden_size=24, num_hidden_layers=2,
-         num_attention_heads=3, pred_hidden_size=24, pred_num_attention_heads=3, pred_num_hidden_layers=1, num_pooler_layers=1),
-    dict(model_type='videomae', image_size=32, num_frames=8, patch_size=8, tubelet_size=2, hidden_size=24, num_hidden_layers=2,
+    dict(model_type='vjepa2', crop_size=32, frames_per_clip=8, patch_size=8, tubelet_size=2, hidden_size=24,
+         num_hidden_layers=2,
+         num_attention_heads=3, pred_hidden_size=24, pred_num_attention_heads=3, pred_num_hidden_layers=1,
+         num_pooler_layers=1),
+    dict(model_type='videomae', image_size=32, num_frames=8, patch_size=8, tubelet_size=2, hidden_size=24,
+         num_hidden_layers=2,
          num_attention_heads=3, intermediate_size=48, use_mean_pooling=True)],
     ids=lambda c: c['model_type'])
 def test_other_models_of_transformers_through_the_adapter(hf, tmp_path, config):
@@ -478,7 +486,7 @@ def test_mvit_is_torchvision_with_gradients(tv):
 
 @pytest.mark.parametrize('frames,size', [(16,224), (32,112), (8,96), (16,160)])
 def test_swin_is_torchvision(tv, frames, size):
-    "Where height and width of a window shrink, torchvision reads rows for other distances; with the right ones it agrees."
+    "Where a window shrinks, torchvision reads rows for other distances; with the right ones it agrees."
     seed_everything(0)
     theirs = shaken(tv.swin3d_t(num_classes=5), .05).eval()
     for k,p in theirs.named_parameters():
@@ -501,7 +509,7 @@ def test_swin_is_torchvision(tv, frames, size):
         assert (ours(x)-before).abs().max() > 1e-4*before.abs().max()
 
 def test_swin_is_torchvision_with_gradients(tv):
-    from vidcls.models.swin3d import _names
+    from vidcls.models.swin3d import swin3d_key_maps
     seed_everything(0)
     theirs = shaken(
         tv.SwinTransformer3d(
@@ -511,7 +519,7 @@ def test_swin_is_torchvision_with_gradients(tv):
     ours = swin3d_tiny(5, dim=24).double()
     ours.load_state_dict(ours.convert_state_dict(theirs.state_dict()))
     assert_same_function(
-        ours, theirs, lambda m, x: m(x), clip(ours, 2, torch.float64), _names(2)[0].to_theirs, 1e-10
+        ours, theirs, lambda m, x: m(x), clip(ours, 2, torch.float64), swin3d_key_maps(2)[0].to_theirs, 1e-10
     )
 
 
@@ -667,7 +675,7 @@ def tiny(name, **kw):
     return create_model(name, n_classes=5, **own | kw)
 
 def kept_bytes(model):
-    "Bytes that a forward pass on four clips puts aside for the gradient, weights left out; the gradient stays in the model."
+    "Return the bytes that a pass on four clips puts aside, without weights; the gradient stays in the model."
     x, size = clip(model, 4), {}
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     def note(t):
@@ -676,7 +684,8 @@ def kept_bytes(model):
             size[s.data_ptr()] = s.nbytes()
         return t
     torch.manual_seed(1)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t): loss = model(x).square().sum()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        loss = model(x).square().sum()
     loss.backward()
     return sum(size.values())
 
@@ -795,7 +804,7 @@ def test_inflating_keeps_the_device_and_mode_and_leaves_the_original():
     assert isinstance(net[0], torch.nn.Conv2d)
 
 def assert_inflates(net, size):
-    "A clip of equal frames gets the frame's answer, of a network in float64; and the answers depend on the frame."
+    "In float64, a clip of equal frames gets the frame's answer; and the answers depend on the frame."
     for p in net.parameters():
         torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=.2)  # fresh ones answer the same to anything
     frame = torch.rand(2,3,size,size).double()
@@ -807,14 +816,20 @@ def assert_inflates(net, size):
     assert_equal(got, want, 1e-10)
     assert (want[0]-want[1]).abs().max() > 1e-6*want.abs().max()
 
-@pytest.mark.parametrize('name,size', [('alexnet', 224), ('vgg11_bn', 64), ('squeezenet1_0', 64), ('resnet18', 64), ('efficientnet_b0', 64), ('regnet_y_400mf', 64)])
+@pytest.mark.parametrize('name,size', [
+    ('alexnet', 224), ('vgg11_bn', 64), ('squeezenet1_0', 64), ('resnet18', 64), ('efficientnet_b0', 64),
+    ('regnet_y_400mf', 64),
+])
 def test_torchvisions_networks_can_be_inflated(tv, name, size):
     seed_everything(0)
     net = getattr(sys.modules['torchvision'].models, name)(weights=None).double().eval()
     assert_inflates(net, size)
 
-@pytest.mark.parametrize('kind,config', [('MobileNetV2', dict(depth_multiplier=.35)), ('RegNet', dict(embedding_size=8, hidden_sizes=[8,16], depths=[1,1], groups_width=8)),
-                                         ('ResNet', dict(embedding_size=8, hidden_sizes=[8,16], depths=[1,1]))])
+@pytest.mark.parametrize('kind,config', [
+    ('MobileNetV2', dict(depth_multiplier=.35)),
+    ('RegNet', dict(embedding_size=8, hidden_sizes=[8,16], depths=[1,1], groups_width=8)),
+    ('ResNet', dict(embedding_size=8, hidden_sizes=[8,16], depths=[1,1])),
+])
 def test_image_networks_of_transformers_can_be_inflated(hf, kind, config):
     "MobileNet pads by hand, as TensorFlow does, and asks its convolutions for their strides."
     seed_everything(0)
@@ -862,7 +877,8 @@ def test_inflating_keeps_frozen_parts_and_precision():
 def test_an_older_folder_that_calls_the_grid_by_its_former_name_loads():
     from vidcls.models.zoo import saved_model
     model = create_model('videomae_tiny', n_classes=3, n_frames=16, size=48, pretrained_grid=(8,32)).eval()
-    saved = dict(model='videomae_tiny', arguments={'pos_of': [8,32]}, spec=model.spec.to_dict(), labels=list('abc'), sha256='')
+    saved = dict(model='videomae_tiny', arguments={'pos_of': [8,32]}, spec=model.spec.to_dict(),
+                 labels=list('abc'), sha256='')
     again = saved_model(saved, model.state_dict(), 'a folder').eval()
     x = torch.randn(1,3,16,48,48)
     assert torch.equal(again.pos, model.pos) and torch.equal(again(x), model(x))
@@ -870,6 +886,7 @@ def test_an_older_folder_that_calls_the_grid_by_its_former_name_loads():
 
 def test_hooks_of_checkpointing_survive_a_copy_and_come_off():
     m = _little_inflated()
+    m.dropout.p = 0.
     m.set_grad_checkpointing()
     twin = copy.deepcopy(m)
     x = torch.randn(2,3,4,16,16, requires_grad=True)
@@ -879,4 +896,5 @@ def test_hooks_of_checkpointing_survive_a_copy_and_come_off():
     assert hooks(m) == hooks(twin) > 0
     twin.set_grad_checkpointing(False)
     assert hooks(twin) == 0 and hooks(m) > 0
-    assert all(torch.equal(p.grad, q.grad) for p,q in zip(m.parameters(), twin.parameters()) if p.grad is not None)
+    pairs = zip(m.parameters(), twin.parameters())
+    assert all(torch.equal(p.grad, q.grad) for p,q in pairs if p.grad is not None)

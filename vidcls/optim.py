@@ -90,7 +90,7 @@ def adamw(
     fused:bool|None=None, # All weights in a few kernels? None: where all of them are on a GPU
     **kwargs, # layer_decay, backbone: see param_groups; and what torch's AdamW takes: eps, amsgrad, …
 )->torch.optim.AdamW:
-    "AdamW over `param_groups`."
+    "Make AdamW over `param_groups`."
     if len(betas) != 2:
         raise ArgumentError(f"betas={betas}; accepted: two numbers in [0,1).")
     for i,b in enumerate(betas):
@@ -123,7 +123,7 @@ def sgd(
     nesterov:bool=False, # Look ahead by one step of the memory
     **kwargs, # layer_decay, backbone: see param_groups; and what torch's SGD takes: dampening, fused, …
 )->torch.optim.SGD:
-    "SGD with momentum over `param_groups`."
+    "Make SGD with momentum over `param_groups`."
     check_between('momentum', momentum, 0, 1, ends='low')
     rates, more = _sort_out(kwargs, torch.optim.SGD)
     groups = _with_rates(param_groups(model, weight_decay, **rates), lr)

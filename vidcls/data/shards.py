@@ -24,7 +24,8 @@ from ..core import atomic_path, check_at_least, check_choice, check_whole, file_
 from ..parallel import call_within, rank_world
 from .table import SPLITS, ClipTable
 from .decode import Video
-from .loaders import ON_ERROR, BatchBuffers, ClipDataset, ClipLoaders, Loader, thread_batches
+from .clips import ON_ERROR, BatchBuffers, ClipDataset, clip_shape, thread_batches
+from .contract import ClipDraws, ClipLoaders, Loader, Reading, options, sources_of
 from ..show import show_batch
 
 # %% ../../nbs/inside/16_data.shards.ipynb #webdataset
@@ -113,7 +114,8 @@ def _clip_bytes(path, timeout_s):
             return path.read_bytes()
         except OSError as e:
             raise VideoReadError(path, f"{e.strerror}") from e
-    return call_within(read, timeout_s, DecodeTimeoutError(path, f"not read within timeout_s={timeout_s} seconds"))
+    late = DecodeTimeoutError(path, f"not read within timeout_s={timeout_s} seconds")
+    return call_within(read, timeout_s, late)
 
 def _suffix(path):
     "Of the clip inside the tar; only the JSON beside it may be called json."
@@ -250,9 +252,7 @@ class ShardLoader(Loader, DataLoader):
     ):
         DataLoader.__init__(self, ds, batch_size=None)
         self.bs, self.threads, self.timeout_s, self.max_bad = bs, threads, timeout_s, max_bad
-        self._buffers = BatchBuffers(
-            (bs, ds.spec.n_frames, ds.spec.size, ds.spec.size, 3), torch.cuda.is_available()
-        )
+        self._buffers = BatchBuffers((bs, *clip_shape(ds.spec)), torch.cuda.is_available())
 
     def __len__(self):
         n = len(self.dataset)
@@ -266,15 +266,15 @@ class ShardLoader(Loader, DataLoader):
     def sources(self):
         "Return what lies behind the loader; the paths are those in shards.csv."
         settings = dict(seed=self.dataset.seed, shuffle=self.dataset.shuffle)
-        return replace(self.dataset.clips.sources(not self.dataset.shuffle), from_files=False,
-                       settings=settings)
+        found = sources_of(self.dataset.clips, not self.dataset.shuffle)
+        return replace(found, from_files=False, settings=settings)
 
     def identity(self):
         "Return the paths; each sample is compared with shards.csv when it is read."
         return list(self.dataset.paths)
 
     def files(self, rank=0, world=1):
-        "Go through this process's clips, in the order of the shards; each process reads all and keeps its own."
+        "Go through this process's clips in the order of the shards; each process reads all of them."
         yield from ((row, file) for (_,row,_),file in self.dataset if row % world == rank)
 
     def read_clip(self, row):
@@ -313,44 +313,40 @@ class ShardLoader(Loader, DataLoader):
         key, file = item
         return self.dataset.clips.read_from(file, key, out)
 
-# %% ../../nbs/inside/16_data.shards.ipynb #shard-loader
+# %% ../../nbs/inside/16_data.shards.ipynb #07ae94be
 def shard_loader(
     source, # Folder of write_shards, or its address (http://…, or another of ADDRESSES)
     spec:ClipSpec, # Of the model
     bs:int=16, # Clips a batch, >= 1
     split:str='train', # Which clips
     shuffle:bool|None=None, # A new order in each epoch, and drawn clips? None: for the train split
-    buffer:int=200, # Clips that are shuffled together, undecoded
-    seed:int=0, # Of order and draws
-    on_error:str='raise', # 'raise', or 'skip' clips that can't be decoded and list them
-    max_bad:float=.5, # With 'skip': share of clips that may be unreadable before that is an error
-    threads:int|None=None, # That decode; None takes up to 8 of the cores
-    backend:str='auto', # See read_frames
-    timeout_s:float=120., # Seconds to wait for a clip
-    crop:str='center', # For training: one of CROPS
-    flip=False, # For training: mirror half of the clips; True, or int64 (K,) of flip_classes
+    buffer:int=200, # Clips that are shuffled together, undecoded, >= 1
+    seed:int=0, # Of order and draws, >= 0
     verify:bool=False, # Compare all checksums first? Reads every shard once
+    **kwargs, # Fields of Reading and, for training, ClipDraws, by name
 )->ShardLoader:
-    "Batches of one split, streamed from shards."
+    """Make a loader of one split, streamed from shards.
+
+    Reading: on_error, max_bad, timeout_s, threads, backend. For training, ClipDraws: crop, flip.
+    """
+    how, draws = options(kwargs, shard_loader, Reading, ClipDraws)
     check_whole('bs', bs)
     check_whole('buffer', buffer)
-    check_at_least('timeout_s', timeout_s, 1e-3)
     source = _source(source)
-    about, table = read_manifest(source, timeout_s)
+    about, table = read_manifest(source, how.timeout_s)
     if split not in about['shards']:
         raise DataError(f"{source} holds no split {split!r}; it has {list(about['shards'])}.")
     shuffle = split == 'train' if shuffle is None else shuffle
     _check_shards(source, about['shards'][split], verify)
-    part = table.select_split(split)
-    clips = ClipDataset(part, spec, seed, on_error, backend, shuffle, crop, flip)
+    part, world = table.part(split), rank_world()[1]
+    clips = ClipDataset(part, spec, seed, how.on_error, how.backend, shuffle, draws.crop, draws.flip)
     ds = ShardDataset(source, about, part, split, clips, buffer, shuffle, seed)
-    world = rank_world()[1]
     if shuffle and len(ds.shards) < world:
         raise DataError(f"{len(ds.shards)} shards for {world} processes; each needs its own, "
                         "so write smaller ones (shard_mb).")
     if shuffle and len(ds) < world*bs:
         raise DataError(f"{len(ds)} clips make no batch of {bs} for each of {world} processes.")
-    return ShardLoader(ds, bs, threads or min(8, os.cpu_count()), timeout_s, max_bad)
+    return ShardLoader(ds, bs, how.threads or min(8, os.cpu_count()), how.timeout_s, how.max_bad)
 
 def read_manifest(
     source, # Folder of write_shards, or its address

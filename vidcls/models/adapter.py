@@ -148,7 +148,7 @@ def transformers_model(
     spec:ClipSpec|None=None, # What a clip must be; None: as the config says
     **overrides, # Any field of ClipSpec; config
 )->TransformersModel:
-    "A video classifier of transformers, by its config."
+    "Make a video classifier of transformers by its config."
     config = overrides.get('config') or {}
     return build_model(TransformersModel, {}, ClipSpec(**spec_of(config, {})), n_classes, spec, overrides)
 

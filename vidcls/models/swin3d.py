@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['to_windows', 'from_windows', 'pieces', 'shift_mask', 'table_rows', 'WindowAttention', 'PatchMerge', 'WindowBlock',
-           'Swin3d', 'swin3d_tiny', 'swin3d_t', 'swin3d_s', 'swin3d_b', 'key_maps']
+           'Swin3d', 'swin3d_tiny', 'swin3d_t', 'swin3d_s', 'swin3d_b', 'swin3d_key_maps']
 
 # %% ../../nbs/26_models.swin3d.ipynb #import-torch-import-torch-nn
 import torch
@@ -263,7 +263,7 @@ def swin3d_b(
     return build_model(Swin3d, usual, ClipSpec(n_frames=32, size=224), n_classes, spec, overrides)
 
 # %% ../../nbs/26_models.swin3d.ipynb #names
-def key_maps(
+def swin3d_key_maps(
     n_stages:int, # Of the network
 )->tuple: # Two
     "Return the names that torchvision and the authors have for our layers."
@@ -284,6 +284,6 @@ def convert_state_dict(self:Swin3d,
 )->dict: # Tensors by our names
     "Translate names, and leave out the rows of the tables, which are computed here."
     state = {k: v for k,v in state.items() if not k.endswith('relative_position_index')}
-    for key_map in key_maps(len(self.stages)):
+    for key_map in swin3d_key_maps(len(self.stages)):
         state = key_map.to_ours(state)
     return state

@@ -14,6 +14,7 @@ from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 from torch import nn
 
 from ..core import ArgumentError, CheckpointError, VidclsError, file_sha256
@@ -58,7 +59,7 @@ def _kind(path):
     return next((kind for kind,fits in others.items() if fits), '')
 
 def _kind_of_zip(path):
-    "What a ZIP archive holds: what torch.save writes is one."
+    "Return what a ZIP archive holds; torch.save writes one."
     try:
         with zipfile.ZipFile(path) as z:
             names = z.namelist()
@@ -115,15 +116,11 @@ def _unpickled(path):
                               "run code, so vidcls reads tensors only. Have the author save the weights "
                               "alone, torch.save(model.state_dict(), …), or best as .safetensors.") from e
 
-def _scalars():
-    "Return what numpy's numbers consist of in a pickle, for numpy 1 and 2; none of it runs anything."
-    from numpy._core.multiarray import scalar
-    kinds = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
-    names = [(scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')]
-    return [*names, np.dtype, *(type(np.dtype(k)) for k in kinds)]
-
-# what training scripts keep beside the weights: arguments, an accuracy
-_PLAIN = [argparse.Namespace, *_scalars()]
+# What training scripts keep beside the weights: arguments, an accuracy. A number of numpy holds a value and
+# runs nothing; it has other names in numpy 1 and 2.
+_KINDS_OF_NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
+_PLAIN = [argparse.Namespace, np.dtype, *(type(np.dtype(k)) for k in _KINDS_OF_NUMBERS),
+          *((scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core'))]
 
 # %% ../../nbs/inside/27_models.weights.ipynb #wrappers-model-module-state-dict-model-s
 _WRAPPERS = ('model', 'module', 'state_dict', 'model_state', 'model_state_dict', 'net', 'network', 'weights')
@@ -132,7 +129,7 @@ _LOSS = re.compile(r'(criterion|loss|loss_fn|loss_func|loss_function|metrics?'
                    r'|(train|val|valid|test)_(acc|metrics?))\.')
 
 def _unwrap(found, path):
-    "The dictionary of tensors inside a checkpoint, with plain names."
+    "Return the dictionary of tensors inside a checkpoint, with plain names."
     while deeper := _inside(found, path):
         found = deeper
     if not isinstance(found, dict) or not found:
@@ -140,7 +137,7 @@ def _unwrap(found, path):
     other = [k for k,v in found.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))]
     if other:
         raise CheckpointError(f"{path}: holds other things than weights: {_some(other)}. "
-                                    f"Looked inside {', '.join(_WRAPPERS)}.")
+                              f"Looked inside {', '.join(_WRAPPERS)}.")
     lost = []
     while True:
         lost += (new := [k for k in found if _LOSS.match(k)])
@@ -155,7 +152,7 @@ def _unwrap(found, path):
     return found
 
 def _inside(found, path):
-    "What a checkpoint wraps: the entry with a usual name, or the only entry that holds tensors by name."
+    "Return the entry with a usual name, or the only entry that holds tensors by name."
     if not isinstance(found, dict):
         return None
     if usual := next((found[k] for k in _WRAPPERS if isinstance(found.get(k), dict)), None):
@@ -178,7 +175,7 @@ def weight_differences(
     state:dict, # Tensors by name
     values:bool=True, # Must they be finite numbers? False compares names, shapes and kinds only
 )->str:
-    "In words, what keeps the weights `state` from being loaded as `own`; empty if they fit."
+    "Return in words what keeps the weights `state` from being loaded as `own`; empty if they fit."
     look = lambda t: f"{tuple(t.shape)} {str(t.dtype)[6:]}"
     alike = lambda a, b: a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
     odd = [k for k in own if k in state and not alike(state[k], own[k])]
@@ -241,7 +238,7 @@ def by_own_names(
     return best
 
 def _spellings(state):
-    "The same weights under their own names, then with one prefix less each time."
+    "Give the same weights under their own names, then with one prefix less each time."
     yield state
     shared = state
     # one word before all of them
@@ -276,7 +273,7 @@ class FoundWeights:
 
     @property
     def labels(self)->list: # Class names, or empty
-        "The names of the classes, where the config has real ones."
+        "Return the names of the classes, where the config has real ones."
         if self.saved:
             return [str(l) for l in self.saved['labels']]
         said = self.config.get('id2label')
@@ -318,7 +315,7 @@ def find_weights(
                         f"{_ACCEPTED}.")
 
 def _in_memory(source, arg):
-    "What a model of transformers holds, or a dictionary of tensors."
+    "Return what a model of transformers holds, or a dictionary of tensors."
     if isinstance(source, dict):
         return FoundWeights([], tensors=_unwrap(source, arg))
     config = getattr(source, 'config', None)
@@ -370,7 +367,7 @@ def check_config(
 
 # %% ../../nbs/inside/27_models.weights.ipynb #in-folder
 def _in_folder(folder):
-    "What a folder holds that transformers or `Classifier.save` has written."
+    "Return what a folder holds that transformers or `Classifier.save` has written."
     config, processor = _json(folder/'config.json'), _processor(folder)
     if {'model', 'arguments', 'spec', 'labels', 'sha256'} <= set(config):
         return FoundWeights([_checked(folder/'model.safetensors')], saved=check_saved(config, folder))
@@ -422,7 +419,7 @@ def _json(path, needed=True):
 
 # %% ../../nbs/inside/27_models.weights.ipynb #from-hub
 def _from_hub(name):
-    "The folder of a hub id in the hub's own cache; fetched if it is not there."
+    "Return the folder of a hub id in the hub's own cache; fetch it if it is not there."
     from huggingface_hub import snapshot_download
     repo, _, revision = name.partition('@')
     wanted = ['config.json', '*processor_config.json', 'model*.safetensors', '*.index.json']

@@ -139,7 +139,7 @@ def _imagenet(name):
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #said-by
 _RESNET = dict(hidden_act='relu', layer_type='bottleneck', downsample_in_bottleneck=False,
-               downsample_in_first_stage=False)       # what shapes don't tell
+               downsample_in_first_stage=False)       # what shapes don't show
 _CALLED = {'resnet50': 'resnet', 'videomaev2': 'videomae'}     # family: its model_type, where it differs
 
 def _said_by(name, found, where):
@@ -283,13 +283,11 @@ def register_model(
         return lambda make: register_model(name, make)
     if not callable(make):
         raise ArgumentError(f"make={make!r}; accepted: a function of n_classes and spec, or a class.")
-    MODELS[name] = _maker(make) if isinstance(make, type) else make
+    def of_class(n_classes=400, spec=None, **overrides):
+        return build_model(make, {}, ClipSpec(), n_classes, spec, overrides)
+    MODELS[name] = of_class if isinstance(make, type) else make
     return make
 
-def _maker(cls):
-    def make(n_classes=400, spec=None, **overrides):
-        return build_model(cls, {}, ClipSpec(), n_classes, spec, overrides)
-    return make
 
 def is_registered(
     model, # Any network
@@ -357,16 +355,16 @@ PUBLISHED = {  # top-1 in % on Kinetics-400 val, clips × crops and frames, sour
     'swin3d_b': (80.6, '4 × 3 views, 32 frames, ImageNet-1k start', 'paper'),
 }
 _FAMILIES = {  # licence of the published weights, who to cite
-    'videomae': ('CC-BY-NC 4.0', 'Tong et al., VideoMAE: Masked Autoencoders are Data-Efficient Learners for '
-                 'Self-Supervised Video Pre-Training, NeurIPS 2022, arXiv 2203.12602'),
-    'videomaev2': ("MIT (the repository's)", 'Wang et al., VideoMAE V2: Scaling Video Masked Autoencoders with '
-                   'Dual Masking, CVPR 2023, arXiv 2303.16727'),
+    'videomae': ('CC-BY-NC 4.0', 'Tong et al., VideoMAE: Masked Autoencoders are Data-Efficient Learners '
+                 'for Self-Supervised Video Pre-Training, NeurIPS 2022, arXiv 2203.12602'),
+    'videomaev2': ("MIT (the repository's)", 'Wang et al., VideoMAE V2: Scaling Video Masked Autoencoders '
+                   'with Dual Masking, CVPR 2023, arXiv 2303.16727'),
     'timesformer': ('CC-BY-NC 4.0', 'Bertasius et al., Is Space-Time Attention All You Need for Video '
                     'Understanding?, ICML 2021, arXiv 2102.05095'),
-    'i3d': ('Apache-2.0', 'Carreira and Zisserman, Quo Vadis, Action Recognition? A New Model and the Kinetics '
-            'Dataset, CVPR 2017, arXiv 1705.07750'),
-    'resnet50': ('as the image weights', 'He et al., Deep Residual Learning for Image Recognition, CVPR 2016; '
-                 'inflated as in arXiv 1705.07750'),
+    'i3d': ('Apache-2.0', 'Carreira and Zisserman, Quo Vadis, Action Recognition? A New Model and the '
+            'Kinetics Dataset, CVPR 2017, arXiv 1705.07750'),
+    'resnet50': ('as the image weights', 'He et al., Deep Residual Learning for Image Recognition, CVPR '
+                 '2016; inflated as in arXiv 1705.07750'),
     'efficientnet': ('Apache-2.0', 'Tan and Le, EfficientNet, ICML 2019, arXiv 1905.11946; '
                      'inflated as in arXiv 1705.07750'),
     'mvit': ('Apache-2.0 (SlowFast), BSD-3 (torchvision)', 'Li et al., MViTv2: Improved Multiscale Vision '
@@ -383,7 +381,6 @@ def citation(
     return _family(check_choice('name', name, list_models()))[1]
 
 def _family(name): return _FAMILIES.get(name.split('_')[0], ('', ''))
-def _short(cited): return m[0] if (m := re.search(r'arXiv [\d.]+\d|CVPR \d+', cited)) else ''
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #counts-2
 @cache
@@ -403,6 +400,8 @@ def model_table(
 ): # pandas.DataFrame: weights in millions (400 classes), multiply-adds in billions, top-1 in %
     "Return what there is: size, cost, licence of the weights, and what was published by which protocol."
     import pandas as pd
+    # once, where all channels have the same
+    shown = lambda values: ' '.join(f'{v:.4g}' for v in dict.fromkeys(values))
     rows = []
     for name in list_models(pattern):
         if name == 'transformers':
@@ -412,12 +411,11 @@ def model_table(
         except VidclsError:
             continue                                     # it needs a package that is not installed
         top1,protocol,source = PUBLISHED.get(name, (None, '', ''))
+        short = re.search(r'arXiv [\d.]+\d|CVPR \d+', citation(name))
         rows.append(dict(
-            model=name, weights_M=round(weights, 1), madds_G=round(madds, 2), n_frames=spec.n_frames, size=spec.size,
-            mean=_three(spec.mean), std=_three(spec.std), top1=top1, protocol=protocol, source=source,
-            licence=_family(name)[0] if top1 or name in _IN_PACKAGES else '', cite=_short(citation(name)),
+            model=name, weights_M=round(weights, 1), madds_G=round(madds, 2),
+            n_frames=spec.n_frames, size=spec.size, mean=shown(spec.mean), std=shown(spec.std),
+            top1=top1, protocol=protocol, source=source,
+            licence=_family(name)[0] if top1 or name in _IN_PACKAGES else '', cite=short[0] if short else '',
         ))
     return pd.DataFrame(rows).set_index('model').sort_values('weights_M') if rows else pd.DataFrame()
-
-def _three(values):
-    return ' '.join(f'{v:.4g}' for v in dict.fromkeys(values))  # once, where all channels have the same

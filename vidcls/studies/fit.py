@@ -97,7 +97,7 @@ def trainer_epoch(
         from transformers import Trainer, TrainingArguments
     except ImportError as e:
         raise VidclsError("this compares with transformers: pip install transformers") from e
-    store, labels = dls.train.dataset.store, dls.train.dataset.targets
+    store, labels = dls.train.dataset.in_memory, dls.train.dataset.targets
     rows = [dict(clips=store[i], labels=int(labels[i])) for i in range(len(store))]
     with tempfile.TemporaryDirectory() as tmp, _in_terminal():
         args = TrainingArguments(
