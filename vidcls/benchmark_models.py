@@ -453,10 +453,8 @@ def compare_models(
     todo = [(run,seed) for seed in seeds for run in runs if not path(run, seed).exists()]
     with tempfile.TemporaryDirectory() as tmp:
         if todo:
-            table = from_folder(
-                make_motion_clips(clips or tmp, n_groups=check_whole('n_groups', n_groups)), seed=0
-            )
-            table.name = 'motion'
+            made = make_motion_clips(clips or tmp, n_groups=check_whole('n_groups', n_groups))
+            table = from_folder(made, seed=0, name='motion')
         for run,seed in todo:
             name, arguments, lr, own = RUNS[run]
             if show:

@@ -263,8 +263,7 @@ def compare_defaults(
     return load_defaults(out, seed)
 
 def _motion_set(folder):
-    table = from_folder(make_motion_clips(folder, n_groups=12, size=64))
-    table.name = 'motion'
+    table = from_folder(make_motion_clips(folder, n_groups=12, size=64), name='motion')
     return table
 
 def _candidate(table, arm, k, seed):

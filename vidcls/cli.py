@@ -81,8 +81,8 @@ def demo_data(
     from vidcls.data.datasets import from_folder
     from vidcls.data.synthetic import make_motion_clips
     folder = f'clips-{groups}-{seed}'                   # another seed is another data set, beside the first
-    table = from_folder(make_motion_clips(out/folder, n_groups=groups, seed=seed), seed=seed)
-    table.name = 'motion'
+    made = make_motion_clips(out/folder, n_groups=groups, seed=seed)
+    table = from_folder(made, seed=seed, name='motion')
     return table
 
 # %% ../nbs/inside/99_cli.ipynb #demo-train

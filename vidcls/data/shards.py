@@ -21,7 +21,8 @@ from ..core import ArgumentError, ClipSpec, DataError, DecodeTimeoutError, Vidcl
 from ..core import VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, progress
 from ..parallel import call_within
-from .table import SPLITS, ClipTable
+from .files import SPLITS
+from .table import ClipTable
 from .decode import Video
 from .loaders import BatchBuffers, ClipDataset, ClipLoaders, ON_ERROR, check_bad, thread_batches
 from ..show import show_batch
