@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHT_SUFFIXES', 'read_weights', 'weight_differences', 'fit_in', 'by_own_names', 'FoundWeights', 'find_weights',
-           'load_weights', 'check_config', 'check_saved']
+           'load_weights', 'check_architecture', 'check_saved']
 
 # %% ../../nbs/inside/27_models.weights.ipynb #import-json-os-re-warnings
 import argparse, json, os, re, warnings, zipfile
@@ -338,10 +338,10 @@ def load_weights(
 )->nn.Module: # The same model
     "Load weights into a model; a head of another size stays fresh, anything else that differs is an error."
     found = find_weights(source)
-    check_config(model, found.config, source)
+    check_architecture(model, found.config, source)
     return fit_in(model, found.read(), source)
 
-def check_config(
+def check_architecture(
     model, # That shall get the weights
     config:dict, # config.json of a folder; empty for a bare file
     source, # Where it comes from, for the message

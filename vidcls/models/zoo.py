@@ -28,7 +28,7 @@ from .swin3d import swin3d_b, swin3d_s, swin3d_t, swin3d_tiny
 from .timesformer import timesformer_base, timesformer_hr, timesformer_l, timesformer_tiny
 from .videomae import (videomae_base, videomae_huge, videomae_large, videomae_small,
                                     videomae_tiny, videomaev2_base, videomaev2_small)
-from .weights import (by_own_names, check_config, check_saved, find_weights, fit_in,
+from .weights import (by_own_names, check_architecture, check_saved, find_weights, fit_in,
                                    weight_differences)
 
 # %% ../../nbs/inside/29_models.zoo.ipynb #import-tempfile
@@ -79,7 +79,7 @@ def create_model(
         _check_size(name, asked, state, where)
     model = _make(name, n_classes, asked)
     if name != 'transformers':
-        check_config(model, found.config, where)
+        check_architecture(model, found.config, where)
     if n_classes is None:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                              # fit_in says it
