@@ -49,7 +49,7 @@ def test_a_killed_worker_is_named_with_its_file(table):
 
 @pytest.mark.parametrize('how', [dict(threads=1), dict(workers=1)])
 def test_a_clip_that_never_comes_is_given_up(table, how, monkeypatch):
-    import vidcls.data.loaders as module
+    import vidcls.data.clips as module
     real = module.load_clip
     def load(path, *args):
         if path == table.paths[5]:

@@ -1101,6 +1101,21 @@ def test_a_teacher_can_learn_afterwards_and_is_not_the_student(clips):
         fit(model, dls, epochs=1, callbacks=[Distill(model)], show=False)
     with pytest.raises(ArgumentError, match='without a spec'):
         Distill('x')
+    with pytest.raises(ArgumentError, match='alpha=2'):
+        Distill(teacher, alpha=2)
+    with pytest.raises(ArgumentError, match='leave one out'):
+        Distill(teacher, features=1., cache='answers')
+
+def test_answers_belong_to_one_teacher_with_its_buffers_and_need_a_seeded_augment(clips, tmp_path):
+    teacher, dls = small(), loaders(from_folder(clips), small().spec, bs=32)
+    def taught_by(teacher, augment=SeededAugment(roll_clips, 2)):
+        fit(small(), dls, epochs=1, augment=augment, callbacks=[Distill(teacher, cache=tmp_path)], show=False)
+    taught_by(teacher)
+    teacher.register_buffer('running_mean', torch.zeros(3))
+    with pytest.raises(ArgumentError, match='another teacher, or about other clips or views'):
+        taught_by(teacher)
+    with pytest.raises(ArgumentError, match='needs augment=SeededAugment'):
+        taught_by(small(), augment=roll_clips)
 
 def test_weight_decay_is_the_optimisers_own(clips):
     model = small()

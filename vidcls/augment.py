@@ -7,12 +7,12 @@ __all__ = ['FILL', 'OPS', 'PRESETS', 'Augment', 'RandomResizedCrop', 'MultiScale
            'shift_hue', 'ColorJitter', 'Greyscale', 'affine', 'Rotate', 'blur', 'GaussianBlur', 'RandomErasing',
            'Speed', 'FrameDrop', 'TimeJitter', 'RandAugment', 'Compose', 'augmentation']
 
-# %% ../nbs/17_augment.ipynb #import-numpy-as-np
+# %% ../nbs/17_augment.ipynb #fb6f0731
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .core import ArgumentError, check_at_least, check_choice
+from .core import ArgumentError, check_at_least, check_between, check_choice
 from .data.public import flip_classes
 from .data.sampling import multi_scale_box, random_box
 
@@ -23,32 +23,39 @@ class Augment:
     def __init__(self,
         p:float=1., # Probability that a clip is changed, in [0,1]
     ):
-        if not 0 <= check_at_least('p', p, 0) <= 1:
-            raise ArgumentError(f"p={p}; accepted: 0 to 1.")
-        self.p = p
+        self.p = check_between('p', p, 0, 1)
 
     def __call__(self,
         xb, # uint8 tensor (B,T,H,W,3), any device
         yb, # int64 tensor (B,)
         gen, # torch.Generator on the CPU
     ): # (clips of the same shape, labels)
+        "Change the clips that the generator draws."
         _check_batch(xb, yb)
         on, u = torch.rand(len(xb), generator=gen) < self.p, torch.rand(len(xb), self.n_draws, generator=gen)
         rows = on.nonzero()[:,0]
         if not len(rows):
             return xb, yb
         there = rows.to(xb.device)
-        changed, labels = self._change(xb[there], yb[rows.to(yb.device)], u[rows])
+        changed, labels = self.change(xb[there], yb[rows.to(yb.device)], u[rows])
         if len(rows) == len(xb):
             return changed, labels
         return xb.index_copy(0, there, changed), yb.index_copy(0, rows.to(yb.device), labels)
+
+    def change(self,
+        xb, # uint8 tensor (N,T,H,W,3): those of the batch that are changed
+        yb, # int64 tensor (N,)
+        u, # float tensor (N, n_draws) on the CPU: what was drawn for each clip, in [0,1)
+    ): # (clips of the same shape, labels)
+        "Change clips by the numbers drawn for them; an augmentation of your own writes this method."
+        raise NotImplementedError
 
     def __repr__(self):
         said = ', '.join(f'{k}={v}' for k,v in vars(self).items() if not k.startswith('_') and v is not None)
         return f'{type(self).__name__}({said})'
 
-# %% ../nbs/17_augment.ipynb #check-batch
 def _check_batch(xb, yb):
+    "Raise unless these are clips and labels as loaders give them."
     if not torch.is_tensor(xb) or xb.dtype != torch.uint8 or xb.ndim != 5 or xb.shape[-1] != 3:
         found = f"{xb.dtype} with shape {tuple(xb.shape)}" if torch.is_tensor(xb) else type(xb).__name__
         raise ArgumentError(f"clips are {found}; expected torch.uint8 (B,T,H,W,3), "
@@ -58,19 +65,16 @@ def _check_batch(xb, yb):
 
 def _to_uint8(x): return x.round_().clamp_(0, 255).to(torch.uint8)
 
-def _per_clip(values, x):
-    "One number a clip (B,), shaped to multiply clips (B,T,H,W,C)."
-    return values.to(x.device, torch.float32).view(-1, *[1]*(x.ndim-1))
-
 # %% ../nbs/17_augment.ipynb #crop
 class _Crop(Augment):
-    def _change(self, xb, yb, u):
+    "Base: cuts out the `box(H, W, rng)` of a subclass."
+    def change(self, xb, yb, u):
         H, W = xb.shape[2:4]
-        boxes = [self._box(H, W, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()]
+        boxes = [self.box(H, W, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()]
         return torch.stack([_cut(x, b) for x,b in zip(xb, boxes)]), yb
 
 def _cut(x, box):
-    "A box of one clip (T,H,W,C), scaled back to its size."
+    "Cut a box out of a clip (T,H,W,C) and scale it back to the size of the clip."
     y, x0, h, w = box
     part = x[:, y:y+h, x0:x0+w].permute(0,3,1,2).float()
     back = F.interpolate(part, x.shape[1:3], mode='bilinear', align_corners=False, antialias=True)
@@ -81,49 +85,48 @@ class RandomResizedCrop(_Crop):
     def __init__(self,
         scale=(.5,1.), # Smallest and largest share of the area
         ratio=(3/4,4/3), # Smallest and largest width / height
-        p:float=1., # Probability that a clip is changed
+        p:float=1., # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.scale, self.ratio = scale, ratio
         random_box(8, 8, np.random.default_rng(0), scale, ratio)  # raises where they make no sense
-    def _box(self, H, W, rng): return random_box(H, W, rng, self.scale, self.ratio)
+    def box(self, H, W, rng): return random_box(H, W, rng, self.scale, self.ratio)
 
 class MultiScaleCrop(_Crop):
     "A box of TSN's scales and places (Wang et al. 2016, section 3.2)."
     def __init__(self,
         scales=(1,.875,.75,.66), # Sides as shares of the short side
-        p:float=1., # Probability that a clip is changed
+        p:float=1., # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.scales = scales
-    def _box(self, H, W, rng): return multi_scale_box(H, W, rng, self.scales)
+    def box(self, H, W, rng): return multi_scale_box(H, W, rng, self.scales)
 
 class RandomSquare(_Crop):
     "A square of drawn side, anywhere: a scale jitter followed by a random crop."
     def __init__(self,
         sides=(.7,.875), # Smallest and largest side as share of the short side, in (0,1]
-        p:float=1., # Probability that a clip is changed
+        p:float=1., # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.sides = sides
         if not 0 < sides[0] <= sides[1] <= 1:
             raise ArgumentError(f"sides={sides}; accepted: 0 < smallest <= largest <= 1.")
-    def _box(self, H, W, rng):
+    def box(self, H, W, rng):
         side = max(1, round(min(H, W) * rng.uniform(*self.sides)))
         return int(rng.integers(H-side+1)), int(rng.integers(W-side+1)), side, side
 
-# %% ../nbs/17_augment.ipynb #classmap
+# %% ../nbs/17_augment.ipynb #1712b097
 class _ClassMap(Augment):
-    "Turn one axis of a clip around; a label may change with it."
-    def __init__(
-        self,
-        classes=None,  # int64 (K,): class after the change, -1 where it is forbidden; None leaves labels alone
-        p: float = 0.5,  # Probability that a clip is changed
+    "Base: flips a dimension, and the label with it."
+    def __init__(self,
+        classes=None, # int64 (K,): class after the change, -1 where it is forbidden; None leaves labels alone
+        p:float=.5, # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.classes = None if classes is None else torch.as_tensor(classes, dtype=torch.int64)
 
-    def _change(self, xb, yb, u):
+    def change(self, xb, yb, u):
         if self.classes is None:
             return xb.flip(self.dim), yb
         if int(yb.max()) >= len(self.classes):
@@ -146,7 +149,7 @@ class Reverse(_ClassMap):
 def grey(
     x, # float or uint8 tensor (...,3), RGB
 ): # float32 (...,1), ITU-R 601
-    "Brightness of each pixel as television defines it."
+    "Return the brightness of each pixel as television defines it."
     return (x.float() * torch.tensor([.299,.587,.114], device=x.device)).sum(-1, keepdim=True)
 
 def _blend(x, other, factor): return other + (x-other)*factor
@@ -154,7 +157,6 @@ def _brighten(x, factor): return x*factor
 def _contrast(x, factor): return _blend(x, grey(x).mean(dim=(-4,-3,-2,-1), keepdim=True), factor)
 def _saturate(x, factor): return _blend(x, grey(x), factor)
 
-# %% ../nbs/17_augment.ipynb #shift-hue
 def shift_hue(
     x, # float tensor (B,T,H,W,3), 0..255
     turns, # float (B,1,1,1,1): share of the colour circle, in [-.5,.5]
@@ -175,18 +177,17 @@ class ColorJitter(Augment):
         contrast:float=.4, # v of contrast, in [0,1]
         saturation:float=.4, # v of saturation, in [0,1]
         hue:float=.1, # v of hue, in [0,.5]
-        p:float=.8, # Probability that a clip is changed
+        p:float=.8, # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
-        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
-        for k in ('brightness', 'contrast', 'saturation', 'hue'):
-            most = .5 if k == 'hue' else 1
-            if not 0 <= getattr(self, k) <= most:
-                raise ArgumentError(f"{k}={getattr(self, k)}; accepted: 0 to {most}.")
+        self.brightness = check_between('brightness', brightness, 0, 1)
+        self.contrast = check_between('contrast', contrast, 0, 1)
+        self.saturation = check_between('saturation', saturation, 0, 1)
+        self.hue = check_between('hue', hue, 0, .5)
 
-    def _change(self, xb, yb, u):
+    def change(self, xb, yb, u):
         most = torch.tensor([self.brightness, self.contrast, self.saturation, self.hue])
-        b, c, s, h = (_per_clip(d, xb) for d in ((2*u-1)*most).T)
+        b, c, s, h = ((2*u-1)*most).T.to(xb.device, torch.float32).view(4, -1, 1, 1, 1, 1)
         x = xb.float()
         for f, v in ((_brighten, 1+b), (_contrast, 1+c), (_saturate, 1+s)):
             x = f(x, v).clamp_(0, 255)
@@ -194,14 +195,14 @@ class ColorJitter(Augment):
 
 class Greyscale(Augment):
     "Take the colour away."
-    def _change(self, xb, yb, u): return _to_uint8(grey(xb)).expand_as(xb).contiguous(), yb
+    def change(self, xb, yb, u): return _to_uint8(grey(xb)).expand_as(xb).contiguous(), yb
 
 # %% ../nbs/17_augment.ipynb #affine
 FILL = 124.  # ImageNet's mean red; what lies outside the frame gets it in all channels
 
 def affine(
     x, # uint8 or float tensor (B,T,H,W,C)
-    matrices, # float (B,2,3): from a pixel of the result to its origin, in pixels from the middle, (x,y) order
+    matrices, # float (B,2,3): from a pixel of the result to its origin, in pixels from the middle, (x,y)
 ): # float32, the same shape
     "Move pixels by one affine map for each clip, bilinear."
     B, T, H, W, C = x.shape
@@ -214,36 +215,37 @@ def affine(
     moved = F.grid_sample(frames, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
     return moved.view(B,T,C,H,W).permute(0,1,3,4,2) + FILL
 
-def _matrices(n, angle=None, shear_x=None, shear_y=None, dx=None, dy=None):
-    "(n,2,3) from per-clip numbers: degrees counter-clockwise, shears as ratios, shifts in pixels."
+def _matrices(n, angle=None, **entries):
+    "Make (n,2,3): an angle in degrees counter-clockwise, shear_x and shear_y as ratios, dx and dy in pixels."
     m = torch.eye(2, 3).repeat(n, 1, 1)
     if angle is not None:
         a = torch.deg2rad(angle)
         m[:,0,0] = m[:,1,1] = a.cos()
         m[:,0,1], m[:,1,0] = -a.sin(), a.sin()
-    for v, (i, j) in ((shear_x, (0,1)), (shear_y, (1,0)), (dx, (0,2)), (dy, (1,2))):
-        if v is not None:
-            m[:,i,j] = v
+    places = dict(shear_x=(0,1), shear_y=(1,0), dx=(0,2), dy=(1,2))
+    for name, v in entries.items():
+        i, j = places[name]
+        m[:,i,j] = v
     return m
 
 class Rotate(Augment):
     "Turn about the middle."
     def __init__(self,
         degrees:float=15., # Largest angle, either way, in [0,180]
-        p:float=1., # Probability that a clip is changed
+        p:float=1., # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.degrees = check_at_least('degrees', degrees, 0)
 
-    def _change(self, xb, yb, u):
-        return _to_uint8(affine(xb, _matrices(len(xb), angle=(2 * u[:, 0] - 1) * self.degrees))), yb
+    def change(self, xb, yb, u):
+        return _to_uint8(affine(xb, _matrices(len(xb), (2*u[:,0]-1)*self.degrees))), yb
 
 # %% ../nbs/17_augment.ipynb #blur
 def blur(
     x, # float tensor (T,H,W,C)
     sigma:float, # Width of the bell in pixels, > 0
 ): # The same shape
-    "Gaussian blur of each frame, cut off at three sigma, edges repeated."
+    "Blur each frame by a Gaussian, cut off at three sigma; edges are repeated."
     r = max(1, int(3*sigma + .5))
     k = torch.exp(-torch.arange(-r, r+1, device=x.device).float()**2/(2*sigma**2))
     k = k/k.sum()
@@ -256,17 +258,16 @@ class GaussianBlur(Augment):
     "Blur all frames alike."
     def __init__(self,
         sigma=(.1,2.), # Smallest and largest width in pixels, > 0
-        p:float=.5, # Probability that a clip is changed
+        p:float=.5, # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.sigma = sigma
         if not 0 < sigma[0] <= sigma[1]:
             raise ArgumentError(f"sigma={sigma}; accepted: 0 < smallest <= largest.")
-    def _change(self, xb, yb, u):
+    def change(self, xb, yb, u):
         lo, hi = self.sigma
-        return torch.stack(
-            [_to_uint8(blur(x.float(), lo + d * (hi - lo))) for x, d in zip(xb, u[:, 0].tolist())]
-        ), yb
+        sigmas = [lo + d*(hi-lo) for d in u[:,0].tolist()]
+        return torch.stack([_to_uint8(blur(x.float(), s)) for x,s in zip(xb, sigmas)]), yb
 
 # %% ../nbs/17_augment.ipynb #randomerasing
 class RandomErasing(Augment):
@@ -275,14 +276,14 @@ class RandomErasing(Augment):
     def __init__(self,
         area=(.02,.33), # Smallest and largest share of the frame
         noise:bool=True, # Random pixels? Else grey
-        p:float=.25, # Probability that a clip is changed
+        p:float=.25, # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.area, self.noise = area, noise
         if not 0 < area[0] <= area[1] <= 1:
             raise ArgumentError(f"area={area}; accepted: 0 < smallest <= largest <= 1.")
 
-    def _change(self, xb, yb, u):
+    def change(self, xb, yb, u):
         xb = xb.clone()
         for x, d in zip(xb, u.double().tolist()):
             rng = np.random.default_rng([int(v*2**53) for v in d])
@@ -293,24 +294,23 @@ class RandomErasing(Augment):
 
 # %% ../nbs/17_augment.ipynb #retime
 class _Retime(Augment):
-    def _change(self, xb, yb, u):
-        T = xb.shape[1]
-        idxs = torch.stack(
-            [self._idxs(T, np.random.default_rng(int(d * 2**53))) for d in u[:, 0].double().tolist()]
-        )
+    "Base: takes the frames `idxs(T, rng)` of a subclass."
+    def change(self, xb, yb, u):
+        rngs = [np.random.default_rng(int(d*2**53)) for d in u[:,0].double().tolist()]
+        idxs = torch.stack([self.idxs(xb.shape[1], rng) for rng in rngs])
         return xb[torch.arange(len(xb), device=xb.device)[:,None], idxs.to(xb.device)], yb
 
 class Speed(_Retime):
     "Play faster or slower about the middle; ends repeat."
     def __init__(self,
         factors=(.67,1.5), # Slowest and fastest; drawn evenly on a logarithmic scale
-        p:float=1., # Probability that a clip is changed
+        p:float=1., # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.factors = factors
         if not 0 < factors[0] <= factors[1]:
             raise ArgumentError(f"factors={factors}; accepted: 0 < slowest <= fastest.")
-    def _idxs(self, T, rng):
+    def idxs(self, T, rng):
         k, mid = np.exp(rng.uniform(*np.log(self.factors))), (T-1)/2
         return torch.from_numpy((mid + (np.arange(T)-mid)*k).round().clip(0, T-1).astype(np.int64))
 
@@ -318,13 +318,13 @@ class FrameDrop(_Retime):
     "Lose frames; the one before stays in their place."
     def __init__(self,
         share:float=.2, # Probability that a frame is lost, in [0,1)
-        p:float=1., # Probability that a clip is changed
+        p:float=1., # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.share = share
         if not 0 <= share < 1:
             raise ArgumentError(f"share={share}; accepted: 0 to below 1.")
-    def _idxs(self, T, rng):
+    def idxs(self, T, rng):
         kept = np.where(rng.uniform(size=T) < self.share, 0, np.arange(T))
         return torch.from_numpy(np.maximum.accumulate(kept))
 
@@ -332,18 +332,17 @@ class TimeJitter(_Retime):
     "Move each frame's moment by up to `most` frames; the order stays."
     def __init__(self,
         most:int=1, # Frames, >= 0
-        p:float=1., # Probability that a clip is changed
+        p:float=1., # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
         self.most = check_at_least('most', most, 0)
-    def _idxs(self, T, rng):
-        return torch.from_numpy(
-            np.sort((np.arange(T) + rng.integers(-self.most, self.most + 1, T)).clip(0, T - 1))
-        )
+    def idxs(self, T, rng):
+        moved = np.arange(T) + rng.integers(-self.most, self.most+1, T)
+        return torch.from_numpy(np.sort(moved.clip(0, T-1)))
 
 # %% ../nbs/17_augment.ipynb #equalize
 def _equalize(x):
-    "Equal counts of all 256 levels, in each channel, over the whole clip."
+    "Spread the levels of each channel evenly over the whole clip."
     lut = []
     for c in range(3):
         counts = torch.bincount(x[...,c].reshape(-1).long(), minlength=256)
@@ -371,10 +370,10 @@ def _sharpen(x, factor):
 
 def _enhance(f): return lambda x, v: _to_uint8(f(x.float()[None], 1+.09*v)[0])
 def _moved(name, amount):
-    return lambda x, v: _to_uint8(affine(x[None], _matrices(1, **{name: amount(x) * v})))[0]
+    return lambda x, v: _to_uint8(affine(x[None], _matrices(1, **{name: amount(x)*v})))[0]
+
 def _solarized_below(x, limit): return torch.where(x.long() >= limit, 255-x, x)
 def _added(x, v): return torch.where(x < 128, (x.long() + int(11*v)).clamp(0, 255).to(torch.uint8), x)
-
 def _posterized(x, v):
     bits = 4 - int(.4*v)
     return x & (256 - 2**(8-bits)) if bits else torch.zeros_like(x)
@@ -392,9 +391,8 @@ OPS = {
     'translate_x': (_moved('dx', lambda x: torch.tensor([.045*x.shape[2]])), True),
     'translate_y': (_moved('dy', lambda x: torch.tensor([.045*x.shape[1]])), True)}
 
-# %% ../nbs/17_augment.ipynb #randaugment-2
 class RandAugment(Augment):
-    "Drawn changes of one magnitude, the same for all frames of a clip (Cubuk et al. 2020; timm's increasing form)."
+    "Drawn changes of one magnitude, the same for all frames (Cubuk et al. 2020; timm's increasing form)."
     def __init__(self,
         n:int=4, # Changes drawn, with repetition
         magnitude:float=7., # Their strength, in [0,10]
@@ -403,20 +401,15 @@ class RandAugment(Augment):
         p:float=1., # Probability that a clip is changed at all
     ):
         super().__init__(p)
-        self.n, self.magnitude, self.deviation, self.each = (
-            int(check_at_least('n', n, 1)),
-            magnitude,
-            deviation,
-            each,
-        )
-        if not 0 <= magnitude <= 10:
-            raise ArgumentError(f"magnitude={magnitude}; accepted: 0 to 10.")
+        self.n, self.magnitude = int(check_at_least('n', n, 1)), check_between('magnitude', magnitude, 0, 10)
+        self.deviation, self.each = deviation, each
 
-    def _change(self, xb, yb, u):
+    def change(self, xb, yb, u):
         seeds = (u[:,0].double()*2**53).long().tolist()
         return torch.stack([self._one(x, np.random.default_rng(s)) for x,s in zip(xb, seeds)]), yb
 
     def _one(self, x, rng):
+        "Change one clip by drawn operations."
         for name in rng.choice(list(OPS), self.n):
             v = np.clip(rng.normal(self.magnitude, self.deviation), 0, 10)
             f, signed = OPS[name]
@@ -431,45 +424,29 @@ class Compose:
     def __init__(self,
         steps, # Augmentations
     ): self.steps = list(steps)
-    def __call__(self,
-        xb, # uint8 tensor (B,T,H,W,3), any device
-        yb, # int64 tensor (B,)
-        gen, # torch.Generator on the CPU
-    ): # (clips of the same shape, labels)
+    def __call__(self, xb, yb, gen):
         _check_batch(xb, yb)
         for s in self.steps:
             xb, yb = s(xb, yb, gen)
         return xb, yb
     def __repr__(self): return 'Compose(' + ', '.join(map(repr, self.steps)) + ')'
 
-PRESETS = {
-    'light': lambda flip: [RandomResizedCrop((0.8, 1.0)), *flip],
-    'standard': lambda flip: [
-        RandomResizedCrop((0.5, 1.0)),
-        *flip,
-        ColorJitter(0.3, 0.3, 0.3, 0.05),
-        Greyscale(p=0.05),
-    ],
-    'strong': lambda flip: [RandomResizedCrop((0.3, 1.0)), *flip, RandAugment(), RandomErasing(p=0.25)],
+PRESETS = dict(                                         # each a function of a list: the mirror, or nothing
+    light=lambda flip: [RandomResizedCrop((.8,1.)), *flip],
+    standard=lambda flip: [RandomResizedCrop((.5,1.)), *flip, ColorJitter(.3,.3,.3,.05), Greyscale(p=.05)],
+    strong=lambda flip: [RandomResizedCrop((.3,1.)), *flip, RandAugment(), RandomErasing(p=.25)],
     # Tong et al. 2022, fine-tuning, as in the code: run_class_finetuning.py; its ssv2.py has no mirror
-    'videomae': lambda flip: [
-        RandAugment(4, 7, 0.5),
-        RandomResizedCrop((0.08, 1.0)),
-        *flip,
-        RandomErasing(p=0.25),
-    ],
+    videomae=lambda flip: [RandAugment(4,7,.5), RandomResizedCrop((.08,1.)), *flip, RandomErasing(p=.25)],
     # Bertasius et al. 2021: short side 256..320, crop 224
-    'timesformer': lambda flip: [RandomSquare((224 / 320, 224 / 256)), *flip],
-    # Carreira & Zisserman 2017, section 2.5: short side 256, crop 224
-    'i3d': lambda flip: [RandomSquare((224 / 256, 224 / 256)), *flip],
-    # Wang et al. 2016
-    'tsn': lambda flip: [MultiScaleCrop(), *flip],
-}
+    timesformer=lambda flip: [RandomSquare((224/320, 224/256)), *flip],
+    i3d=lambda flip: [RandomSquare((224/256, 224/256)), *flip],     # Carreira & Zisserman 2017, section 2.5
+    tsn=lambda flip: [MultiScaleCrop(), *flip],                     # Wang et al. 2016
+)
 
 def augmentation(
     name:str='standard', # One of PRESETS
     labels=None, # Class names, as table.labels: a mirror then swaps left and right; None makes no mirror
 )->Compose:
-    "The augmentation of a preset or of a paper."
+    "Make the augmentation of a preset or of a paper."
     check_choice('name', name, PRESETS)
     return Compose(PRESETS[name]([] if labels is None else [Flip(flip_classes(labels))]))

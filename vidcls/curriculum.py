@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .core import ArgumentError, CheckpointError, seed_everything
+from .core import ArgumentError, CheckpointError, check_between, patch, seed_everything
 from .data.loaders import loader, loaders
 from .models.logits import predict_logits
 from .models.weights import fit_in
@@ -32,10 +32,9 @@ class Curriculum(Callback):
         self.scores = np.asarray(scores, float)
         if self.scores.ndim != 1 or not np.isfinite(self.scores).all():
             raise ArgumentError("scores: expected one finite number for each training clip.")
-        for name,v in dict(start=start, full=full).items():
-            if not 0 < v <= 1:
-                raise ArgumentError(f"{name}={v}; accepted: above 0, up to 1.")
-        self.start, self.full = start, full
+        self.start = check_between('start', start, 0, 1, ends='high')
+        self.full = check_between('full', full, 0, 1, ends='high')
+        self.sampler = None
 
     def share(self,
         epoch:int, # From 0
@@ -44,36 +43,43 @@ class Curriculum(Callback):
         "Return the share of the clips that is open in an epoch."
         return min(1., self.start + (1-self.start)*epoch/max(1e-9, self.full*epochs))
 
-    def before_fit(self, run):
-        self.sampler = getattr(run.dls.train, 'sampler', None)
-        if run.accelerator.num_processes > 1 or not hasattr(self.sampler, 'weights'):
-            raise ArgumentError("a curriculum works on loaders of files, in one process.")
-        if self.sampler.balance:
-            raise ArgumentError("a curriculum draws by its own weights, and the loader by "
-                                f"balance={self.sampler.balance!r}; leave one out.")
-        if len(self.scores) != self.sampler.n:
-            raise ArgumentError(f"{len(self.scores)} scores for {self.sampler.n} training clips.")
-        self.before = self.sampler.weights
+# %% ../nbs/46_curriculum.ipynb #curriculum-start
+@patch
+def before_fit(self:Curriculum, run):
+    sampler = getattr(run.dls.train, 'sampler', None)
+    if run.accelerator.num_processes > 1 or not hasattr(sampler, 'weights'):
+        raise ArgumentError("a curriculum works on loaders of files, in one process.")
+    if sampler.balance:
+        raise ArgumentError("a curriculum draws by its own weights, and the loader by "
+                            f"balance={sampler.balance!r}; leave one out.")
+    if len(self.scores) != sampler.n:
+        raise ArgumentError(f"{len(self.scores)} scores for {sampler.n} training clips.")
+    self.sampler, self.before = sampler, sampler.weights
 
-    def state_dict(self): return dict(plan=[digest(self.scores), self.start, self.full])
+# %% ../nbs/46_curriculum.ipynb #curriculum-epoch
+@patch
+def before_epoch(self:Curriculum, run):
+    n = max(1, round(self.share(run.epoch, run.epochs)*len(self.scores)))
+    if n == len(self.scores):
+        self.sampler.weights = self.before
+        return         # all of them, once each
+    is_open = np.zeros(len(self.scores))
+    is_open[np.argsort(self.scores, kind='stable')[:n]] = 1/n
+    self.sampler.weights = is_open
 
-    def load_state_dict(self, state):
-        if state != self.state_dict():
-            raise CheckpointError("the training to go on with had other scores, start or full. "
-                                  "Take another folder.")
+@patch
+def after_fit(self:Curriculum, run):
+    if self.sampler is not None:
+        self.sampler.weights = self.before
 
-    def before_epoch(self, run):
-        n = max(1, round(self.share(run.epoch, run.epochs)*len(self.scores)))
-        if n == len(self.scores):
-            self.sampler.weights = self.before
-            return         # all of them, once each
-        is_open = np.zeros(len(self.scores))
-        is_open[np.argsort(self.scores, kind='stable')[:n]] = 1/n
-        self.sampler.weights = is_open
+@patch
+def state_dict(self:Curriculum): return dict(plan=[digest(self.scores), self.start, self.full])
 
-    def after_fit(self, run):
-        if hasattr(self, 'before'):
-            self.sampler.weights = self.before
+@patch
+def load_state_dict(self:Curriculum, state):
+    if state != self.state_dict():
+        raise CheckpointError("the training to go on with had other scores, start or full. "
+                              "Take another folder.")
 
 # %% ../nbs/46_curriculum.ipynb #clip-losses
 def clip_losses(

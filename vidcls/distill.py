@@ -43,19 +43,23 @@ class SeededAugment:
         "Return the number of this epoch's variant."
         return self.epoch % self.variants
 
-    def __call__(self,
-        xb, # uint8 tensor (B,T,H,W,C)
-        yb, # int64 tensor (B,)
-        gen, # Not used
-    ): # (clips, labels)
-        out = []
-        for i,row in enumerate(self.rows):
-            own = torch.Generator().manual_seed(hash((self.seed, row, self.variant())) % 2**63)
-            out.append(self.augment(xb[i:i+1], yb[i:i+1], own))
-        return torch.cat([x for x,_ in out]), torch.cat([y for _,y in out])
+# %% ../nbs/45_distill.ipynb #seeded-call
+@patch
+def __call__(self:SeededAugment,
+    xb, # uint8 tensor (B,T,H,W,C)
+    yb, # int64 tensor (B,)
+    gen, # Not used
+): # (clips, labels)
+    "Change each clip as its row and this epoch's variant say."
+    out = []
+    for i,row in enumerate(self.rows):
+        own = torch.Generator().manual_seed(hash((self.seed, row, self.variant())) % 2**63)
+        out.append(self.augment(xb[i:i+1], yb[i:i+1], own))
+    return torch.cat([x for x,_ in out]), torch.cat([y for _,y in out])
 
-    def __repr__(self):
-        return f'SeededAugment({stable_repr(self.augment)}, variants={self.variants}, seed={self.seed})'
+@patch
+def __repr__(self:SeededAugment):
+    return f'SeededAugment({stable_repr(self.augment)}, variants={self.variants}, seed={self.seed})'
 
 # %% ../nbs/45_distill.ipynb #answers
 class Answers:
@@ -70,14 +74,6 @@ class Answers:
         for file in sorted(self.folder.glob('teacher_*.safetensors')):
             self.known |= self._read(file)
 
-    def _read(self, file):
-        from safetensors import safe_open
-        with safe_open(file, 'pt') as f:
-            if f.metadata().get('about') != self.about:
-                raise ArgumentError(f"cache={str(self.folder)!r} holds answers of another teacher, or about "
-                                    "other clips or views; take another folder.")
-            return {tuple(k): l for k,l in zip(f.get_tensor('keys').tolist(), f.get_tensor('logits'))}
-
     def ask(self,
         keys:list, # (row, variant) of each clip
         teacher, # Positions in keys -> logits (n,K) of those clips
@@ -88,21 +84,32 @@ class Answers:
             self.is_kept = False
         return torch.stack([self.known[k] for k in keys])
 
-    def keep(self):
-        "Write all answers to the disk; where that fails, warn, because they can be asked again."
-        if self.is_kept:
-            return
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-        keys = sorted(self.known)
-        found = {'keys': torch.tensor(keys), 'logits': torch.stack([self.known[k] for k in keys])}
-        try:
-            with atomic_path(self.file) as part:
-                save_file(found, part, metadata={'about': self.about})
-            self.is_kept = True
-        except (OSError, SafetensorError) as e:
-            warnings.warn(f"{self.file}: the teacher's answers could not be kept ({e}). "
-                          "Training goes on; they are asked again.")
+# %% ../nbs/45_distill.ipynb #keep-answers
+@patch
+def _read(self:Answers, file):
+    from safetensors import safe_open
+    with safe_open(file, 'pt') as f:
+        if f.metadata().get('about') != self.about:
+            raise ArgumentError(f"cache={str(self.folder)!r} holds answers of another teacher, or about "
+                                "other clips or views; take another folder.")
+        return {tuple(k): l for k,l in zip(f.get_tensor('keys').tolist(), f.get_tensor('logits'))}
+
+@patch
+def keep(self:Answers):
+    "Write all answers to the disk; where that fails, warn, because they can be asked again."
+    if self.is_kept:
+        return
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+    keys = sorted(self.known)
+    found = {'keys': torch.tensor(keys), 'logits': torch.stack([self.known[k] for k in keys])}
+    try:
+        with atomic_path(self.file) as part:
+            save_file(found, part, metadata={'about': self.about})
+        self.is_kept = True
+    except (OSError, SafetensorError) as e:
+        warnings.warn(f"{self.file}: the teacher's answers could not be kept ({e}). "
+                      "Training goes on; they are asked again.")
 
 # %% ../nbs/45_distill.ipynb #distill
 class Distill(Callback):
@@ -125,77 +132,44 @@ class Distill(Callback):
         self.teacher, self.loss, self.cache = teacher, DistillationLoss(temperature), cache
         self.projector, self.answers, self.asked, self.hooks = None, None, 0, []
 
-    def extra_module(self, run):
-        "Return the projector for the optimiser: from the student's features to the teacher's; None without."
-        self.teacher_id = digest(*self.teacher.state_dict().values())
-        self.teaching = f'{self}, teacher {self.teacher_id}'
-        if self.features:
-            self.projector = nn.Linear(run.net.head.in_features, self.teacher.head.in_features)
-        return self.projector
-
-    def before_fit(self, run):
-        self._check(run)
-        self.order = match_labels(getattr(self.teacher, 'labels', None), run.dls.labels)
-        if run.functions.mix and self.cache is not None:
-            raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
-        self.teacher = self.teacher.to(run.accelerator.device).eval()
-        if self.cache is not None:
-            self.answers = self._open_cache(run)
-        self.seen = {}
-        if self.features:
-            self.hooks = [self._watch('student', run.net), self._watch('teacher', self.teacher)]
-
-    def after_loss(self, run):
-        logits = self._ask(run)
-        if self.order is not None:
-            logits = logits[:,self.order]
-        run.loss = (1-self.alpha)*run.loss + self.alpha*self.loss(run.logits, logits)
-        if self.features:
-            flat = lambda x: x.flatten(1) if x.ndim == 2 else x.mean(1)
-            student = self.learner(flat(self.seen['student']).float())
-            run.loss = run.loss + self.features*feature_distance(student, flat(self.seen['teacher']))
-
-    def state_dict(self):
-        if self.answers:
-            self.answers.keep()                    # before the checkpoint that counts on these answers
-        state = None if self.projector is None else self.projector.state_dict()
-        return dict(teaching=self.teaching, bridge=state)               # its name in checkpoints
-
-    def load_state_dict(self, state):
-        if state['teaching'] != self.teaching:
-            raise CheckpointError("the training to go on with was taught otherwise: "
-                                  f"{state['teaching']} there, {self.teaching} here. Take another folder.")
-        if self.projector is not None:
-            self.projector.load_state_dict(state['bridge'])
-
-    def after_fit(self, run):
-        for h in self.hooks:
-            h.remove()
-        if self.answers:
-            self.answers.keep()
-
     def __repr__(self): return f'Distill(alpha={self.alpha}, {self.loss}, features={self.features})'
 
-# %% ../nbs/45_distill.ipynb #renormalised
+# %% ../nbs/45_distill.ipynb #start
 @patch
-def _check(self:Distill, run):
-    "Refuse a teacher that is the student, or sees or names something else."
-    if self.teacher is run.original_model:
-        raise ArgumentError("the teacher is the student itself; give a trained model, such as copy.deepcopy "
-                            "of this one.")
-    t, s = self.teacher.spec, run.spec
-    same = (t.n_frames, t.size, t.channels) == (s.n_frames, s.size, s.channels)
-    if not same or self.teacher.n_classes != run.net.n_classes:
-        raise SpecMismatchError(
-            f"the teacher takes {t.n_frames} x {t.size}² {t.channels} and tells {self.teacher.n_classes} "
-            f"classes, the student {s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; "
-            "both must see and tell the same.")
+def extra_module(self:Distill, run):
+    "Return the projector for the optimiser: from the student's features to the teacher's; None without."
+    self.teacher_id = digest(*self.teacher.state_dict().values())
+    self.teaching = f'{self}, teacher {self.teacher_id}'
+    if self.features:
+        self.projector = nn.Linear(run.net.head.in_features, self.teacher.head.in_features)
+    return self.projector
 
 @patch
-def _watch(self:Distill, name, model):
-    "Keep what comes to the head of a model."
-    return model.head.register_forward_pre_hook(lambda head, inputs: self.seen.__setitem__(name, inputs[0]))
+def before_fit(self:Distill, run):
+    self._check(run)
+    self.order = match_labels(getattr(self.teacher, 'labels', None), run.dls.labels)
+    if run.functions.mix and self.cache is not None:
+        raise ArgumentError("cache keeps answers about single clips; it can't be used with mix.")
+    self.teacher = self.teacher.to(run.accelerator.device).eval()
+    if self.cache is not None:
+        self.answers = self._open_cache(run)
+    self.seen = {}
+    if self.features:
+        self.hooks = [self._watch('student', run.net), self._watch('teacher', self.teacher)]
 
+# %% ../nbs/45_distill.ipynb #loss
+@patch
+def after_loss(self:Distill, run):
+    logits = self._ask(run)
+    if self.order is not None:
+        logits = logits[:,self.order]
+    run.loss = (1-self.alpha)*run.loss + self.alpha*self.loss(run.logits, logits)
+    if self.features:
+        flat = lambda x: x.flatten(1) if x.ndim == 2 else x.mean(1)
+        student = self.learner(flat(self.seen['student']).float())
+        run.loss = run.loss + self.features*feature_distance(student, flat(self.seen['teacher']))
+
+# %% ../nbs/45_distill.ipynb #ask-the-teacher
 @patch
 @torch.no_grad()
 def _ask(self:Distill, run):
@@ -216,6 +190,21 @@ def _renormalised(xb, own, other):
                       for v in (own.mean, own.std, other.mean, other.std))
     return (xb*s1 + m1 - m2)/s2
 
+# %% ../nbs/45_distill.ipynb #refusals
+@patch
+def _check(self:Distill, run):
+    "Refuse a teacher that is the student, or sees or names something else."
+    if self.teacher is run.original_model:
+        raise ArgumentError("the teacher is the student itself; give a trained model, such as copy.deepcopy "
+                            "of this one.")
+    t, s = self.teacher.spec, run.spec
+    same = (t.n_frames, t.size, t.channels) == (s.n_frames, s.size, s.channels)
+    if not same or self.teacher.n_classes != run.net.n_classes:
+        raise SpecMismatchError(
+            f"the teacher takes {t.n_frames} x {t.size}² {t.channels} and tells {self.teacher.n_classes} "
+            f"classes, the student {s.n_frames} x {s.size}² {s.channels} and {run.net.n_classes}; "
+            "both must see and tell the same.")
+
 @patch
 def _open_cache(self:Distill, run):
     "Open the folder of answers; they belong to one teacher, one set of clips and one augmentation."
@@ -228,3 +217,31 @@ def _open_cache(self:Distill, run):
     about = [run.fingerprint['clips'], frames, repr(run.functions.augment), self.teacher.spec.to_dict(),
              self.teacher_id]
     return Answers(self.cache, json.dumps(about), run.accelerator.process_index)
+
+# %% ../nbs/45_distill.ipynb #keep-and-end
+@patch
+def state_dict(self:Distill):
+    if self.answers:
+        self.answers.keep()                    # before the checkpoint that counts on these answers
+    state = None if self.projector is None else self.projector.state_dict()
+    return dict(teaching=self.teaching, bridge=state)               # its name in checkpoints
+
+@patch
+def load_state_dict(self:Distill, state):
+    if state['teaching'] != self.teaching:
+        raise CheckpointError("the training to go on with was taught otherwise: "
+                              f"{state['teaching']} there, {self.teaching} here. Take another folder.")
+    if self.projector is not None:
+        self.projector.load_state_dict(state['bridge'])
+
+@patch
+def after_fit(self:Distill, run):
+    for h in self.hooks:
+        h.remove()
+    if self.answers:
+        self.answers.keep()
+
+@patch
+def _watch(self:Distill, name, model):
+    "Keep what comes to the head of a model."
+    return model.head.register_forward_pre_hook(lambda head, inputs: self.seen.__setitem__(name, inputs[0]))

@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['global_batch', 'launch']
 
-# %% ../nbs/43_distributed.ipynb #import-os-from-vidcls-core
-import os
-
+# %% ../nbs/43_distributed.ipynb #imports
 from .core import ArgumentError, check_whole
+from .parallel import rank_world
 
 # %% ../nbs/43_distributed.ipynb #global-batch
 def global_batch(
     bs:int, # Clips that one process loads at a time
     accum:int=1, # Batches that share a step
-    processes:int|None=None, # None asks the launcher: the environment's WORLD_SIZE, 1 without it
+    processes:int|None=None, # None asks PyTorch or the launcher; 1 without them
     show:bool=True, # Print the arithmetic?
 )->int:
-    "Clips that an optimiser step sees: the number that a learning rate belongs to."
-    n = int(os.environ.get('WORLD_SIZE', 1)) if processes is None else processes
+    "Return the clips that an optimiser step sees: the number that a learning rate belongs to."
+    n = rank_world()[1] if processes is None else processes
     total = check_whole('bs', bs)*check_whole('accum', accum)*check_whole('processes', n)
     if show:
         print(f"{bs} clips x {accum} batches x {n} processes = {total} clips a step")

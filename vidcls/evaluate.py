@@ -118,7 +118,7 @@ def _about(net, table, failures, seed):
     return dict(
         dataset=table.name,
         split='+'.join(table.splits),
-        model=getattr(net, 'name', type(net).__name__),
+        model=getattr(net, 'name', None) or type(net).__name__,
         spec=net.spec.to_dict(),
         n_expected=len(table),
         seed=seed,

@@ -69,7 +69,7 @@ class Classifier(BaseClassifier):
         self.told_long = False
 
     def __repr__(self):
-        name, size = getattr(self.model, 'name', type(self.model).__name__), self.spec.size
+        name, size = getattr(self.model, 'name', None) or type(self.model).__name__, self.spec.size
         return f'Classifier({name}, {len(self.labels)} classes, {self.spec.n_frames} frames of {size}x{size})'
 
 # %% ../nbs/57_predict.ipynb #held

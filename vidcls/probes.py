@@ -225,7 +225,7 @@ def probe_time(
         if name != 'as it is':
             names.append(check_choice('perturbations', name, PERTURBATIONS))
     answers = ask_perturbed(model, dl, {n: PERTURBATIONS[n] for n in names}, seed, show)
-    return report_of(answers, getattr(model, 'name', type(model).__name__), model.n_classes)
+    return report_of(answers, getattr(model, 'name', None) or type(model).__name__, model.n_classes)
 
 def _read(answers):
     "Return (the clips that were read, {path: reason} of the others)."

@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'DEFAULT', 'Recipe', 'list_recipes', 'recipe', 'training_time', 'TrainingPlan', 'epochs_for',
            'default_recipe']
 
-# %% ../nbs/44_recipes.ipynb #from-functools-import-cache-import
+# %% ../nbs/44_recipes.ipynb #imports
 from dataclasses import dataclass
 from functools import cache
 
@@ -379,7 +379,7 @@ def training_time(
         raise ArgumentError(f"share={share}; accepted: above 0, up to 1.")
     return n_clips*_tflop_per_clip(name, n_frames)/(tflops*share)
 
-# %% ../nbs/44_recipes.ipynb #cba8e518
+# %% ../nbs/44_recipes.ipynb #trainingplan
 DEFAULT = dict(
     model='i3d_tiny', arguments=dict(n_frames=16, size=32), bs=16, steps=500,
     fit=dict(lr=2e-3, wd=0.05, smoothing=0.1, max_grad_norm=1.0, patience=None),

@@ -8,7 +8,7 @@ __all__ = ['in_groups', 'train_epoch', 'accumulate', 'take_step', 'validate', 'w
            'EVENTS', 'Callback', 'EarlyStopping', 'EMA', 'GradualUnfreeze', 'TerminateOnNaN', 'ProgressBar', 'Loggers',
            'Checkpoints', 'half_precision', 'is_out_of_memory']
 
-# %% ../nbs/40_train.ipynb #import-math-time
+# %% ../nbs/40_train.ipynb #imports
 import math, time
 from contextlib import nullcontext
 from inspect import signature
@@ -35,7 +35,7 @@ _all_ = ['Run', 'History', 'plot_history', 'row_line', 'EVENTS', 'Callback', 'Ea
          'GradualUnfreeze', 'TerminateOnNaN', 'ProgressBar', 'Loggers', 'Checkpoints', 'half_precision',
          'is_out_of_memory']
 
-# %% ../nbs/40_train.ipynb #train-epoch
+# %% ../nbs/40_train.ipynb #in-groups
 def in_groups(
     batches, # An iterable
     n:int, # How many belong together, >= 1
@@ -50,7 +50,7 @@ def in_groups(
     if group:
         yield group
 
-# %% ../nbs/40_train.ipynb #check
+# %% ../nbs/40_train.ipynb #train-epoch
 def train_epoch(
     run, # A Run
     batches, # What is left of the training clips of this epoch

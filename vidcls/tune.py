@@ -6,7 +6,7 @@
 __all__ = ['HALF', 'restored', 'try_out', 'RangeTest', 'LRFound', 'longest_fall', 'lr_find', 'Estimate', 'in_words', 'Stopwatch',
            'estimate', 'time_validation', 'try_size', 'find_batch_size']
 
-# %% ../nbs/41_tune.ipynb #import-copy-math-os
+# %% ../nbs/41_tune.ipynb #imports
 import copy, math, os, time
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -368,16 +368,10 @@ def _row(way, times, wrong, base):
     (wall, cpu), (base_wall, base_cpu) = (np.array(t, float).T for t in (times, base))
     on_clock, on_cpu = compared(wall, base_wall), compared(cpu, base_cpu)['ratio']
     noisy = on_cpu == on_cpu and abs(np.log(on_clock['ratio']/on_cpu)) > np.log(1.3)
-    return dict(
-        way=way,
-        gives=WAYS[way][0],
-        clips_per_s=float(1/np.median(wall)),
-        ratio=on_clock['ratio'],
-        ratio_cpu=on_cpu,
-        spread=on_clock['spread'],
-        wrong_frames='' if wrong is None else f'{wrong[0]} of {wrong[1]}',
-        note='inconclusive' if noisy else '',
-    )
+    return dict(way=way, gives=WAYS[way][0], clips_per_s=float(1/np.median(wall)), ratio=on_clock['ratio'],
+                ratio_cpu=on_cpu, spread=on_clock['spread'],
+                wrong_frames='' if wrong is None else f'{wrong[0]} of {wrong[1]}',
+                note='inconclusive' if noisy else '')
 
 # %% ../../nbs/inside/59_benchmark.loader.ipynb #measure
 class WayProcesses:

@@ -389,14 +389,15 @@ def options(
     given:dict, # Keywords, flat
     f, # The function that was called
     *kinds, # Dataclasses
+    also=(), # Names that are left alone
 )->list: # One of each kind
     "Deal keywords out to the dataclasses that have them; what none of them has is an error."
     known = {fd.name: kind for kind in kinds for fd in fields(kind)}
     for name, value in given.items():
-        if name not in known:
+        if name not in known and name not in also:
             named = [n for n,p in inspect.signature(f).parameters.items() if p.kind is not p.VAR_KEYWORD]
-            refuse_argument(name, value, f, [*named, *known])
-    return [kind(**{k: v for k,v in given.items() if known[k] is kind}) for kind in kinds]
+            refuse_argument(name, value, f, [*named, *also, *known])
+    return [kind(**{k: v for k,v in given.items() if known.get(k) is kind}) for kind in kinds]
 
 # %% ../../nbs/inside/15_data.contract.ipynb #cliploaders
 class ClipLoaders:

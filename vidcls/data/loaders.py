@@ -111,8 +111,7 @@ def loaders(
     **kwargs, # As for loader; fields of ClipDraws and Order hold for the train split alone
 )->ClipLoaders:
     "Make loaders for the splits of a table, ready for `fit`."
-    rest = {k: v for k,v in kwargs.items() if k != 'workers'}
-    options(rest, loaders, Reading, Keeping, ClipDraws, Order)
+    options(kwargs, loaders, Reading, Keeping, ClipDraws, Order, also=('workers',))
     table, spec = _as_table(table), _as_spec(spec)
     if table.n_classes < 2:
         only = f"{table.name} has one class only, {table.labels[0]!r}"

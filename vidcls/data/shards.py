@@ -6,7 +6,7 @@
 __all__ = ['ADDRESSES', 'write_shards', 'ShardDataset', 'ShardLoader', 'shard_loader', 'read_manifest', 'ShardLoaders',
            'shard_loaders']
 
-# %% ../../nbs/inside/16_data.shards.ipynb #import-hashlib-io-json-os-random-tarfile
+# %% ../../nbs/inside/16_data.shards.ipynb #4034ad7a
 import io, json, os, random, re, tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,8 @@ from ..core import ArgumentError, ClipSpec, DataError, DecodeTimeoutError, Vidcl
 from ..core import VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, progress
 from ..parallel import call_within, rank_world
-from .table import SPLITS, ClipTable
+from .files import SPLITS
+from .table import ClipTable
 from .decode import Video
 from .clips import ON_ERROR, BatchBuffers, ClipDataset, clip_shape, thread_batches
 from .contract import ClipDraws, ClipLoaders, Loader, Reading, options, sources_of

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ..augment import ColorJitter, Compose, GaussianBlur, RandomErasing, RandomResizedCrop, TimeJitter
-from ..core import ArgumentError, DataError, check_at_least, check_choice, check_whole, seed_everything
+from ..core import DataError, check_at_least, check_between, check_choice, check_whole, seed_everything
 from ..data.datasets import from_folder
 from ..data.table import ClipTable
 from ..data.loaders import loaders
@@ -203,8 +203,7 @@ def make_noisy(
     seed:int=0, # Draws them
 )->ClipTable: # The other splits are as they were
     "Give some training clips a wrong label."
-    if not 0 <= check_at_least('share', share, 0) < 1:
-        raise ArgumentError(f"share={share}; accepted: from 0 up to, but not including, 1.")
+    check_between('share', share, 0, 1, ends='low')
     rng, df, K = np.random.default_rng(seed), table.df.copy(), table.n_classes
     train = np.flatnonzero(df.split == 'train')
     wrong = rng.permutation(train)[:round(share*len(train))]

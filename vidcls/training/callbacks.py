@@ -6,7 +6,7 @@
 __all__ = ['EVENTS', 'BATCH_NORMS', 'Callback', 'EarlyStopping', 'EMA', 'GradualUnfreeze', 'TerminateOnNaN', 'ProgressBar',
            'Loggers']
 
-# %% ../../nbs/inside/34_training.callbacks.ipynb #import-copy-math-sys
+# %% ../../nbs/inside/34_training.callbacks.ipynb #imports
 import copy, math, sys, time, warnings
 
 import numpy as np
@@ -25,7 +25,7 @@ from vidcls.core import (
 from ..optim import freeze_layers, keep_frozen
 from .history import monitored, row_line
 
-# %% ../../nbs/inside/34_training.callbacks.ipynb #row-line
+# %% ../../nbs/inside/34_training.callbacks.ipynb #callback
 EVENTS = (
     'before_fit',
     'before_epoch',

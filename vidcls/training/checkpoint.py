@@ -6,7 +6,7 @@
 __all__ = ['whole_folder', 'save_tensors', 'locked', 'save_checkpoint', 'load_checkpoint', 'latest_checkpoint', 'random_state',
            'set_random_state', 'unsharded', 'sharded_like']
 
-# %% ../../nbs/inside/35_training.checkpoint.ipynb #import-errno-hashlib-json-os
+# %% ../../nbs/inside/35_training.checkpoint.ipynb #imports
 import errno, itertools, json, os, random, secrets, shutil, warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -228,7 +228,7 @@ def _remove(path):
 
 def _all(folder): return sorted(p for p in Path(folder).glob('step_*') if (p/'manifest.json').is_file())
 
-# %% ../../nbs/inside/35_training.checkpoint.ipynb #load-checkpoint
+# %% ../../nbs/inside/35_training.checkpoint.ipynb #newerformat
 class _NewerFormat(CheckpointError):
     "A checkpoint of a newer vidcls."
 

@@ -7,7 +7,7 @@ __all__ = ['OTHER_NAMES', 'OTHER_WAYS', 'Optimization', 'Selection', 'Saving', '
            'standard_callbacks', 'check_fit', 'check_splits', 'check_labels', 'check_metrics', 'check_trackers',
            'check_freeze', 'head_order', 'take_labels', 'own_network', 'refuse_names']
 
-# %% ../../nbs/inside/38_training.checks.ipynb #import-copy-math
+# %% ../../nbs/inside/38_training.checks.ipynb #imports
 import copy, math
 from dataclasses import dataclass
 from difflib import get_close_matches

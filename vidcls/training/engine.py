@@ -7,7 +7,7 @@ __all__ = ['SIGNALS', 'half_precision', 'choose_precision', 'leave_group', 'leav
            'prepare_model', 'make_optimizer', 'share_buffers', 'share_loader', 'device_batches', 'any_process',
            'count_clips', 'agree_on_stop', 'listening', 'Run', 'end_callbacks', 'put_best']
 
-# %% ../../nbs/inside/36_training.engine.ipynb #import-atexit-copy-signal
+# %% ../../nbs/inside/36_training.engine.ipynb #imports
 import atexit, copy, signal, sys, threading, time
 from contextlib import contextmanager
 
@@ -37,7 +37,7 @@ def choose_precision(
         raise ArgumentError("precision='fp16' needs a GPU; on a CPU take 'no' or 'bf16'.")
     return check_choice('precision', asked or half_precision() or 'no', ('no', 'fp16', 'bf16'))
 
-# %% ../../nbs/inside/36_training.engine.ipynb #engine
+# %% ../../nbs/inside/36_training.engine.ipynb #leave-group
 def leave_group():
     "Leave the group of processes, unless an error ends this one."
     import torch.distributed as dist
@@ -273,7 +273,7 @@ def listening(
         for n,f in before.items():
             signal.signal(n, f)
 
-# %% ../../nbs/inside/36_training.engine.ipynb #better
+# %% ../../nbs/inside/36_training.engine.ipynb #run
 class Run:
     "What a training works with; callbacks see it and may change it."
     def __init__(self,

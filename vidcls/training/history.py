@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'History', 'row_line', 'monitored', 'is_better', 'plot_history']
 
-# %% ../../nbs/inside/33_training.history.ipynb #import-json-math
+# %% ../../nbs/inside/33_training.history.ipynb #imports
 import json, math
 from pathlib import Path
 

@@ -6,7 +6,7 @@
 __all__ = ['OUT_OF_MEMORY', 'device_gb', 'process_gb', 'free_gb', 'reset_peak', 'is_out_of_memory', 'memory_advice',
            'explain_error', 'model_too_large']
 
-# %% ../../nbs/inside/39_training.memory.ipynb #import-traceback
+# %% ../../nbs/inside/39_training.memory.ipynb #imports
 import traceback
 from pathlib import Path
 

@@ -6,7 +6,7 @@
 __all__ = ['COUNTS', 'LOCK_PATIENCE_S', 'digest', 'stable_repr', 'fingerprint', 'run_state', 'restore', 'resume_run',
            'Checkpoints', 'parse_every', 'check_writable', 'lock_folder']
 
-# %% ../../nbs/inside/37_training.resume.ipynb #import-hashlib-os-re
+# %% ../../nbs/inside/37_training.resume.ipynb #imports
 import hashlib, os, re, tempfile, time, warnings
 from pathlib import Path
 
@@ -225,7 +225,7 @@ def resume_run(
         restore(run, state, path)
     return state is not None
 
-# %% ../../nbs/inside/37_training.resume.ipynb #run-state
+# %% ../../nbs/inside/37_training.resume.ipynb #checkpoints
 class Checkpoints(Callback):
     "Keep the state of the training in a folder."
     def __init__(self,
