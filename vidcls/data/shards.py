@@ -339,7 +339,7 @@ def shard_loader(
         raise DataError(f"{source} holds no split {split!r}; it has {list(about['shards'])}.")
     shuffle = split == 'train' if shuffle is None else shuffle
     _check_shards(source, about['shards'][split], verify)
-    part, world = table.part(split), rank_world()[1]
+    part, world = table.select_split(split), rank_world()[1]
     clips = ClipDataset(part, spec, seed, how.on_error, how.backend, shuffle, draws.crop, draws.flip)
     ds = ShardDataset(source, about, part, split, clips, buffer, shuffle, seed)
     if shuffle and len(ds.shards) < world:
