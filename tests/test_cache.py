@@ -1,4 +1,4 @@
-"The frame cache under kills, several processes, full disks and replaced files: it serves right frames or none."
+"The frame cache under kills, several processes, full disks, replaced files: it serves right frames or none."
 import errno, os, random, signal, subprocess, sys, time, warnings
 
 import numpy as np
