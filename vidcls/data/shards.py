@@ -94,7 +94,7 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, timeout_s):
             row = rows.pop()
             next(bar, None)
             try:
-                data = _clip_bytes(table.paths[row], timeout_s)
+                data = _file_bytes(table.paths[row], timeout_s)
             except VideoReadError as e:
                 if on_error == 'raise':
                     raise
@@ -106,7 +106,7 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, timeout_s):
             n, used = n+1, used+len(data)
     return n
 
-def _clip_bytes(path, timeout_s):
+def _file_bytes(path, timeout_s):
     "The bytes of a file that can be opened as a video; what can't doesn't travel."
     def read():
         with Video(path) as v:
