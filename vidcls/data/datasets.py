@@ -22,6 +22,7 @@ from .download import (
 from .files import (
     LEAKS, SPLIT_NAMES, SPLITS, VIDEO_SUFFIXES, FoundVideos, TableWarning, check_folder, check_leaks,
     content_ids, find_videos, read_folder, tell, text_frame)
+from .groups import parents_hint
 from vidcls.data.lists import (
     VALID, Checks, Columns, Rows, SplitRule, draw_splits, pick_columns, read_list, rows_of_frame, table_of,
     tell_doubts)
@@ -62,7 +63,8 @@ def from_folder(
     df = _frame_of_folder(root, columns, rule)
     check_leaks(df, leaks, root, check_content)
     table = ClipTable(df, root, labels, name)
-    tell_doubts(table, folders=group is None)
+    alone = group is None and table.df.group.nunique() == len(table)
+    tell_doubts(table, parents_hint(table.df) if alone else '')
     return table
 
 # %% ../../nbs/14_data.datasets.ipynb #list-in

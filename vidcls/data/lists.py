@@ -23,7 +23,8 @@ import pandas as pd
 from ..core import ArgumentError, DataError, LabelError, check_between, check_choice, first_names
 from .files import (
     LEAKS, SPLIT_NAMES, SPLITS, VIDEO_SUFFIXES, check_leaks, hint_of_file, hint_of_missing, missing_files,
-    parent_groups, parents_hint, plain_paths, suffix_of, tell, text_frame)
+    plain_paths, suffix_of, tell, text_frame)
+from .groups import column_hint, parent_groups, parents_hint
 from .table import ClipTable, add_valid, notes_path, read_notes, split_groups
 
 # %% ../../nbs/inside/10_data.lists.ipynb #rows
@@ -416,17 +417,26 @@ def table_of(
     if lost:
         dropped['missing file'] = dropped.get('missing file', 0) + lost
     table = ClipTable(df, root, labels, name or noted.get('name', ''), dropped)
-    tell_doubts(table, columns.group is None)
+    alone = columns.group is None and df.group.nunique() == len(df)
+    tell_doubts(table, _groups_hint(rows, columns) or parents_hint(df) if alone else '')
     return table
+
+def _groups_hint(rows, columns):
+    "Name a column that looks like a group."
+    label, path = (find_column(rows, what, getattr(columns, what)) for what in ('label', 'path'))
+    taken = {path, columns.start, columns.end, 'start', 'end'}
+    if isinstance(columns.split, str):
+        taken.add(find_column(rows, 'split', columns.split))
+    return column_hint(rows.df, label, taken, rows.name)
 
 def tell_doubts(
     table:ClipTable, # One that was just read
-    folders:bool, # Name folders that look like groups too?
+    groups:str='', # What looks like a group; empty where nothing does
 ):
     "Warn of what is odd about a table's classes and groups."
     if table.n_classes == 1:
         tell('labels', f"{table.name} has one class, {table.labels[0]!r}: there is nothing to learn.")
     for kind, text in table.doubts():
         tell(kind, text)
-    if folders and (text := parents_hint(table.df)):
-        tell('groups', text)
+    if groups:
+        tell('groups', groups)
