@@ -62,7 +62,7 @@ class Nano(VideoModel):
     (lambda x: x.permute(0,2,3,4,1), 'Did you pass (B,T,H,W,C)?'),
     (lambda x: x[0], 'single clip'),
     (lambda x: x[:,:,:2], 'expected float (B, 3, 4, 16, 16), got float32 (2, 3, 2, 16, 16)'),
-    (lambda x: x.byte(), 'to_model'),
+    (lambda x: x.byte(), 'model_input'),
 ])
 def test_clips_of_another_form(wrong, says):
     model, x = Nano(ClipSpec(n_frames=4, size=16), 5), torch.zeros(2,3,4,16,16)
