@@ -17,9 +17,8 @@ tiny = dict(dim=24, depth=1, heads=2)
 def asked(tmp_path):
     "(model, loaders) of 12 clips that nobody has learned from."
     seed_everything(0)
-    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32)).select_classes(
-        ['left', 'right']
-    )
+    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32))
+    table = table.select_classes(['left', 'right'])
     model = create_model('videomae_tiny', n_classes=2, **tiny)
     return model, loaders(table, model.spec, bs=4, on_error='skip')
 
