@@ -68,11 +68,12 @@ def test_a_clip_that_cannot_be_read_is_named(asked):
         and list(report.failures) == [table.df.path[0]]
         and '(1 more could not be read)' in repr(report)
     )
+    two_classes = from_folder(table.root).select_classes(['left', 'right'])
     assert (
         report.failures
         == probe_time(
             model,
-            loaders(from_folder(table.root).select_classes(['left', 'right']), model.spec, bs=1, on_error='skip').test,
+            loaders(two_classes, model.spec, bs=1, on_error='skip').test,
         ).failures
     )
     sweep = sweep_time(model, dls.test)
