@@ -1,4 +1,4 @@
-"The frame cache under kills, several processes, full disks and replaced files: what it serves is right, or nothing."
+"The frame cache under kills, several processes, full disks, replaced files: it serves right frames or none."
 import errno, os, random, signal, subprocess, sys, time, warnings
 
 import numpy as np
@@ -18,8 +18,9 @@ from vidcls.core import ClipSpec
 from vidcls.data.cache import FrameCache
 from vidcls.data.datasets import from_folder
 print('ready', flush=True)
-if len(sys.argv) > 3:                                                # the kernel kills it where a file reaches this size
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL); resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),)*2)
+if len(sys.argv) > 3:                            # the kernel kills it where a file reaches this size
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),)*2)
 cache = FrameCache(sys.argv[2], ClipSpec(n_frames=16, size=160, sampling='random'), 'raw')
 cache.build(from_folder(sys.argv[1]), threads=2, show=False)
 print('done', flush=True)

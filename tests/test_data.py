@@ -7,7 +7,7 @@ from vidcls.data.datasets import from_csv
 from vidcls.data.decode import probe, read_frames
 from vidcls.data.synthetic import MOVES, make_motion_clips, motion_clip
 
-# decoded frames, frames per second, upright width and height: as the projects that the clips come from assert them
+# decoded frames, frames per second, upright width and height: as the clips' own projects assert them
 KNOWN = {
     'v_SoccerJuggling_g23_c01.avi': (240, 29.97, 320, 240),
     'v_SoccerJuggling_g24_c01.avi': (251, 29.97, 320, 240),
@@ -89,7 +89,7 @@ def test_motion_files_hold_the_frames(tmp_path):
 
 
 def test_a_frame_does_not_know_its_label():
-    "A linear readout of single frames, 160 scenes, tested on the other half of them, stays at chance (99.9 % limits)."
+    "A linear readout of single frames, tested on half of 160 scenes, stays at chance (99.9 % limits)."
     from sklearn.linear_model import RidgeClassifier
 
     X = np.stack(

@@ -1,5 +1,18 @@
-"Data sets: splits that hold for any groups, official layouts in their official form, leaks, bad rows, and downloads that break."
-import hashlib, io, itertools, json, os, re, signal, subprocess, sys, tarfile, threading, time, warnings, zipfile
+"Data sets: splits that hold for any groups, official layouts, leaks, bad rows, and downloads that break."
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import warnings
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -36,7 +49,11 @@ def table_of(rows, **columns):
 # Splits
 
 @quick
-@given(rows=clips, fractions=st.sampled_from([(.7, .1, .2), (.5, .5), (.8, .2), (.34, .33, .33), (1., 0., 0.)]), seed=st.integers(0, 99))
+@given(
+    rows=clips,
+    fractions=st.sampled_from([(.7, .1, .2), (.5, .5), (.8, .2), (.34, .33, .33), (1., 0., 0.)]),
+    seed=st.integers(0, 99),
+)
 def test_a_split_keeps_groups_and_shares(rows, fractions, seed):
     t = table_of(rows)
     s = t.split(fractions, seed).df
@@ -167,7 +184,8 @@ def test_a_saved_fold_keeps_its_train_part_whole(tmp_path):
 
 def test_notes_travel_and_damage_is_named(tmp_path):
     t = table_of([(0, 0), (1, 1), (0, 2)]).drop('1.mp4', 'truncated')
-    for u in (t.select_split('train'), t.select_classes(['c0']), t.filter([True, False]), t.split(), t.kfold(2)[0]):
+    parts = t.select_split('train'), t.select_classes(['c0']), t.filter([True, False])
+    for u in (*parts, t.split(), t.kfold(2)[0]):
         assert u.dropped == {'truncated': 1}
     assert t.drop([0], 'truncated').dropped == {'truncated': 2}
     assert '1 dropped (1 truncated)' in repr(t) and '1 truncated' in t._repr_html_()
@@ -399,7 +417,8 @@ def test_ucf101(ucf_tree, fold):
         t.targets.tolist()[:54]
     ) + t.targets.tolist()[54:]
     with_valid = ucf101(ucf_tree, ucf_tree/'ucfTrainTestlist', fold, valid=.2)
-    assert with_valid.select_split('test').df.equals(t.select_split('test').df) and 'valid' in with_valid.splits
+    assert with_valid.select_split('test').df.equals(t.select_split('test').df)
+    assert 'valid' in with_valid.splits
     all_readable(t.filter(t.df.group == 'g01'))
 
 
@@ -541,7 +560,8 @@ def test_kinetics(put, tmp_path, form):
 def test_kinetics_replacements_windows_and_lists_without_labels(put, tmp_path):
     put(
         'k/a.csv',
-        'label,youtube_id,time_start,time_end,split\nrun,aaaaaaaaaaa,0,10,train\nrun,aaaaaaaaaaa,20,30,train\nwalk,bbbbbbbbbbb,5,15,train\n',
+        'label,youtube_id,time_start,time_end,split\nrun,aaaaaaaaaaa,0,10,train\n'
+        'run,aaaaaaaaaaa,20,30,train\nwalk,bbbbbbbbbbb,5,15,train\n',
     )
     put('k/k700_test.csv', 'youtube_id,time_start,time_end\nccccccccccc,1,11\n')
     put('k/other.csv', 'path,label\nx,y\n')  # not a list of Kinetics
@@ -784,7 +804,7 @@ def test_mirror_of_jester_and_of_the_moves():
 
 
 def test_the_mirror_is_what_the_pixels_do():
-    "A mirrored clip of a move that has a counterpart moves as its counterpart: the same optical flow, by phase correlation."
+    "A mirrored clip of a move that has a counterpart moves as that one does, by phase correlation."
     def step(frames):
         grey = [f.mean(-1).astype(np.float32) for f in frames[:2]]
         return np.array(cv2.phaseCorrelate(*grey)[0])
@@ -799,8 +819,11 @@ def test_the_mirror_is_what_the_pixels_do():
 
 
 @quick
-@given(st.lists(st.lists(st.sampled_from(['left', 'right', 'Left', 'turn', 'clockwise', 'counterclockwise', 'cw', 'upright', 'x']),
-                         min_size=1, max_size=4).map(' '.join), min_size=1, max_size=12, unique=True))
+@given(st.lists(
+    st.lists(st.sampled_from('left right Left turn clockwise counterclockwise cw upright x'.split()),
+             min_size=1, max_size=4).map(' '.join),
+    min_size=1, max_size=12, unique=True,
+))
 def test_a_flip_is_its_own_inverse(labels):
     flip = flip_classes(labels)
     assert all(k == -1 or flip[k] == i for i, k in enumerate(flip))
@@ -942,7 +965,8 @@ def test_a_disk_that_fills_up_while_writing(site, tmp_path, monkeypatch):
 
 def test_killed_while_downloading(site, tmp_path):
     Site.files, Site.pause = {'/f.bin': BODY}, .05
-    code = f"from vidcls.data.download import fetch; fetch({site + '/f.bin'!r}, {str(tmp_path / 'f.bin')!r}, {SHA!r})"
+    code = ("from vidcls.data.download import fetch; "
+            f"fetch({site + '/f.bin'!r}, {str(tmp_path/'f.bin')!r}, {SHA!r})")
     child = subprocess.Popen([sys.executable, '-c', code])
     part = tmp_path/'f.bin.part'
     for _ in range(400):
@@ -1023,7 +1047,7 @@ def no_rar_tools(monkeypatch, tmp_path):
 
 
 def test_rar_needs_a_tool_and_uses_it(no_rar_tools, tmp_path):
-    "No .rar can be made here; zips under that name and a tool that reads them show what is called and what becomes of it."
+    "No .rar can be made here; zips under that name and a tool that reads them show what is called."
     inner = zip_with(('wave/a.avi', 0o100644))
     with zipfile.ZipFile(tmp_path/'z', 'w') as z:
         z.writestr('wave.rar', inner)
@@ -1053,7 +1077,7 @@ def test_rar_needs_a_tool_and_uses_it(no_rar_tools, tmp_path):
 
 
 def test_a_whole_data_set(site, tmp_path, ucf_tree):
-    "UCF101 in miniature from a server: lists with a published checksum, videos without; then read where it lies."
+    "UCF101 in miniature from a server: lists with a published checksum, videos without; then it is read."
     def pack(folder):
         out = io.BytesIO()
         with zipfile.ZipFile(out, 'w') as z:

@@ -1,4 +1,5 @@
-"The frames that a full forward decode gives, from every kind of file, by every backend; and one clear error for each kind that can't be read."
+"""The frames that a full forward decode gives, from every kind of file, by every backend;
+and one clear error for each kind that can't be read."""
 import io, os, resource, shutil, warnings
 import numpy as np, pytest, torch
 import av
@@ -145,7 +146,8 @@ def test_one_frame_and_pictures(tmp_path):
     ).shape == (2, 96, 128, 3)
 
 
-@pytest.mark.parametrize('name', ['ünï cödé.mp4', 'a b%20c#d.mp4', "quo'te\".mp4", 'new\nline.mp4', 'x'*246+'.mp4', '-dash.mp4'])
+@pytest.mark.parametrize('name',
+    ['ünï cödé.mp4', 'a b%20c#d.mp4', "quo'te\".mp4", 'new\nline.mp4', 'x'*246+'.mp4', '-dash.mp4'])
 def test_odd_names(tmp_path, name):
     encode(tmp_path/'a.mp4', frames=numbered(3))
     (tmp_path/'a.mp4').rename(tmp_path/name)

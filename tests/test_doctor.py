@@ -1,6 +1,15 @@
-"The audit names every kind of broken file, survives workers that hang or die, and leaves a table that can be trained on."
-import multiprocessing, os, shutil, signal, subprocess, sys, threading, time
-import numpy as np, pytest
+"The audit names every kind of broken file, survives workers that hang or die, and leaves a good table."
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
 from hostile import BROKEN, encode, numbered
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_csv

@@ -1,5 +1,14 @@
 "Archives and addresses: whole or not at all, whoever else unpacks, whatever bit was flipped."
-import hashlib, io, os, signal, subprocess, sys, tarfile, threading, time, zipfile
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -75,7 +84,7 @@ def test_a_running_unpacker_is_not_swept_away(tmp_path):
     (tmp_path/'.out.other.tmp').mkdir()
     (tmp_path/'.out.rest.tmp').mkdir()
     (tmp_path/'.out.x').mkdir()
-    held = downloads._lock(tmp_path/'.out.other.tmp')
+    held = downloads.lock_folder(tmp_path/'.out.other.tmp')
     pack(tmp_path/'a.zip', 2, kind='zip')
     unpack(tmp_path/'a.zip', tmp_path/'out', show=False)
     assert beside(tmp_path) == ['.out.other.tmp', '.out.x', 'a.zip', 'out']

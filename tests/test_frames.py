@@ -1,4 +1,5 @@
-"Streams whose packets and pictures do not match, odd clocks and pictures, damage, names, memory and threads: the frames of a full forward decode, or one clear error."
+"""Streams whose packets and pictures do not match, odd clocks and pictures, damage, names, memory,
+threads: the frames of a full forward decode, or one clear error."""
 import io, os, random, struct, subprocess, sys, threading, time, warnings
 from fractions import Fraction
 from pathlib import Path
@@ -37,7 +38,7 @@ def check(path, backends=('pyav', 'decord')):
 
 
 def remux(source, path, change=lambda i, data, pts: [(data, pts)], rate=25, **options):
-    "The packets of a file put into another one; `change` gives (data, time stamp) of what to write for a packet."
+    "Put the packets of a file into another one; `change` gives (data, time stamp) to write for a packet."
     with av.open(str(source)) as src, av.open(str(path), 'w', **options) as out:
         s = src.streams.video[0]
         o = out.add_stream_from_template(s)
@@ -90,7 +91,8 @@ def set_edits(source, path, edits):
 
 
 @pytest.mark.parametrize('b_frames', [0, 2])
-@pytest.mark.parametrize('edits', [[(1, 0)], [(1.5, -1), (1.2, 1.2)], [(.5, .2), (.6, 1.5)], [(1, .5), (1, .5)], [(2, .3)], [(.04, 1)]],
+@pytest.mark.parametrize('edits',
+    [[(1, 0)], [(1.5, -1), (1.2, 1.2)], [(.5, .2), (.6, 1.5)], [(1, .5), (1, .5)], [(2, .3)], [(.04, 1)]],
                          ids=['end', 'late', 'middle', 'twice', 'begin', 'one'])
 def test_edit_lists(tmp_path, edits, b_frames):
     plain = encode(tmp_path/'plain.mp4', frames=numbered(60), g=20, bf=b_frames, qp=12)
@@ -231,8 +233,12 @@ def test_frames_that_are_not_coded(tmp_path, suffix, padding):
     assert len(check(path)) == 56
 
 
-@pytest.mark.parametrize('codec,options,suffix', [('libx264', dict(flags='+ildct+ilme', g=15, bf=2), '.mp4'), ('mpeg2video', dict(flags='+ildct+ilme', g=12, bf=2), '.mkv'),
-                                                  ('mpeg2video', dict(g=12, bf=2), '.mp4'), ('mpeg4', dict(flags='+ildct+ilme', g=12), '.mp4'), ('libx264', dict(x264_params='fake-interlaced=1'), '.mkv')])
+@pytest.mark.parametrize('codec,options,suffix',
+    [('libx264', dict(flags='+ildct+ilme', g=15, bf=2), '.mp4'),
+        ('mpeg2video', dict(flags='+ildct+ilme', g=12, bf=2), '.mkv'),
+                                                  ('mpeg2video', dict(g=12, bf=2), '.mp4'),
+                                                  ('mpeg4', dict(flags='+ildct+ilme', g=12), '.mp4'),
+                                                  ('libx264', dict(x264_params='fake-interlaced=1'), '.mkv')])
 def test_interlaced_is_alike_by_all_backends(tmp_path, codec, options, suffix):
     path = encode(tmp_path/f'i{suffix}', codec, numbered(40), **options)
     check(path)
@@ -554,7 +560,9 @@ def test_what_is_not_accepted_is_called_that(tmp_path):
 
 # ---- memory
 
-@pytest.mark.parametrize('name', ['plain.mp4', 'long_gop.mp4', 'mpeg4.avi', 'mpeg4_b.mp4', 'edit_list.mp4', 'open_gop.mp4', 'vp9.webm', 'transport.ts', 'packed.avi', 'fragmented.mp4', 'loop.gif', 'hevc.mp4'])
+@pytest.mark.parametrize('name',
+    ['plain.mp4', 'long_gop.mp4', 'mpeg4.avi', 'mpeg4_b.mp4', 'edit_list.mp4', 'open_gop.mp4', 'vp9.webm',
+        'transport.ts', 'packed.avi', 'fragmented.mp4', 'loop.gif', 'hevc.mp4'])
 def test_packets_that_are_not_held(tmp_path, monkeypatch, name):
     HOSTILE[name](tmp_path/name)
     monkeypatch.setattr(index, 'HELD_BYTES', 0)
@@ -650,7 +658,8 @@ def test_a_strip_needs_little_memory(tmp_path):
     assert read_frames(path, [1]).shape == (1, 2, 30000, 3)
     with pytest.raises(VideoReadError, match='too large: 753 million'):
         read_frames(path, [1], size=224)
-    code = f"from vidcls.data.decode import *; crop_frame(read_frames({str(path)!r}, [1])[0], None, 224); print({PEAK})"
+    code = ("from vidcls.data.decode import *\n"
+            f"crop_frame(read_frames({str(path)!r}, [1])[0], None, 224); print({PEAK})")
     assert (
         float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
         < 400
@@ -677,7 +686,7 @@ def marks(path):
 
 @pytest.mark.parametrize('codec,suffix', [('libx264', '.mp4'), ('mpeg4', '.avi')])
 def test_noise_inside_pictures(tmp_path, codec, suffix):
-    "64 bytes of noise: what FFmpeg marks as damaged is an error, and what comes without one is the tolerant full decode."
+    "64 bytes of noise: what FFmpeg marks as damaged is an error; the rest is the tolerant full decode."
     path = long_clip(tmp_path/f'a{suffix}', codec)
     rng, seen, clean, raw = np.random.default_rng(1), 0, full(path), path.read_bytes()
     for k in range(12):
@@ -788,7 +797,9 @@ def test_hdr_is_named(tmp_path, curve, name):
     check(path)
 
 
-@pytest.mark.parametrize('pix_fmt,options', [('yuv420p', 'colormatrix=bt709'), ('yuv420p', 'colormatrix=smpte170m'), ('yuv420p', 'fullrange=on'), ('yuvj420p', ''), ('yuv422p', ''), ('yuv444p', ''),
+@pytest.mark.parametrize('pix_fmt,options',
+    [('yuv420p', 'colormatrix=bt709'), ('yuv420p', 'colormatrix=smpte170m'), ('yuv420p', 'fullrange=on'),
+        ('yuvj420p', ''), ('yuv422p', ''), ('yuv444p', ''),
                                              ('gray', ''), ('yuv420p10le', 'colormatrix=bt709')])
 def test_pixels_are_alike_by_all_backends(tmp_path, pix_fmt, options):
     path = encode(
@@ -828,7 +839,8 @@ for p in sys.argv[1:]:
 """
 
 
-@pytest.mark.skipif(not hasattr(os, 'getuid') or os.getuid() != 0, reason='needs root, to become somebody else')
+@pytest.mark.skipif(not hasattr(os, 'getuid') or os.getuid() != 0,
+    reason='needs root, to become somebody else')
 def test_no_permission():
     import tempfile
     with tempfile.TemporaryDirectory() as d:
@@ -1008,7 +1020,10 @@ def tolerant(path):
 
 
 def test_random_mutations(real_data, tmp_path):
-    "No crash, no hang; a frame that comes without an error is that of the tolerant full decode. VIDCLS_MUTATIONS: how many."
+    """No crash, no hang; a frame that comes without an error is that of the tolerant full decode.
+
+    VIDCLS_MUTATIONS: how many.
+    """
     names = [
         'single/v_Basketball_g01_c01.avi',
         'single/TrumanShow_wave_f_nm_np1_fr_med_26.avi',

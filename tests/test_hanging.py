@@ -10,7 +10,7 @@ ALONE = {**os.environ, 'OMP_NUM_THREADS': '1', 'VIDCLS_PROGRESS': '0'}
 
 
 def run_alone(script, *args, timeout_s=60):
-    "Run a script in a process of its own, which must end by itself; give what it printed and how long it took."
+    "Run a script in a process of its own, which must end by itself; return its output and its seconds."
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, '-c', script, *map(str, args)],
@@ -103,8 +103,11 @@ table = from_folder(sys.argv[1])
 SPEC, DRAWN = ClipSpec(n_frames=4, size=32), ClipSpec(n_frames=4, size=32, sampling='random')
 def rows(spec, **kwargs):
     batches = list(loader(table, spec, shuffle=spec is DRAWN, **kwargs))
-    return len([r for b in batches for r in b.rows]), [(table.paths[r].name, why) for b in batches for r, why in b.failed]
-def cache(threads): return FrameCache(sys.argv[2] + str(threads), SPEC, 'raw').build(table, threads=threads, timeout_s=1)
+    failed = [(table.paths[r].name, why) for b in batches for r, why in b.failed]
+    return len([r for b in batches for r in b.rows]), failed
+def cache(threads):
+    made = FrameCache(sys.argv[2] + str(threads), SPEC, 'raw')
+    return made.build(table, threads=threads, timeout_s=1)
 for what in sys.argv[3:]:
     start = time.monotonic()
     try: said = eval(what)
@@ -129,7 +132,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def held(root):
-    "One of eight clips; opening it blocks for 45 seconds, the system's default, because another process holds it."
+    "One of eight clips; opening it blocks for 45 seconds, the system's default: another process holds it."
     path = sorted(root.glob('*/*.mp4'))[5]
     holder = subprocess.Popen(
         [sys.executable, '-c', HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -148,8 +151,10 @@ LEASES = pytest.mark.skipif(sys.platform != 'linux', reason='leases are known to
 def test_a_file_that_never_opens_is_named_and_the_process_ends(root, held, tmp_path):
     said, seconds = run_alone(
         BLOCKED, root, tmp_path/'cache',
-        'rows(DRAWN, bs=4, threads=2, timeout_s=1)', "rows(DRAWN, bs=4, threads=2, timeout_s=1, on_error='skip')",
-        'rows(SPEC, bs=4, timeout_s=1)', "rows(SPEC, bs=4, timeout_s=1, on_error='skip')",  # decoded into memory
+        'rows(DRAWN, bs=4, threads=2, timeout_s=1)',
+        "rows(DRAWN, bs=4, threads=2, timeout_s=1, on_error='skip')",
+        # decoded into memory
+        'rows(SPEC, bs=4, timeout_s=1)', "rows(SPEC, bs=4, timeout_s=1, on_error='skip')",
         'cache(threads=2).failed', 'cache(threads=1)')
     threads, skipped, memory, memory_skipped, failed, report = said.splitlines()
     assert seconds < 30 and 'late' not in said

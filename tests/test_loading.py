@@ -1,4 +1,4 @@
-"Caches, shards and loaders: nothing is lost, nothing is replaced in silence, and errors name what went wrong."
+"Caches, shards and loaders: nothing is lost or replaced in silence, and errors name what went wrong."
 import io
 import json
 import multiprocessing
@@ -49,7 +49,8 @@ def own(root, tmp_path):
 
 
 @pytest.mark.parametrize('odd', [
-    dict(std=float('nan')), dict(std=0), dict(std=(.2, .2, -1)), dict(mean=None), dict(std=None), dict(mean='half'),
+    dict(std=float('nan')), dict(std=0), dict(std=(.2, .2, -1)), dict(mean=None), dict(std=None),
+    dict(mean='half'),
     dict(mean=float('inf')), dict(mean=(1, 2)), dict(mean={}), dict(sampling='time', step_s=float('inf')),
     dict(sampling='time', step_s=float('nan')), dict(n_frames=float('nan')), dict(size=True)])
 def test_a_spec_that_cannot_be_is_refused_by_name(odd):
@@ -65,8 +66,10 @@ from pathlib import Path
 from vidcls.data.cache import _Writer
 writer = _Writer(Path(sys.argv[1]))
 for i in range(80):
-    if i == 3: resource.setrlimit(resource.RLIMIT_FSIZE, (3*36+20, resource.RLIM_INFINITY))    # full within a record of the index
-    if i == 5: resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,)*2)          # somebody made room
+    if i == 3:                                         # full within a record of the index
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3*36+20, resource.RLIM_INFINITY))
+    if i == 5:                                         # somebody made room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,)*2)
     try: writer.append(i, b'', [b'x'])
     except OSError: print('full')
 print(writer.name)
@@ -97,7 +100,8 @@ if os.getuid() == 0: os.setgid(65534); os.setuid(65534)  # nobody: root may writ
 try: (open(sys.argv[2] + '/new', 'w'), print('written'))
 except PermissionError: pass
 made = loader(table, spec, shuffle=True, cache=sys.argv[2])
-print(len(made.dataset.cache), sum(made.dataset.cache.get(p) is not None for p in table.paths), sum(len(b.rows) for b in made))
+cache = made.dataset.cache
+print(len(cache), sum(cache.get(p) is not None for p in table.paths), sum(len(b.rows) for b in made))
 try: loader(table, spec.with_(size=16), shuffle=True, cache=sys.argv[2])
 except VidclsError as e: print(e)
 '''
@@ -217,7 +221,8 @@ class Odd(Dataset):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('error', [KeyError('boom'), RuntimeError('boom'), RuntimeError('DataLoader boom'), OSError(5, 'boom')])
+@pytest.mark.parametrize('error',
+    [KeyError('boom'), RuntimeError('boom'), RuntimeError('DataLoader boom'), OSError(5, 'boom')])
 def test_an_unexpected_error_names_the_clip_and_keeps_its_cause(error, workers):
     with pytest.raises(WorkerError, match='item 7: reading it ended in') as caught:
         list(as_loader(Odd(7, error), SPEC, workers=workers, bs=3))
@@ -279,7 +284,8 @@ import gc, os, sys
 from vidcls.core import ClipSpec
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loader
-made = loader(from_folder(sys.argv[1]), ClipSpec(n_frames=4, size=32, sampling='random'), shuffle=True, threads=2)
+spec = ClipSpec(n_frames=4, size=32, sampling='random')
+made = loader(from_folder(sys.argv[1]), spec, shuffle=True, threads=2)
 memory = lambda: int(open('/proc/self/statm').read().split()[1])*os.sysconf('SC_PAGE_SIZE')
 opened = lambda: len(os.listdir('/proc/self/fd'))
 def reads(n):
@@ -311,7 +317,9 @@ def shards(root, tmp_path_factory):
 
 
 @POSIX
-@pytest.mark.parametrize('name', ['pipe:touch ran; cat train-000000.tar #', 'http:', 'train-{000..001}', 'a::b', 'what?', 'file:x', '-', 'a b%20'])
+@pytest.mark.parametrize('name',
+    ['pipe:touch ran; cat train-000000.tar #', 'http:', 'train-{000..001}', 'a::b', 'what?', 'file:x', '-',
+        'a b%20'])
 def test_a_folder_is_a_folder_whatever_it_is_called(shards, tmp_path, monkeypatch, name):
     from vidcls.data.shards import shard_loader, shard_loaders
     monkeypatch.chdir(tmp_path)
@@ -330,7 +338,8 @@ def from_folder_test(shards):
     return df[df.split == 'test']
 
 
-@pytest.mark.parametrize('source', ['pipe://touch ran', 'pipe:touch ran', 'data://x', 'nowhere', 'pipe:cat shards'])
+@pytest.mark.parametrize('source',
+    ['pipe://touch ran', 'pipe:touch ran', 'data://x', 'nowhere', 'pipe:cat shards'])
 def test_webdataset_never_runs_a_name(source, tmp_path, monkeypatch):
     pytest.importorskip('webdataset')
     from vidcls.data.shards import shard_loader
@@ -354,12 +363,18 @@ def first(about): return about['shards']['test'][0]
 
 
 @pytest.mark.parametrize('change', [
-    lambda a: '[]', lambda a: 'null', lambda a: '['*100_000, lambda a: '{"a":'*50_000, lambda a: '"text"', lambda a: '', lambda a: '{}',
-    lambda a: a.update(labels=3), lambda a: a.update(labels=[1, 2]), lambda a: a.update(labels=[['a']]), lambda a: a.update(shards=[]),
-    lambda a: a.update(shards={'test': 3}), lambda a: a['shards'].update(test=['x']), lambda a: first(a).update(name='../elsewhere.tar'),
-    lambda a: first(a).update(name='pipe:touch ran'), lambda a: first(a).update(name=7), lambda a: first(a).update(clips='x'),
-    lambda a: first(a).update(clips=-1), lambda a: first(a).update(bytes=None), lambda a: first(a).update(sha256=None),
-    lambda a: a.update(failed=[]), lambda a: a.update(dropped='x'), lambda a: a.update(name=None), lambda a: a['shards'].update(odd=[])])
+    lambda a: '[]', lambda a: 'null', lambda a: '['*100_000, lambda a: '{"a":'*50_000, lambda a: '"text"',
+    lambda a: '', lambda a: '{}',
+    lambda a: a.update(labels=3), lambda a: a.update(labels=[1, 2]), lambda a: a.update(labels=[['a']]),
+    lambda a: a.update(shards=[]),
+    lambda a: a.update(shards={'test': 3}), lambda a: a['shards'].update(test=['x']),
+    lambda a: first(a).update(name='../elsewhere.tar'),
+    lambda a: first(a).update(name='pipe:touch ran'), lambda a: first(a).update(name=7),
+    lambda a: first(a).update(clips='x'),
+    lambda a: first(a).update(clips=-1), lambda a: first(a).update(bytes=None),
+    lambda a: first(a).update(sha256=None),
+    lambda a: a.update(failed=[]), lambda a: a.update(dropped='x'), lambda a: a.update(name=None),
+    lambda a: a['shards'].update(odd=[])])
 def test_an_odd_manifest_is_a_data_error(shards, tmp_path, change):
     from vidcls.data.shards import shard_loader
     with pytest.raises(DataError, match='no shards that vidcls wrote'):
@@ -385,10 +400,14 @@ def rewritten(place, to, change):
 
 
 @pytest.mark.parametrize('change, says', [
-    (lambda s: {**s, 'row': -1}, 'row -1'), (lambda s: {**s, 'row': 'x'}, "row 'x'"), (lambda s: {**s, 'row': 10**9}, 'row 1000000000'),
-    (lambda s: {**s, 'row': True}, 'row True'), (lambda s: {**s, 'row': 1.0}, 'row 1.0'), (lambda s: {**s, 'row': None}, 'row None'),
-    (lambda s: {**s, 'row': (s['row'] + 1) % 5}, 'another clip in shards.csv'), (lambda s: [], 'TypeError'), (lambda s: {}, 'KeyError'),
-    (lambda s: b'\xff\xfe', 'copy it again'), (lambda s: b'['*100_000, 'RecursionError'), (lambda s: b'', 'copy it again'),
+    (lambda s: {**s, 'row': -1}, 'row -1'), (lambda s: {**s, 'row': 'x'}, "row 'x'"),
+    (lambda s: {**s, 'row': 10**9}, 'row 1000000000'),
+    (lambda s: {**s, 'row': True}, 'row True'), (lambda s: {**s, 'row': 1.0}, 'row 1.0'),
+    (lambda s: {**s, 'row': None}, 'row None'),
+    (lambda s: {**s, 'row': (s['row'] + 1) % 5}, 'another clip in shards.csv'),
+    (lambda s: [], 'TypeError'), (lambda s: {}, 'KeyError'),
+    (lambda s: b'\xff\xfe', 'copy it again'), (lambda s: b'['*100_000, 'RecursionError'),
+    (lambda s: b'', 'copy it again'),
     (lambda s: {**s, 'path': s['path'] + 'x'}, 'another clip in shards.csv')])
 def test_an_odd_record_is_a_data_error(shards, tmp_path, change, says):
     from vidcls.data.shards import shard_loader
@@ -414,8 +433,10 @@ def test_a_clip_whose_suffix_is_json_or_odd_travels(own, tmp_path):
 # ---- habits
 
 @pytest.mark.parametrize('given, says', [
-    (dict(batch_size=4), 'say bs='), (dict(num_workers=2), 'say workers='), (dict(worker=2), 'workers='), (dict(drop_last=True), 'no clip is left out'),
-    (dict(collate_fn=len), 'as_loader'), (dict(pin_memory=True), 'GPU'), (dict(transform=len), 'augment='), (dict(nonsense=1), 'accepted: ')])
+    (dict(batch_size=4), 'say bs='), (dict(num_workers=2), 'say workers='), (dict(worker=2), 'workers='),
+    (dict(drop_last=True), 'no clip is left out'),
+    (dict(collate_fn=len), 'as_loader'), (dict(pin_memory=True), 'GPU'), (dict(transform=len), 'augment='),
+    (dict(nonsense=1), 'accepted: ')])
 def test_names_of_other_libraries_get_a_hint(root, given, says):
     table = from_folder(root)
     for f in (loaders, loader):
@@ -471,7 +492,8 @@ CLIP = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.
 
 
 @pytest.mark.parametrize('given, normalised', [
-    (CLIP, False), (CLIP.numpy(), False), (CLIP.permute(0, 3, 1, 2), False), (CLIP.permute(3, 0, 1, 2), False), (CLIP/255, False),
+    (CLIP, False), (CLIP.numpy(), False), (CLIP.permute(0, 3, 1, 2), False),
+    (CLIP.permute(3, 0, 1, 2), False), (CLIP/255, False),
     ((CLIP/255).permute(3, 0, 1, 2).half().float(), False), ((CLIP/255).double().numpy(), False),
     ((CLIP/255-torch.tensor(SPEC.mean))/torch.tensor(SPEC.std), True), (SPEC.to_model(CLIP[None])[0], True)])
 def test_clips_of_all_layouts_and_ranges_become_the_same(given, normalised):
@@ -484,9 +506,12 @@ def test_blue_first_is_undone_as_to_model_does_it():
 
 
 @pytest.mark.parametrize('given, normalised, says', [
-    (CLIP.float(), False, 'give uint8 for 0..255'), (SPEC.to_model(CLIP[None])[0], False, 'say normalised=True'), (CLIP.int(), False, 'int32'),
-    (CLIP, True, 'uint8, and normalised=True'), (5*SPEC.to_model(CLIP[None])[0], True, 'other numbers'), (CLIP[:3], False, r'\(3, 32, 32, 3\)'),
-    (CLIP[0], False, r'\(32, 32, 3\)'), (CLIP[..., :1], False, 'expects'), (CLIP/255*float('nan'), False, 'nan')])
+    (CLIP.float(), False, 'give uint8 for 0..255'),
+    (SPEC.to_model(CLIP[None])[0], False, 'say normalised=True'), (CLIP.int(), False, 'int32'),
+    (CLIP, True, 'uint8, and normalised=True'), (5*SPEC.to_model(CLIP[None])[0], True, 'other numbers'),
+    (CLIP[:3], False, r'\(3, 32, 32, 3\)'),
+    (CLIP[0], False, r'\(32, 32, 3\)'), (CLIP[..., :1], False, 'expects'),
+    (CLIP/255*float('nan'), False, 'nan')])
 def test_what_is_no_clip_of_the_spec_is_refused(given, normalised, says):
     with pytest.raises(SpecMismatchError, match=says):
         as_clip(given, SPEC, normalised)
@@ -516,9 +541,12 @@ def own_collate(items):
 
 
 @pytest.mark.parametrize('data', [
-    Odd(), Dicts(), Names(), DataLoader(Odd(), batch_size=5), DataLoader(Odd(), batch_size=5, shuffle=True), DataLoader(Dicts(), num_workers=1),
-    DataLoader(Odd(), batch_size=4, collate_fn=own_collate), [(np.full((4, 32, 32, 3), 20*i, np.uint8), i % 2) for i in range(12)],
-    TensorDataset(torch.stack([torch.full((4, 32, 32, 3), 20*i, dtype=torch.uint8) for i in range(12)]), torch.arange(12) % 2)])
+    Odd(), Dicts(), Names(), DataLoader(Odd(), batch_size=5),
+    DataLoader(Odd(), batch_size=5, shuffle=True), DataLoader(Dicts(), num_workers=1),
+    DataLoader(Odd(), batch_size=4, collate_fn=own_collate),
+    [(np.full((4, 32, 32, 3), 20*i, np.uint8), i % 2) for i in range(12)],
+    TensorDataset(torch.stack([torch.full((4, 32, 32, 3), 20*i, dtype=torch.uint8) for i in range(12)]),
+        torch.arange(12) % 2)])
 def test_datasets_and_loaders_of_ones_own(data):
     made = as_loader(data, SPEC, labels=['a', 'b'])
     batches = list(made)
@@ -549,8 +577,10 @@ def test_a_part_of_a_dataset_keeps_classes_and_targets():
 
 
 @pytest.mark.parametrize('label, error, says', [
-    (2, LabelError, 'item 1 has label 2'), (-1, LabelError, 'label -1'), (.5, DataError, 'regression'), ('c', LabelError, "label 'c'"),
-    (torch.tensor([0., 1.]), DataError, '2 labels; one class each'), (None, DataError, 'accepted: a class number')])
+    (2, LabelError, 'item 1 has label 2'), (-1, LabelError, 'label -1'), (.5, DataError, 'regression'),
+    ('c', LabelError, "label 'c'"),
+    (torch.tensor([0., 1.]), DataError, '2 labels; one class each'),
+    (None, DataError, 'accepted: a class number')])
 def test_labels_that_are_no_class_are_refused(label, error, says):
     clip = np.zeros((4, 32, 32, 3), np.uint8)
     with pytest.raises(error, match=says):
@@ -562,8 +592,10 @@ class Stream(torch.utils.data.IterableDataset):
 
 
 @pytest.mark.parametrize('data, error, says', [
-    (Stream(), ArgumentError, 'A stream'), (DataLoader(Stream()), ArgumentError, 'A stream'), (3, ArgumentError, 'data is a int'), ([], DataError, 'empty'),
-    (DataLoader(Odd(), batch_sampler=[[0, 1], [2]]), ArgumentError, 'give its Dataset'), ([(1, 2)], ArgumentError, 'labels is missing')])
+    (Stream(), ArgumentError, 'A stream'), (DataLoader(Stream()), ArgumentError, 'A stream'),
+    (3, ArgumentError, 'data is a int'), ([], DataError, 'empty'),
+    (DataLoader(Odd(), batch_sampler=[[0, 1], [2]]), ArgumentError, 'give its Dataset'),
+    ([(1, 2)], ArgumentError, 'labels is missing')])
 def test_what_cannot_be_a_loader_says_why(data, error, says):
     with pytest.raises(error, match=says):
         as_loader(data, SPEC)

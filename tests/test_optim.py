@@ -253,7 +253,11 @@ def test_every_recipe_is_of_a_model_that_can_be_made_so():
         with pytest.raises(ArgumentError, match='accepted: .*videomae_base on kinetics400'):
             recipe(m, 'kinetics400')
 
-@pytest.mark.parametrize('optimizer,args', [('adamw', dict(fused=True)), ('adamw', dict(betas=(.9,.95), eps=1e-6)), ('sgd', dict(nesterov=True, fused=True))])
+@pytest.mark.parametrize('optimizer,args', [
+    ('adamw', dict(fused=True)),
+    ('adamw', dict(betas=(.9,.95), eps=1e-6)),
+    ('sgd', dict(nesterov=True, fused=True)),
+])
 def test_fit_hands_its_opt_args_on(tiny, optimizer, args):
     model, dls = tiny
     seen = []

@@ -36,7 +36,9 @@ state = PartialState()
 rows = sorted(r for b in dls.train for r in b.rows.tolist())
 rec = evaluate(model, dls.test, show=False)
 weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-torch.save(dict(seen=seen, rows=rows, weights=weights, valid=hist['valid_loss'], steps=len(dls.train), judged=rec.clips.path.tolist(), top1=rec.video_top1), f'{sys.argv[2]}.{state.process_index}')
+found = dict(seen=seen, rows=rows, weights=weights, valid=hist['valid_loss'], steps=len(dls.train),
+             judged=rec.clips.path.tolist(), top1=rec.video_top1)
+torch.save(found, f'{sys.argv[2]}.{state.process_index}')
 """
 
 

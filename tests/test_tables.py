@@ -1,8 +1,16 @@
 "Tables, lists and folders as people bring them: read right, or refused with the line and the way out."
-import json, os, shutil, subprocess, sys, time, warnings, zipfile
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
 from pathlib import Path
 
-import av, cv2
+import av
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -204,7 +212,7 @@ def test_lines_are_counted_as_an_editor_counts(tmp_path):
         listing(tmp_path, ' , \n,\n')
 
 
-@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be', 'cp1252', 'latin-1'])
+@pytest.mark.parametrize('encoding', 'utf-8 utf-8-sig utf-16 utf-16-le utf-16-be cp1252 latin-1'.split())
 def test_encodings_are_read_or_have_a_remedy(tmp_path, encoding):
     touch(tmp_path, 'ü.mp4', 'b.mp4')
     read = lambda: listing(tmp_path, 'path;label\nb.mp4;gehen\nü.mp4;überqueren\n', encoding=encoding)
@@ -218,8 +226,10 @@ def test_encodings_are_read_or_have_a_remedy(tmp_path, encoding):
 
 
 @pytest.mark.parametrize('text, labels', [
-    ('run/a 1.mp4 0\nwalk/b.avi 1\n', ['0', '1']), ('a.mp4,brushing teeth\nb.avi,run\n', ['brushing teeth', 'run']),
-    ('a.mp4 brushing teeth\n\nb.avi  run\n', ['brushing teeth', 'run']), ('run;a.mp4;train\nwalk;b.avi;val\n', ['run', 'walk']),
+    ('run/a 1.mp4 0\nwalk/b.avi 1\n', ['0', '1']),
+    ('a.mp4,brushing teeth\nb.avi,run\n', ['brushing teeth', 'run']),
+    ('a.mp4 brushing teeth\n\nb.avi  run\n', ['brushing teeth', 'run']),
+    ('run;a.mp4;train\nwalk;b.avi;val\n', ['run', 'walk']),
     ('a.mp4\trun\nb.avi\twalk\n', ['run', 'walk'])])
 def test_lists_without_a_header(tmp_path, text, labels):
     t, told = said(lambda: listing(tmp_path, text, missing='unchecked'))
@@ -265,9 +275,17 @@ def test_columns_by_name_and_splits_under_other_names(tmp_path):
 
 
 @pytest.mark.parametrize('cells, looks', [
-    (['fight,person', 'walk', 'run'], 'multi-label'), (['a;b', 'a', 'b'], 'multi-label'), (['a|b', 'c', 'd'], 'multi-label'), (['fight, person', 'fight', 'x'], 'multi-label'),
-    (["['a', 'b']", 'c', 'd'], 'multi-label'), (['[1, 0, 1]', '[0, 1, 1]', '[1, 1, 1]'], 'multi-label'), (['sit+eat', 'sit', 'eat'], 'multi-label'),
-    (['0.13', '2.5', '7.0'], 'regression'), (['0,5', '1,25', '7'], 'regression'), (['-1.5e-3', '2', '3'], 'regression')])
+    (['fight,person', 'walk', 'run'], 'multi-label'),
+    (['a;b', 'a', 'b'], 'multi-label'),
+    (['a|b', 'c', 'd'], 'multi-label'),
+    (['fight, person', 'fight', 'x'], 'multi-label'),
+    (["['a', 'b']", 'c', 'd'], 'multi-label'),
+    (['[1, 0, 1]', '[0, 1, 1]', '[1, 1, 1]'], 'multi-label'),
+    (['sit+eat', 'sit', 'eat'], 'multi-label'),
+    (['0.13', '2.5', '7.0'], 'regression'),
+    (['0,5', '1,25', '7'], 'regression'),
+    (['-1.5e-3', '2', '3'], 'regression'),
+])
 def test_other_tasks_are_refused(tmp_path, cells, looks):
     touch(tmp_path, 'a.mp4', 'b.mp4', 'c.mp4')
     df = pd.DataFrame({'path': ['a.mp4', 'b.mp4', 'c.mp4'], 'label': cells})
@@ -729,7 +747,9 @@ def test_an_audit_needs_no_main_guard(tmp_path, how, clip):
         for i in range(2):
             (tmp_path/'d'/l).mkdir(parents=True, exist_ok=True)
             write_video(tmp_path/'d'/l/f'{i}.mp4', np.roll(numbered(20), 9*i + 40*(l == 'run'), axis=2))
-    code = f"print('STARTED')\nfrom vidcls.data.doctor import audit\nf = audit({str(tmp_path / 'd')!r}, workers=2, show=False)\nprint('ERRORS', (f.problems.severity == 'error').sum(), f.df.n_frames.sum())\n"
+    code = ("print('STARTED')\nfrom vidcls.data.doctor import audit\n"
+            f"f = audit({str(tmp_path/'d')!r}, workers=2, show=False)\n"
+            "print('ERRORS', (f.problems.severity == 'error').sum(), f.df.n_frames.sum())\n")
     (tmp_path/'s.py').write_text(code)
     args = {'script': ['s.py'], 'stdin': ['-'], 'module': ['-m', 's']}[how]
     r = subprocess.run(
@@ -759,7 +779,7 @@ def test_workers_that_never_start_are_no_broken_clips(tmp_path, clip):
 
 
 def test_the_doctor_sees_what_a_full_decode_sees(tmp_path, clip):
-    "Noise and cuts: a fault, or a doubt, where reading all frames gives an error or a warning; and the same number of frames."
+    "Noise and cuts: a fault or a doubt where reading all frames gives an error or a warning; as many frames."
     rng = np.random.default_rng(0)
     good = write_video(tmp_path/'good.mp4', rng.integers(0, 256, (30, 64, 96, 3), dtype=np.uint8))
     data, seen = bytearray(good.read_bytes()), []
@@ -802,7 +822,7 @@ def test_a_file_that_blocks_does_not_hold_the_audit(tmp_path, clip):
 def csv(tmp_path):
     touch(tmp_path, 'a.mp4', 'b.mp4')
     def read(text, **kwargs):
-        (tmp_path/'t.csv').write_text(text, encoding='utf-8-sig', newline='')   # a byte-order mark, as Excel writes it
+        (tmp_path/'t.csv').write_text(text, encoding='utf-8-sig', newline='')    # as Excel writes it
         return from_csv(tmp_path/'t.csv', **kwargs)
     return read
 
@@ -846,7 +866,8 @@ def test_a_frame_of_people_and_lists_of_labels(tmp_path):
 
 def test_what_is_said_aloud_comes_before_the_notes(tmp_path):
     touch(tmp_path, 'day.mp4')
-    df = pd.DataFrame({'path': 'day.mp4', 'label': ['walk', 'run', 'walk'], 'group': 'cam 1', 'split': 'train',
+    df = pd.DataFrame({'path': 'day.mp4', 'label': ['walk', 'run', 'walk'],
+                       'group': 'cam 1', 'split': 'train',
                        'start': [0, 12.5, 60], 'end': [12.5, 20, None]})
     day = ClipTable(df, tmp_path, ['walk', 'run'], 'day', {'too dark': 2})
     file = day.save(tmp_path/'tables'/'day.csv')
@@ -865,4 +886,5 @@ def test_a_class_folder_without_a_clip_is_said(tmp_path):
 
 def test_a_table_has_the_name_that_its_reader_gives(tmp_path):
     touch(tmp_path/'set', 'a/1.mp4', 'b/2.mp4')
-    assert from_folder(tmp_path/'set').name == 'set' and from_folder(tmp_path/'set', name='mine').name == 'mine'
+    assert from_folder(tmp_path/'set').name == 'set'
+    assert from_folder(tmp_path/'set', name='mine').name == 'mine'

@@ -1062,9 +1062,9 @@ def test_a_curriculum_and_a_balance_are_not_mixed_and_stages_keep_their_own_chec
     from vidcls.curriculum import Curriculum, fit_stages
     model, table = small(), from_folder(clips)
     dls = loaders(table, model.spec, bs=16, balance='balanced')
-    with pytest.raises(ArgumentError, match="balance='balanced'; leave one out"):
-        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(len(table.select_split('train'))))], show=False)
     n = len(table.select_split('train'))
+    with pytest.raises(ArgumentError, match="balance='balanced'; leave one out"):
+        fit(model, dls, epochs=1, callbacks=[Curriculum(np.arange(n))], show=False)
     halt = type(
         'Halt', (Callback,), dict(after_batch=lambda self, run: run.n_steps == 2 and run.stop('enough'))
     )

@@ -67,10 +67,10 @@ def _to_uint8(x): return x.round_().clamp_(0, 255).to(torch.uint8)
 
 # %% ../nbs/17_augment.ipynb #crop
 class _Crop(Augment):
-    "Base: cuts out the `box(H, W, rng)` of a subclass."
+    "Base: cuts out the `_box(H, W, rng)` of a subclass."
     def change(self, xb, yb, u):
         H, W = xb.shape[2:4]
-        boxes = [self.box(H, W, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()]
+        boxes = [self._box(H, W, np.random.default_rng(int(d*2**53))) for d in u[:,0].double().tolist()]
         return torch.stack([_cut(x, b) for x,b in zip(xb, boxes)]), yb
 
 def _cut(x, box):
@@ -90,7 +90,7 @@ class RandomResizedCrop(_Crop):
         super().__init__(p)
         self.scale, self.ratio = scale, ratio
         random_box(8, 8, np.random.default_rng(0), scale, ratio)  # raises where they make no sense
-    def box(self, H, W, rng): return random_box(H, W, rng, self.scale, self.ratio)
+    def _box(self, H, W, rng): return random_box(H, W, rng, self.scale, self.ratio)
 
 class MultiScaleCrop(_Crop):
     "A box of TSN's scales and places (Wang et al. 2016, section 3.2)."
@@ -100,7 +100,7 @@ class MultiScaleCrop(_Crop):
     ):
         super().__init__(p)
         self.scales = scales
-    def box(self, H, W, rng): return multi_scale_box(H, W, rng, self.scales)
+    def _box(self, H, W, rng): return multi_scale_box(H, W, rng, self.scales)
 
 class RandomSquare(_Crop):
     "A square of drawn side, anywhere: a scale jitter followed by a random crop."
@@ -112,7 +112,7 @@ class RandomSquare(_Crop):
         self.sides = sides
         if not 0 < sides[0] <= sides[1] <= 1:
             raise ArgumentError(f"sides={sides}; accepted: 0 < smallest <= largest <= 1.")
-    def box(self, H, W, rng):
+    def _box(self, H, W, rng):
         side = max(1, round(min(H, W) * rng.uniform(*self.sides)))
         return int(rng.integers(H-side+1)), int(rng.integers(W-side+1)), side, side
 
@@ -294,10 +294,10 @@ class RandomErasing(Augment):
 
 # %% ../nbs/17_augment.ipynb #retime
 class _Retime(Augment):
-    "Base: takes the frames `idxs(T, rng)` of a subclass."
+    "Base: takes the frames `_idxs(T, rng)` of a subclass."
     def change(self, xb, yb, u):
         rngs = [np.random.default_rng(int(d*2**53)) for d in u[:,0].double().tolist()]
-        idxs = torch.stack([self.idxs(xb.shape[1], rng) for rng in rngs])
+        idxs = torch.stack([self._idxs(xb.shape[1], rng) for rng in rngs])
         return xb[torch.arange(len(xb), device=xb.device)[:,None], idxs.to(xb.device)], yb
 
 class Speed(_Retime):
@@ -310,7 +310,7 @@ class Speed(_Retime):
         self.factors = factors
         if not 0 < factors[0] <= factors[1]:
             raise ArgumentError(f"factors={factors}; accepted: 0 < slowest <= fastest.")
-    def idxs(self, T, rng):
+    def _idxs(self, T, rng):
         k, mid = np.exp(rng.uniform(*np.log(self.factors))), (T-1)/2
         return torch.from_numpy((mid + (np.arange(T)-mid)*k).round().clip(0, T-1).astype(np.int64))
 
@@ -324,7 +324,7 @@ class FrameDrop(_Retime):
         self.share = share
         if not 0 <= share < 1:
             raise ArgumentError(f"share={share}; accepted: 0 to below 1.")
-    def idxs(self, T, rng):
+    def _idxs(self, T, rng):
         kept = np.where(rng.uniform(size=T) < self.share, 0, np.arange(T))
         return torch.from_numpy(np.maximum.accumulate(kept))
 
@@ -336,7 +336,7 @@ class TimeJitter(_Retime):
     ):
         super().__init__(p)
         self.most = check_at_least('most', most, 0)
-    def idxs(self, T, rng):
+    def _idxs(self, T, rng):
         moved = np.arange(T) + rng.integers(-self.most, self.most+1, T)
         return torch.from_numpy(np.sort(moved.clip(0, T-1)))
 

@@ -159,8 +159,8 @@ def match_labels(
         raise LabelError(_names_differ(model, table, where))
     if warn:
         i = next(i for i,l in enumerate(model) if l != table[i])
-        warnings.warn(f"{where} has the model's classes in another order (class {i} is {table[i]!r}, the model's "
-                      f"is {model[i]!r}); they are matched by name.", stacklevel=3)
+        warnings.warn(f"{where} has the model's classes in another order (class {i} is {table[i]!r}, "
+                      f"the model's is {model[i]!r}); they are matched by name.", stacklevel=3)
     return np.array([model.index(l) for l in table])
 
 def _names_differ(model, table, where):
@@ -175,10 +175,10 @@ def _names_differ(model, table, where):
         differs = f"{where} or the model has a class twice"
     if new and (near := plain.get(' '.join(new[0].split()).casefold())):
         differs += f"; it differs from the model's {near!r} only in blanks or in upper and lower case"
-    return (f"{differs}. The model's classes are {first_names(model, 4)}, those of {where} {first_names(table, 4)}. If they "
-            "are meant to be the same, read the table with labels=model.labels. For other classes, "
-            f"model.reset_classifier({len(table)}) makes a fresh head, and model.labels = None says that the model's "
-            "names are out of date.")
+    return (f"{differs}. The model's classes are {first_names(model, 4)}, those of {where} "
+            f"{first_names(table, 4)}. If they are meant to be the same, read the table with "
+            f"labels=model.labels. For other classes, model.reset_classifier({len(table)}) makes a fresh "
+            "head, and model.labels = None says that the model's names are out of date.")
 
 # %% ../nbs/inside/00_core.ipynb #patch
 def patch(
@@ -209,10 +209,10 @@ class ClipSpec:
     stride:int = 1 # Frames from one to the next, for 'center' and 'random'
     step_s:float|None = None # Seconds from one frame to the next, > 0; for 'time' only
     short:str = 'repeat' # A video with too few frames: 'repeat' its frames evenly, or 'error'
-    mean:tuple = (0.485, 0.456, 0.406) # Per channel, of values in [0,1]; mean and std of 0.5 give the range [-1,1]
+    mean:tuple = (0.485, 0.456, 0.406) # Per channel, of values in [0,1]; .5 with std .5 gives [-1,1]
     std:tuple = (0.229, 0.224, 0.225) # Per channel, > 0
     channels:str = 'RGB' # Channel order that the weights know: 'RGB' or 'BGR'
-    resize:int|None = None # Pixels of the short side before the middle is cropped, >= size; None: size, all is seen
+    resize:int|None = None # Pixels of the short side before the middle is cropped, >= size; None: size
 
     def __post_init__(self): self._check()
 
@@ -347,8 +347,7 @@ def seed_everything(
     seed:int=0, # 0 .. 2**32-1
 )->int: # The seed
     "Seed Python, numpy and torch (all devices)."
-    if not 0 <= check_at_least('seed', seed, 0) < 2**32:
-        raise ArgumentError(f"seed={seed}; accepted: 0 to 2**32-1.")
+    check_between('seed', seed, 0, 2**32-1)
     import torch
     random.seed(seed)
     np.random.seed(seed)

@@ -6,7 +6,7 @@
 __all__ = ['check_targets', 'soft_targets', 'LabelSmoothingCrossEntropy', 'smoothing_floor', 'class_weights', 'FocalLoss',
            'SoftTargetCrossEntropy', 'DistillationLoss', 'feature_distance']
 
-# %% ../nbs/31_losses.ipynb #import-math
+# %% ../nbs/31_losses.ipynb #imports
 import math
 
 import torch

@@ -55,7 +55,7 @@ class Mix:
         shape, # Of the batch: (B,C,T,H,W)
         rng:np.random.Generator, # Draws
     )->tuple: # (share of the clip itself, what join needs)
-        "One draw: whether, how much, where."
+        "Draw whether to mix, how much, and where."
         on, lam = rng.uniform() < self.p, rng.beta(self.alpha, self.alpha)
         return self._place(shape[2:], lam, rng) if on else (1., None)
 

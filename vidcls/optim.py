@@ -6,7 +6,7 @@
 __all__ = ['NO_DECAY', 'OPTIMIZERS', 'SCHEDULES', 'param_groups', 'freeze_layers', 'keep_frozen', 'adamw', 'sgd',
            'warmup_cosine_factor', 'one_cycle_factor', 'step_factor', 'constant_factor', 'make_schedule', 'scale_lr']
 
-# %% ../nbs/32_optim.ipynb #import-math-re
+# %% ../nbs/32_optim.ipynb #imports
 import inspect, math, re
 from functools import partial
 
@@ -16,7 +16,7 @@ from torch import nn
 from .core import ArgumentError, check_at_least, check_between, check_choice, check_whole
 from .models.layers import VideoModel
 
-# %% ../nbs/32_optim.ipynb #param-groups
+# %% ../nbs/32_optim.ipynb #no-decay
 # searched in a parameter's full name
 NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_table$')
 
@@ -144,7 +144,7 @@ def warmup_cosine_factor(
     t = min(1, (step-n_warmup)/max(1, n_steps-n_warmup))     # 0 at the peak, 1 at the end
     return final + (1-final)*(1+math.cos(math.pi*t))/2
 
-# %% ../nbs/32_optim.ipynb #warmup-cosine
+# %% ../nbs/32_optim.ipynb #one-cycle-factor
 def one_cycle_factor(
     step:int, # Optimiser steps done so far
     n_steps:int, # Steps of the whole training

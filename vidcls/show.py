@@ -229,7 +229,7 @@ def _pack_frames(folder, path, fps):
     return note
 
 def _as_jpegs(folder):
-    "Return the JPEGs in the order of their numbers, height, width and a note; other sizes are scaled to the commonest."
+    "Return JPEGs of one size in the order of their numbers, height, width, and a note on what was scaled."
     import cv2
     names = sorted((f for f in os.listdir(folder) if _is_picture(f)), key=_by_number)
     if not names:

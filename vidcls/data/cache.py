@@ -197,7 +197,7 @@ def refresh(self:FrameCache):
 
 @patch
 def _merged(self:FrameCache):
-    "Return one index of all files; what was checked once stays checked, because files only grow at their end."
+    "Return one index of all files; what was checked stays checked, because files only grow at their end."
     parts = [records[sound] for records, sound in self._known.values()]
     file_of = np.repeat(np.arange(len(parts), dtype=np.uint16), [len(p) for p in parts])
     new, old = _Index(list(self._known), np.concatenate(parts), file_of), self._table
@@ -337,7 +337,7 @@ class CacheReport:
     failed:dict = field(default_factory=dict) # Path -> reason of each clip that can't be decoded
     nbytes:int = 0 # Size of the data files now
     cpu_s:float = 0. # Processor time spent
-    speedup:float|None = None # Time of reading from the source over that of the cache; None: nothing was built
+    speedup:float|None = None # Time of reading from the source / from the cache; None: nothing was built
     break_even:float|None = None # Epochs after which the build has paid for itself
 
     def __repr__(self):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LISTS', 'from_folder', 'from_csv', 'from_df', 'as_table', 'SOURCES', 'Archive', 'DamagedArchiveError',
-           'DownloadError', 'Source', 'download', 'fetch', 'unpack', 'PICTURES', 'VIDEO_SUFFIXES', 'FoundVideos',
-           'TableWarning', 'content_ids', 'find_videos', 'frames_to_video', 'frames_to_videos', 'text_frame', 'MIRROR',
-           'flip_classes', 'hmdb51', 'jester', 'kinetics', 'ssv2', 'ucf11', 'ucf50', 'ucf101', 'weizmann', 'LEAKS',
-           'SPLIT_NAMES', 'SPLITS', 'ClipTable', 'SplitWorth', 'split_groups']
+           'DownloadError', 'Source', 'download', 'fetch', 'unpack', 'VIDEO_SUFFIXES', 'FoundVideos', 'TableWarning',
+           'content_ids', 'find_videos', 'text_frame', 'LEAKS', 'PICTURES', 'frames_to_video', 'frames_to_videos',
+           'SPLIT_NAMES', 'SPLITS', 'ClipTable', 'SplitWorth', 'split_groups', 'MIRROR', 'flip_classes', 'hmdb51',
+           'jester', 'kinetics', 'ssv2', 'ucf11', 'ucf50', 'ucf101', 'weizmann']
 
 # %% ../../nbs/14_data.datasets.ipynb #import
 import os
@@ -20,20 +20,23 @@ from ..core import ArgumentError, DataError
 from .download import (
     SOURCES, Archive, DamagedArchiveError, DownloadError, Source, download, fetch, unpack)
 from .files import (
-    LEAKS, VIDEO_SUFFIXES, FoundVideos, TableWarning, check_folder, check_leaks, content_ids, find_videos, tell, text_frame)
-from .lists import (
-    Checks, Columns, SplitRule, frame_of_folder, pick_columns, read_list, rows_of_frame, table_of, tell_doubts)
+    LEAKS, SPLIT_NAMES, SPLITS, VIDEO_SUFFIXES, FoundVideos, TableWarning, check_folder, check_leaks,
+    content_ids, find_videos, read_folder, tell, text_frame)
+from vidcls.data.lists import (
+    VALID, Checks, Columns, Rows, SplitRule, draw_splits, pick_columns, read_list, rows_of_frame, table_of,
+    tell_doubts)
 from .public import (
     MIRROR, flip_classes, hmdb51, jester, kinetics, ssv2, ucf11, ucf50, ucf101, weizmann)
-from .table import SPLIT_NAMES, SPLITS, ClipTable, SplitWorth, split_groups
+from .table import ClipTable, SplitWorth, add_valid, split_groups
 from ..show import PICTURES, frames_to_video, frames_to_videos
 
 # %% ../../nbs/14_data.datasets.ipynb #moved
-_all_ = ['SOURCES', 'Archive', 'DamagedArchiveError', 'DownloadError', 'Source', 'download', 'fetch', 'unpack',
-         'PICTURES', 'VIDEO_SUFFIXES', 'FoundVideos', 'TableWarning', 'content_ids', 'find_videos', 'frames_to_video',
-         'frames_to_videos', 'text_frame', 'MIRROR', 'flip_classes', 'hmdb51', 'jester', 'kinetics', 'ssv2',
-         'ucf11', 'ucf50', 'ucf101', 'weizmann', 'LEAKS', 'SPLIT_NAMES', 'SPLITS', 'ClipTable', 'SplitWorth',
-         'split_groups']                                                  # from the rooms that this page stands on
+_all_ = [                                                   # from the rooms that this page stands on
+    'SOURCES', 'Archive', 'DamagedArchiveError', 'DownloadError', 'Source', 'download', 'fetch', 'unpack',
+    'VIDEO_SUFFIXES', 'FoundVideos', 'TableWarning', 'content_ids', 'find_videos', 'text_frame', 'LEAKS',
+    'PICTURES', 'frames_to_video', 'frames_to_videos', 'SPLIT_NAMES', 'SPLITS', 'ClipTable', 'SplitWorth',
+    'split_groups', 'MIRROR', 'flip_classes', 'hmdb51', 'jester', 'kinetics', 'ssv2', 'ucf11', 'ucf50',
+    'ucf101', 'weizmann']
 
 # %% ../../nbs/14_data.datasets.ipynb #from-folder-2
 LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')
@@ -56,13 +59,24 @@ def from_folder(
     rule, checks = SplitRule(split, valid, seed), Checks(leaks, content=check_content)
     if csv := _list_in(root, columns):
         return table_of(read_list(csv), columns, rule, checks, labels=labels, name=name)
-    df = frame_of_folder(root, columns, rule)
+    df = _frame_of_folder(root, columns, rule)
     check_leaks(df, leaks, root, check_content)
     table = ClipTable(df, root, labels, name)
     tell_doubts(table, folders=group is None)
     return table
 
 # %% ../../nbs/14_data.datasets.ipynb #list-in
+def _frame_of_folder(root, columns, rule):
+    "Return path, label, group and split of the clips in class folders."
+    named = {'group': columns.group, 'label': None if columns.label == 'label' else columns.label}
+    for what, column in named.items():
+        if isinstance(column, str) and column != 'parent':
+            raise DataError(f"{what}={column!r} names a column, and {root} has no clips.csv.")
+    df, valid = read_folder(root, columns.group), VALID if rule.valid is None else rule.valid
+    if 'split' not in df:
+        return df.assign(split=draw_splits(df, rule, Rows(df, str(root))))
+    return df.assign(split=add_valid(df, df.split.to_numpy(object), valid, rule.seed))
+
 def _list_in(root, columns):
     "Find the list of a folder's clips: clips.csv, or another usual name whose columns fit."
     for csv in (root/name for name in LISTS):
@@ -86,13 +100,13 @@ def from_csv(
     label:str='label', # Column with the classes; without a 'label', 'class', 'action', … are understood
     group=None, # Column with the groups, a function of a Path, or 'parent'; None: 'group' where it is there
     split='split', # Column with the splits; shares as for split_groups; or one split's name, for all clips
-    valid:float|None=None, # Share of train made 'valid' where the column knows none; None: .15, after `save` 0
+    valid:float|None=None, # Share of train made 'valid' where there is none; None: .15, after `save` 0
     seed:int=0, # Order of the groups
     leaks:str='error', # A group in two splits: 'error', 'warn' or 'allow'
-    labels=None, # Class names in the order of a model; None takes those that `save` noted, or sorts those found
-    start:str|None=None, # Column with the second where a clip starts in its file; None takes 'start' if it is there
+    labels=None, # Class names in the order of a model; None takes what `save` noted, or sorts what is found
+    start:str|None=None, # Column with the second where a clip starts; None takes 'start' if it is there
     end:str|None=None, # Column with the second where it ends; None takes 'end' if it is there
-    missing:str='error', # A file that is not there: 'error'; 'drop' it and count it; or 'unchecked', don't look
+    missing:str='error', # A file that is not there: 'error'; 'drop' and count it; or 'unchecked', don't look
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
 )->ClipTable:
     "Read a data set from a CSV file."
@@ -111,9 +125,9 @@ def from_df(
     seed:int=0, # Order of the groups
     leaks:str='error', # A group in two splits: 'error', 'warn' or 'allow'
     labels=None, # Class names in the order of a model; None sorts those found
-    start:str|None=None, # Column with the second where a clip starts in its file; None takes 'start' if it is there
+    start:str|None=None, # Column with the second where a clip starts; None takes 'start' if it is there
     end:str|None=None, # Column with the second where it ends; None takes 'end' if it is there
-    missing:str='error', # A file that is not there: 'error'; 'drop' it and count it; or 'unchecked', don't look
+    missing:str='error', # A file that is not there: 'error'; 'drop' and count it; or 'unchecked', don't look
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
 )->ClipTable:
     "Read a data set from a pandas frame."

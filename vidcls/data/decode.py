@@ -153,7 +153,7 @@ def to_rgb(
 )->np.ndarray: # uint8 (H,W,3)
     "Return a frame as a player shows it: turned and mirrored the way the file says."
     import av
-    width = round(frame.width*self.pixel_aspect) if self.square_pixels else frame.width
+    width = round(frame.width*self.stored_aspect) if self.square_pixels else frame.width
     try: # the default, several threads, is far slower on small frames
         image = self._to_rgb.reformat(frame, width=width, format='rgb24', threads=1).to_ndarray()
     except (av.error.FFmpegError, OSError, ValueError) as e:

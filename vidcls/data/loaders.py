@@ -125,7 +125,7 @@ def loaders(
     train_only = {f.name for kind in (ClipDraws, Order) for f in fields(kind)}
     rest = {k: v for k,v in kwargs.items() if k not in train_only}
     each = dict(train=kwargs, valid=rest, test=rest if cache_test else {**rest, 'cache': None})
-    made = {s: loader(table.part(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
+    made = {s: loader(table.select_split(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
     return ClipLoaders(table, spec, **made)
 
 # %% ../../nbs/inside/19_data.loaders.ipynb #plainloader

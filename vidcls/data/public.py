@@ -18,9 +18,9 @@ import pandas as pd
 
 # %% ../../nbs/inside/12_data.public.ipynb #import-core
 from ..core import DataError, LabelError, check_choice, first_names, load_json, patch
-from .files import check_leaks, list_files, only_videos, ucf_group
+from .files import SPLIT_NAMES, check_leaks, list_files, only_videos, ucf_group
 from .lists import Checks, SplitRule, read_list, seconds_of
-from .table import SPLIT_NAMES, ClipTable, add_valid, split_groups
+from .table import ClipTable, add_valid, split_groups
 
 # %% ../../nbs/inside/12_data.public.ipynb #officialset
 class Listed(NamedTuple):
@@ -134,10 +134,11 @@ def ucf101(
             path, _, n = line.partition(' ')
             label, _, name = path.rpartition('/')
             if label not in number or (n and int(n) != number[label]):
-                raise DataError(f"{file}, line {i}: {line!r}, but {label!r} is {number.get(label)} in classInd.txt.")
+                raise DataError(f"{file}, line {i}: {line!r}, but {label!r} is {number.get(label)} "
+                                "in classInd.txt.")
             rows.append(Listed(data.find(_stem(name), label), path, label, ucf_group(name), split))
-    labels = sorted(number, key=number.get)
-    return data.table(rows, labels, f'ucf101-{fold}', Checks(leaks, missing), SplitRule(valid=valid, seed=seed))
+    labels, rule = sorted(number, key=number.get), SplitRule(valid=valid, seed=seed)
+    return data.table(rows, labels, f'ucf101-{fold}', Checks(leaks, missing), rule)
 
 # %% ../../nbs/inside/12_data.public.ipynb #hmdb-group
 def hmdb_group(
@@ -170,7 +171,8 @@ def hmdb51(
             if split is None:
                 unused += 1
             else:
-                rows.append(Listed(data.find(name, label), f'{label}/{name}', label, hmdb_group(name, label), split))
+                path, group = data.find(name, label), hmdb_group(name, label)
+                rows.append(Listed(path, f'{label}/{name}', label, group, split))
     rule, dropped = SplitRule(valid=valid, seed=seed), {f'not in fold {fold}': unused}
     return data.table(rows, labels, f'hmdb51-{fold}', Checks(leaks, missing), rule, dropped)
 
@@ -220,8 +222,9 @@ def kinetics(
     listed = _kinetics_lists(root, annotations, data.files)
     def replaces(file):
         return any(p.startswith('replacement') for p in file.split('/')[:-1])
-    have = {_stem(f): f for f in sorted(only_videos(data.files)[::-1], key=replaces)}   # replacements, and first ones, win
-    blind = listed.label.isna()                                                       # the test list of some copies
+    # of files of one name a replacement wins, and else the first one
+    have = {_stem(f): f for f in sorted(only_videos(data.files)[::-1], key=replaces)}
+    blind = listed.label.isna()                                             # the test list of some copies
     labels, listed = sorted(listed.label[~blind].unique()), listed[~blind]
     rows = []
     for r in listed.itertuples(index=False):
@@ -275,9 +278,9 @@ def jester(
     root, # Folder that holds the videos, ID.mov; see frames_to_videos
     annotations=None, # Folder of jester-v1-labels.csv, -train.csv and -validation.csv; None looks below root
     missing:str='error', # A listed video that is not there: 'error', or 'drop' it and count it
-)->ClipTable: # Classes in the order of jester-v1-labels.csv; the test list has no labels and is counted in `dropped`
+)->ClipTable: # Classes in the order of jester-v1-labels.csv; clips without a label are counted in `dropped`
     "Read Jester v1 by its official lists."
-    data = OfficialSet(root, annotations, skip=str.isdigit)                          # not into five million frames
+    data = OfficialSet(root, annotations, skip=str.isdigit)                # not into five million frames
     folder = data.lists('jester-v1-labels.csv')
     if not data.by_name:
         _say_frames(root)
@@ -294,8 +297,8 @@ def _say_frames(root):
     for here, folders, _ in os.walk(root):
         numbered = [f for f in folders if f.isdigit()]
         if numbered:
-            raise DataError(f"{here}: its clips are folders of JPEGs ({numbered[0]}, …); loaders read video files. "
-                            f"Once: frames_to_videos({here!r}, 'OUT'); then root='OUT', "
+            raise DataError(f"{here}: its clips are folders of JPEGs ({numbered[0]}, …); loaders read "
+                            f"video files. Once: frames_to_videos({here!r}, 'OUT'); then root='OUT', "
                             f"annotations={os.fspath(root)!r}.")
 
 # %% ../../nbs/inside/12_data.public.ipynb #named
@@ -327,9 +330,11 @@ def table_of_names(
 # %% ../../nbs/inside/12_data.public.ipynb #by-names
 UCF11 = NamePattern(r'(?P<label>[^/]+)/v_[^/]*_(?P<group>\d+)/[^/]+$',
                     'basketball/v_shooting_01/v_shooting_01_01.mpg', prefix='g')
-UCF50 = NamePattern(r'(?P<label>[^/]+)/v_[^/]*_(?P<group>g\d+)_c\d+\.\w+$', 'Basketball/v_Basketball_g01_c01.avi')
-WEIZMANN = NamePattern(r'(?:^|/)(?P<group>[a-z]+)_(?P<label>bend|jack|jump|pjump|run|side|skip|walk|wave1|wave2)'
-                       r'[12]?\.\w+$', 'daria_walk.avi')
+UCF50 = NamePattern(r'(?P<label>[^/]+)/v_[^/]*_(?P<group>g\d+)_c\d+\.\w+$',
+                    'Basketball/v_Basketball_g01_c01.avi')
+WEIZMANN = NamePattern(r'(?:^|/)(?P<group>[a-z]+)_'
+                       r'(?P<label>bend|jack|jump|pjump|run|side|skip|walk|wave1|wave2)[12]?\.\w+$',
+                       'daria_walk.avi')
 
 def ucf11(
     root, # Folder with one folder for each class (UCF11_updated_mpg)
@@ -363,7 +368,7 @@ def flip_classes(
     labels, # Class names, in the order of their indices
     pairs=MIRROR, # Words that a mirror exchanges
     forbid=(), # Classes never to be flipped, whatever their names say
-)->np.ndarray: # int64 (K,): the class after a flip; itself where no side is told; -1 where there is no such class
+)->np.ndarray: # int64 (K,): the class after a flip; itself where no side is named; -1 where no class fits
     "Tell what each class becomes when its clip is mirrored left to right."
     labels = list(labels)
     index = {l: i for i,l in enumerate(labels)}

@@ -18,7 +18,7 @@ def uniform_idxs(
     n_total:int, # Frames in the video, >= 1
     n:int, # Frames wanted, >= 1
 )->np.ndarray: # int64 (n,), non-decreasing, in [0, n_total)
-    "The middle frame of each of `n` equal parts of the video."
+    "Return the middle frame of each of `n` equal parts of the video."
     check_whole('n_total', n_total)
     check_whole('n', n)
     return (2*np.arange(n)+1) * n_total // (2*n)
@@ -29,7 +29,7 @@ def segment_idxs(
     n:int, # Parts, and frames wanted, >= 1
     rng:np.random.Generator, # Draws the place inside each part
 )->np.ndarray: # int64 (n,), non-decreasing, in [0, n_total)
-    "A random frame of each of `n` equal parts of the video."
+    "Return a random frame of each of `n` equal parts of the video."
     check_whole('n_total', n_total)
     check_whole('n', n)
     idxs = ((np.arange(n) + rng.uniform(size=n)) * n_total / n).astype(np.int64)
@@ -41,7 +41,7 @@ def center_idxs(
     n:int, # Frames wanted, >= 1
     stride:int=1, # Frames from one to the next, >= 1
 )->np.ndarray: # int64 (n,), in [0, n_total)
-    "A window in the middle of the video."
+    "Return a window in the middle of the video."
     return _window(n_total, n, stride, lambda free: free//2)
 
 def random_idxs(
@@ -50,7 +50,7 @@ def random_idxs(
     rng:np.random.Generator, # Draws the place of the window
     stride:int=1, # Frames from one to the next, >= 1
 )->np.ndarray: # int64 (n,), in [0, n_total)
-    "A window anywhere in the video, each place equally likely."
+    "Return a window anywhere in the video, each place equally likely."
     return _window(n_total, n, stride, lambda free: rng.integers(free+1))
 
 # %% ../../nbs/07_data.sampling.ipynb #window
@@ -69,7 +69,7 @@ def dense_idxs(
     window:int, # Frames that they are spread over, >= n
     rng:np.random.Generator|None=None, # Draws the place of the window; None takes the middle
 )->np.ndarray: # int64 (n,), non-decreasing, in [0, n_total)
-    "Frames spread over a window of the video, from its first to its last frame."
+    "Return frames spread over a window of the video, from its first to its last frame."
     check_whole('n_total', n_total)
     check_whole('n', n, 2)
     check_whole('window', window, n)
@@ -86,7 +86,7 @@ def view_idxs(
     n_views:int, # Views, >= 1
     stride:int=1, # Frames from one to the next, >= 1
 )->np.ndarray: # int64 (n_views,n), in [0, n_total)
-    "Windows spread evenly over the video; a single one lies in the middle."
+    "Return windows spread evenly over the video; a single one lies in the middle."
     check_whole('n_views', n_views)
     if n_views == 1:
         return center_idxs(n_total, n, stride)[None]
@@ -101,7 +101,7 @@ def time_idxs(
     step_s:float, # Seconds from one to the next, > 0
     rng:np.random.Generator|None=None, # Draws when the first one is; None puts them into the middle
 )->np.ndarray: # int64 (n,), non-decreasing, in [0, N)
-    "The frames nearest to equal steps of time; beyond the end the last frame repeats."
+    "Return the frames nearest to equal steps of time; beyond the end the last frame repeats."
     times = np.asarray(times, float)
     if times.ndim != 1 or not len(times):
         raise ArgumentError(f"times has shape {times.shape}; expected (N,), N >= 1.")
@@ -118,7 +118,7 @@ def still_idxs(
     n_total:int, # Frames in the video, >= 1
     n:int, # Frames wanted, >= 1
 )->np.ndarray: # int64 (n,), all the same
-    "The middle frame, `n` times."
+    "Return the middle frame, `n` times."
     check_whole('n', n)
     return np.full(n, uniform_idxs(n_total, 1)[0])
 
@@ -128,7 +128,7 @@ def tsn_train_idxs(
     n:int, # Parts, and frames wanted, >= 1
     rng:np.random.Generator, # Draws the place inside each part
 )->np.ndarray: # int64 (n,); all 0 where the video has fewer than n frames
-    "TSN's training frames (Wang et al. 2016; VideoMAE's ssv2.py)."
+    "Return TSN's training frames (Wang et al. 2016; VideoMAE's ssv2.py)."
     check_whole('n_total', n_total)
     check_whole('n', n)
     part = n_total // n
@@ -149,7 +149,7 @@ def videomae_train_idxs(
     n:int=16, # Frames wanted, >= 2
     stride:int=4, # Frames from one to the next, about
 )->np.ndarray: # int64 (n,), non-decreasing
-    "VideoMAE's training frames on Kinetics-400 (Tong et al. 2022; kinetics.py)."
+    "Return VideoMAE's training frames on Kinetics-400 (Tong et al. 2022; kinetics.py)."
     for k,v in dict(n_total=n_total, n=n, stride=stride).items():
         check_whole(k, v, 2 if k == 'n' else 1)
     window = n*stride
@@ -165,7 +165,7 @@ def videomae_test_idxs(
     stride:int=4, # Frames from one to the next, >= 1
     n_views:int=5, # Views along the video, >= 1
 )->np.ndarray: # int64 (n_views,n), non-decreasing in each
-    "VideoMAE's test frames on Kinetics-400: windows among every stride-th frame."
+    "Return VideoMAE's test frames on Kinetics-400: windows among every stride-th frame."
     for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items():
         check_whole(k, v)
     taken = np.arange(0, n_total, stride)
@@ -204,7 +204,7 @@ def mvit_test_idxs(
     stride:int=4, # Frames from one to the next at 30 frames a second, >= 1
     n_views:int=5, # Windows along the video, >= 1
 )->np.ndarray: # int64 (n_views,n), non-decreasing along n
-    "MViTv2's test views (Li et al. 2022; SlowFast's decoder.py with USE_OFFSET_SAMPLING)."
+    "Return MViTv2's test views (Li et al. 2022; SlowFast's decoder.py with USE_OFFSET_SAMPLING)."
     for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items():
         check_whole(k, v)
     window = n*stride*check_at_least('fps', fps, 1e-3)/30
@@ -219,7 +219,7 @@ def swin_test_idxs(
     stride:int=2, # Frames from one to the next, >= 1
     n_views:int=4, # Windows along the video, >= 1
 )->np.ndarray: # int64 (n_views,n)
-    "Video Swin's test views (Liu et al. 2021; SampleFrames of mmaction); a short video is looped."
+    "Return Video Swin's test views (Liu et al. 2021; SampleFrames of mmaction); a short video is looped."
     for k,v in dict(n_total=n_total, n=n, stride=stride, n_views=n_views).items():
         check_whole(k, v)
     free = n_total - n*stride + 1
@@ -236,7 +236,7 @@ def i3d_idxs(
     n:int=250, # Frames wanted, >= 1: 64 in training, 250 in the test
     rng:np.random.Generator|None=None, # Draws the place, for training; None takes the middle
 )->np.ndarray: # int64 (n,)
-    "I3D's frames (Carreira & Zisserman 2017, section 2.5); a short video is looped."
+    "Return I3D's frames (Carreira & Zisserman 2017, section 2.5); a short video is looped."
     check_whole('n_total', n_total)
     check_whole('n', n)
     if n_total < n:
@@ -250,7 +250,7 @@ def center_box(
     H:int, # Height of the frame in pixels, >= 1
     W:int, # Width, >= 1
 )->tuple: # (y, x, h, w) with h = w
-    "The largest square in the middle."
+    "Return the largest square in the middle."
     return view_boxes(H, W, 1)[0]
 
 def view_boxes(
@@ -258,7 +258,7 @@ def view_boxes(
     W:int, # Width, >= 1
     n_crops:int=3, # Squares, >= 1
 )->list: # Of (y, x, h, w) with h = w = min(H,W)
-    "The largest squares, evenly spread along the long side; a single one lies in the middle."
+    "Return the largest squares, evenly spread along the long side; a single one lies in the middle."
     check_whole('H', H)
     check_whole('W', W)
     check_whole('n_crops', n_crops)
@@ -293,7 +293,7 @@ def multi_scale_box(
     rng:np.random.Generator, # Draws scales and place
     scales=(1,.875,.75,.66), # Sides as shares of the short side
 )->tuple: # (y, x, h, w) inside the frame
-    "TSN's crop: sides at most one scale apart, at one of 13 fixed places."
+    "Return TSN's crop: sides at most one scale apart, at one of 13 fixed places."
     pairs = [(a, b) for i,a in enumerate(scales) for j,b in enumerate(scales) if abs(i-j) <= 1]
     h, w = (max(1, int(min(H, W)*k)) for k in pairs[rng.integers(len(pairs))])
     fy, fx = _PLACES[rng.integers(len(_PLACES))]
@@ -308,7 +308,7 @@ def crop_box(
     crop:str='center', # One of CROPS
     rng:np.random.Generator|None=None, # For the random ones; None takes the centre, as evaluation does
 )->tuple: # (y, x, h, w)
-    "The box of a crop by its name."
+    "Return the box of a crop by its name."
     check_choice('crop', crop, CROPS)
     if crop == 'center' or rng is None:
         return center_box(H, W)
@@ -321,7 +321,7 @@ def sample_idxs(
     rng:np.random.Generator|None=None, # For rules that draw in training; None takes their middle
     times=None, # When each frame is shown, in seconds (n_total,); needed by 'time' alone
 )->np.ndarray: # int64 (spec.n_frames,), in [0, n_total)
-    "The frames that `spec` asks for."
+    "Return the frames that `spec` asks for."
     n, rule = spec.n_frames, spec.sampling
     if rule == 'still':
         return still_idxs(n_total, n)

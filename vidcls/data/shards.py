@@ -6,7 +6,7 @@
 __all__ = ['ADDRESSES', 'write_shards', 'ShardDataset', 'ShardLoader', 'shard_loader', 'read_manifest', 'ShardLoaders',
            'shard_loaders']
 
-# %% ../../nbs/inside/16_data.shards.ipynb #import-hashlib-io-json-os-random-tarfile
+# %% ../../nbs/inside/16_data.shards.ipynb #4034ad7a
 import io, json, os, random, re, tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,8 @@ from ..core import ArgumentError, ClipSpec, DataError, DecodeTimeoutError, Vidcl
 from ..core import VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, progress
 from ..parallel import call_within, rank_world
-from .table import SPLITS, ClipTable
+from .files import SPLITS
+from .table import ClipTable
 from .decode import Video
 from .clips import ON_ERROR, BatchBuffers, ClipDataset, clip_shape, thread_batches
 from .contract import ClipDraws, ClipLoaders, Loader, Reading, options, sources_of
@@ -93,7 +94,7 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, timeout_s):
             row = rows.pop()
             next(bar, None)
             try:
-                data = _clip_bytes(table.paths[row], timeout_s)
+                data = _file_bytes(table.paths[row], timeout_s)
             except VideoReadError as e:
                 if on_error == 'raise':
                     raise
@@ -105,7 +106,7 @@ def _write_shard(path, table, rows, bar, size, on_error, failed, timeout_s):
             n, used = n+1, used+len(data)
     return n
 
-def _clip_bytes(path, timeout_s):
+def _file_bytes(path, timeout_s):
     "The bytes of a file that can be opened as a video; what can't doesn't travel."
     def read():
         with Video(path) as v:
@@ -338,7 +339,7 @@ def shard_loader(
         raise DataError(f"{source} holds no split {split!r}; it has {list(about['shards'])}.")
     shuffle = split == 'train' if shuffle is None else shuffle
     _check_shards(source, about['shards'][split], verify)
-    part, world = table.part(split), rank_world()[1]
+    part, world = table.select_split(split), rank_world()[1]
     clips = ClipDataset(part, spec, seed, how.on_error, how.backend, shuffle, draws.crop, draws.flip)
     ds = ShardDataset(source, about, part, split, clips, buffer, shuffle, seed)
     if shuffle and len(ds.shards) < world:

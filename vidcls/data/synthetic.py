@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['MOVES', 'ORBITS', 'SPIN', 'SHAPES', 'VARIANTS', 'path_of', 'Scene', 'draw_scene', 'draw_frame', 'motion_clip',
-           'motion_mask', 'make_motion_clips', 'clip_path', 'roll_clips']
+           'motion_mask', 'MotionSet', 'make_motion_clips', 'clip_path', 'roll_clips']
 
 # %% ../../nbs/03_data.synthetic.ipynb #import-json-os
-import json, os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..core import ArgumentError, DataError, atomic_path, check_at_least, check_choice, progress
+# %% ../../nbs/03_data.synthetic.ipynb #import-core
+from ..core import DataError, atomic_path, check_between, check_choice, check_whole, load_json, progress
+from ..parallel import map_ahead
 from ..show import write_video
 
 # %% ../../nbs/03_data.synthetic.ipynb #d-2-5
@@ -49,7 +50,7 @@ def path_of(
     speed:float, # Worlds per frame, > 0
     rng:np.random.Generator, # Draws start, angle and phase
 )->np.ndarray: # float64 (T,3): x and y in worlds, [0,1), and the angle in radians
-    "The poses of a shape; at every frame, position and angle are uniform whatever the movement."
+    "Return the poses of a shape; at every frame, position and angle are uniform whatever the movement."
     start = rng.uniform(0, 1, 3) * (1, 1, 2*np.pi)
     phase = rng.uniform(0, 2*np.pi)
     t = np.arange(n_frames)[:,None]
@@ -83,8 +84,7 @@ def draw_scene(
     difficulty:float=0., # 0 (bright and plain) to 1 (textured over a moving, equally bright texture)
 )->Scene:
     "Draw a scene."
-    if not 0 <= difficulty <= 1:
-        raise ArgumentError(f"difficulty={difficulty!r}; accepted: 0 to 1.")
+    check_between('difficulty', difficulty, 0, 1)
     bright, dim = _colour(rng, 180, 255), _colour(rng, 10, 80)
     equal, way = _colour(rng, 180, 255), rng.normal(size=2)
     speed = rng.uniform(.03, .06)
@@ -105,7 +105,7 @@ def _colour(rng, low, high):
     return (c / c.max() * rng.uniform(low, high)).astype(np.float32)
 
 def _texture(rng, size=64, waves=8):
-    "A random pattern that repeats without a seam: waves with a whole number of periods."
+    "Draw a random pattern that repeats without a seam: waves with a whole number of periods."
     x = np.arange(size)/size
     k, phase = rng.integers(-6, 7, (waves,2)), rng.uniform(0, 2*np.pi, waves)
     t = sum(np.cos(2*np.pi*(a*x[:,None] + b*x[None]) + p) for (a,b),p in zip(k, phase))
@@ -118,33 +118,32 @@ def draw_frame(
     shift=(0,0), # Of the background, in worlds
     size:int=64, # Height and width in pixels
 )->np.ndarray: # uint8 (size,size,3)
-    "One frame, from a scene and a pose, and from nothing else."
+    "Draw one frame, from a scene and a pose and from nothing else."
     frame = np.empty((size,size,3), np.float32)
     frame[:] = _tint(scene.ground, scene.cloth, shift, size)
     for dx in (-1,0,1):
         for dy in (-1,0,1):
             x, y = pose[0]+dx, pose[1]+dy
-            # this copy is out of sight
             if min(x, y) < -scene.radius*1.4 or max(x, y) > 1+scene.radius*1.4:
-                continue
+                continue                                                    # this copy is out of sight
             alpha = _mask(scene, (x,y,pose[2]), size)[...,None]
             frame += alpha * (_tint(scene.colour, scene.skin, (x,y,pose[2]), size) - frame)
     return (frame + .5).clip(0,255).astype(np.uint8)
 
 # %% ../../nbs/03_data.synthetic.ipynb #mask
 def _mask(scene, pose, size, scale=4):
-    "How much of each pixel the shape covers: float32 (size,size) in 0..1."
+    "Return how much of each pixel the shape covers: float32 (size,size) in 0..1."
     x, y, a = pose
     turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
     points = (SHAPES[scene.shape] @ turn * scene.radius + (x,y)) * size*scale
     big = np.zeros((size*scale,)*2, np.uint8)
-    # 4 bits below the pixel
+    # coordinates have 4 bits below the pixel
     cv2.fillPoly(big, [np.round(points*16).astype(np.int32)], 255, cv2.LINE_8, shift=4)
     return cv2.resize(big, (size,size), interpolation=cv2.INTER_AREA).astype(np.float32)/255
 
 # %% ../../nbs/03_data.synthetic.ipynb #tint
 def _tint(colour, texture, pose, size):
-    "A plain colour, or a colour modulated by a texture that is carried along by the pose."
+    "Return a plain colour, or a colour modulated by a texture that is carried along by the pose."
     if texture is None:
         return colour[None,None]
     x, y, a = (*pose, 0)[:3]
@@ -157,24 +156,23 @@ def _tint(colour, texture, pose, size):
     return colour * (1 + np.float32(.6)*grey[...,None])
 
 # %% ../../nbs/03_data.synthetic.ipynb #motion-clip
-# labels of each variant
 VARIANTS = {'motion': list(MOVES), 'orbit': list(ORBITS), 'appearance': list(SHAPES)}
 
 def motion_clip(
     label:str, # One of VARIANTS[variant]
     group:int=0, # The scene, >= 0
-    variant:str='motion', # 'motion'; 'orbit': only the change of direction tells; 'appearance': one frame is enough
+    variant:str='motion', # 'motion'; 'orbit': the change of direction counts; 'appearance': one frame does
     difficulty:float=0., # 0 to 1, see draw_scene
     n_frames:int=16, # T, >= 1
     size:int=64, # Height and width in pixels, even
     seed:int=0, # Of the whole data set
 )->np.ndarray: # uint8 (T,size,size,3)
-    "One clip, wholly determined by its arguments."
+    "Draw one clip, wholly determined by its arguments."
     scene, poses, shifts = _play(label, group, variant, difficulty, n_frames, seed)
     return np.stack([draw_frame(scene, p, s, size) for p,s in zip(poses, shifts)])
 
 def _play(label, group, variant, difficulty, n_frames, seed):
-    "Scene, poses of the shape (T,3) and shifts of the background (T,2)."
+    "Draw the scene, the poses of the shape (T,3) and the shifts of the background (T,2)."
     labels = VARIANTS[check_choice('variant', variant, VARIANTS)]
     k = labels.index(check_choice('label', label, labels))
     scene = draw_scene(np.random.default_rng((seed, group)), difficulty)
@@ -195,10 +193,30 @@ def motion_mask(
     size:int=64, # Height and width in pixels
     seed:int=0, # Of the whole data set
 )->np.ndarray: # bool (T,size,size)
-    "Where the shape of that clip is, in each frame."
+    "Return where the shape of that clip is, in each frame."
     scene, poses, _ = _play(label, group, variant, difficulty, n_frames, seed)
     around = [(dx,dy,0) for dx in (-1,0,1) for dy in (-1,0,1)]                   # the world has no edge
     return np.stack([sum(_mask(scene, p+a, size) for a in around) > .5 for p in poses])
+
+# %% ../../nbs/03_data.synthetic.ipynb #motionset
+@dataclass(frozen=True)
+class MotionSet:
+    "What a set of motion clips is made from; two sets of the same values are the same, frame by frame."
+    n_groups:int # Scenes, >= 1; each gives one clip of every label
+    variant:str # A key of VARIANTS
+    difficulty:float # 0 to 1, see draw_scene
+    n_frames:int # Frames of a clip, >= 1
+    size:int # Height and width in pixels, even
+    fps:float # Frames per second
+    seed:int # Of everything that is drawn
+    qp:int # Quantiser, see write_video
+    gop:int # Frames from one key frame to the next
+
+    def __post_init__(self):
+        check_choice('variant', self.variant, VARIANTS)
+        check_whole('n_groups', self.n_groups)
+        check_whole('n_frames', self.n_frames)
+        check_whole('size', self.size, 2)
 
 # %% ../../nbs/03_data.synthetic.ipynb #make-motion-clips
 def make_motion_clips(
@@ -213,12 +231,8 @@ def make_motion_clips(
     qp:int=18, # Quantiser, see write_video
     gop:int=1, # 1 codes each frame by itself; more leaks motion into single frames
 )->Path: # root
-    "Write a data set of real video files whose label is carried by motion alone (or, as a control, by appearance alone)."
-    made = {k: v for k,v in locals().items() if k != 'root'}
-    labels = VARIANTS[check_choice('variant', variant, VARIANTS)]
-    check_at_least('n_groups', n_groups, 1)
-    check_at_least('n_frames', n_frames, 1)
-    check_at_least('size', size, 2)
+    "Write video files whose label is carried by motion alone; or, as a control, by appearance alone."
+    made = MotionSet(n_groups, variant, difficulty, n_frames, size, fps, seed, qp, gop)
     root = Path(root)
     if _stands(root, made):
         return root
@@ -226,10 +240,9 @@ def make_motion_clips(
         label, group = job
         frames = motion_clip(label, group, variant, difficulty, n_frames, size, seed)
         write_video(root/clip_path(label, group), frames, fps=fps, qp=qp, gop=gop)
-    jobs = [(l, g) for g in range(n_groups) for l in labels]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in progress(pool.map(write, jobs), total=len(jobs), desc='writing clips'):
-            pass
+    jobs = [(l, g) for g in range(n_groups) for l in VARIANTS[variant]]
+    for _ in progress(map_ahead(write, jobs), total=len(jobs), desc='writing clips'):
+        pass
     _write_index(root, jobs, made)
     return root
 
@@ -238,26 +251,26 @@ def clip_path(
     label:str, # Of the clip
     group:int, # Of the clip
 )->str: # Relative to the data set's folder
-    "Where a clip of the data set lies, in UCF101's manner: class, group, clip."
+    "Return where a clip of the data set lies, in UCF101's manner: class, group, clip."
     return f'{label}/{label}_g{group:04}_c01.mp4'
 
 def _stands(root, made):
-    "Has this very data set been written before? Another one in its place is an error, not a mixture."
-    mark = root/'motion.json'
-    if mark.exists() and (old := json.loads(mark.read_text())) != made:
-        diff = ', '.join(f'{k}: {old.get(k)!r} there, {v!r} asked' for k,v in made.items() if old.get(k) != v)
+    "Tell whether this very data set has been written before; another one in its place is an error."
+    mark, asked = root/'motion.json', asdict(made)
+    if mark.exists() and (old := load_json(mark)) != asked:
+        other = {k: v for k,v in asked.items() if old.get(k) != v}
+        diff = ', '.join(f'{k}: {old.get(k)!r} there, {v!r} asked' for k,v in other.items())
         raise DataError(f"{root} holds motion clips made with other arguments ({diff}). "
                         "Choose another folder, or delete this one.")
     return mark.exists()
 
 def _write_index(root, jobs, made):
+    "Write the list of the clips, and last what says that all of them are there."
+    rows = [f'{clip_path(l, g)},{l},g{g:04}' for l,g in jobs]
     with atomic_path(root/'clips.csv') as tmp:
-        tmp.write_text(
-            '\n'.join(['path,label,group', *(f'{clip_path(l, g)},{l},g{g:04}' for l, g in jobs)]) + '\n'
-        )
-    # last: it says that all is there
+        tmp.write_text('\n'.join(['path,label,group', *rows]) + '\n')
     with atomic_path(root/'motion.json') as tmp:
-        tmp.write_text(json.dumps(made, indent=1))
+        tmp.write_text(json.dumps(asdict(made), indent=1))
 
 # %% ../../nbs/03_data.synthetic.ipynb #roll-clips
 def roll_clips(

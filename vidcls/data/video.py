@@ -428,7 +428,7 @@ def first_frame(self:Video):
         return next(frames)
 
 @patch(as_prop=True)
-def pixel_aspect(self:Video)->float:
+def stored_aspect(self:Video)->float:
     "Width of a stored pixel divided by its height."
     return float(self._stream.sample_aspect_ratio or 1)
 
@@ -440,7 +440,7 @@ def info(self:Video)->VideoInfo:
 @patch
 def _info(self:Video):
     "Put together what is known of the file."
-    c, n, times, aspect = self.context, self.n_frames, self.times, self.pixel_aspect
+    c, n, times, aspect = self.context, self.n_frames, self.times, self.stored_aspect
     fps = float(self._stream.average_rate or 0) or (float((n-1)/times[-1]) if times[-1] else 0.)
     turns, mirrored = orientation(self.first_frame())
     width, height = (round(c.width*aspect) if self.square_pixels else c.width), c.height

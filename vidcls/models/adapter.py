@@ -6,7 +6,7 @@
 __all__ = ['TransformersModel', 'transformers_model', 'spec_of', 'config_number', 'no_larger_than', 'check_numbers',
            'read_by_transformers', 'save_transformers']
 
-# %% ../../nbs/inside/28_models.adapter.ipynb #import-os-warnings
+# %% ../../nbs/inside/28_models.adapter.ipynb #imports
 import json, math, re, tempfile, warnings
 from contextlib import contextmanager
 from copy import copy
@@ -20,7 +20,7 @@ from ..core import (ArgumentError, CheckpointError, ClipSpec, VidclsError, atomi
 from .layers import VideoModel, build_model, new_head
 from .weights import read_weights
 
-# %% ../../nbs/inside/28_models.adapter.ipynb #k400-kinetics-400-val-16-frames-5-clips
+# %% ../../nbs/inside/28_models.adapter.ipynb #idle
 _IDLE = {'vjepa2': ('vjepa2.predictor',)}  # parts of a network that its classifier never asks
 
 def _is_idle(kind, name): return name.startswith(tuple(f'{part}.' for part in _IDLE.get(kind, ())))
@@ -97,7 +97,7 @@ class TransformersModel(VideoModel):
             whole.save_pretrained(d, max_shard_size='1000GB')
             return json.loads(Path(d, 'config.json').read_text()), read_weights(Path(d, 'model.safetensors'))
 
-# %% ../../nbs/inside/28_models.adapter.ipynb #counts
+# %% ../../nbs/inside/28_models.adapter.ipynb #not-meant
 # what a config says of classes, of where it came from and of code elsewhere: none of it makes the network
 _NOT_MEANT = re.compile(
     r'model_type|id2label|label2id|num_labels|(torch_)?dtype|auto_map|trust_remote_code|_?name_or_path'
@@ -223,7 +223,7 @@ def _floats(processor, name, n=3):
         raise CheckpointError(f"the processor's {name}={value!r}; accepted: one number or {n}.")
     return values
 
-# %% ../../nbs/inside/28_models.adapter.ipynb #no-larger-than
+# %% ../../nbs/inside/28_models.adapter.ipynb #largest
 _LARGEST = 10**6     # of any whole number in a config
 _SPARE = 10**8       # weights beyond the file's, such as a fresh head
 _BUFFERS = 2**28     # numbers in tables

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['I3D_LAYERS', 'same_padding', 'ConvUnit', 'MaxPool', 'InceptionBlock', 'I3D', 'i3d', 'i3d_tiny', 'i3d_key_maps']
 
-# %% ../../nbs/22_models.i3d.ipynb #import-copy-re-from-collections
+# %% ../../nbs/22_models.i3d.ipynb #imports
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -62,7 +62,7 @@ class MaxPool(nn.Module):
         x, padding = _pad(x, self.kernel, self.stride)
         return F.max_pool3d(x, self.kernel, self.stride, padding)
 
-# %% ../../nbs/22_models.i3d.ipynb #mixed
+# %% ../../nbs/22_models.i3d.ipynb #inceptionblock
 class InceptionBlock(nn.Module):
     "Four looks at the input, side by side: 1 × 1 × 1, twice 3 × 3 × 3, and the strongest neighbour."
     def __init__(self,
@@ -86,7 +86,7 @@ class InceptionBlock(nn.Module):
         y0, y1, y2 = self.into(x).split(self.cuts, 1)
         return torch.cat([y0, self.b1b(y1), self.b2b(y2), self.b3b(self.pool(x))], 1)
 
-# %% ../../nbs/22_models.i3d.ipynb #layers-conv3d-1a-7x7-64-7-2
+# %% ../../nbs/22_models.i3d.ipynb #i3d-layers
 I3D_LAYERS = [
     ('Conv3d_1a_7x7', (64, 7, 2)),
     ('MaxPool3d_2a_3x3', ((1, 3, 3), (1, 2, 2))),
@@ -176,7 +176,7 @@ def layer_key(self:I3D,
     "Return the layer that a parameter belongs to."
     return None if name.startswith('head.') else name.split('.')[0]
 
-# %% ../../nbs/22_models.i3d.ipynb #ports
+# %% ../../nbs/22_models.i3d.ipynb #i3d-key-maps
 def i3d_key_maps()->tuple: # Two
     "Return the names that the two ports have for each of our layers."
     first, second = {'head': 'logits.conv3d'}, {'head': 'conv3d_0c_1x1.conv3d'}

@@ -6,7 +6,7 @@
 __all__ = ['InflatedConv', 'stretch', 'PerFrame', 'inflate', 'logits_of', 'GradCheckpointHooks', 'Inflated', 'resnet50_inflated',
            'efficientnet_lite0_inflated', 'imagenet_file']
 
-# %% ../../nbs/21_models.inflate.ipynb #import-copy-re-from-collections
+# %% ../../nbs/21_models.inflate.ipynb #imports
 import copy, re
 from contextlib import contextmanager
 from inspect import signature
@@ -229,7 +229,7 @@ class GradCheckpointHooks:
         if under_way is not None:
             next(under_way, None)
 
-# %% ../../nbs/21_models.inflate.ipynb #inflated-2
+# %% ../../nbs/21_models.inflate.ipynb #last-linear
 def _last_linear(net, size):
     "Return the name of the linear layer whose answer is the network's, wherever it stands in the code."
     gave = {}

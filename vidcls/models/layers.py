@@ -7,7 +7,7 @@ __all__ = ['TubeletEmbed', 'sincos_pos_embed', 'resample_pos_embed', 'Attention'
            'Block', 'drop_path_rates', 'ViTShape', 'init_weights', 'new_head', 'VideoModel', 'check_spec',
            'grad_checkpointed', 'second_pass', 'check_argument', 'build_model', 'KeyMap']
 
-# %% ../../nbs/20_models.layers.ipynb #import-numpy-as-np
+# %% ../../nbs/20_models.layers.ipynb #imports
 import re
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -38,7 +38,7 @@ class TubeletEmbed(nn.Module):
         x = self.proj(x)                         # (B,C,T,H,W) -> (B,D,T/tubelet,H/patch,W/patch)
         return x.flatten(2).transpose(1,2).contiguous()  # -> (B,N,D), numbered left to right, down, forward
 
-# %% ../../nbs/20_models.layers.ipynb #sine-table
+# %% ../../nbs/20_models.layers.ipynb #sincos-pos-embed
 def sincos_pos_embed(
     n:int, # N, tokens
     dim:int, # D, numbers per token
@@ -55,7 +55,7 @@ def sincos_pos_embed(
     angle = np.arange(n)[:,None] / 10000 ** (entry//2*2 / dim)         # (N,D), float64: angles reach 1567
     return torch.tensor(np.where(entry%2, np.cos(angle), np.sin(angle)), dtype=torch.float32)[None]
 
-# %% ../../nbs/20_models.layers.ipynb #resize-table
+# %% ../../nbs/20_models.layers.ipynb #resample-pos-embed
 def resample_pos_embed(
     table:torch.Tensor, # float (1,N,D), N = t·h·w places, numbered left to right, down, forward
     old:tuple, # (t,h,w) of the table
@@ -129,7 +129,7 @@ class Mlp(nn.Module):
 
     def forward(self, x): return self.fc2(self.act(self.fc1(x)))         # (B,N,D) -> (B,N,hidden) -> (B,N,D)
 
-# %% ../../nbs/20_models.layers.ipynb #droppath
+# %% ../../nbs/20_models.layers.ipynb #check-rate
 def check_rate(
     name:str, # The argument's name, for the message
     p:float, # A probability
@@ -213,7 +213,7 @@ class ViTShape:
             if f.name != 'mlp_ratio':
                 check_whole(f.name, getattr(self, f.name))
 
-# %% ../../nbs/20_models.layers.ipynb #start-weights
+# %% ../../nbs/20_models.layers.ipynb #init-weights
 def init_weights(
     module:nn.Module, # Changed in place if it is a linear layer
 ):
@@ -352,7 +352,7 @@ def check_clips(self:VideoModel,
     raise SpecMismatchError(f"expected float (B, 3, {T}, {S}, {S}), got {str(x.dtype)[6:]} {tuple(x.shape)}. "
                             f"{hint}")
 
-# %% ../../nbs/20_models.layers.ipynb #norm-nn-sequential-nn-linear-4-4-nn
+# %% ../../nbs/20_models.layers.ipynb #grad-checkpointed
 def grad_checkpointed(
     block:nn.Module, # Whose insides are computed twice
     *args, # What it takes
@@ -383,7 +383,7 @@ def _at_rest(norms):
             m.momentum = momentum
             m.num_batches_tracked.copy_(n)
 
-# %% ../../nbs/20_models.layers.ipynb #build-model
+# %% ../../nbs/20_models.layers.ipynb #same
 _SAME = dict(                            # the word here: words that other libraries have for the same
     n_classes='num_classes num_labels nb_classes classes', heads='num_heads num_attention_heads',
     size='img_size image_size input_size crop_size resolution', spec='clip_spec', patch='patch_size',
@@ -447,7 +447,7 @@ def _fields_of(kind):
     "Return the names that users give one by one in place of an argument; empty for a plain one."
     return [f.name for f in fields(kind)] if isinstance(kind, type) and issubclass(kind, ViTShape) else []
 
-# %% ../../nbs/20_models.layers.ipynb #naming
+# %% ../../nbs/20_models.layers.ipynb #keymap
 class KeyMap:
     "Two sets of names for the same weights."
     def __init__(self,
@@ -486,7 +486,7 @@ def _matches(pattern, names):
     found = [m.groups() for n in names if (m := fits.fullmatch(n))]
     return [(groups[:-1], groups[-1] or '') for groups in found]
 
-# %% ../../nbs/20_models.layers.ipynb #adapt
+# %% ../../nbs/20_models.layers.ipynb #convert-state-dict
 @patch
 def convert_state_dict(self:VideoModel,
     state:dict, # Tensors by name, as published
@@ -502,7 +502,7 @@ def to_transformers(self:VideoModel,
     raise VidclsError(f"{type(self).__name__} has no counterpart in transformers; VideoMAE, TimeSformer and "
                       "TransformersModel have.")
 
-# %% ../../nbs/20_models.layers.ipynb #block-re-compile-r-b
+# %% ../../nbs/20_models.layers.ipynb #block-2
 # 'blocks.3', 'stages.0.1', …
 _BLOCK = re.compile(r'(.*?\b_?(?:blocks|stages|layers?)\.\d+(?:\.\d+)*(?:\.layers\.\d+)?)\.')
 

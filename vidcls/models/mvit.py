@@ -6,7 +6,7 @@
 __all__ = ['PoolTokens', 'on_grid', 'distances', 'places', 'PoolAttention', 'PoolBlock', 'MViT', 'mvit_v2_tiny', 'mvit_v2_s',
            'mvit_v2_b']
 
-# %% ../../nbs/25_models.mvit.ipynb #import-torch-import-torch-nn
+# %% ../../nbs/25_models.mvit.ipynb #imports
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -193,7 +193,7 @@ class MViT(VideoModel):
         "Return the class scores, read off the class token."
         return self.head(self.dropout(self.norm(x)[:,0]))
 
-# %% ../../nbs/25_models.mvit.ipynb #mvit-v2-tiny
+# %% ../../nbs/25_models.mvit.ipynb #spec
 _SPEC = ClipSpec(n_frames=16, size=224, mean=.45, std=.225)
 
 def mvit_v2_tiny(
@@ -222,7 +222,7 @@ def mvit_v2_b(
     usual = dict(depth=24, stages=(2,5,21))
     return build_model(MViT, usual, _SPEC.with_(n_frames=32), n_classes, spec, overrides)
 
-# %% ../../nbs/25_models.mvit.ipynb #torchvision-naming-patch-embed-conv-proj
+# %% ../../nbs/25_models.mvit.ipynb #torchvision
 _TORCHVISION = KeyMap({
     'patch_embed': 'conv_proj', 'cls_token': 'pos_encoding.class_token', 'head': 'head.1',
     'blocks.{}.attn.proj': 'blocks.{}.attn.project.0', 'blocks.{}.proj': 'blocks.{}.project',

@@ -6,7 +6,7 @@
 __all__ = ['to_windows', 'from_windows', 'pieces', 'shift_mask', 'table_rows', 'WindowAttention', 'PatchMerge', 'WindowBlock',
            'Swin3d', 'swin3d_tiny', 'swin3d_t', 'swin3d_s', 'swin3d_b', 'swin3d_key_maps']
 
-# %% ../../nbs/26_models.swin3d.ipynb #import-torch-import-torch-nn
+# %% ../../nbs/26_models.swin3d.ipynb #imports
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -262,7 +262,7 @@ def swin3d_b(
     usual = dict(dim=128, depths=(2,2,18,2), heads=(4,8,16,32))
     return build_model(Swin3d, usual, ClipSpec(n_frames=32, size=224), n_classes, spec, overrides)
 
-# %% ../../nbs/26_models.swin3d.ipynb #names
+# %% ../../nbs/26_models.swin3d.ipynb #swin3d-key-maps
 def swin3d_key_maps(
     n_stages:int, # Of the network
 )->tuple: # Two

@@ -6,7 +6,7 @@
 __all__ = ['ATTENTIONS', 'PatchEmbed', 'DividedBlock', 'look_at_own_place', 'TimeSformer', 'timesformer_tiny', 'timesformer_base',
            'timesformer_hr', 'timesformer_l']
 
-# %% ../../nbs/23_models.timesformer.ipynb #import-torch-from-torch-import
+# %% ../../nbs/23_models.timesformer.ipynb #imports
 import warnings
 
 import torch
@@ -71,7 +71,7 @@ class DividedBlock(nn.Module):
             z = torch.cat([z, (x + rest.transpose(1,2)).flatten(1,2)], 1)
         return z + self.drop_path(self.mlp(self.norm2(z)))
 
-# %% ../../nbs/23_models.timesformer.ipynb #attentions-divided-joint-space-class
+# %% ../../nbs/23_models.timesformer.ipynb #look-at-own-place
 @torch.no_grad()
 def look_at_own_place(
     attn:Attention, # Its keys are changed in place
@@ -82,7 +82,7 @@ def look_at_own_place(
     basis = torch.linalg.qr(places.T).Q                                            # (D,n): spans the table
     k += (q - k) @ basis @ basis.T
 
-# %% ../../nbs/23_models.timesformer.ipynb #timesformer
+# %% ../../nbs/23_models.timesformer.ipynb #attentions
 ATTENTIONS = ('divided', 'joint', 'space')
 
 class TimeSformer(VideoModel):
@@ -164,7 +164,7 @@ class TimeSformer(VideoModel):
         "Return the class scores of a batch of clips."
         return self.forward_head(self.forward_features(x, n_queries=1))
 
-# %% ../../nbs/23_models.timesformer.ipynb #adapt
+# %% ../../nbs/23_models.timesformer.ipynb #theirs-2
 _THEIRS = KeyMap({
     'cls_token': 'timesformer.embeddings.cls_token',
     'pos_embed': 'timesformer.embeddings.position_embeddings',
@@ -186,7 +186,7 @@ _THEIRS = KeyMap({
     }.items()},
 })
 
-# %% ../../nbs/23_models.timesformer.ipynb #adapt-2
+# %% ../../nbs/23_models.timesformer.ipynb #convert-state-dict
 @patch
 def convert_state_dict(self:TimeSformer,
     state:dict, # Tensors by the authors' or transformers' names, or those of a vision transformer for images
@@ -260,7 +260,7 @@ def to_transformers(self:TimeSformer,
     )
     return config, _THEIRS.to_theirs(self.state_dict())
 
-# %% ../../nbs/23_models.timesformer.ipynb #spec-clipspec-n-frames-8-size
+# %% ../../nbs/23_models.timesformer.ipynb #spec
 _SPEC = ClipSpec(n_frames=8, size=224, mean=.45, std=.225)
 
 def timesformer_tiny(

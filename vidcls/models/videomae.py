@@ -6,7 +6,7 @@
 __all__ = ['TubeletShape', 'VideoMAE', 'videomae_tiny', 'videomae_small', 'videomae_base', 'videomae_large', 'videomae_huge',
            'videomaev2_small', 'videomaev2_base']
 
-# %% ../../nbs/24_models.videomae.ipynb #from-dataclasses-import-fields
+# %% ../../nbs/24_models.videomae.ipynb #imports
 import re, warnings
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from .layers import (Block, KeyMap, TubeletEmbed, VideoModel, ViTShape, build_mo
                                   check_wholes, drop_path_rates, init_weights, new_head, resample_pos_embed,
                                   sincos_pos_embed)
 
-# %% ../../nbs/24_models.videomae.ipynb #videomae-2
+# %% ../../nbs/24_models.videomae.ipynb #tubeletshape
 @dataclass(frozen=True)
 class TubeletShape(ViTShape):
     "The numbers of a plain vision transformer whose patches span several frames."
@@ -90,7 +90,7 @@ class VideoMAE(VideoModel):
         "Return the class scores of the tokens' mean."
         return self.head(self.dropout(self.fc_norm(x.mean(1))))
 
-# %% ../../nbs/24_models.videomae.ipynb #theirs-naming-patch-embed-proj-videomae
+# %% ../../nbs/24_models.videomae.ipynb #theirs
 _THEIRS = KeyMap({
     'patch_embed.proj': 'videomae.embeddings.patch_embeddings.projection',
     'head': 'classifier',
@@ -159,7 +159,7 @@ def _in_modules(name):
         return name
     return re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', name)
 
-# %% ../../nbs/24_models.videomae.ipynb #build
+# %% ../../nbs/24_models.videomae.ipynb #videomae-tiny-2
 def videomae_tiny(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
@@ -169,7 +169,7 @@ def videomae_tiny(
     usual = dict(dim=96, depth=4, heads=4, patch=8, head_init_scale=1.)
     return build_model(VideoMAE, usual, ClipSpec(n_frames=8, size=32), n_classes, spec, overrides)
 
-# %% ../../nbs/24_models.videomae.ipynb #videomae-tiny
+# %% ../../nbs/24_models.videomae.ipynb #videomae-small-2
 def videomae_small(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
@@ -186,7 +186,7 @@ def videomae_base(
     "VideoMAE-B: 87 million weights."
     return build_model(VideoMAE, dict(dim=768, depth=12, heads=12), ClipSpec(), n_classes, spec, overrides)
 
-# %% ../../nbs/24_models.videomae.ipynb #videomae-small
+# %% ../../nbs/24_models.videomae.ipynb #videomae-large
 def videomae_large(
     n_classes:int=400, # K, >= 2
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
@@ -203,7 +203,7 @@ def videomae_huge(
     "VideoMAE-H: 632 million weights."
     return build_model(VideoMAE, dict(dim=1280, depth=32, heads=16), ClipSpec(), n_classes, spec, overrides)
 
-# %% ../../nbs/24_models.videomae.ipynb #videomaev-small
+# %% ../../nbs/24_models.videomae.ipynb #videomaev2-small
 def videomaev2_small(
     n_classes:int=400, # K, >= 2; 710 in the published weights
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224

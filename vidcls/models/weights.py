@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WEIGHT_SUFFIXES', 'read_weights', 'weight_differences', 'fit_in', 'by_own_names', 'FoundWeights', 'find_weights',
-           'load_weights', 'check_config', 'check_saved']
+           'load_weights', 'check_architecture', 'check_saved']
 
-# %% ../../nbs/inside/27_models.weights.ipynb #import-json-os-re-warnings
+# %% ../../nbs/inside/27_models.weights.ipynb #imports
 import argparse, json, os, re, warnings, zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,11 @@ from torch import nn
 from ..core import ArgumentError, CheckpointError, VidclsError, file_sha256
 from .layers import VideoModel
 
-# %% ../../nbs/inside/27_models.weights.ipynb #weight-suffixes-safetensors-pt-pth-bin
+# %% ../../nbs/inside/27_models.weights.ipynb #weight-suffixes
 # usual names; the content decides
 WEIGHT_SUFFIXES = ('.safetensors', '.pt', '.pth', '.bin', '.pyth', '.tar', '.ckpt')
 
-# %% ../../nbs/inside/27_models.weights.ipynb #read-weights
+# %% ../../nbs/inside/27_models.weights.ipynb #kinds
 _KINDS = (
     (b'version https://git-lfs', 'a pointer of Git LFS, not the file itself; `git lfs pull` fetches that'),
     (b'\x89HDF', "a file of Keras (HDF5)"),
@@ -122,7 +122,7 @@ _KINDS_OF_NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4',
 _PLAIN = [argparse.Namespace, np.dtype, *(type(np.dtype(k)) for k in _KINDS_OF_NUMBERS),
           *((scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core'))]
 
-# %% ../../nbs/inside/27_models.weights.ipynb #wrappers-model-module-state-dict-model-s
+# %% ../../nbs/inside/27_models.weights.ipynb #wrappers
 _WRAPPERS = ('model', 'module', 'state_dict', 'model_state', 'model_state_dict', 'net', 'network', 'weights')
 _PREFIXES = ('module.', '_orig_mod.', 'model.')
 _LOSS = re.compile(r'(criterion|loss|loss_fn|loss_func|loss_function|metrics?'
@@ -214,7 +214,7 @@ def fit_in(
     model.load_state_dict(fitting)
     return model
 
-# %% ../../nbs/inside/27_models.weights.ipynb #by-own-names
+# %% ../../nbs/inside/27_models.weights.ipynb #any-prefix
 _ANY_PREFIX = re.compile(r'(module|_orig_mod|model|net|network|backbone|encoder|trunk)\.')
 
 def by_own_names(
@@ -284,7 +284,7 @@ class FoundWeights:
         labels = [names[i] for i in sorted(names)]
         return [] if all(n == f'LABEL_{i}' for i,n in enumerate(labels)) else labels
 
-# %% ../../nbs/inside/27_models.weights.ipynb #hub-id-re-compile-r-w
+# %% ../../nbs/inside/27_models.weights.ipynb #hub-id
 _HUB_ID = re.compile(r'[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?')
 _ACCEPTED = (
     "accepted: the path of a file of weights, a folder in transformers' format, the folder of a saved "
@@ -338,10 +338,10 @@ def load_weights(
 )->nn.Module: # The same model
     "Load weights into a model; a head of another size stays fresh, anything else that differs is an error."
     found = find_weights(source)
-    check_config(model, found.config, source)
+    check_architecture(model, found.config, source)
     return fit_in(model, found.read(), source)
 
-def check_config(
+def check_architecture(
     model, # That shall get the weights
     config:dict, # config.json of a folder; empty for a bare file
     source, # Where it comes from, for the message

@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'PUBLISHED', 'list_models', 'create_model', 'saved_model', 
            'check_registered', 'citation', 'model_table', 'TransformersModel', 'save_transformers', 'spec_of',
            'transformers_model']
 
-# %% ../../nbs/inside/29_models.zoo.ipynb #import-os-warnings
+# %% ../../nbs/inside/29_models.zoo.ipynb #imports
 import json, re, warnings
 from dataclasses import fields
 from fnmatch import fnmatchcase
@@ -28,13 +28,13 @@ from .swin3d import swin3d_b, swin3d_s, swin3d_t, swin3d_tiny
 from .timesformer import timesformer_base, timesformer_hr, timesformer_l, timesformer_tiny
 from .videomae import (videomae_base, videomae_huge, videomae_large, videomae_small,
                                     videomae_tiny, videomaev2_base, videomaev2_small)
-from .weights import (by_own_names, check_config, check_saved, find_weights, fit_in,
+from .weights import (by_own_names, check_architecture, check_saved, find_weights, fit_in,
                                    weight_differences)
 
-# %% ../../nbs/inside/29_models.zoo.ipynb #import-tempfile
+# %% ../../nbs/inside/29_models.zoo.ipynb #all
 _all_ = ['TransformersModel', 'save_transformers', 'spec_of', 'transformers_model']
 
-# %% ../../nbs/inside/29_models.zoo.ipynb #models-f-name-f-for-f-in-videomae-tiny-v
+# %% ../../nbs/inside/29_models.zoo.ipynb #sizes
 _SIZES = (
     videomae_tiny, videomae_small, videomae_base, videomae_large, videomae_huge,
     videomaev2_small, videomaev2_base,
@@ -54,7 +54,7 @@ def list_models(
         pattern = f'*{pattern}*'
     return sorted(n for n in MODELS if fnmatchcase(n, pattern))
 
-# %% ../../nbs/inside/29_models.zoo.ipynb #test-eq-table-weights-m-videomae-base-86
+# %% ../../nbs/inside/29_models.zoo.ipynb #create-model
 def create_model(
     name:str, # One of list_models()
     pretrained=None, # As in find_weights, or 'imagenet' for an inflated network; None: fresh
@@ -79,7 +79,7 @@ def create_model(
         _check_size(name, asked, state, where)
     model = _make(name, n_classes, asked)
     if name != 'transformers':
-        check_config(model, found.config, where)
+        check_architecture(model, found.config, where)
     if n_classes is None:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                              # fit_in says it
@@ -137,7 +137,7 @@ def _imagenet(name):
                             "an image model ('microsoft/resnet-50').")
     return imagenet_file()
 
-# %% ../../nbs/inside/29_models.zoo.ipynb #said-by
+# %% ../../nbs/inside/29_models.zoo.ipynb #resnet
 _RESNET = dict(hidden_act='relu', layer_type='bottleneck', downsample_in_bottleneck=False,
                downsample_in_first_stage=False)       # what shapes don't show
 _CALLED = {'resnet50': 'resnet', 'videomaev2': 'videomae'}     # family: its model_type, where it differs
@@ -264,7 +264,7 @@ def saved_model(
     model.labels = [str(l) for l in saved['labels']]
     return _named(model, name, asked)
 
-# %% ../../nbs/inside/29_models.zoo.ipynb #def-videomae-nano-n-classes-400-kw-retur
+# %% ../../nbs/inside/29_models.zoo.ipynb #built-in
 _BUILT_IN = frozenset(MODELS)
 
 def register_model(
@@ -333,7 +333,7 @@ def _shapes(name, n_classes, arguments):
     except (NotImplementedError, RuntimeError):
         return MODELS[name](n_classes=n_classes, **arguments).state_dict()
 
-# %% ../../nbs/inside/29_models.zoo.ipynb #published-top-1-in-on
+# %% ../../nbs/inside/29_models.zoo.ipynb #published
 _ZOO, _DISTILLED = "authors' model zoo", '5 × 3 views, 16 frames; 710 classes, distilled from ViT-g'
 PUBLISHED = {  # top-1 in % on Kinetics-400 val, clips × crops and frames, source
     'videomae_small': (79.0, '5 × 3 views, 16 frames', _ZOO),

@@ -7,7 +7,7 @@ __all__ = ['OTHER_NAMES', 'OTHER_WAYS', 'Optimization', 'Selection', 'Saving', '
            'standard_callbacks', 'check_fit', 'check_splits', 'check_labels', 'check_metrics', 'check_trackers',
            'check_freeze', 'head_order', 'take_labels', 'own_network', 'refuse_names']
 
-# %% ../../nbs/inside/38_training.checks.ipynb #imports
+# %% ../../nbs/inside/38_training.checks.ipynb #import-copy-math
 import copy, math
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -36,6 +36,7 @@ from vidcls.training.callbacks import (
     Loggers,
     ProgressBar,
     TerminateOnNaN,
+    as_callback,
 )
 from .engine import choose_precision
 from .history import COLUMNS, monitored
@@ -213,7 +214,7 @@ def standard_callbacks(
         cbs.append(EMA(config.optimization.ema))
     if config.computing.trackers:
         cbs.append(Loggers({k: v for k,v in about.items() if isinstance(v, (int, float, str))}))
-    cbs += [*config.functions.callbacks, ProgressBar()]
+    cbs += [*map(as_callback, config.functions.callbacks), ProgressBar()]
     if config.selection.patience is not None:
         cbs.append(EarlyStopping(config.selection.patience))
     saving = config.saving

@@ -7,7 +7,7 @@ __all__ = ['SIGNALS', 'half_precision', 'choose_precision', 'leave_group', 'leav
            'prepare_model', 'make_optimizer', 'share_buffers', 'share_loader', 'device_batches', 'any_process',
            'count_clips', 'agree_on_stop', 'listening', 'Run', 'end_callbacks', 'put_best']
 
-# %% ../../nbs/inside/36_training.engine.ipynb #imports
+# %% ../../nbs/inside/36_training.engine.ipynb #import-atexit-copy-signal
 import atexit, copy, signal, sys, threading, time
 from contextlib import contextmanager
 
@@ -18,7 +18,7 @@ from ..data.loaders import Batch, WaitTimer
 from ..losses import LabelSmoothingCrossEntropy
 from ..models.layers import VideoModel
 from ..optim import OPTIMIZERS, freeze_layers, make_schedule, param_groups
-from .callbacks import EMA, GradualUnfreeze
+from .callbacks import EMA, GradualUnfreeze, call_event
 from .checkpoint import random_state, set_random_state
 from .history import History
 
@@ -147,7 +147,7 @@ def _prepare_sharded(run):
 def _extra_modules(run):
     "Callbacks that bring a module that learns, each with it."
     for cb in run.callbacks:
-        module = cb.extra_module(run) if hasattr(cb, 'extra_module') else None
+        module = cb.extra_module(run)
         if module is not None:
             yield cb, module
 
@@ -326,8 +326,7 @@ class Run:
 
     def __call__(self, event):
         for cb in self.callbacks:
-            if f := getattr(cb, event, None):
-                f(self)
+            call_event(cb, event, self)
 
     @property
     def paths(self)->dict:
@@ -373,7 +372,7 @@ def end_callbacks(
     failed = []
     for cb in run.callbacks:
         try:
-            getattr(cb, 'after_fit', lambda run: None)(run)
+            call_event(cb, 'after_fit', run)
         except Exception as e:
             failed.append(e)
     if failed and sys.exc_info()[1] is None:

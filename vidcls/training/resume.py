@@ -133,15 +133,15 @@ def run_state(
         own=own,
         best=run.best,
         hist=dict(vars(run.hist)),
-        callbacks=[[_kept_as(cb), cb.state_dict() if hasattr(cb, 'state_dict') else {}] for cb in _kept(run)],
+        callbacks=[[_kept_as(cb), cb.state_dict()] for cb in _kept(run)],
         **counts,
     )
 
 def _kept(run):
     "The callbacks that a training that goes on must have, too; those that only look on may change."
-    return [cb for cb in run.callbacks if getattr(cb, 'in_checkpoint', True)]
+    return [cb for cb in run.callbacks if cb.in_checkpoint]
 
-def _kept_as(callback): return getattr(callback, 'kept_as', None) or type(callback).__name__
+def _kept_as(callback): return callback.kept_as or type(callback).__name__
 
 # %% ../../nbs/inside/37_training.resume.ipynb #restore
 def restore(
@@ -199,8 +199,7 @@ def _restore_callbacks(run, kept, path):
         name, state = kept[i] if i < len(kept) else (None, {})
         if name != own:
             raise CheckpointError(f"{path} was kept with other callbacks: {name} there, {own} here.")
-        if hasattr(here[i], 'load_state_dict'):
-            here[i].load_state_dict(state)
+        here[i].load_state_dict(state)
 
 def resume_run(
     run, # A Run
