@@ -23,8 +23,8 @@ from vidcls.classifier_folder import (
     calibration_of,
     check_target,
     model_of,
-    read_folder,
-    write_folder,
+    read_classifier_folder,
+    write_classifier_folder,
 )
 from .core import ArgumentError, ClipSpec, LabelError, VideoFolderError
 from .core import check_whole, match_labels, patch, pick_device, progress
@@ -334,7 +334,7 @@ def save(
     "Write `config.json` and `model.safetensors`, whole or not at all."
     folder = check_target(folder)
     check_registered(self.model)                                 # what is saved has to be loaded again
-    return write_folder(folder, self.model.state_dict(), self.config)
+    return write_classifier_folder(folder, self.model.state_dict(), self.config)
 
 @patch
 def save_pretrained(
@@ -366,7 +366,7 @@ def load(
 ):
     "Read a classifier; nothing but tensors and JSON is ever loaded."
     device = pick_device(device or 'cpu')
-    folder, cfg, state = read_folder(folder)
+    folder, cfg, state = read_classifier_folder(folder)
     return cls(model_of(cfg, state, folder).to(device), cfg['labels'], calibration_of(cfg, folder))
 
 @patch(cls_method=True)
