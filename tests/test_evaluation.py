@@ -561,9 +561,10 @@ def test_too_many_broken_videos_are_an_error_however_they_are_looked_at(judged_m
 def test_a_loader_that_hands_clips_out_twice_is_refused(judged_model):
     root, model = judged_model
     table = from_folder(root/'clips')
-    for drawn in (dict(balance='weighted'), dict(repeats=2), dict(weights=np.ones(len(table.select_split('train'))))):
+    train = table.select_split('train')
+    for drawn in (dict(balance='weighted'), dict(repeats=2), dict(weights=np.ones(len(train)))):
         with pytest.raises(ArgumentError, match='hands out each clip once'):
-            evaluate(model, loader(table.select_split('train'), model.spec, bs=8, shuffle=True, **drawn), show=False)
+            evaluate(model, loader(train, model.spec, bs=8, shuffle=True, **drawn), show=False)
     rec = evaluate(model, loader(table.select_split('train'), model.spec, bs=8, shuffle=True), show=False)
     assert not rec.clips.path.duplicated().any() and rec.n_evaluated == rec.n_expected
 

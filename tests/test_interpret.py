@@ -214,9 +214,8 @@ def test_each_family_was_judged_on_motion():
 @pytest.fixture
 def halves(tmp_path):
     "(model, table, loader) of test clips that are each half of a file."
-    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32)).select_classes(
-        ['left', 'right']
-    )
+    table = from_folder(make_motion_clips(tmp_path / 'clips', n_groups=20, n_frames=8, size=32))
+    table = table.select_classes(['left', 'right'])
     df, test = table.df, table.df.split == 'test'
     table = ClipTable(
         pd.concat([df[~test], *(df[test].assign(start=s, end=s + 0.5) for s in (0.0, 0.5))]),

@@ -161,9 +161,8 @@ def _design_effect(sums, sizes):
 def _t_quantile(q, df):
     "Quantile of Student's t, by bisection on its distribution function (a sum for whole numbers of freedom)."
     def below(t):
-        a, even = math.atan(t/math.sqrt(df)), df % 2 == 0
-        term, total, k = (math.sin(a) if even else (math.cos(a) if df > 1 else 0.)), 0., 0
-        if even:
+        a, total = math.atan(t/math.sqrt(df)), 0.
+        if df % 2 == 0:
             f = 1.
             for k in range(df//2):
                 total += f

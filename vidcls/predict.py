@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONG_S', 'BaseClassifier', 'Classifier', 'is_address', 'EnsembleClassifier', 'FORMAT', 'check_target']
 
-# %% ../nbs/57_predict.ipynb #imports
+# %% ../nbs/57_predict.ipynb #fcc2f8ea
 import os
 import re
 import tempfile
@@ -23,8 +23,8 @@ from vidcls.classifier_folder import (
     calibration_of,
     check_target,
     model_of,
-    read_classifier,
-    write_classifier,
+    read_classifier_folder,
+    write_classifier_folder,
 )
 from .core import ArgumentError, ClipSpec, LabelError, VideoFolderError
 from .core import check_whole, match_labels, patch, pick_device, progress
@@ -325,7 +325,7 @@ def decide(
     reason = {UNSURE: 'unsure', NONE: 'none of these'}.get(said)
     return dict(label=None if said < 0 else self.labels[said], score=float(p.max()), reason=reason)
 
-# %% ../nbs/57_predict.ipynb #save
+# %% ../nbs/57_predict.ipynb #647dd44b
 @patch
 def save(
     self:Classifier,
@@ -334,7 +334,7 @@ def save(
     "Write `config.json` and `model.safetensors`, whole or not at all."
     folder = check_target(folder)
     check_registered(self.model)                                 # what is saved has to be loaded again
-    return write_classifier(folder, self.model.state_dict(), self.config)
+    return write_classifier_folder(folder, self.model.state_dict(), self.config)
 
 @patch
 def save_pretrained(
@@ -357,7 +357,7 @@ def config(
             'model': self.model.name, 'arguments': self.model.arguments,
             'spec': self.spec.to_dict(), 'labels': self.labels, 'sha256': sha256} | calibrated
 
-# %% ../nbs/57_predict.ipynb #load
+# %% ../nbs/57_predict.ipynb #ec0d1915
 @patch(cls_method=True)
 def load(
     cls:Classifier,
@@ -366,7 +366,7 @@ def load(
 ):
     "Read a classifier; nothing but tensors and JSON is ever loaded."
     device = pick_device(device or 'cpu')
-    folder, cfg, state = read_classifier(folder)
+    folder, cfg, state = read_classifier_folder(folder)
     return cls(model_of(cfg, state, folder).to(device), cfg['labels'], calibration_of(cfg, folder))
 
 @patch(cls_method=True)
