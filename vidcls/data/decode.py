@@ -294,7 +294,7 @@ def _middle(image):
     y, x = max(0, (h-most)//2), max(0, (w-most)//2)
     return image[y:y+most, x:x+most]
 
-# %% ../../nbs/inside/06_data.decode.ipynb #read-decord
+# %% ../../nbs/inside/06_data.decode.ipynb #seekable
 # containers in which decord and torchcodec may jump
 SEEKABLE = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm', 'avi')
 

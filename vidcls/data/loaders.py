@@ -37,7 +37,7 @@ _all_ = ['BALANCE', 'Batch', 'BatchBuffers', 'ClipDataset', 'ClipDraws', 'ClipLo
          'clip_bytes', 'clip_from_frames', 'collate', 'dead_worker', 'file_state', 'file_states',
          'load_clip', 'thread_batches']
 
-# %% ../../nbs/inside/19_data.loaders.ipynb #what-others-call-it
+# %% ../../nbs/inside/19_data.loaders.ipynb #as-table
 def _as_table(table):
     "Make a table of clips of whatever can be made into one."
     from vidcls.data import datasets
@@ -302,7 +302,7 @@ class ItemDataset(ClipDataset):
         out[:] = clip
         return out, label
 
-# %% ../../nbs/inside/19_data.loaders.ipynb #of-items
+# %% ../../nbs/inside/19_data.loaders.ipynb #clip-and-label
 CLIP_NAMES = ('video', 'clip', 'clips', 'frames', 'pixel_values', 'x')
 LABEL_NAMES = ('label', 'labels', 'target', 'targets', 'y')
 

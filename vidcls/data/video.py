@@ -200,7 +200,7 @@ class Video:
         if not self._hangs:
             wait([job], 5)
 
-# %% ../../nbs/inside/05_data.video.ipynb #begin
+# %% ../../nbs/inside/05_data.video.ipynb #within-time
 INDEXED = ('avi', 'mov,mp4,m4a,3gp,3g2,mj2')       # containers with a list of all packets
 
 @patch
@@ -364,7 +364,7 @@ def _count_frames(self:Video):
     warnings.warn(f"{self.name}: damaged ({self._damage}); {n} frames could be decoded{marked}.")
     return pts
 
-# %% ../../nbs/inside/05_data.video.ipynb #look
+# %% ../../nbs/inside/05_data.video.ipynb #time-stamps
 @patch
 def time_stamps(self:Video)->list: # int or None, one a frame
     "Return the time stamps in the order of showing; they are found out once."
