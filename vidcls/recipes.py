@@ -19,9 +19,11 @@ from .models.zoo import create_model
 from .optim import scale_lr
 
 # %% ../nbs/44_recipes.ipynb #twice-repeats-there-step
-_TWICE = ('repeats: the authors count videos, each of which gives two clips; here step and epoch count '
-          'clips. So a step of as many holds half as many videos here, and for the same number of clips the rate '
-          'here is twice theirs.')
+_TWICE = (
+    'repeats: the authors count videos, each of which gives two clips; here step and epoch count clips. '
+    'So a step of as many holds half as many videos here, and for the same number of clips the rate '
+    'here is twice theirs.'
+)
 _VIDEOMAE = [
     _TWICE,
     "RandAugment: (9, 0.5) in the paper, rand-m7-n4-mstd0.5-inc1 in the code; the code's is taken here.",
