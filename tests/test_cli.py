@@ -267,7 +267,7 @@ def test_as_a_module():
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
 def test_two_machines_train_by_accelerate_launch(tmp_path):
-    "The lines of page 43, both machines on this one: one result, said once, the same as of one process."
+    "The lines of page 49, both machines on this one: one result, said once, the same as of one process."
     make_motion_clips(tmp_path/'clips', n_groups=11, n_frames=8, size=32)
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))

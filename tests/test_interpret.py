@@ -191,7 +191,7 @@ def test_maps_in_inference_mode():
 
 
 def test_each_family_was_judged_on_motion():
-    """The records that page 54 reads: seven models, two trainings each, right on nearly all clips, and
+    """The records that page 60 reads: seven models, two trainings each, right on nearly all clips, and
     each map's share on the shape with its interval."""
     found = pd.concat(
         [pd.read_csv(f) for f in sorted((Path(__file__).parents[1] / 'benchmarks' / 'maps').glob('*.csv'))]
