@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'LOCK_PATIENCE_S', 'digest', 'stable_repr', 'fingerprint', 'run_state', 'restore', 'resume_run',
-           'Checkpoints', 'parse_every', 'check_writable', 'lock_folder']
+           'Checkpoints', 'parse_every', 'check_writable', 'lock_run']
 
 # %% ../../nbs/inside/43_training.resume.ipynb #imports
 import hashlib, os, re, tempfile, time, warnings
@@ -240,7 +240,7 @@ class Checkpoints(Callback):
         self.at = run.epoch, run.done  # what is known at the start need not be kept again
         if run.accelerator.is_main_process:
             check_writable(self.folder)
-            self.lock = lock_folder(self.folder)
+            self.lock = lock_run(self.folder)
 
     def after_batch(self, run):
         if self.steps and run.n_steps % self.steps == 0 or self._late(run):
@@ -307,7 +307,7 @@ def check_writable(
             f"{e.strerror}); take another folder."
         ) from None
 
-def lock_folder(
+def lock_run(
     folder:Path, # Where checkpoints lie
 ): # A FileLock; None on a file system that has no locks
     "Refuse a second training in one folder: the two would go on from each other's checkpoints."
