@@ -6,7 +6,7 @@
 __all__ = ['BACKENDS', 'INDEXED', 'VideoInfo', 'Video', 'unbroken_times', 'orientation', 'probe', 'frame_times']
 
 # %% ../../nbs/inside/06_data.video.ipynb #import-video
-import io, os, struct, time, warnings
+import os, struct, time, warnings
 from concurrent.futures import wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,9 +16,8 @@ from threading import RLock
 
 import numpy as np
 
-from ..core import DecodeTimeoutError, VideoFolderError, VideoNotFoundError, VideoPermissionError
-from ..core import VideoReadError, check_at_least, check_choice, check_whole, patch
-from .opening import MAX_PIXELS, NOT_MOVING, is_of_pictures, open_stream
+from ..core import DecodeTimeoutError, VideoReadError, check_at_least, check_choice, check_whole, patch
+from .opening import MAX_PIXELS, NOT_MOVING, is_of_pictures, open_stream, too_large
 from .packets import FileBytes, PacketIndex, expected_end
 from ..parallel import ThreadPool, result_within
 
