@@ -202,7 +202,7 @@ def test_train_with_cache_augmentation_and_balance(clips, tmp_path):
     assert r.returncode == 0, r.stderr
     assert list((tmp_path/'cache').glob('raw-*/*.data')) and (tmp_path/'run'/'record.json').exists()
     for args, says in (
-        (['--augment', 'wild'], "name='wild'"),
+        (['--augment', 'wild'], "--augment wild"),
         (['--balance', 'even'], "--balance even"),
         (['--cache', clips / 'clips.csv'], 'cannot be written'),
     ):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidcls.commands.options import in_words
+from vidcls.cli import in_words
 from vidcls.core import ArgumentError, CheckpointError, span
 from vidcls.data.datasets import from_folder
 from vidcls.data.doctor import audit

@@ -6,7 +6,7 @@
 __all__ = ['HELP', 'app', 'bench', 'CLIPS', 'Data', 'Label', 'Group', 'PathColumn', 'Leaks', 'OnError', 'Device', 'Overwrite',
            'ResultFile', 'Rounds', 'ALSO', 'SAID', 'BOTH', 'as_path', 'a_folder', 'a_json_file', 'a_count', 'the_data',
            'ClipSource', 'typed', 'use_device', 'is_main', 'is_alone', 'say', 'option_name', 'callbacks', 'asked_by',
-           'name_of_model', 'in_words', 'note']
+           'option_of_name', 'in_words', 'note']
 
 # %% ../../nbs/inside/80_commands.options.ipynb #import-sys
 import os, re, traceback
@@ -187,11 +187,13 @@ def asked_by(
     "Return what a command asks for."
     return [(n, about) for n,h in command.__annotations__.items() for about in getattr(h, '__metadata__', ())]
 
-def name_of_model(
+def option_of_name(
     error, # With its traceback, if it was raised
 )->str:
-    "Return what the command that met an error calls Python's `name`: --model, MODEL or NAME."
+    "Return what the command that met an error calls Python's `name`: --model, MODEL or NAME, or --augment."
     frames = {f.f_code for f,_ in traceback.walk_tb(getattr(error, '__traceback__', None))}
+    if 'augmentation' in {code.co_name for code in frames}:
+        return '--augment'
     asked = [a for c in callbacks() if c.__code__ in frames for a in asked_by(c)]
     bare = [n for n,about in asked if n in ('model', 'name') and isinstance(about, typer.models.ArgumentInfo)]
     return bare[0].upper() if bare else '--model'
@@ -202,7 +204,7 @@ def in_words(
     "Return what it says, with options in place of Python's arguments."
     asked = [a for c in callbacks() for a in asked_by(c)]
     options = {n: option_name(n) for n,about in asked if isinstance(about, typer.models.OptionInfo)}
-    options |= ALSO | dict(name=name_of_model(said))
+    options |= ALSO | dict(name=option_of_name(said))
     text = str(said)
     for python, words in SAID.items():
         text = text.replace(python, words)
