@@ -23,7 +23,8 @@ setup(
     author_email=cfg['author_email'],
     url=cfg['git_url'],
     license='Apache-2.0',
-    classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Developers', 'Intended Audience :: Education',
+    classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Developers',
+                 'Intended Audience :: Education',
                  'Natural Language :: English', 'Topic :: Scientific/Engineering :: Image Recognition',
                  *[f'Programming Language :: Python :: 3.{v}' for v in (11, 12, 13)]],
     python_requires=f">={cfg['min_python']}",
@@ -31,5 +32,6 @@ setup(
     packages=find_packages(include=['vidcls', 'vidcls.*'], exclude=['vidcls.studies*']),
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
-    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['vidcls=vidcls._modidx:d']},   # the second is for doc links
+    entry_points={'console_scripts': cfg['console_scripts'].split(),
+                  'nbdev': ['vidcls=vidcls._modidx:d']},            # for links in documentation
 )

@@ -1,4 +1,7 @@
-"Video files that readers get wrong (HOSTILE) and files that nobody can read (BROKEN), each made from frames that carry their number."
+"""Video files that readers get wrong (HOSTILE) and files that nobody can read (BROKEN).
+
+Each is made from frames that carry their number.
+"""
 import subprocess
 from fractions import Fraction
 import av, cv2, numpy as np

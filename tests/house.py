@@ -1,4 +1,7 @@
-"""The figures of the house, over all modules: `python tests/house.py` prints a table; tests/test_house.py holds its limits."""
+"""The figures of the house, over all modules: `python tests/house.py` prints a table.
+
+tests/test_house.py holds its limits.
+"""
 import ast
 import statistics
 import sys
@@ -70,11 +73,13 @@ def table(
     said = [f"{'module':24} lines width p90 >110 functions private  longest function, most parameters"]
     for name,r in sorted(rows.items(), key=lambda kv: -kv[1]['lines']):
         share = r['private']/r['functions'] if r['functions'] else 0
-        said.append(f"{name:24} {r['lines']:5} {r['mean_width']:5.0f} {r['p90_width']:3} {r['over']:4} {r['functions']:9} {share:7.0%}"
-                    f"  {r['longest'][1]} {r['longest'][0]}, {r['most'][1]} {r['most'][0]}")
+        longest, most = (' '.join(map(str, reversed(r[k]))) for k in ('longest', 'most'))
+        said.append(f"{name:24} {r['lines']:5} {r['mean_width']:5.0f} {r['p90_width']:3} {r['over']:4} "
+                    f"{r['functions']:9} {share:7.0%}  {longest}, {most}")
     n = sum(r['functions'] for r in rows.values())
     private = sum(r['private'] for r in rows.values())
-    widths = sorted(len(l) for f in modules(top).values() for l in own_lines(f.read_text(encoding='utf-8')) if l.strip())
+    texts = [f.read_text(encoding='utf-8') for f in modules(top).values()]
+    widths = sorted(len(l) for text in texts for l in own_lines(text) if l.strip())
     said.append(f"whole: {len(rows)} modules, {sum(r['lines'] for r in rows.values())} lines, mean width "
                 f"{statistics.mean(widths):.0f}, p90 {widths[int(.9*(len(widths)-1))]}, over 110 "
                 f"{sum(r['over'] for r in rows.values())}, {n} functions, {private/n:.0%} private")

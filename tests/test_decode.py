@@ -1,7 +1,7 @@
 """The frames that a full forward decode gives, from every kind of file, by every backend;
 and one clear error for each kind that can't be read."""
 import io, os, resource, shutil, warnings
-import numpy as np, pytest, torch
+import numpy as np, pytest
 import av
 from hostile import BROKEN, HOSTILE, N, encode, numbered, read_numbers
 from vidcls.core import DecodeTimeoutError, VidclsError, VideoNotFoundError, VideoReadError

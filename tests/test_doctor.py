@@ -13,7 +13,6 @@ import pytest
 from hostile import BROKEN, encode, numbered
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_csv
-from vidcls.data.decode import read_frames
 from vidcls.data.doctor import audit
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.show import write_video

@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 import av, cv2, numpy as np, pytest
 from hostile import HOSTILE, encode, ffmpeg, numbered, read_numbers
-from vidcls.core import ClipSpec, DecodeTimeoutError, VideoPermissionError, VideoReadError
+from vidcls.core import ClipSpec, DecodeTimeoutError, VideoReadError
 from vidcls.data import decode, packets as index, video as videos
 from vidcls.data.decode import Video, crop_frame, probe, read_frames
 from vidcls.data.sampling import sample_idxs

@@ -10,7 +10,8 @@ from vidcls.models.zoo import create_model
 from vidcls.show import show_clip
 from vidcls.train import ProgressBar, Callback, fit, plot_history
 class See(Callback):
-    def after_train(self, run): self.said = next(c.bar.comment for c in run.callbacks if isinstance(c, ProgressBar))
+    def after_train(self, run):
+        self.said = next(c.bar.comment for c in run.callbacks if isinstance(c, ProgressBar))
 see = See()
 table = from_folder(make_motion_clips('clips', n_groups=10, n_frames=8, size=32))
 model = create_model('videomae_tiny', n_classes=8)

@@ -67,13 +67,14 @@ def test_one_name_one_thing():
     for mod in modules:
         found = importlib.import_module(mod)
         for name in found.__all__:
-            assert getattr(found, name) is home.setdefault(name, getattr(found, name)), f'{name}: another thing in {mod}'
+            thing = getattr(found, name)
+            assert thing is home.setdefault(name, thing), f'{name}: another thing in {mod}'
 
 
 # Documentation
 
 def public(mod):
-    "Public functions, classes and methods of a module; a method that overrides one keeps that one's docs, and events have theirs."
+    "Public functions, classes and methods of a module, but for overriding methods and events of callbacks."
     from vidcls.train import EVENTS, Callback
     for name in mod.__all__:
         o = getattr(mod, name)

@@ -13,7 +13,8 @@ from notebooks import same                                                      
 @pytest.mark.parametrize('kept, fresh, right', [
     ('8 faults', '8 faults', True), ('7 faults', '6 faults', False), ('format 1', 'format 2', False),
     ('top-1 0.848', 'top-1 0.851', True), ('top-1 0.848', 'top-1 0.800', False), ('1e-07', '3e-08', True),
-    ('loss 12.50', 'loss 12.60', True), ('loss 12.50', 'loss 14.00', False), ('version 0.1.0', 'version 0.1.1', False),
+    ('loss 12.50', 'loss 12.60', True), ('loss 12.50', 'loss 14.00', False),
+    ('version 0.1.0', 'version 0.1.1', False),
     ('', 'a line', False), ('left 0.5', 'right 0.5', False), ('-0.5', '0.5', False)])
 def test_what_counts_as_the_same(kept, fresh, right):
     "Words and whole numbers exactly; of floats the digits that a processor decides are left free."

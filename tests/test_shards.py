@@ -61,7 +61,8 @@ def test_fit_and_evaluate(made):
         table.name,
     )
     assert (
-        sorted(rec.clips.path) == sorted(table.select_split('test').df.path) and np.isfinite(hist['train_loss']).all()
+        sorted(rec.clips.path) == sorted(table.select_split('test').df.path)
+        and np.isfinite(hist['train_loss']).all()
     )
     assert len(dls.one_batch().clips) == 16
 
@@ -108,7 +109,8 @@ def test_two_processes(tmp_path, made):
     # gradients and validation were shared
     assert torch.equal(a['weights'], b['weights']) and a['valid'] == b['valid']
     # each once, in the table's order
-    assert a['top1'] == b['top1'] and a['judged'] == b['judged'] == table.select_split('test').df.path.tolist()
+    assert a['top1'] == b['top1']
+    assert a['judged'] == b['judged'] == table.select_split('test').df.path.tolist()
     mine, yours = set(a['rows']), set(b['rows'])
     assert not mine & yours and len(mine | yours) > .8*n  # no clip in both
 

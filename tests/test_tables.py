@@ -9,18 +9,17 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from hostile import encode, numbered
-from vidcls.core import ArgumentError, DataError, LabelError, LeakageError
+from vidcls.core import ArgumentError, DataError, LeakageError
 from vidcls.data.datasets import as_table, from_csv, from_df, from_folder
 from vidcls.data.decode import Video, probe, read_frames
 from vidcls.data.doctor import audit, examine
-from vidcls.data.files import VIDEO_SUFFIXES, TableWarning, find_videos
+from vidcls.data.files import TableWarning, find_videos
 from vidcls.data.table import ClipTable
 from vidcls.show import frames_to_video, frames_to_videos, write_video
 

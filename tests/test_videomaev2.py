@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidcls.core import ClipSpec
-from vidcls.models.videomae import VideoMAE, videomae_base, videomae_small
+from vidcls.models.videomae import VideoMAE
 from vidcls.models.zoo import MODELS, citation, create_model, model_table
 
 DATA = os.environ.get('VIDCLS_TEST_DATA')

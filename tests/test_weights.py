@@ -1,13 +1,12 @@
 "Weights as people have them: under any name, wrapped, without heads, from folders that lie; own models."
-import json, os, re, socket, subprocess, sys, textwrap, warnings
-from pathlib import Path
+import json, os, re, socket, warnings
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidcls.core import ArgumentError, CheckpointError, ClipSpec, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, ClipSpec
 from vidcls.data.loaders import clip_from_frames
 from vidcls.models.layers import build_model
 from vidcls.models.timesformer import TimeSformer, timesformer_tiny
@@ -460,7 +459,6 @@ def test_frames_are_those_of_transformers_processor(short):
         assert np.abs(other-want).mean() > 5*np.abs(got-want).mean()
 
 def test_the_resize_reaches_files_caches_and_views(tmp_path, real_data):
-    from vidcls.data.decode import crop_frame, read_frames, resize_short
     from vidcls.data.loaders import load_clip
     path = next(p for p in sorted((real_data/'weizmann').rglob('*')) if p.suffix in ('.avi', '.mp4'))
     spec = ClipSpec(n_frames=4, size=32, resize=48)

@@ -8,15 +8,15 @@ import torch.nn.functional as F
 
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, VidclsError, seed_everything
 from vidcls.models.adapter import save_transformers
-from vidcls.models.i3d import I3D_LAYERS, i3d_tiny
+from vidcls.models.i3d import i3d_tiny
 from vidcls.models.inflate import Inflated, inflate, logits_of
 from vidcls.models.layers import resample_pos_embed, sincos_pos_embed
-from vidcls.models.mvit import MViT, mvit_v2_s, mvit_v2_tiny
-from vidcls.models.swin3d import Swin3d, swin3d_t, swin3d_tiny, table_rows
-from vidcls.models.timesformer import TimeSformer, timesformer_base, timesformer_tiny
-from vidcls.models.videomae import VideoMAE, videomae_small, videomae_tiny
+from vidcls.models.mvit import mvit_v2_s, mvit_v2_tiny
+from vidcls.models.swin3d import swin3d_t, swin3d_tiny
+from vidcls.models.timesformer import timesformer_tiny
+from vidcls.models.videomae import videomae_tiny
 from vidcls.models.weights import find_weights, load_weights
-from vidcls.models.zoo import MODELS, create_model, list_models
+from vidcls.models.zoo import create_model, list_models
 
 DATA = os.environ.get('VIDCLS_TEST_DATA')
 NAMES = Path(DATA).parent/'reference' if DATA else Path('nowhere')

@@ -1,6 +1,7 @@
 """Build the site into _docs/, then follow every link in it. No network, no change to tracked files.
 
-nbdev turns the notebooks of nbs/ into pages in _proc/; Quarto renders them where it is on the PATH, else smalldocs.
+nbdev turns the notebooks of nbs/ into pages in _proc/. Quarto renders them where it is on the PATH, else
+smalldocs.
 Exit code 1 lists each link, anchor or name that leads nowhere.
 """
 import json, os, pkgutil, posixpath, re, shutil, subprocess, sys
@@ -17,7 +18,7 @@ def stage(
     proc:Path, # The folder that nbdev's proc_nbs filled
     site:str, # The address of the published site
 ):
-    "Pages get the names that nbdev's links use (00_core -> core), the sidebar its numbers; links within lose the host."
+    "Give pages the names that nbdev's links use (00_core -> core), and the sidebar its numbers."
     pages = {}
     for nb in sorted(proc.rglob('*.ipynb')):
         cells = json.loads(nb.read_text(encoding='utf-8'))['cells']

@@ -1,10 +1,11 @@
 """Run notebooks as a reader does, in a real kernel, and compare or store their outputs.
 
-`python tools/notebooks.py` runs them all ("Run All", two at a time) and says which kept outputs a fresh run does not
-give. `--store` stores the fresh outputs instead; then nothing is written for a notebook in which a cell fails.
+`python tools/notebooks.py` runs them all ("Run All", two at a time) and says which kept outputs a fresh run
+does not give. `--store` stores the fresh outputs instead; then nothing is written for a notebook in which a
+cell fails.
 Cells marked slow are left out unless `--slow` asks for them.
-A cell whose output depends on the machine (an optional decoder, a clock) says so by `#| varies`: it runs, and its
-output is neither compared nor replaced where there is one.
+A cell whose output depends on the machine (an optional decoder, a clock) says so by `#| varies`: it runs,
+and its output is neither compared nor replaced where there is one.
 """
 import argparse, asyncio, math, os, re, sys, tempfile, time
 from pathlib import Path

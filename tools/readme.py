@@ -1,4 +1,7 @@
-"""README.md from what is visible in nbs/index.ipynb; with `--check` only compare, and exit 1 when they differ."""
+"""README.md from what is visible in nbs/index.ipynb.
+
+With `--check` only compare, and exit 1 when they differ.
+"""
 import json, posixpath, re, sys
 from pathlib import Path
 

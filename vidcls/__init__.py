@@ -4,7 +4,8 @@
 """
 __version__ = "0.1.0"
 
-import importlib, sys
+import importlib
+import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder, SourceFileLoader
 
@@ -34,7 +35,8 @@ def __getattr__(name):
     globals()[name] = found
     return found
 
-def __dir__(): return sorted({*globals(), *__all__})
+def __dir__():
+    return sorted({*globals(), *__all__})
 
 
 class _Documented(SourceFileLoader):
@@ -47,11 +49,15 @@ class _Documented(SourceFileLoader):
 class _Finder(MetaPathFinder):
     "Finds the modules of vidcls."
     def find_spec(self, name, path=None, target=None):
-        if not name.startswith('vidcls.'): return None
+        if not name.startswith('vidcls.'):
+            return None
         spec = PathFinder.find_spec(name, path, target)
-        if spec and type(spec.loader) is SourceFileLoader: spec.loader = _Documented(name, spec.loader.path)
+        if spec and type(spec.loader) is SourceFileLoader:
+            spec.loader = _Documented(name, spec.loader.path)
         return spec
 
-def _is_ours(finder): return (type(finder).__name__, type(finder).__module__) == ('_Finder', __name__)
+def _is_ours(finder):
+    return (type(finder).__name__, type(finder).__module__) == ('_Finder', __name__)
 
-if not any(map(_is_ours, sys.meta_path)): sys.meta_path.insert(0, _Finder())
+if not any(map(_is_ours, sys.meta_path)):
+    sys.meta_path.insert(0, _Finder())

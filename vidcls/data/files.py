@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VIDEO_SUFFIXES', 'PACKED', 'SHARDS', 'SPLITS', 'SPLIT_NAMES', 'LEAKS', 'TableWarning', 'tell', 'text_frame',
-           'list_files', 'suffix_of', 'only_videos', 'FoundVideos', 'find_videos', 'video_names', 'hint_of_missing',
-           'hint_of_file', 'check_folder', 'check_no_shards', 'plain_paths', 'same_files', 'content_ids',
+           'list_files', 'suffix_of', 'only_videos', 'check_no_shards', 'FoundVideos', 'find_videos', 'video_names',
+           'hint_of_missing', 'hint_of_file', 'check_folder', 'plain_paths', 'same_files', 'content_ids',
            'missing_files', 'read_folder', 'check_leaks']
 
 # %% ../../nbs/inside/10_data.files.ipynb #import
@@ -119,6 +119,24 @@ def _way_out(skipped):
                 "of vidcls.show.")
     return convert + unpack + (pictures if some(PICTURES) else '')
 
+# %% ../../nbs/inside/10_data.files.ipynb #shards
+SHARDS = ('shards.json', 'shards.csv')                            # beside the shards that vidcls wrote
+
+def check_no_shards(
+    folder:Path, # In which no video was found
+):
+    "Raise, with the way out, where a folder holds shards."
+    if (folder/SHARDS[0]).is_file() or any(folder.glob('*-000000.tar')):
+        raise DataError(f"{folder}: these are shards. {_way_with_shards(folder)}")
+
+def _way_with_shards(folder):
+    "Say what takes shards, and what does not."
+    if not (folder/SHARDS[0]).is_file():
+        return (f"{' and '.join(SHARDS)} are missing. Copy them from where `vidcls shard` wrote them; "
+                "unpack shards that another program wrote.")
+    return (f"`vidcls train {folder}` or shard_loaders of vidcls.data.shards trains on them; "
+            "everything else takes the clips that they were made from: their folder or CSV file.")
+
 # %% ../../nbs/inside/10_data.files.ipynb #foundvideos
 class FoundVideos(NamedTuple):
     "The videos below a folder, and what was left out there."
@@ -204,23 +222,6 @@ def check_folder(
         raise DataError(f"{root}: no such folder; give a folder with one folder of videos for each class.")
     other = "is a file; give a folder, or read a list of clips with from_csv."
     raise DataError(f"{root}: {hint_of_file(root) or other}")
-
-SHARDS = ('shards.json', 'shards.csv')                            # beside the shards that vidcls wrote
-
-def check_no_shards(
-    folder:Path, # In which no video was found
-):
-    "Raise, with the way out, where a folder holds shards."
-    if (folder/SHARDS[0]).is_file() or any(folder.glob('*-000000.tar')):
-        raise DataError(f"{folder}: these are shards. {_way_with_shards(folder)}")
-
-def _way_with_shards(folder):
-    "Say what takes shards, and what does not."
-    if not (folder/SHARDS[0]).is_file():
-        return (f"{' and '.join(SHARDS)} are missing. Copy them from where `vidcls shard` wrote them; "
-                "unpack shards that another program wrote.")
-    return (f"`vidcls train {folder}` or shard_loaders of vidcls.data.shards trains on them; "
-            "everything else takes the clips that they were made from: their folder or CSV file.")
 
 # %% ../../nbs/inside/10_data.files.ipynb #plain-paths
 def plain_paths(

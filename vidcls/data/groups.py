@@ -56,7 +56,8 @@ def parents_hint(
 # %% ../../nbs/inside/09_data.groups.ipynb #column-hint
 _GROUP_WORDS = re.compile(
     'group|actor|performer|player|person|people|subject|participant|patient|speaker|user|child|animal|driver|'
-    'source|origin|video|film|movie|episode|channel|youtube|session|recording|camera|scene|location|place|site',
+    'source|origin|video|film|movie|episode|channel|youtube|session|recording|camera|scene|'
+    'location|place|site',
     re.I)
 
 def column_hint(
@@ -79,7 +80,7 @@ def looks_like_groups(
     values:pd.Series, # A column
     label:pd.Series, # The class of each row
 )->bool:
-    "Tell whether a column has few values with several clips each; a name that says nothing needs more evidence."
+    "Tell whether a column has few values with several clips each; a mute name needs more evidence."
     try:
         clips = values.groupby(values).transform('size')
     except TypeError:
