@@ -20,8 +20,8 @@ test: .venv/.dev ## Every check that CI makes: notebooks in step, tested, linted
 	@$(QUIET) python tools/check_sync.py
 	@echo "== 2/5 every notebook runs in a real kernel, and shows what it kept (two at a time)"
 	@$(QUIET) $(LIMIT) python tools/notebooks.py
-	@echo "== 3/5 no undefined or redefined names"
-	@.venv/bin/ruff check --select F401,F821,F811,F63,F7 vidcls
+	@echo "== 3/5 lint: names, widths, one statement a line (ruff.toml)"
+	@.venv/bin/ruff check .
 	@echo "== 4/5 the site builds and every link in it leads somewhere"
 	@$(QUIET) python tools/docs.py
 	@echo "== 5/5 what notebooks can't test"
@@ -29,7 +29,7 @@ test: .venv/.dev ## Every check that CI makes: notebooks in step, tested, linted
 
 quick: .venv/.dev ## The inner loop, under two minutes: notebooks in step, imports, and the fast tests
 	@$(QUIET) python tools/check_sync.py
-	@.venv/bin/ruff check --quiet --select F401,F821,F811,F63,F7 vidcls
+	@.venv/bin/ruff check --quiet .
 	@$(QUIET) python -m pytest -q -m "not slow" --ignore=tests/test_train.py --ignore=tests/test_cli.py --ignore=tests/test_commands.py --ignore=tests/test_evaluation.py --ignore=tests/test_zoo.py --ignore=tests/test_hanging.py --ignore=tests/test_loading.py --ignore=tests/test_cache.py --ignore=tests/test_default.py --ignore=tests/test_classifier.py tests
 
 docs: .venv/.dev ## Build the site into _docs/ (Quarto where it is installed, else smalldocs)
