@@ -15,7 +15,7 @@ from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loader
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.evaluate import Views, evaluate, load_record, save_record
-from vidcls.models.adapter import save_transformers
+from vidcls.models.weights import save_transformers
 from vidcls.models.zoo import MODELS, create_model, register_model
 from vidcls.predict import Classifier, EnsembleClassifier
 from vidcls.show import encode_h264

@@ -14,7 +14,7 @@ from vidcls.show import encode_h264
 from vidcls.distill import Distill
 from vidcls.evaluate import Views, combine, compare, evaluate, predict_probs
 from vidcls.explore import Explorer
-from vidcls.models.adapter import save_transformers
+from vidcls.models.weights import save_transformers
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.probes import ask_perturbed

@@ -11,7 +11,7 @@ from vidcls.data.loaders import clip_from_frames
 from vidcls.models.layers import build_model
 from vidcls.models.timesformer import TimeSformer, timesformer_tiny
 from vidcls.models.videomae import TubeletShape, VideoMAE, videomae_tiny
-from vidcls.models.adapter import save_transformers
+from vidcls.models.weights import save_transformers
 from vidcls.models.weights import find_weights, load_weights, read_weights
 from vidcls.models.zoo import (
     MODELS,

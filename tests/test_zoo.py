@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, VidclsError, seed_everything
-from vidcls.models.adapter import save_transformers
+from vidcls.models.weights import save_transformers
 from vidcls.models.i3d import i3d_tiny
 from vidcls.models.inflate import Inflated, inflate, logits_of
 from vidcls.models.layers import resample_pos_embed, sincos_pos_embed

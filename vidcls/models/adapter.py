@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TransformersModel', 'transformers_model', 'spec_of', 'config_number', 'no_larger_than', 'check_numbers',
-           'read_by_transformers', 'save_transformers']
+           'read_by_transformers']
 
 # %% ../../nbs/inside/34_models.adapter.ipynb #imports
 import json, math, re, tempfile, warnings
@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core import (ArgumentError, CheckpointError, ClipSpec, VidclsError, atomic_path, check_whole,
-                         match_labels)
+from ..core import (ArgumentError, CheckpointError, ClipSpec, VidclsError, check_whole)
 from .layers import VideoModel, build_model, new_head
-from .weights import read_weights
+from .reading import read_weights
 
 # %% ../../nbs/inside/34_models.adapter.ipynb #idle
 _IDLE = {'vjepa2': ('vjepa2.predictor',)}  # parts of a network that its classifier never asks
@@ -311,48 +310,3 @@ def read_by_transformers(
     if wrong:
         raise CheckpointError(f"{where}: does not fit its own config; nothing was loaded. {wrong}"[:1000])
     return state
-
-# %% ../../nbs/inside/34_models.adapter.ipynb #save-transformers
-def save_transformers(
-    model:VideoModel, # A VideoMAE, a TimeSformer, or one of transformers; or a Classifier of one
-    folder, # Made if it is not there
-    labels=None, # Class names, in the order of the head; None takes the model's own
-)->Path: # The folder
-    "Write `config.json`, `model.safetensors` and `preprocessor_config.json` as transformers does."
-    from safetensors.torch import save_file
-    if not isinstance(model, nn.Module):                                   # a Classifier
-        model.model.labels, model = list(model.labels), model.model
-    spec = model.spec
-    if spec.channels != 'RGB':
-        raise VidclsError(f"the model takes {spec.channels}, which this format can't say: transformers would "
-                          "give it RGB.")
-    config, state = model.to_transformers(files=True)
-    if labels is None or match_labels(model.labels, labels, 'labels') is not None:
-        labels = model.labels          # the model's order
-    labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
-    if len(labels) != model.n_classes:
-        raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give "
-                            "one for each.")
-    # a model of transformers says it in its own words
-    config = dict(image_size=spec.size, num_frames=spec.n_frames) | config
-    config['id2label'] = {str(i): l for i,l in enumerate(labels)}
-    config['label2id'] = {l: i for i,l in enumerate(labels)}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder/'model.safetensors') as part:
-        whole = {k: v.detach().cpu().contiguous().clone() for k,v in state.items()}
-        save_file(whole, part, metadata={'format': 'pt'})
-    for name,content in (('preprocessor_config.json', _processor_of(spec)), ('config.json', config)):
-        with atomic_path(folder/name) as part:
-            part.write_text(json.dumps(content, indent=2))
-    return folder
-
-def _processor_of(spec):
-    "Return what transformers' processors have to do to give clips of this spec."
-    return dict(
-        image_processor_type='VideoMAEImageProcessor',
-        do_resize=True, size=dict(shortest_edge=spec.short_px),
-        do_center_crop=True, crop_size=dict(height=spec.size, width=spec.size),
-        do_rescale=True, rescale_factor=1/255,
-        do_normalize=True, image_mean=list(spec.mean), image_std=list(spec.std),
-    )

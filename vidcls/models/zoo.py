@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from ..core import ArgumentError, CheckpointError, ClipSpec, VidclsError, check_choice, check_whole
-from .adapter import (TransformersModel, check_numbers, config_number, no_larger_than,
-                                   read_by_transformers, save_transformers, spec_of, transformers_model)
+from .adapter import (
+    TransformersModel, check_numbers, config_number, no_larger_than, read_by_transformers, spec_of, transformers_model)
 from .i3d import i3d, i3d_tiny
 from .inflate import efficientnet_lite0_inflated, imagenet_file, resnet50_inflated
 from .layers import VideoModel, build_model, check_argument
@@ -29,7 +29,7 @@ from .timesformer import timesformer_base, timesformer_hr, timesformer_l, timesf
 from .videomae import (videomae_base, videomae_huge, videomae_large, videomae_small,
                                     videomae_tiny, videomaev2_base, videomaev2_small)
 from .weights import (by_own_names, check_architecture, check_saved, find_weights, fit_in,
-                                   weight_differences)
+                                   save_transformers, weight_differences)
 
 # %% ../../nbs/inside/35_models.zoo.ipynb #all
 _all_ = ['TransformersModel', 'save_transformers', 'spec_of', 'transformers_model']
