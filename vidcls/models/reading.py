@@ -169,4 +169,5 @@ def some_names(
     names, # Of tensors
     n:int=6, # Shown at most
 )->str:
+    "Name a few tensors, and count the others."
     return ', '.join(map(str, names[:n])) + (f' and {len(names) - n} more' if len(names) > n else '')

@@ -19,7 +19,8 @@ from torch import nn
 
 from ..core import ArgumentError, CheckpointError, ClipSpec, VidclsError, check_choice, check_whole
 from .adapter import (
-    TransformersModel, check_numbers, config_number, no_larger_than, read_by_transformers, spec_of, transformers_model)
+    TransformersModel, check_numbers, config_number, no_larger_than,
+    read_by_transformers, spec_of, transformers_model)
 from .i3d import i3d, i3d_tiny
 from .inflate import efficientnet_lite0_inflated, imagenet_file, resnet50_inflated
 from .layers import VideoModel, build_model, check_argument
