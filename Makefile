@@ -4,6 +4,8 @@ PIP    := .venv/bin/python -m pip install --disable-pip-version-check -c constra
 DEPS   := settings.ini setup.py constraints.txt
 # How tests run: one thread each, so that two notebooks share two cores; no bars; output at once.
 QUIET  := PATH="$(CURDIR)/.venv/bin:$$PATH" OMP_NUM_THREADS=1 VIDCLS_PROGRESS=0 PYTHONUNBUFFERED=1
+# Test files that `make quick` leaves out, because they train, serve or wait.
+LONG   := train cli commands evaluation zoo hanging loading cache default classifier
 # Notebooks that hang end here. In a terminal, --foreground lets Ctrl-C through.
 LIMIT  := $(patsubst %,% $(shell [ -t 0 ] && echo --foreground) 900,$(firstword $(shell command -v timeout || command -v gtimeout)))
 
@@ -30,7 +32,7 @@ test: .venv/.dev ## Every check that CI makes: notebooks in step, tested, linted
 quick: .venv/.dev ## The inner loop, under two minutes: notebooks in step, imports, and the fast tests
 	@$(QUIET) python tools/check_sync.py
 	@.venv/bin/ruff check --quiet .
-	@$(QUIET) python -m pytest -q -m "not slow" --ignore=tests/test_train.py --ignore=tests/test_cli.py --ignore=tests/test_commands.py --ignore=tests/test_evaluation.py --ignore=tests/test_zoo.py --ignore=tests/test_hanging.py --ignore=tests/test_loading.py --ignore=tests/test_cache.py --ignore=tests/test_default.py --ignore=tests/test_classifier.py tests
+	@$(QUIET) python -m pytest -q -m "not slow" $(LONG:%=--ignore=tests/test_%.py) tests
 
 docs: .venv/.dev ## Build the site into _docs/ (Quarto where it is installed, else smalldocs)
 	@$(QUIET) python tools/docs.py

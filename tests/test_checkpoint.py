@@ -20,6 +20,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='kills by signal')
 def test_fifty_kills_leave_a_whole_checkpoint(tmp_path):
     "A process that saves without pause is killed fifty times; what is read is whole and not older than said."
@@ -201,6 +202,7 @@ def test_every_kind_of_tensor(tmp_path):
         ), k
 
 
+@pytest.mark.slow
 def test_readers_beside_a_writer(tmp_path):
     "While one process saves and removes, another finds a whole checkpoint every time."
     save_checkpoint(tmp_path, {'step': 0, 'x': torch.zeros(1)}, 0)

@@ -119,6 +119,7 @@ def test_rare_classes_do_not_pile_up_in_the_first_fold():
     assert {len(f.select_split('test')) for f in t.kfold(5)} == {40}
 
 
+@pytest.mark.slow
 def test_a_large_table_in_seconds(tmp_path):
     n = 200_000
     df = pd.DataFrame(

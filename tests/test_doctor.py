@@ -33,6 +33,7 @@ def clips(tmp_path_factory):
     return make_motion_clips(tmp_path_factory.mktemp('d') / 'clips', n_groups=10, n_frames=8, size=32)
 
 
+@pytest.mark.slow
 def test_every_kind_of_broken_file_is_named_and_the_rest_trains(clips, tmp_path):
     from vidcls.data.loaders import loaders
     from vidcls.evaluate import evaluate
@@ -60,6 +61,7 @@ def test_every_kind_of_broken_file_is_named_and_the_rest_trains(clips, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_a_clean_set_passes(clips, tmp_path):
     r = run('doctor', clips, '--out', tmp_path/'audit', '--frames', 8)
     assert r.returncode == 0 and '0 errors, 0 warnings' in r.stdout, r.stdout + r.stderr
@@ -67,6 +69,7 @@ def test_a_clean_set_passes(clips, tmp_path):
     assert r.returncode == 2 and 'nowhere' in r.stderr and not (tmp_path/'a2').exists()
 
 
+@pytest.mark.slow
 def test_hanging_and_dying_workers(tmp_path):
     "One worker is stopped, one is killed, while they decode: two files are named, the audit ends."
     (tmp_path/'a').mkdir()

@@ -47,6 +47,7 @@ while time.time() < float(sys.argv[3]): time.sleep(.001)
 unpack(sys.argv[1], sys.argv[2], show=False); print('whole')
 """
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['gz', 'zip'])
 def test_two_unpackers_of_one_archive_both_end_with_the_whole(tmp_path, kind):
     content, name = pack(tmp_path/f'a.{kind}', 2000, 200, kind), tmp_path/f'a.{kind}'
@@ -65,6 +66,7 @@ def test_two_unpackers_of_one_archive_both_end_with_the_whole(tmp_path, kind):
     assert below(tmp_path/'out') == content and beside(tmp_path) == [name.name, 'out']
 
 
+@pytest.mark.slow
 def test_a_killed_unpacker_leaves_nothing_for_whole_and_the_next_one_sweeps(tmp_path):
     content = pack(tmp_path/'a.zip', 4000, 200, 'zip')
     p = subprocess.Popen([sys.executable, '-c', UNPACKER, tmp_path/'a.zip', tmp_path/'out', '0'])

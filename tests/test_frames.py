@@ -880,6 +880,7 @@ class Blocks(io.BytesIO):
         return super().read(n)
 
 
+@pytest.mark.slow
 def test_a_read_that_never_returns(tmp_path, monkeypatch):
     data = long_clip(tmp_path/'a.mp4', qp=2).read_bytes()
     start = time.monotonic()

@@ -63,6 +63,7 @@ def test_a_clip_that_never_comes_is_given_up(table, how, monkeypatch):
     assert time.monotonic()-start < 8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_a_million_rows_are_cheap_for_every_further_process(tmp_path):
     n = 1_000_000
@@ -81,6 +82,7 @@ def test_a_million_rows_are_cheap_for_every_further_process(tmp_path):
     print(f'{used/n:.0f} bytes a row')
 
 
+@pytest.mark.slow
 def test_the_order_of_a_million_rows_needs_no_python_objects(tmp_path):
     from vidcls.data.loaders import EpochSampler
     order = EpochSampler(1_000_000, True, repeats=2).order(0)

@@ -1,4 +1,5 @@
 "In a real Jupyter kernel: bars, a live plot while training, figures and players as outputs."
+import pytest
 import nbformat
 from nbclient import NotebookClient
 
@@ -25,6 +26,7 @@ explore(model, loaders(table, model.spec).test)
 """
 
 
+@pytest.mark.slow
 def test_fit_in_a_notebook(tmp_path, monkeypatch):
     for name in ('MPLBACKEND', 'VIDCLS_PROGRESS'):
         monkeypatch.delenv(name, raising=False)  # as a reader's kernel has it

@@ -37,6 +37,7 @@ def check(path, *options):
     return got.returncode, got.stdout + got.stderr
 
 
+@pytest.mark.slow
 def test_a_page_is_run_and_compared(tmp_path):
     sound = page(
         tmp_path / 'sound.ipynb',
@@ -50,6 +51,7 @@ def test_a_page_is_run_and_compared(tmp_path):
     assert code == 1 and re.search(r"stale.ipynb: cell 'c0': kept '41', fresh '42'", said)
 
 
+@pytest.mark.slow
 def test_what_a_reader_would_stumble_over(tmp_path):
     code, said = check(page(tmp_path/'fails.ipynb', ("print(1)", '1\n'), ("1/0", None)))
     assert code == 1 and 'fails.ipynb: fails' in said and 'ZeroDivisionError' in said and '\x1b' not in said
@@ -62,6 +64,7 @@ def test_what_a_reader_would_stumble_over(tmp_path):
     assert code == 1 and 'leaves its folder' in said
 
 
+@pytest.mark.slow
 def test_outputs_are_stored_as_a_kernel_gives_them(tmp_path):
     kept = page(
         tmp_path / 'page.ipynb',

@@ -82,6 +82,7 @@ def test_views_of_clips_in_shards_are_those_of_files(made):
         evaluate(model, shard_loaders(place, model.spec, bs=16).train)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
 def test_two_processes(tmp_path, made):
     table, place = made

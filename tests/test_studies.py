@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 from vidcls.data.datasets import from_folder
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.data.table import ClipTable
