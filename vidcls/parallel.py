@@ -9,6 +9,7 @@ __all__ = ['LINGER_S', 'LAST_WAIT_S', 'MAX_LOST', 'NEVER_STARTED', 'ThreadPool',
 # %% ../nbs/inside/01_parallel.ipynb #import
 import atexit
 import multiprocessing
+import multiprocessing.util                # its end is registered before ours, so that ours comes first
 import os
 import signal
 import time

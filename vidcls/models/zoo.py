@@ -210,8 +210,8 @@ def _for_clips(name, asked, found):
 def _saved_parts(name, saved, where):
     "Return the spec and the arguments of a saved classifier: what makes a network, nothing that fetches one."
     if name != saved['model']:
-        raise CheckpointError(f"{where} holds a classifier of the model {saved['model']!r} and name is "
-                              f"{name!r}; give name={saved['model']!r}.")
+        raise CheckpointError(f"{where} holds a classifier of the model {saved['model']!r}, not of "
+                              f"name={name!r}; give name={saved['model']!r}.")
     arguments = {_RENAMED.get(k, k): v for k,v in saved['arguments'].items()}
     check_numbers(arguments, where, 'arguments')
     check_numbers(saved['spec'], where, 'spec')
