@@ -40,7 +40,7 @@ docs: .venv/.dev ## Build the site into _docs/ (Quarto where it is installed, el
 lab: .venv/.dev ## Open the notebooks in JupyterLab
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" jupyter lab nbs
 
-refresh: .venv/.dev ## Run the notebooks and store their outputs; NB=nbs/00_core.ipynb for one; then README.md
+refresh: .venv/.dev ## Run the notebooks and store their outputs; NB=nbs/inside/00_core.ipynb for one; then README.md
 	@$(QUIET) python tools/notebooks.py --store $(NB)
 	@$(QUIET) python tools/readme.py
 

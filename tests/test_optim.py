@@ -127,6 +127,7 @@ def test_every_parameter_learns_at_the_rate_of_its_depth(name):
     "Depth as a clip meets the layers; each parameter in one group; what is no matrix doesn't decay."
     model, x = made(name)
     order = used(model, x)
+    assert name in DEPTHS, f"{name}: add its layers to BLOCKS and its depth to DEPTHS"
     blocks = [n for n in order if re.fullmatch(family(name, BLOCKS), n)]
     assert len(blocks) == DEPTHS[name]
     last = len(blocks)+1

@@ -202,7 +202,7 @@ def test_answers_of_no_clip_are_no_report():
     with pytest.raises(ArgumentError, match='n_classes=0'):
         report_of(answers(), 'm', 0)
 
-def test_damages_that_are_none_are_named(asked):
+def test_perturbations_that_are_none_are_named(asked):
     model, dls = asked
     for none in ({}, None):
         with pytest.raises(ArgumentError, match='perturbations=.*; give at least one'):

@@ -33,7 +33,7 @@ def python(*args):
 
 def number(mod):
     "The number of a module's notebook, from the header that nbdev writes."
-    return int(re.search(r'File to edit: \S*nbs/(?:\w+/)?(\d+)', modules[mod].read_text())[1])
+    return re.search(r'File to edit: \S*nbs/(?:\w+/)?(\d+[a-z]?)', modules[mod].read_text())[1]
 
 def imported(mod):
     "The modules of the library that a module imports, inside functions too."
@@ -130,8 +130,11 @@ def test_sidebar_has_every_page_once_in_order():
         assert g['contents'] == [str(f.relative_to(root/'nbs')) for f in there]
 
 def test_numbers_are_the_order_of_all_pages():
-    numbers = [f.name[:2] for f in notebooks if f.name != 'index.ipynb']
-    assert len(set(numbers)) == len(numbers) and all(n.isdigit() for n in numbers)
+    "Where no number is free, a letter follows: 31a stands between 31 and 32."
+    numbers = [f.name.split('_')[0] for f in notebooks if f.name != 'index.ipynb']
+    twice = sorted({n for n in numbers if numbers.count(n) > 1})
+    assert not twice, f"numbers used twice: {twice}; where none is free, add a letter: 31a_"
+    assert all(re.fullmatch(r'\d\d[a-z]?', n) for n in numbers)
 
 
 # Notebooks

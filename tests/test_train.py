@@ -1026,7 +1026,7 @@ def test_a_comparison_ends_where_a_training_is_interrupted(clips, tmp_path):
         )
 
 @pytest.mark.parametrize('bad, words', [
-    (dict(augment='standard'), "augment='standard'; accepted: a function"),
+    (dict(augment='standard'), "augment='standard' is a name; say augment=augmentation"),
     (dict(loss='focal'), "loss='focal'"),
     (dict(mix=.8), 'mix=0.8'),
     (dict(callbacks=EarlyStopping()), 'callbacks is a EarlyStopping; accepted: a list'),

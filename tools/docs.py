@@ -36,7 +36,8 @@ def stage(
     yml = (proc/'_quarto.yml').read_text(encoding='utf-8')
     for old,(new,title) in pages.items():
         number = posixpath.basename(old).split('_')[0]
-        text = json.dumps(f"{number} {title}" if number.isdigit() else title, ensure_ascii=False)
+        shown = f"{number} {title}" if re.fullmatch(r'\d\d[a-z]?', number) else title
+        text = json.dumps(shown, ensure_ascii=False)
         yml = re.sub(
             rf'^(\s*- ){re.escape(old)}$', lambda m: f'{m[1]}{{href: {new}, text: {text}}}', yml, flags=re.M
         )
@@ -69,7 +70,7 @@ def build()->tuple: # (the folder of the site, its published address)
     if not link.exists():
         link.symlink_to('../_quarto.yml')
     refresh_quarto_yml()
-    os.environ['VIDCLS_PLAIN_DOCS'] = '1'  # pages have tables of parameters; see nbs/55_docs.ipynb
+    os.environ['VIDCLS_PLAIN_DOCS'] = '1'  # pages have tables of parameters; see nbs/inside/88_docs.ipynb
     try:
         proc = proc_nbs(n_workers=2, force=True)
     except Exception as e:

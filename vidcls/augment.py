@@ -37,7 +37,8 @@ class Augment:
         if not len(rows):
             return xb, yb
         there = rows.to(xb.device)
-        changed, labels = self.change(xb[there], yb[rows.to(yb.device)], u[rows])
+        given = self.change(xb[there], yb[rows.to(yb.device)], u[rows])
+        changed, labels = _check_change(self, given, xb, len(rows))
         if len(rows) == len(xb):
             return changed, labels
         return xb.index_copy(0, there, changed), yb.index_copy(0, rows.to(yb.device), labels)
@@ -48,7 +49,7 @@ class Augment:
         u, # float tensor (N, n_draws) on the CPU: what was drawn for each clip, in [0,1)
     ): # (clips of the same shape, labels)
         "Change clips by the numbers drawn for them; an augmentation of your own writes this method."
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method change(self, xb, yb, u)")
 
     def __repr__(self):
         said = ', '.join(f'{k}={v}' for k,v in vars(self).items() if not k.startswith('_') and v is not None)
@@ -62,6 +63,19 @@ def _check_batch(xb, yb):
                             "as loaders give them, before to_model.")
     if yb.shape != (len(xb),):
         raise ArgumentError(f"labels have shape {tuple(yb.shape)}; expected ({len(xb)},).")
+
+def _check_change(augment, given, xb, n):
+    "Return what `change` gave; raise unless that is clips of the same type and shape, and their labels."
+    name = f'{type(augment).__name__}.change'
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ArgumentError(f"{name} gave a {type(given).__name__}; end it with return xb, yb: the clips and "
+                            "their labels, also where the labels stay.")
+    clips, wanted = given[0], (n, *xb.shape[1:])
+    if getattr(clips, 'dtype', None) != xb.dtype or tuple(clips.shape) != wanted:
+        found = f'{clips.dtype} {tuple(clips.shape)}' if torch.is_tensor(clips) else type(clips).__name__
+        raise ArgumentError(f"{name} gave clips as {found}; expected {xb.dtype} {wanted}, as it got them. "
+                            "From floats back: x.round().clamp(0, 255).to(torch.uint8).")
+    return given
 
 def _to_uint8(x): return x.round_().clamp_(0, 255).to(torch.uint8)
 

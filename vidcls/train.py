@@ -30,7 +30,7 @@ from .training.memory import explain_error, is_out_of_memory, model_too_large
 from .training.resume import Checkpoints, fingerprint, resume_run
 
 # %% ../nbs/46_train.ipynb #all-run-history-plot
-# what has moved to rooms of its own is found here too
+# what stands on pages of its own can be imported from here too
 _all_ = ['Run', 'History', 'plot_history', 'row_line', 'EVENTS', 'Callback', 'EarlyStopping', 'EMA',
          'GradualUnfreeze', 'TerminateOnNaN', 'ProgressBar', 'Loggers', 'Checkpoints', 'half_precision',
          'is_out_of_memory']

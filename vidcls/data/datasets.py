@@ -32,7 +32,7 @@ from .table import ClipTable, SplitWorth, add_valid, split_groups
 from ..show import PICTURES, frames_to_video, frames_to_videos
 
 # %% ../../nbs/15_data.datasets.ipynb #moved
-_all_ = [                                                   # from the rooms that this page stands on
+_all_ = [                                                   # from the pages that this one stands on
     'SOURCES', 'Archive', 'DamagedArchiveError', 'DownloadError', 'Source', 'download', 'fetch', 'unpack',
     'VIDEO_SUFFIXES', 'FoundVideos', 'TableWarning', 'content_ids', 'find_videos', 'text_frame', 'LEAKS',
     'PICTURES', 'frames_to_video', 'frames_to_videos', 'SPLIT_NAMES', 'SPLITS', 'ClipTable', 'SplitWorth',

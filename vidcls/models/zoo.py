@@ -111,6 +111,10 @@ def _make(name, n_classes, arguments):
     if not isinstance(getattr(model, 'spec', None), ClipSpec):
         raise ArgumentError(f"name={name!r}: what was registered made a {type(model).__name__} without "
                             ".spec; set model.spec to a ClipSpec.")
+    if getattr(model, 'n_classes', None) is None:
+        raise ArgumentError(f"name={name!r}: what was registered made a {type(model).__name__} without "
+                            ".n_classes; a VideoModel takes it from its last layer, which is called head: "
+                            "self.head = new_head(dim, n_classes).")
     return model
 
 def _named(model, name, overrides):

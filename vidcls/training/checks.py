@@ -169,6 +169,10 @@ class Functions:
         named = dict(augment=self.augment, mix=self.mix, loss=self.loss)
         named |= {f'metrics[{k!r}]': f for k,f in self.metrics.items()}
         for name, f in named.items():
+            if isinstance(f, type):
+                raise ArgumentError(f"{name} is the class {f.__name__}; give an object: {f.__name__}(…).")
+            if name == 'augment' and isinstance(f, str):
+                raise ArgumentError(f"augment={f!r} is a name; say augment=augmentation({f!r}, dls.labels).")
             if f is not None and not callable(f):
                 raise ArgumentError(
                     f"{name}={f!r}; accepted: a function, or an object that is called as one."
@@ -187,6 +191,9 @@ class Functions:
             for name in dir(c):
                 if name.startswith(('before_', 'after_')):
                     check_choice(f'{type(c).__name__}, event', name, EVENTS)
+            if not any(hasattr(c, name) for name in EVENTS):
+                raise ArgumentError(f"callbacks holds a {type(c).__name__} without a method named like an "
+                                    f"event; accepted: {', '.join(EVENTS)}.")
 
 @dataclass
 class FitConfig:
