@@ -5,7 +5,7 @@ DEPS   := settings.ini setup.py constraints.txt
 # How tests run: one thread each, so that two notebooks share two cores; no bars; output at once.
 QUIET  := PATH="$(CURDIR)/.venv/bin:$$PATH" OMP_NUM_THREADS=1 VIDCLS_PROGRESS=0 PYTHONUNBUFFERED=1
 # Test files that `make quick` leaves out, because they train, serve or wait.
-LONG   := train cli commands evaluation zoo hanging loading cache default classifier
+LONG   := train cli commands evaluation zoo hanging loading cache default classifier frames weights interpret
 # Notebooks that hang end here. In a terminal, --foreground lets Ctrl-C through.
 LIMIT  := $(patsubst %,% $(shell [ -t 0 ] && echo --foreground) 900,$(firstword $(shell command -v timeout || command -v gtimeout)))
 
