@@ -31,6 +31,7 @@ from ..optim import OPTIMIZERS, SCHEDULES
 from vidcls.training.callbacks import (
     EMA,
     EVENTS,
+    Callback,
     EarlyStopping,
     GradualUnfreeze,
     Loggers,
@@ -191,7 +192,7 @@ class Functions:
             for name in dir(c):
                 if name.startswith(('before_', 'after_')):
                     check_choice(f'{type(c).__name__}, event', name, EVENTS)
-            if not any(hasattr(c, name) for name in EVENTS):
+            if not isinstance(c, Callback) and not any(hasattr(c, name) for name in EVENTS):
                 raise ArgumentError(f"callbacks holds a {type(c).__name__} without a method named like an "
                                     f"event; accepted: {', '.join(EVENTS)}.")
 
