@@ -66,7 +66,7 @@ class Answers:
     "The logits of a teacher, kept in a folder."
     def __init__(self,
         folder, # Made if missing
-        about:str, # Whose answers, about which clips and views; a folder with other ones is refused
+        about:str, # Whose answers, about which clips and views; a folder of another teacher or set is refused
         process:int=0, # Number of this process; each writes a file of its own
     ):
         self.folder, self.about = Path(folder), about

@@ -154,7 +154,7 @@ def time_step(
     return middle-start, end-middle
 
 class Ways:
-    "A model of ours and its peer with one batch: what is measured in turn."
+    "A model of this library and its peer with one batch: what is measured in turn."
     def __init__(self,
         name:str, # A key of PEERS
         bs:int, # Clips a batch, >= 1

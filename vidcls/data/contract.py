@@ -371,19 +371,21 @@ _OWN = dict(collate_fn="batches are made by `collate`; as_loader takes a Dataset
 def refuse_argument(
     name:str, # Of an argument that a function doesn't have
     value, # What was given
-    f, # The function
+    where:str, # Name of the function
     known, # Names of its arguments
+    names:dict, # {name elsewhere: name here}
+    ways:dict, # {name elsewhere: how the same is done here}
 ):
     "Raise the error that says what an argument of another library is called here."
-    if name in _HERE:
-        hint = f"say {_HERE[name]}="
-    elif name in _OWN:
-        hint = _OWN[name]
+    if name in names:
+        hint = f"say {names[name]}="
+    elif name in ways:
+        hint = ways[name]
     elif near := difflib.get_close_matches(name, known, 1):
         hint = f"did you mean {near[0]}=?"
     else:
         hint = f"accepted: {', '.join(known)}"
-    raise ArgumentError(f"{name}={str(value)[:60]} is no argument of {f.__name__}: {hint}.")
+    raise ArgumentError(f"{name}={str(value)[:60]} is no argument of {where}: {hint}.")
 
 def options(
     given:dict, # Keywords, flat
@@ -396,7 +398,7 @@ def options(
     for name, value in given.items():
         if name not in known and name not in also:
             named = [n for n,p in inspect.signature(f).parameters.items() if p.kind is not p.VAR_KEYWORD]
-            refuse_argument(name, value, f, [*named, *also, *known])
+            refuse_argument(name, value, f.__name__, [*named, *also, *known], _HERE, _OWN)
     return [kind(**{k: v for k,v in given.items() if known.get(k) is kind}) for kind in kinds]
 
 # %% ../../nbs/inside/18_data.contract.ipynb #cliploaders

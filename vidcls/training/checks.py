@@ -10,7 +10,6 @@ __all__ = ['OTHER_NAMES', 'OTHER_WAYS', 'Optimization', 'Selection', 'Saving', '
 # %% ../../nbs/inside/44_training.checks.ipynb #import-copy-math
 import copy, math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from vidcls.core import (
     check_whole,
     match_labels,
 )
+from ..data.contract import refuse_argument
 from ..data.loaders import Loader, adapt_loader, as_loaders
 from ..optim import OPTIMIZERS, SCHEDULES
 from vidcls.training.callbacks import (
@@ -440,7 +440,4 @@ def refuse_names(
 ):
     "Raise `ArgumentError` that says what an argument of other libraries is called here."
     for name, value in others.items():
-        near = get_close_matches(name, known, 1)
-        guess = f'did you mean {near[0]}=?' if near else f"accepted: {', '.join(known)}"
-        hint = f'say {OTHER_NAMES[name]}=' if name in OTHER_NAMES else OTHER_WAYS.get(name, guess)
-        raise ArgumentError(f"{name}={str(value)[:60]} is no argument of fit: {hint}.")
+        refuse_argument(name, value, 'fit', known, OTHER_NAMES, OTHER_WAYS)
