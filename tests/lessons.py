@@ -1,0 +1,87 @@
+"""What the lessons weigh: `python tests/lessons.py` prints a table.
+
+tests/test_lessons.py holds its limits.
+"""
+import json
+import re
+import sys
+from pathlib import Path
+
+root = Path(__file__).resolve().parents[1]
+# The limits: minutes, exported lines of a page and of a cell, cells with test_fail
+MINUTES, EXPORTED, CELL, FAILING = 25, 150, 25, 3
+WORDS_A_MINUTE, LINES_A_MINUTE = 150, 25                     # of prose, and of code
+
+
+def lessons(
+    top:Path=root, # The checkout
+)->dict: # Name -> file
+    "Return the lessons in the order of the course."
+    return {f.stem: f for f in sorted((top/'nbs').glob('[0-9]*.ipynb'))}
+
+
+def code_lines(
+    source:str, # A code cell
+)->list:
+    "Return its lines without empty ones and directives."
+    return [l for l in source.splitlines() if l.strip() and not l.startswith('#|')]
+
+
+def is_import(
+    source:str, # A code cell
+)->bool:
+    "Does the cell only import, or list imported names?"
+    lines = code_lines(source)
+    return bool(lines) and all(re.match(r'(from |import |_all_ = |[\s\])])', l) for l in lines)
+
+
+def has_picture(
+    cell:dict, # Of a notebook
+)->bool:
+    "Does the cell show a figure, a film or a drawn diagram?"
+    if cell['cell_type'] == 'markdown':
+        return any(s in ''.join(cell['source']) for s in ('![', '<svg', '```mermaid', '```{mermaid'))
+    kinds = [k for o in cell.get('outputs', []) for k in o.get('data', {})]
+    html = ''.join(''.join(o.get('data', {}).get('text/html', '')) for o in cell.get('outputs', []))
+    return any(k.startswith('image/') for k in kinds) or '<svg' in html or '<img' in html or '<video' in html
+
+
+def weights(
+    file:Path, # A lesson
+)->dict:
+    "Return what one lesson weighs."
+    cells = json.loads(file.read_text(encoding='utf-8'))['cells']
+    found = dict(exported=0, longest=0, shown=0, failing=0, figures=0, exercises=0, words=0, minutes=0)
+    for c in cells:
+        source = ''.join(c['source'])
+        found['figures'] += has_picture(c)
+        if c['cell_type'] == 'markdown':
+            found['words'] += len(source.split())
+            found['exercises'] += 'xercise' in source
+            continue
+        n = len(code_lines(source))
+        found['failing'] += source.count('test_fail(')
+        if re.search(r'^#\|\s*exports?\b', source, re.M):
+            if not is_import(source):
+                found['exported'] += n
+                found['longest'] = max(found['longest'], n)
+        elif not re.search(r'^#\|\s*(hide|default_exp)', source, re.M):
+            found['shown'] += n
+    lines = found['exported'] + found['shown']
+    found['minutes'] = round(found['words']/WORDS_A_MINUTE + lines/LINES_A_MINUTE)
+    return found
+
+
+def table(
+    top:Path=root, # The checkout
+)->str:
+    "Return the table, one line a lesson."
+    rows = {name: weights(f) for name,f in lessons(top).items()}
+    keys = list(next(iter(rows.values())))
+    said = [f"{'lesson':26}" + ''.join(f'{k:>10}' for k in keys)]
+    said += [f'{name:26}' + ''.join(f'{r[k]:10}' for k in keys) for name,r in rows.items()]
+    return '\n'.join([*said, f"{'whole':26}" + ''.join(f'{sum(r[k] for r in rows.values()):10}' for k in keys)])
+
+
+if __name__ == '__main__':
+    print(table(Path(sys.argv[1]) if sys.argv[1:] else root))

@@ -1,0 +1,36 @@
+"The weights of the lessons: what a page of the course may hold. `python tests/lessons.py` prints the figures."
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import lessons
+
+every_lesson = pytest.mark.parametrize('name', lessons.lessons())
+# lesson -> why one of its cells may be longer than lessons.CELL lines
+LONG_CELL = {
+    '46_train': 'the flat keywords of fit, each with its line of help',
+}
+
+
+@every_lesson
+def test_a_lesson_is_light(name):
+    w = lessons.weights(lessons.lessons()[name])
+    assert w['minutes'] <= lessons.MINUTES
+    assert w['exported'] <= lessons.EXPORTED
+    assert w['longest'] <= lessons.CELL or name in LONG_CELL
+    assert w['shown'] >= w['exported']/2, "a lesson shows what it builds"
+    assert w['failing'] <= lessons.FAILING, "edge cases live in tests/"
+
+
+@every_lesson
+def test_a_lesson_shows_a_picture_and_asks(name):
+    w = lessons.weights(lessons.lessons()[name])
+    assert w['figures'], "a figure or a drawn diagram"
+    assert w['exercises'], "exercises"
+
+
+def test_every_exception_is_needed():
+    there = lessons.lessons()
+    assert all(lessons.weights(there[name])['longest'] > lessons.CELL for name in LONG_CELL)
