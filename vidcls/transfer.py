@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .core import ArgumentError, ClipSpec, DataError, check_whole, seed_everything
+from .core import ArgumentError, ClipSpec, DataError, check_whole, patch, seed_everything
 from .data.clips import Batch
 from .data.contract import ClipLoaders, Loader, Sources
 from .data.sampling import EpochSampler
@@ -25,6 +25,7 @@ from .features import Features, weights_hash
 from .models.layers import VideoModel, new_head
 from .models.pooled import AttentivePooler, NeighbourHead
 from .models.zoo import create_model
+from .predict import Classifier
 from .records import EvalRecord, record_clips, record_of
 from .train import fit_or_raise
 
@@ -147,7 +148,7 @@ def _about(features):
 
 def _known(features):
     "Return features and classes of the clips to learn from, checked."
-    x, y = np.asarray(features.x, np.float32), features.targets
+    x, y = np.array(features.x, np.float32), np.array(features.targets)
     if x.ndim != 2:
         raise ArgumentError(f"features have shape {x.shape}; accepted: (N,D), one vector a clip. "
                             "attentive_probe takes tokens.")
@@ -298,7 +299,8 @@ class TokenLoader(Loader):
 
     def make_batches(self):
         "Go through the batches that are left of the epoch."
-        rows, y = np.array(list(self.sampler)), torch.from_numpy(self.features.targets)
+        # the sampler gives (epoch, row, …)
+        rows, y = np.array([key[1] for key in self.sampler]), torch.tensor(self.features.targets)
         for i in range(0, len(rows), self.batch_size):
             r = np.sort(rows[i:i+self.batch_size])
             x = torch.from_numpy(np.asarray(self.features.x[r], np.float32))
@@ -376,6 +378,15 @@ def _pooled(probe, models):
     if probe.pooler is not None:
         net.pooler.load_state_dict(probe.pooler.state_dict())
     return net
+
+# %% ../nbs/inside/68_transfer.ipynb #from-probe
+@patch(cls_method=True)
+def from_probe(cls:Classifier,
+    probe:Probe, # Fitted
+    *models, # The trunks, in the order of probe.about
+)->Classifier: # Saved, judged, calibrated and asked like any other
+    "Make a classifier of frozen models and the head that was fitted on their features."
+    return cls(join_probe(probe, *models), probe.labels)
 
 # %% ../nbs/inside/68_transfer.ipynb #cross-validate-probe
 def cross_validate_probe(
