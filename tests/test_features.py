@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,7 +170,8 @@ def test_a_second_call_reads(table, tmp_path, monkeypatch):
 def test_features_are_never_mixed(table, tmp_path, change):
     few = table.with_rows(table.df.head(6))
     def of(seed=0, n_frames=8, layer=1, pool='mean', **more):
-        return embed(tiny(n_frames=n_frames, size=32, seed=seed), few, tmp_path, layer=layer, pool=pool, **more)
+        net = tiny(n_frames=n_frames, size=32, seed=seed)
+        return embed(net, few, tmp_path, layer=layer, pool=pool, **more)
     other = dict(weights=dict(seed=1), spec=dict(n_frames=4), layer=dict(layer=2), pool=dict(pool='halves'),
                  views=dict(views=Views(clips=2)), dtype=dict(dtype='float16'))
     if change == 'arguments':
