@@ -774,10 +774,10 @@ def test_one_broken_tracker_does_not_stop_the_others(tmp_path, clips):
     assert len(got.Scalars('accuracy')) == 3
 
 def test_a_full_disk_at_the_teachers_answers_does_not_end_the_training(tmp_path, clips, monkeypatch):
-    from vidcls import distill
+    from vidcls import distill_answers
     from vidcls.distill import Distill, SeededAugment
     def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(distill, 'atomic_path', full)
+    monkeypatch.setattr(distill_answers, 'atomic_path', full)
     dls = loaders(from_folder(clips), small().spec, bs=16)
     with pytest.warns(UserWarning, match='answers could not be kept .*No space left'):
         assert (
