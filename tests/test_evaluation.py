@@ -1,5 +1,5 @@
 "Evaluation, held by other people's implementations, by simulation, and by models whose answer is known."
-import json, os, shutil, subprocess, sys, time, warnings
+import json, os, shutil, time, warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import binomtest
+
+from processes import linux, run_script
 
 from vidcls.calibrate import auroc, calibrate, fit_temperature, risk_coverage, temperature_scale
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, DataError, LabelError, seed_everything
@@ -495,30 +497,13 @@ rec = evaluate(model, test, views=Views(clips=2) if how == 'two' else None, show
 save_record(rec, f'{out}{PartialState().process_index}.json')
 """
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
+@linux
 @pytest.mark.parametrize('how', ['one', 'two'])
 def test_two_processes_make_the_record_of_one(judged_model, tmp_path, how):
     """An odd number of clips: nobody is counted twice, nobody is lost, and both processes hold the
     whole record."""
     root, model = judged_model
-    (tmp_path/'judge.py').write_text(SCRIPT)
-    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node=2',
-            tmp_path / 'judge.py',
-            root,
-            tmp_path / 'r',
-            how,
-        ],
-        env=env,
-        check=True,
-        timeout=300,
-    )
+    run_script(tmp_path/'judge.py', SCRIPT, root, tmp_path/'r', how, check=True)
     table = from_folder(root/'clips')
     one = evaluate(
         model,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from processes import linux, run_script
 from vidcls.training.checkpoint import latest_checkpoint
 from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
@@ -103,23 +104,13 @@ def shard():
 """
 
 def run_processes(tmp_path, clips, n, bs, how):
-    (tmp_path/'train.py').write_text(SCRIPT.replace('SHARD', SHARD))
     out = tmp_path/f'{how}{n}.pt'
-    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
-    launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}'] if n > 1 else []
-    subprocess.run(
-        [sys.executable, *launcher, tmp_path / 'train.py', clips, str(bs), out, how],
-        env=env,
-        check=True,
-        timeout=300,
-    )
+    run_script(tmp_path/'train.py', SCRIPT.replace('SHARD', SHARD), clips, bs, out, how, n=n, check=True)
     got = torch.load(out, weights_only=True)
     assert got['processes'] == n
     # a group that nobody leaves can abort the end of its processes
     assert Path(f'{out}.left').read_text() == n*'yes '
     return got
-
-linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tried on Linux')
 
 @linux
 @pytest.mark.parametrize('how', ['ten', 'features', 'sharded', 'frozen'])
@@ -221,24 +212,8 @@ torch.save(said, f'{out}/said{rank}.pt')
 """
 
 def run_pair(tmp_path, clips, mode):
-    (tmp_path/'pair.py').write_text(PAIR.replace('SHARD', SHARD))
-    return subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node=2',
-            tmp_path / 'pair.py',
-            clips,
-            tmp_path,
-            mode,
-        ],
-        env={**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    return run_script(tmp_path/'pair.py', PAIR.replace('SHARD', SHARD), clips, tmp_path, mode,
+                      timeout_s=200, capture_output=True, text=True)
 
 @linux
 def test_processes_end_together_and_go_on(tmp_path, clips):
@@ -799,10 +774,10 @@ def test_one_broken_tracker_does_not_stop_the_others(tmp_path, clips):
     assert len(got.Scalars('accuracy')) == 3
 
 def test_a_full_disk_at_the_teachers_answers_does_not_end_the_training(tmp_path, clips, monkeypatch):
-    from vidcls import distill
+    from vidcls import distill_answers
     from vidcls.distill import Distill, SeededAugment
     def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(distill, 'atomic_path', full)
+    monkeypatch.setattr(distill_answers, 'atomic_path', full)
     dls = loaders(from_folder(clips), small().spec, bs=16)
     with pytest.warns(UserWarning, match='answers could not be kept .*No space left'):
         assert (

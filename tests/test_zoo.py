@@ -2,6 +2,7 @@
 import copy, csv, json, math, os, subprocess, sys, warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -399,6 +400,22 @@ def test_a_diverged_model_is_not_in_the_soup():
     assert members == [2] and score == .9
     with pytest.raises(ArgumentError, match='no finite number'):
         greedy_soup(states, lambda s: math.nan)
+
+@pytest.mark.parametrize('scores, how, says', [
+    ([[[4., 0.]], [[0., 0.], [0., 0.]]], {}, r'expected one \(N,K\)'),
+    ([[[4., 0.]], [[0., 1.]]], dict(weights=[1, -1]), '2 numbers of 0 or more'),
+    ([[[4., 0.]], [[0., math.nan]]], {}, 'scores of model 1 hold NaN'),
+    ([[[.5, .5]], [[.5, .1]]], dict(given='probs'), 'scores of model 1 are no probabilities'),
+])
+def test_scores_that_have_no_average(scores, how, says):
+    from vidcls.models.ensemble import average_scores
+    with pytest.raises(ArgumentError, match=says):
+        average_scores([np.array(s) for s in scores], **how)
+
+def test_models_that_have_no_average():
+    from vidcls.models.ensemble import average_weights
+    with pytest.raises(ArgumentError, match='model 1 differs from model 0 in bias'):
+        average_weights([torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)])
 
 @pytest.mark.parametrize('name', TINY)
 def test_no_clips_have_no_scores(name):
