@@ -8,7 +8,8 @@ import torch
 
 from processes import linux, run_script
 from vidcls.training.checkpoint import latest_checkpoint
-from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, LabelError, SpecMismatchError, VidclsError
+from vidcls.core import WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
@@ -41,7 +42,7 @@ def strip(hist): return [{k: v for k,v in r.items() if k not in TIMES} for r in 
 SCRIPT = """
 import atexit, sys, torch
 from accelerate import PartialState
-from vidcls.core import seed_everything
+from vidcls.core import WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import roll_clips
@@ -336,7 +337,7 @@ def test_an_own_step_is_taken_for_the_short_group(clips):
 KILLED = """
 import os, random, signal, sys, time, torch
 from pathlib import Path
-from vidcls.core import seed_everything
+from vidcls.core import WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import roll_clips
@@ -1440,6 +1441,7 @@ def few(**kw):
     (dict(opt_args={'weight_decay': .1}), 'wd='),
     (dict(max_grad_norm=0), 'max_grad_norm=0'),
     (dict(clip=1.), 'clip=1.0 is no argument of fit: say max_grad_norm='),
+    (dict(learning_rate=1e-3), 'is no argument of fit: say lr='),
 ])
 def test_arguments_that_make_no_sense_are_refused(two, bad, words):
     with pytest.raises(ArgumentError, match=words):
@@ -1448,6 +1450,10 @@ def test_arguments_that_make_no_sense_are_refused(two, bad, words):
 def test_a_model_with_another_number_of_classes_is_refused(two):
     with pytest.raises(LabelError, match=r'call model.reset_classifier\(2\)'):
         fit(create_model('videomae_tiny', n_classes=3), two)
+
+def test_a_model_for_other_clips_is_refused(two):
+    with pytest.raises(SpecMismatchError, match='n_frames: model 4, clips 8'):
+        fit(create_model('videomae_tiny', n_classes=2, n_frames=4), two)
 
 def test_a_folder_with_checkpoints_or_without_room_is_refused(two, tmp_path):
     "Two trainings in one folder would delete each other's checkpoints."
@@ -1520,6 +1526,10 @@ def test_what_differs_from_the_checkpoint_is_named(two, tmp_path):
         go(epochs=4, resume='auto')
     with pytest.raises(CheckpointError, match="mix: None there, '<function halves>' here"):
         go(mix=halves, resume='auto')
+
+def test_a_range_test_goes_upwards(two):
+    with pytest.raises(ArgumentError, match='start=1 and end=0.1'):
+        lr_find(few(), two, start=1, end=.1)
 
 def test_a_range_test_without_a_step_is_an_error():
     from vidcls.tune import LRFound

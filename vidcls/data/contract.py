@@ -262,10 +262,6 @@ class LoaderShare(Loader):
         self.cache_format, self.lossless, self.max_bad = whole.cache_format, whole.lossless, whole.max_bad
 
     def __len__(self): return len(self.plan)
-    def __getattr__(self, name):
-        if name == 'plan':
-            raise AttributeError(name)                    # asked for before there is one, when it is copied
-        return getattr(self.plan, name)
 
     @property
     def position(self):
@@ -281,6 +277,7 @@ class LoaderShare(Loader):
         self._epoch, self._start, self.skip = epoch, start, start
 
     def sources(self): return self.whole.sources()
+    def read_clip(self, row): return self.whole.read_clip(row)
     def dead_worker(self, error): return self.whole.dead_worker(error)
 
     def make_batches(self):
