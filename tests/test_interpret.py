@@ -351,7 +351,7 @@ def test_an_explorer_refuses_what_it_cannot_show(halves):
     model, table, dl = halves
     with pytest.raises(DataError, match='table.splits'):
         explore(model, None)
-    with pytest.raises(LabelError, match='the model tells 3'):
+    with pytest.raises(LabelError, match='the model has 3'):
         explore(small(3), dl)
     with pytest.raises(DataError, match='not finite'):
         explore(broken(), dl)._repr_html_()

@@ -29,7 +29,7 @@ def test_what_is_no_answer_gets_no_report(asked, ask):
     model, dls = asked
     with pytest.raises(DataError, match='table.splits'):
         ask(model, None)
-    with pytest.raises(LabelError, match='the data have 2 classes, the model tells 3'):
+    with pytest.raises(LabelError, match='the data have 2 classes, the model has 3'):
         ask(create_model('videomae_tiny', n_classes=3, **tiny), dls.test)
     with pytest.raises(SpecMismatchError, match='n_frames'):
         ask(create_model('videomae_tiny', n_classes=2, n_frames=4, **tiny), dls.test)
