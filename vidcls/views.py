@@ -229,7 +229,7 @@ def check_loader_for(
     K, said = sources.table.n_classes, model.n_classes
     if K != said:
         raise LabelError(
-            f"the data have {K} classes, the model tells {said}. Take the clips that it was trained "
+            f"the data have {K} classes, the model has {said}. Take the clips that it was trained "
             "for, or train a head for these."
         )
     return dl
