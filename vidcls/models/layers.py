@@ -21,6 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core import (ArgumentError, ClipSpec, SpecMismatchError, VidclsError, check_at_least,
                          check_between, check_choice, check_whole, patch)
+from .keymaps import KeyMap
+
+# %% ../../nbs/25_models.layers.ipynb #all
+_all_ = ['KeyMap']
 
 # %% ../../nbs/25_models.layers.ipynb #tubeletembed
 class TubeletEmbed(nn.Module):
@@ -446,45 +450,6 @@ def build_model(
 def _fields_of(kind):
     "Return the names that users give one by one in place of an argument; empty for a plain one."
     return [f.name for f in fields(kind)] if isinstance(kind, type) and issubclass(kind, ViTShape) else []
-
-# %% ../../nbs/25_models.layers.ipynb #keymap
-class KeyMap:
-    "Two sets of names for the same weights."
-    def __init__(self,
-        pairs:dict, # Our layer or tensor -> theirs, or a tuple of theirs that make up ours; {} is a number
-    ): self.pairs = {a: b if isinstance(b, tuple) else (b,) for a,b in pairs.items()}
-
-    def to_ours(self,
-        state:dict, # Tensors by their names
-    )->dict: # Tensors by our names; what the table doesn't know keeps its name
-        "Translate the names, and join what is one tensor here."
-        rest, out = dict(state), {}
-        for ours,theirs in self.pairs.items():
-            for numbers,leaf in _matches(theirs[0], rest):
-                names = [t.format(*numbers) + leaf for t in theirs]
-                if all(n in rest for n in names):
-                    parts = [rest.pop(n) for n in names]
-                    joined = torch.cat(parts) if len(parts) > 1 and parts[0].ndim else parts[0]
-                    out[ours.format(*numbers) + leaf] = joined
-        return out | rest
-
-    def to_theirs(self,
-        state:dict, # Tensors by our names
-    )->dict: # Tensors by their names
-        "Translate the names back, and cut into equal parts what is several tensors there."
-        rest, out = dict(state), {}
-        for ours,theirs in self.pairs.items():
-            for numbers,leaf in _matches(ours, rest):
-                whole = rest.pop(ours.format(*numbers) + leaf)
-                parts = whole.chunk(len(theirs)) if len(theirs) > 1 else [whole]
-                out |= {t.format(*numbers) + leaf: p for t,p in zip(theirs, parts)}
-        return out | rest
-
-def _matches(pattern, names):
-    "Return ([numbers], '.weight' or the like) for each name that fits a pattern."
-    fits = re.compile(re.escape(pattern).replace(r'\{\}', r'(\d+)') + r'(\.\w+)?')
-    found = [m.groups() for n in names if (m := fits.fullmatch(n))]
-    return [(groups[:-1], groups[-1] or '') for groups in found]
 
 # %% ../../nbs/25_models.layers.ipynb #convert-state-dict
 @patch
