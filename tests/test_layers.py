@@ -1,14 +1,15 @@
 "The layers of a transformer against their definitions: what the lesson builds, in more detail."
-import copy
+import copy, re
 
 import pytest
 import torch
 from fastcore.test import test_close as close
 from torch import nn
 
-from vidcls.core import ClipSpec
+from vidcls.core import ArgumentError, ClipSpec
 from vidcls.models.layers import (Attention, Block, DropPath, TubeletEmbed, VideoModel, drop_path_rates,
                                   new_head, resample_pos_embed, sincos_pos_embed)
+from vidcls.models.logits import check_logits, predict_logits
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +128,44 @@ def test_a_new_head_gives_other_scores():
     assert model(x).shape == (2,5)
     model.reset_classifier(7)
     assert model(x).shape == (2,7) and model.n_classes == 7
+
+
+# --- scores of another form
+
+FORMS = {
+    'one class': (lambda y: y[:,:1], 'scores of shape (2, 1); expected (B, 5), because its n_classes is 5'),
+    'no mean': (lambda y: y[:,None], 'scores of shape (2, 1, 5); expected (B, 5). Does forward_head return'),
+    'flat': (lambda y: y.flatten(), 'scores of shape (10,); expected (B, 5)'),
+    'a tuple': (lambda y: (y,), 'a tuple; expected (B, 5)'),
+}
+
+@pytest.mark.parametrize('form', FORMS)
+def test_scores_of_another_form_are_named(form):
+    change, says = FORMS[form]
+    class Wrong(Nano):
+        def forward_head(self, x): return change(super().forward_head(x))
+    model = Wrong(ClipSpec(n_frames=4, size=16), 5)
+    with pytest.raises(ArgumentError, match=re.escape(f'Wrong gives {says}')):
+        model(torch.randn(2,3,4,16,16))
+    with pytest.raises(ArgumentError, match=re.escape(f'Wrong gives {says}')):
+        predict_logits(model, torch.zeros(2,4,16,16,3, dtype=torch.uint8))
+
+
+def test_fit_names_a_model_that_gives_too_few_scores(tmp_path):
+    from vidcls import fit, from_folder, loaders, make_motion_clips
+    class Few(Nano):
+        def forward_head(self, x): return super().forward_head(x)[:,:-1]
+    table = from_folder(make_motion_clips(tmp_path/'motion', n_groups=6, n_frames=4, size=16))
+    model = Few(ClipSpec(n_frames=4, size=16), table.n_classes)
+    with pytest.raises(ArgumentError, match=f'because its n_classes is {table.n_classes}. Does forward_head'):
+        fit(model, loaders(table, model.spec, bs=4), epochs=1, show=False)
+
+
+def test_a_plain_network_is_asked_for_its_last_layer():
+    net = nn.Linear(3, 4)
+    net.n_classes = 5
+    with pytest.raises(ArgumentError, match='Linear gives .* Its last layer has to give n_classes scores'):
+        check_logits(net(torch.zeros(2,3)), net, 2)
+    assert check_logits(torch.zeros(2,4), nn.Identity(), 2).shape == (2,4)       # no n_classes: any number
+    with pytest.raises(ArgumentError, match=re.escape('(3, 4); expected (2, K)')):
+        check_logits(torch.zeros(3,4), nn.Identity(), 2)

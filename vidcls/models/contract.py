@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core import (ArgumentError, ClipSpec, SpecMismatchError, VidclsError,
                          check_between, check_choice, check_whole, patch)
+from .logits import check_logits
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #check-rate
 def check_rate(
@@ -113,7 +114,7 @@ class VideoModel(nn.Module):
         x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     )->torch.Tensor: # (B,K), logits
         "Return the class scores of a batch of clips."
-        return self.forward_head(self.forward_features(x))
+        return check_logits(self.forward_head(self.forward_features(x)), self)
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #reset-classifier
 @patch
