@@ -38,7 +38,7 @@ PUBLISHED = {  # top-1 in % on Kinetics-400 val, clips × crops and frames, sour
 }
 
 # %% ../../nbs/inside/34b_models.facts.ipynb #families-table
-FAMILIES = {  # licence of the published weights, who to cite
+FAMILIES = {  # licence of the published weights, whom to cite
     'videomae': ('CC-BY-NC 4.0', 'Tong et al., VideoMAE: Masked Autoencoders are Data-Efficient Learners '
                  'for Self-Supervised Video Pre-Training, NeurIPS 2022, arXiv 2203.12602'),
     'videomaev2': ("MIT (the repository's)", 'Wang et al., VideoMAE V2: Scaling Video Masked Autoencoders '
@@ -61,7 +61,7 @@ FAMILIES = {  # licence of the published weights, who to cite
 # %% ../../nbs/inside/34b_models.facts.ipynb #citation
 def family_facts(
     name:str, # Of a model
-)->tuple: # (licence of the published weights, whom to cite); empty words for a model of one's own
+)->tuple: # (licence of the published weights, whom to cite); empty for a model of one's own
     "Return what is known of a model's family."
     return FAMILIES.get(name.split('_')[0], ('', ''))
 
@@ -74,7 +74,7 @@ def citation(
 # %% ../../nbs/inside/34b_models.facts.ipynb #where-from
 IN_PACKAGES = ('efficientnet_lite0_inflated',)                # their image weights come with a package
 ON_HUB = dict(videomae_base='MCG-NJU/videomae-base-finetuned-kinetics',
-               timesformer_base='facebook/timesformer-base-finetuned-k400')
+              timesformer_base='facebook/timesformer-base-finetuned-k400')
 
 def where_from(
     name:str, # One of list_models()

@@ -111,11 +111,8 @@ def weight_shapes(
 def _cannot_rebuild(model):
     "Return the reason, in words; empty if there is none."
     name, kind = getattr(model, 'name', None), type(model).__name__
-    way = (
-        "give the function or class that makes it a name by register_model('my_net', make), and build "
-        "the model by "
-        "create_model('my_net', …)"
-    )
+    way = ("give the function or class that makes it a name by register_model('my_net', make), and build "
+           "the model by create_model('my_net', …)")
     if not isinstance(name, str):
         return f"this {kind} was not built by create_model; {way}"
     if name not in MODELS:

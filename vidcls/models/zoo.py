@@ -80,6 +80,7 @@ def _said_unless(said, overrides):
 
 # %% ../../nbs/inside/35_models.zoo.ipynb #imagenet
 def _imagenet(name):
+    "Return the file of image weights that a package brings."
     if name not in IN_PACKAGES:
         raise ArgumentError(f"pretrained='imagenet' with name={name!r}; only efficientnet_lite0_inflated has "
                             "ImageNet weights in a package. For resnet50_inflated give a folder or hub id of "
