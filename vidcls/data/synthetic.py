@@ -31,7 +31,7 @@ MOVES = {                      # velocity (right, down, clockwise), in units of 
     'spin_ccw': (0,0,-1),  'spin_cw': (0,0,1),
 }
 ORBITS = {'orbit_ccw': -1, 'orbit_cw': 1}
-SPIN = 4.5  # radians of angle for one world of way: at the usual speeds 8 to 15 degrees a frame
+SPIN = 4.5  # radians of turning for one world of distance: at the usual speeds 8 to 15 degrees a frame
 
 # %% ../../nbs/03_data.synthetic.ipynb #path-of
 def path_of(
@@ -86,7 +86,7 @@ def _play(label, group, variant, difficulty, n_frames, seed):
 
 # %% ../../nbs/03_data.synthetic.ipynb #motion-mask
 def motion_mask(
-    label:str, # The clip's, and so are the others: the arguments of motion_clip
+    label:str, # Label of the clip; all arguments are those of motion_clip
     group:int=0, # The scene
     variant:str='motion', # A key of VARIANTS
     difficulty:float=0., # 0 to 1
