@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from vidcls.core import ArgumentError, ClipSpec
-from vidcls.data.sampling import sample_idxs, time_idxs, uniform_idxs
+from vidcls.data.sampling import i3d_idxs, random_idxs, sample_idxs, ssv2_test_idxs, time_idxs, uniform_idxs
 
 SPEC = ClipSpec(n_frames=4)
 AT_10 = SPEC.with_(sampling='time', step_s=.1)
@@ -36,3 +36,12 @@ def test_a_spec_in_seconds_uses_the_times():
 def test_a_video_of_one_frame():
     assert sample_idxs(1, SPEC).tolist() == [0]*4
     assert sample_idxs(1, SPEC.with_(sampling='still')).tolist() == [0]*4
+
+
+def test_protocols_follow_the_rules_of_the_lesson():
+    "Middles and beginnings of n parts, in turn; a window anywhere, with the same draw."
+    for n_total in (1, 7, 16, 37, 300):
+        both = np.sort(np.r_[uniform_idxs(n_total, 16), np.arange(16)*n_total // 16])
+        assert (ssv2_test_idxs(n_total) == both.reshape(16, 2).T).all()
+    one, other = (f(300, 64, np.random.default_rng(3)) for f in (i3d_idxs, random_idxs))
+    assert (one == other).all()
