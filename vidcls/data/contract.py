@@ -19,7 +19,8 @@ from ..core import check_at_least, check_choice
 from .clips import ON_ERROR, Batch, BatchBuffers, ClipDataset, check_bad, clip_shape, collate
 from .clips import skip_or_raise, thread_batches
 from .datasets import ClipTable
-from .sampling import CROPS, EpochSampler
+from .crops import CROPS
+from .order import EpochSampler
 from ..parallel import call_within, wake, why_gone
 from ..show import show_batch
 
