@@ -2,8 +2,8 @@
 import numpy as np, pytest, torch
 from PIL import Image, ImageEnhance, ImageOps
 from vidcls.augment import FILL, OPS, PRESETS, Augment, ColorJitter, Compose, Flip, FrameDrop, GaussianBlur
-from vidcls.augment import Greyscale, MultiScaleCrop, RandAugment, RandomErasing, RandomResizedCrop, RandomSquare
-from vidcls.augment import Reverse, Rotate, Speed, TimeJitter, augmentation
+from vidcls.augment import Greyscale, MultiScaleCrop, RandAugment, RandomErasing, RandomResizedCrop
+from vidcls.augment import RandomSquare, Reverse, Rotate, Speed, TimeJitter, augmentation
 from vidcls.core import ArgumentError
 from vidcls.data.public import flip_classes
 from vidcls.data.synthetic import MOVES, motion_clip
