@@ -12,7 +12,6 @@ every_module = pytest.mark.parametrize('name', house.modules())
 
 # module -> why it may be longer than house.MODULE lines
 LONG = {
-    'augment': 'every change, and the presets made of them, are one lesson',
 }
 # function -> why it may take more than house.PARAMETERS parameters
 FLAT = {
