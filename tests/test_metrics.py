@@ -386,7 +386,7 @@ class TestEdges:
 
     def test_a_million_predictions_take_seconds(self):
         big, many = np.tile(self.p, (250,1)), np.tile(self.truth, 250)
-        start = time.perf_counter()
+        start = time.process_time()
         topk_accuracy(big, many, 3)
         for metric in (nll, brier, ece):
             metric(big, many)
@@ -397,7 +397,7 @@ class TestEdges:
         paired_difference(a, b)
         paired_difference(a, b, by_fifty)
         paired_difference(big.max(1), big.min(1))
-        assert time.perf_counter()-start < 20               # 2 to 3 s on an idle machine
+        assert time.process_time()-start < 5
 
 
 class TestCalibrationEdges:

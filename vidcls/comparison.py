@@ -74,7 +74,7 @@ def _verdict(low, high, p, n):
 def compare(
     records, # EvalRecords of the same clips, a list or {name: record}; the others are compared with the first
 )->pd.DataFrame: # A row for each: its numbers, and the difference to the first with d_low, d_high, p, verdict
-    "Return a table of records, with each difference to the first and a verdict; `p` is McNemar's, over clips."
+    "Return a table of records, each compared with the first; `p` is McNemar's, over clips."
     named = _named(records)
     clips, rows, base = side_by_side(named), [], None
     for name,r in named.items():

@@ -21,19 +21,16 @@ import torch
 
 from .core import ArgumentError, CheckpointError, DataError, atomic_path, check_whole, patch
 from .intervals import bootstrap_interval, cluster_wilson, interval_note
+from .matrix_figure import matrix_size, plot_confusion
 from vidcls.metrics import (
-    brier,
     confusion,
-    ece,
     macro_f1,
-    matrix_size,
     mean_class_accuracy,
     most_confused,
-    nll,
     per_class,
-    plot_confusion,
     topk_accuracy,
 )
+from .reliability import brier, ece, nll
 from .show import figure_names, new_figure
 
 # %% ../nbs/inside/55_records.ipynb #views-text
