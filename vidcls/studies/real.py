@@ -21,7 +21,7 @@ from ..data.table import ClipTable
 from ..data.decode import resize_short
 from ..data.loaders import ClipDataset
 from ..data.synthetic import make_motion_clips
-from ..evaluate import cross_validate
+from ..folds import cross_validate
 from ..probes import PERTURBATIONS
 from ..recipes import epochs_for, recipe
 from ..records import load_record, record_clips, record_of, save_record
