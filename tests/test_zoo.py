@@ -17,6 +17,7 @@ from vidcls.models.swin3d import swin3d_t, swin3d_tiny
 from vidcls.models.timesformer import timesformer_tiny
 from vidcls.models.videomae import videomae_tiny
 from vidcls.models.weights import find_weights, load_weights
+from vidcls.models.conversions import TIMESFORMER_NAMES, VIDEOMAE_NAMES
 from vidcls.models.zoo import create_model, list_models
 
 DATA = os.environ.get('VIDCLS_TEST_DATA')
@@ -127,18 +128,22 @@ def test_videomae_is_transformers(hf, dtype, eps):
         of_transformers(hf, ours),
         call_transformers,
         clip(ours, 3, dtype),
-        lambda g: __import__('vidcls.models.videomae', fromlist='x')._THEIRS.to_theirs(g),
+        VIDEOMAE_NAMES.to_theirs,
         eps,
     )
 
 @pytest.mark.parametrize('attention', ['divided', 'joint', 'space'])
 @pytest.mark.parametrize('dtype,eps', PRECISIONS)
 def test_timesformer_is_transformers(hf, attention, dtype, eps):
-    from vidcls.models.timesformer import _THEIRS
     seed_everything(0)
     ours = shaken(timesformer_tiny(5, dim=48, depth=3, attention=attention).to(dtype))
     assert_same_function(
-        ours, of_transformers(hf, ours), call_transformers, clip(ours, 3, dtype), _THEIRS.to_theirs, eps
+        ours,
+        of_transformers(hf, ours),
+        call_transformers,
+        clip(ours, 3, dtype),
+        TIMESFORMER_NAMES.to_theirs,
+        eps,
     )
 
 @pytest.mark.parametrize('frames,size', [(16,32), (8,20), (12,48)])
