@@ -79,8 +79,8 @@ def table(
     rows = {name: weights(f) for name,f in lessons(top).items()}
     keys = list(next(iter(rows.values())))
     said = [f"{'lesson':26}" + ''.join(f'{k:>10}' for k in keys)]
-    said += [f'{name:26}' + ''.join(f'{r[k]:10}' for k in keys) for name,r in rows.items()]
-    return '\n'.join([*said, f"{'whole':26}" + ''.join(f'{sum(r[k] for r in rows.values()):10}' for k in keys)])
+    rows['whole'] = {k: sum(r[k] for r in rows.values()) for k in keys}
+    return '\n'.join(said + [f'{name:26}' + ''.join(f'{r[k]:10}' for k in keys) for name,r in rows.items()])
 
 
 if __name__ == '__main__':

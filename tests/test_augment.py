@@ -1,8 +1,88 @@
 "The changes of RandAugment against Pillow, and what every augmentation must keep."
 import numpy as np, pytest, torch
 from PIL import Image, ImageEnhance, ImageOps
-from vidcls.augment import FILL, OPS, PRESETS, Compose, Flip, augmentation
+from vidcls.augment import FILL, OPS, PRESETS, Augment, ColorJitter, Compose, Flip, FrameDrop, GaussianBlur
+from vidcls.augment import Greyscale, MultiScaleCrop, RandAugment, RandomErasing, RandomResizedCrop
+from vidcls.augment import RandomSquare, Reverse, Rotate, Speed, TimeJitter, augmentation
 from vidcls.core import ArgumentError
+from vidcls.data.public import flip_classes
+from vidcls.data.synthetic import MOVES, motion_clip
+
+# all changes, and all presets; a new one belongs here
+EVERYTHING = [
+    RandomResizedCrop(), MultiScaleCrop(), RandomSquare(), Flip(), Reverse(), ColorJitter(), Greyscale(.5),
+    Rotate(), GaussianBlur(), RandomErasing(p=.7), Speed(), FrameDrop(), TimeJitter(), RandAugment(),
+    *(augmentation(name, ['left','right']) for name in PRESETS),
+]
+
+
+def draws(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope='module')
+def left():
+    "Three clips that move left, and their labels."
+    clips = np.stack([motion_clip('left', g, n_frames=8) for g in (3, 5, 8)])
+    return torch.from_numpy(clips), torch.zeros(3, dtype=torch.long)
+
+
+def test_the_list_has_every_change():
+    import vidcls.augment
+    found = (getattr(vidcls.augment, n) for n in vidcls.augment.__all__)
+    kinds = {c for c in found if isinstance(c, type) and issubclass(c, Augment)} - {Augment}
+    assert kinds == {type(a) for a in EVERYTHING if isinstance(a, Augment)}
+
+
+@pytest.mark.parametrize('a', EVERYTHING, ids=lambda a: repr(a)[:30])
+def test_what_holds_for_all_of_them(a, left):
+    "The seed decides, shape and type stay, nothing is written over, and still clips stay still."
+    xb, yb = left
+    before = xb.clone()
+    first, second = (a(xb, yb, draws(4))[0] for _ in range(2))
+    a(xb, yb, draws(5))
+    assert torch.equal(first, second)
+    assert (first.shape, first.dtype) == (xb.shape, torch.uint8)
+    assert torch.equal(xb, before)
+    s = a(xb[:,:1].expand(-1, 6, -1, -1, -1), yb, draws(6))[0]
+    assert torch.equal(s, s[:,:1].expand_as(s))
+    assert a(xb[:1,:1,:33,:47], yb[:1], draws())[0].shape == (1,1,33,47,3)   # one clip, one frame, odd sizes
+    if isinstance(a, Augment):
+        assert torch.equal(type(a)(p=0)(xb, yb, draws())[0], xb)
+
+
+def test_two_of_eight_movements_stay_what_they_are_in_a_mirror():
+    after = flip_classes(MOVES).tolist()
+    assert [name for k, name in enumerate(MOVES) if after[k] == k] == ['up', 'down']
+
+
+def test_what_an_augmentation_refuses(left):
+    xb, yb = left
+    for wrong, says in (
+        (lambda: augmentation('strnog'), "Did you mean 'strong'?"),
+        (lambda: Flip()(xb.float(), yb, draws()), 'expected torch.uint8'),
+        (lambda: Flip()(xb, yb[:1], draws()), 'labels have shape'),
+        (lambda: Flip(p=2), 'p=2'),
+        (lambda: Flip([1,0], p=1)(xb, yb+5, draws()), 'label 5'),
+    ):
+        with pytest.raises(ArgumentError) as e:
+            wrong()
+        assert says in str(e.value)
+
+
+def test_compose_says_what_to_write():
+    for steps, says in (
+        ([Flip], 'steps[0] is the class Flip; write Flip()'),
+        ([Flip(), Reverse], 'steps[1] is the class Reverse; write Reverse()'),
+        (Flip, 'write Compose([Flip()])'),
+        (Greyscale(), 'write Compose([Greyscale(p=1.0)])'),
+        (None, 'steps=None; accepted: a list'),
+        (['flip'], "steps[0]='flip'; accepted: augmentations"),
+    ):
+        with pytest.raises(ArgumentError) as e:
+            Compose(steps)
+        assert says in str(e.value)
+    assert Compose([]).steps == [] and len(Compose(iter([Flip(), Reverse()])).steps) == 2
 
 
 @pytest.fixture(scope='module')

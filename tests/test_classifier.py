@@ -565,6 +565,56 @@ def test_a_file_that_may_not_grow(clf, tmp_path):
 # ---------------------------------------------------------------- loading
 
 
+def edited(**changes):
+    "A fault: other entries in config.json."
+    def change(folder):
+        path = folder/'config.json'
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return change
+
+
+def one_bit_flipped(folder):
+    path = folder/'model.safetensors'
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    'fault, says',
+    [
+        (one_bit_flipped, 'checksum'),
+        (lambda f: (f/'model.safetensors').unlink(), 'incomplete'),
+        (lambda f: (f/'config.json').write_text('{'), 'no classifier'),
+        (edited(labels=None), 'labels missing'),
+        (edited(format=9), 'newer vidcls'),
+        (edited(labels=['a', 'b', 'c', 'd']), 'do not fit'),
+        (edited(calibration={'warmth': 3}), 'calibration is not one'),
+    ],
+)
+def test_each_damage_has_a_sentence_of_its_own(clf, tmp_path, fault, says):
+    fault(clf.save(tmp_path/'clf'))
+    with pytest.raises(CheckpointError, match=says):
+        Classifier.load(tmp_path/'clf')
+
+
+def test_a_folder_of_something_else_is_no_place_for_a_classifier(clf, tmp_path, video):
+    (tmp_path/'motion').mkdir()
+    (tmp_path/'motion'/'clip.mp4').write_bytes(video.read_bytes())
+    with pytest.raises(ArgumentError, match='holds no classifier'):
+        clf.save(tmp_path/'motion')
+    with pytest.raises(CheckpointError, match='nowhere'):
+        Classifier.load(tmp_path/'nowhere')
+    for _ in range(2):                                     # saving again replaces
+        clf.save(tmp_path/'clf')
+    assert sorted(p.name for p in (tmp_path/'clf').iterdir()) == ['config.json', 'model.safetensors']
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith('.')]
+
+
+def test_frames_of_a_short_video_are_repeated(clf):
+    assert clf.predict(moving(4)) == clf.predict(np.repeat(moving(4), 4, 0))
+
+
 def test_one_level_down_and_what_else_is_given(clf, tmp_path, video):
     run = tmp_path / 'runs' / 'train'
     clf.save(run / 'classifier')

@@ -50,6 +50,17 @@ def test_a_new_process_predicts_what_the_record_says(demo):
     assert np.abs(probs - clips[[f'p_{l}' for l in labels]].to_numpy()).max() < 1e-6
 
 
+def test_predict_looks_several_times(demo):
+    clip = next(demo.glob('clips-*'))/'up'/'up_g0001_c01.mp4'
+    r = vidcls('predict', demo/'classifier', clip, '--json', '--top-k', 8, '--views', 'videomae-ssv2')
+    asked = Classifier.load(demo/'classifier').predict(clip, top_k=8, views='videomae-ssv2')
+    answer = json.loads(r.stdout)['answer']
+    assert [a['label'] for a in answer] == [a['label'] for a in asked]
+    assert np.allclose([a['score'] for a in answer], [a['score'] for a in asked], atol=1e-6)
+    r = vidcls('predict', demo/'classifier', clip, '--views', 'videomae')
+    assert r.returncode == 2 and r.stderr.startswith('vidcls: --views videomae') and "'slowfast'" in r.stderr
+
+
 def test_the_seed_decides(demo, tmp_path):
     record = json.loads((demo/'record.json').read_text())
     for seed, same in ((0, True), (1, False)):

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from vidcls.core import LeakageError, VideoReadError
+from vidcls.core import ArgumentError, LeakageError, VideoReadError
 from vidcls.data.datasets import from_csv
 from vidcls.data.decode import probe, read_frames
 from vidcls.data.synthetic import MOVES, make_motion_clips, motion_clip
@@ -102,3 +102,8 @@ def test_a_frame_does_not_know_its_label():
     y = np.tile(np.arange(8), 160)
     right = (RidgeClassifier(100.).fit(X[:640], y[:640]).predict(X[640:]) == y[640:]).mean()
     assert abs(right - .125) < 3.29*(.125*.875/640)**.5
+
+
+def test_a_difficulty_has_limits():
+    with pytest.raises(ArgumentError, match='difficulty=2'):
+        motion_clip('up', difficulty=2)

@@ -1,7 +1,6 @@
 "Archives and addresses: whole or not at all, whoever else unpacks, whatever bit was flipped."
 import hashlib
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from vidcls.core import ArgumentError, DataError
 from vidcls.data import download as downloads
 from vidcls.data.download import Archive, DamagedArchiveError, DownloadError, Source, download, fetch, unpack
+from vidcls.locks import lock_folder
 
 
 def pack(path, n=40, size=3000, kind='gz', seed=0):
@@ -85,11 +85,11 @@ def test_a_running_unpacker_is_not_swept_away(tmp_path):
     (tmp_path/'.out.other.tmp').mkdir()
     (tmp_path/'.out.rest.tmp').mkdir()
     (tmp_path/'.out.x').mkdir()
-    held = downloads.lock_folder(tmp_path/'.out.other.tmp')
+    held = lock_folder(tmp_path/'.out.other.tmp')
     pack(tmp_path/'a.zip', 2, kind='zip')
     unpack(tmp_path/'a.zip', tmp_path/'out', show=False)
     assert beside(tmp_path) == ['.out.other.tmp', '.out.x', 'a.zip', 'out']
-    os.close(held)
+    held.release()
 
 
 @pytest.mark.parametrize('kind', ['gz', 'bz2', 'xz', 'zip'])

@@ -1,5 +1,5 @@
 "Evaluation, held by other people's implementations, by simulation, and by models whose answer is known."
-import json, os, shutil, subprocess, sys, time, warnings
+import json, os, shutil, time, warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,17 +13,24 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import binomtest
 
+from processes import linux, run_script
+
 from vidcls.calibrate import auroc, calibrate, fit_temperature, risk_coverage, temperature_scale
-from vidcls.core import ArgumentError, CheckpointError, ClipSpec, DataError, LabelError, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, ClipSpec, DataError, LabelError, SpecMismatchError
+from vidcls.core import seed_everything
 from vidcls.data.datasets import ClipTable, from_folder
 from vidcls.data.loaders import loader, loaders
 from vidcls.data.synthetic import make_motion_clips, motion_clip, motion_mask, roll_clips
 from vidcls.evaluate import (
+    PROTOCOLS,
     Views,
     against_best,
     clip_names,
+    as_views,
     combine,
     compare,
+    compare_views,
+    cross_validate,
     evaluate,
     load_record,
     predict_views,
@@ -495,30 +502,13 @@ rec = evaluate(model, test, views=Views(clips=2) if how == 'two' else None, show
 save_record(rec, f'{out}{PartialState().process_index}.json')
 """
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
+@linux
 @pytest.mark.parametrize('how', ['one', 'two'])
 def test_two_processes_make_the_record_of_one(judged_model, tmp_path, how):
     """An odd number of clips: nobody is counted twice, nobody is lost, and both processes hold the
     whole record."""
     root, model = judged_model
-    (tmp_path/'judge.py').write_text(SCRIPT)
-    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node=2',
-            tmp_path / 'judge.py',
-            root,
-            tmp_path / 'r',
-            how,
-        ],
-        env=env,
-        check=True,
-        timeout=300,
-    )
+    run_script(tmp_path/'judge.py', SCRIPT, root, tmp_path/'r', how, check=True)
     table = from_folder(root/'clips')
     one = evaluate(
         model,
@@ -598,6 +588,62 @@ def test_a_verdict_needs_more_than_a_handful_of_clips():
     assert '+0.040' in against_best(rec(0), {'a': rec(4)}) and 'not distinguishable' in against_best(
         rec(0), [rec(4)]
     )
+
+def test_a_record_repeats_whatever_the_batch_and_the_chunk(judged_model):
+    root, model = judged_model
+    table = from_folder(root/'clips')
+    test = table.select_split('test')
+    rec = evaluate(model, loader(test, model.spec), seed=0, show=False)
+    assert evaluate(model, loader(test, model.spec), seed=0, show=False) == rec
+    same(evaluate(model, loader(test, model.spec, bs=7), show=False), rec)          # no batch effects
+    twice = [evaluate(model, loader(test, model.spec), views=Views(2), chunk=n, show=False) for n in (3, 16)]
+    same(*twice)
+    assert (twice[0].views['clips'], rec.views['clips']) == (2, 1)
+    named = {'once': Views(), 'twice': Views(2)}
+    assert compare_views(model, loader(test, model.spec), named).n_views.tolist() == [1, 2]
+    assert np.allclose(combine([rec, twice[0]], [1,0]).probs, rec.probs, atol=1e-12)
+
+
+def test_views_have_names():
+    assert as_views(None) == Views() and as_views('i3d') == PROTOCOLS['i3d']
+    with pytest.raises(ArgumentError, match='views=3'):
+        as_views(3)
+
+
+def test_what_does_not_fit_the_model_is_refused(judged_model):
+    root, model = judged_model
+    table = from_folder(root/'clips')
+    test = table.select_split('test')
+    with pytest.raises(ArgumentError, match="Did you mean 'videomae-"):
+        evaluate(model, loader(test, model.spec), views='videomae')
+    with pytest.raises(SpecMismatchError, match='mean'):
+        evaluate(model, loader(test, model.spec.with_(mean=.5)))
+    four = create_model('videomae_tiny', n_classes=4, dim=24, depth=1, heads=2)
+    with pytest.raises(LabelError, match='8 classes, the model tells 4'):
+        evaluate(four, loader(test, model.spec))
+    with pytest.raises(ArgumentError, match='k=1'):
+        cross_validate(table, 'videomae_tiny', k=1)
+    for judge in (lambda: calibrate(model, None), lambda: evaluate(model, None)):
+        with pytest.raises(DataError, match='split'):
+            judge()
+    one_way = loader(test.select_classes(['up_left', 'left', 'right']), model.spec)
+    three = create_model('videomae_tiny', n_classes=3, dim=24, depth=1, heads=2)
+    with pytest.raises(LabelError, match="'up_left' has no mirror image"):
+        calibrate(three, one_way, views=Views(flip=True), show=False)
+
+
+def test_records_of_other_clips_or_labels_are_not_combined(judged_model):
+    root, model = judged_model
+    dls = loaders(from_folder(root/'clips'), model.spec, bs=8)
+    rec, other = (evaluate(model, dl, show=False) for dl in (dls.test, dls.valid))
+    with pytest.raises(DataError, match='not of the same clips'):
+        combine([rec, other])
+    first = rec.labels[0]
+    relabelled = replace(rec, clips=rec.clips.assign(label=first))
+    n = (rec.clips.label != first).sum()
+    with pytest.raises(DataError, match=f"don't agree on the label of {n} clips"):
+        combine([rec, relabelled])
+
 
 def test_bad_records_and_scores_end_in_one_sentence(judged_model, tmp_path):
     root, model = judged_model

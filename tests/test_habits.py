@@ -45,6 +45,25 @@ def test_names_at_the_top():
         vidcls.nothing
 
 
+def test_evaluate_at_the_top_is_a_module_that_can_be_called():
+    code = (
+        "import sys, types, vidcls\n{first}\n"
+        "import vidcls.evaluate as e\nfrom vidcls import evaluate as at_top\n"
+        "from vidcls.evaluate import EvalRecord, evaluate\n"
+        "assert vidcls.evaluate is e is at_top is sys.modules['vidcls.evaluate']\n"
+        "assert e.EvalRecord is EvalRecord and e.evaluate is evaluate\n"
+        "assert isinstance(e, types.ModuleType) and isinstance(evaluate, types.FunctionType)\n"
+        "try: vidcls.evaluate(None, None)\n"
+        "except vidcls.VidclsError as error: assert 'no such split' in str(error)\n"
+        "else: raise SystemExit('nothing was called')"
+    )
+    for first in ('vidcls.evaluate', 'import vidcls.evaluate', 'from vidcls.evaluate import evaluate',
+                  'from vidcls import *'):
+        r = subprocess.run([sys.executable, '-c', code.format(first=first)], capture_output=True, text=True,
+                           timeout=120)
+        assert r.returncode == 0, (first, r.stderr)
+
+
 def test_every_name_at_the_top_is_there():
     for name in vidcls.__all__:
         assert getattr(vidcls, name).__doc__, name

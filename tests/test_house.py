@@ -12,8 +12,6 @@ every_module = pytest.mark.parametrize('name', house.modules())
 
 # module -> why it may be longer than house.MODULE lines
 LONG = {
-    'augment': 'every change, and the presets made of them, are one lesson',
-    'models.layers': 'the contract of all models stands behind the layers that its lesson builds',
 }
 # function -> why it may take more than house.PARAMETERS parameters
 FLAT = {
@@ -65,4 +63,4 @@ def test_one_way_of_asking_a_model():
     "Clips become model input in `predict_logits` and in training, nowhere else."
     sites = [name for name in house.modules() if '.to_model(' in text(name)]
     # the benchmark of loaders writes into a buffer of its own, as a training loop may
-    assert set(sites) <= {'core', 'models.logits', 'train', 'training.engine', 'benchmark.loader'}, sites
+    assert set(sites) <= {'core', 'models.logits', 'training.loop', 'benchmark.loader'}, sites

@@ -10,18 +10,22 @@ import torch
 from vidcls.core import ArgumentError, DataError, LabelError, SpecMismatchError, seed_everything
 from vidcls.data.datasets import ClipTable, from_folder
 from vidcls.data.loaders import loaders
-from vidcls.data.synthetic import make_motion_clips, motion_clip
+from vidcls.data.synthetic import make_motion_clips, motion_clip, roll_clips
 from vidcls.evaluate import evaluate, load_record, save_record
 from vidcls.explore import class_table, explore, show_clips, show_confused, top_losses
 from vidcls.interpret import (
     METHODS,
-    _rank_correlation,
     deletion_insertion,
     explain,
+    grad_cam,
     judge_maps,
     methods_of,
     on_target,
+    rollout,
+    saliency,
+    scramble,
 )
+from vidcls.map_judges import curve_area, rank_correlation
 from vidcls.models.zoo import create_model
 
 tiny = dict(dim=24, depth=2, heads=2)
@@ -91,6 +95,91 @@ def test_clips_classes_and_maps_that_don_t_fit_are_named():
     with pytest.raises(DataError, match='NaN or infinity'):
         explain(m, clip, lambda model, x, target: torch.full((2,2,2), float('nan')))
 
+def test_maps_have_the_form_of_their_grid():
+    m = small(patch=4).eval()
+    x = m.spec.to_model(torch.from_numpy(clip)[None])
+    heat, seen = grad_cam(m, x, 1), rollout(m, x)
+    assert heat.shape == seen.shape == (4,8,8) and (heat >= 0).all() and heat.max() > 0
+    assert seen.sum().item() == pytest.approx(1, abs=1e-4)
+    e = explain(m, clip)
+    assert e.heat.shape == clip.shape[:3] and e.overlay().dtype == np.uint8
+    assert e.heat.min() >= 0 and abs(e.heat.max()-1) < 1e-6
+
+def test_saliency_is_the_slope_of_the_score():
+    m = small().double().eval()
+    x = m.spec.to_model(torch.from_numpy(clip)[None]).double()
+    plain = saliency(m, x, 1, n=1)
+    assert plain.shape == clip.shape[:3]
+    t, i, j = (int(v) for v in np.unravel_index(plain.argmax().item(), plain.shape))
+    def moved(c, by):
+        y = x.clone()
+        y[0,c,t,i,j] += by
+        return m(y)[0,1].item()
+    slopes = [abs(moved(c, .05)-moved(c, -.05))/.1 for c in range(3)]
+    assert max(slopes) == pytest.approx(plain.max().item(), rel=.05)
+
+def test_what_is_asked_for_by_a_wrong_name_is_named():
+    m = small(4)
+    with pytest.raises(ArgumentError, match="Did you mean 'grad_cam'?"):
+        explain(m, clip, 'gradcam')
+    with pytest.raises(LabelError, match='0 to 3'):
+        explain(m, clip, target=8)
+    with pytest.raises(LabelError, match="target='left'"):
+        explain(m, clip, target='left')
+    with pytest.raises(SpecMismatchError, match='shape'):
+        explain(m, clip[:4])
+    with pytest.raises(ArgumentError, match="unexpected keyword argument 'n'"):
+        explain(m, clip, 'grad_cam', n=3)
+    with pytest.raises(ArgumentError, match=r"expected a torch tensor \(T',H',W'\)"):
+        explain(m, clip, lambda model, x, target: x)
+    with pytest.raises(ArgumentError, match="method='grad_cam'"):
+        explain(create_model('i3d_tiny', n_classes=4), clip, 'rollout')
+    assert methods_of(m) == list(METHODS)
+    assert methods_of(create_model('swin3d_tiny', n_classes=4)) == ['grad_cam', 'saliency']
+
+def test_the_share_on_a_mask():
+    mask = clip.sum(-1) > clip.sum(-1).mean()
+    assert on_target(mask, mask) == 1 and np.isnan(on_target(0*mask, mask))
+    assert on_target(ones, mask) == pytest.approx(mask.mean())
+    with pytest.raises(ArgumentError, match='expected the same'):
+        on_target(mask, mask[:2])
+    with pytest.raises(ArgumentError, match='finite ones >= 0'):
+        on_target(mask-1., mask)
+
+def test_deletion_and_insertion_meet_at_their_ends():
+    m = small(patch=4).eval()
+    e = explain(m, clip)
+    c = deletion_insertion(m, clip, e.heat, e.target)
+    assert len(c) == 17
+    assert c.deletion.iloc[0] == pytest.approx(c.insertion.iloc[-1], abs=1e-5)
+    assert c.deletion.iloc[-1] == pytest.approx(c.insertion.iloc[0], abs=1e-5)
+    assert c.deletion.iloc[0] == pytest.approx(e.probability, abs=1e-4)
+    assert curve_area([0,1]) == .5
+    x = m.spec.to_model(torch.from_numpy(clip)[None])
+    with pytest.raises(ArgumentError, match=r'\(4, 8, 8\) and clip \(8, 32, 32\)'):
+        deletion_insertion(m, clip, grad_cam(m, x, 1), 1)
+
+def test_a_destroyed_model_has_the_same_numbers_elsewhere():
+    m = small()
+    before = m.head.weight.clone()
+    destroyed = scramble(m)
+    assert sorted(destroyed.head.weight.flatten().tolist()) == sorted(before.flatten().tolist())
+    assert not torch.equal(destroyed.head.weight, before) and torch.equal(m.head.weight, before)
+
+def test_ranks_by_hand():
+    assert rank_correlation([1,2,3], [1,4,9]) == pytest.approx(1)
+    assert rank_correlation([1,2,3], [3,2,1]) == pytest.approx(-1)
+    assert rank_correlation([0,0,0], [1,2,3]) == 0 and rank_correlation([0,0,0], [1,1,1]) == 1
+    assert rank_correlation([0]*9+[1], [1]+[0]*9) < 0
+
+def test_what_cannot_be_judged_is_named():
+    with pytest.raises(ArgumentError, match='clips is empty'):
+        judge_maps(small(), [])
+    with pytest.raises(ArgumentError, match='masks has 3 entries for 12 clips'):
+        judge_maps(small(), [clip]*12, [ones > 0]*3)
+    with pytest.raises(ArgumentError, match="Did you mean 'grad_cam'?"):
+        judge_maps(small(), [clip], methods='gradcam')
+
 @pytest.mark.parametrize('tubelet', [1, 2, 4])
 def test_boxes_of_any_length(tubelet):
     "The map of a VideoMAE that was never asked for anything but boxes of two frames."
@@ -120,8 +209,8 @@ def test_empty_places_don_t_agree():
     from scipy.stats import spearmanr
     a, b = np.zeros(1000), np.zeros(1000)
     a[:200], b[500:700] = np.arange(200), np.arange(200)
-    assert _rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic) and _rank_correlation(a, b) < 0
-    assert _rank_correlation(a, np.zeros(1000)) == 0 and _rank_correlation(np.ones(1000), np.zeros(1000)) == 1
+    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic) and rank_correlation(a, b) < 0
+    assert rank_correlation(a, np.zeros(1000)) == 0 and rank_correlation(np.ones(1000), np.zeros(1000)) == 1
 
 def test_a_method_of_ones_own_is_judged():
     "One that looks at the clip alone: the same map for the destroyed model, so it is no explanation."
@@ -262,7 +351,7 @@ def test_an_explorer_refuses_what_it_cannot_show(halves):
     model, table, dl = halves
     with pytest.raises(DataError, match='table.splits'):
         explore(model, None)
-    with pytest.raises(LabelError, match='the model tells 3'):
+    with pytest.raises(LabelError, match='the model has 3'):
         explore(small(3), dl)
     with pytest.raises(DataError, match='not finite'):
         explore(broken(), dl)._repr_html_()
@@ -279,3 +368,52 @@ def test_one_class_only_has_its_marks(halves):
     assert t.n['right'] == 0 and np.isnan(t.loc['right', ['recall','low','high']].astype(float)).all()
     with pytest.raises(DataError, match="no clip of 'right' was taken"):
         show_confused(rec, dl, ('right','left'))
+
+def test_mistakes_by_name(halves):
+    "Of whole clips: the worst first, each class with its interval, and names that are none."
+    model, table, _ = halves
+    dl = loaders(from_folder(table.root).select_classes(['left', 'right']), model.spec, bs=4).test
+    rec = evaluate(model, dl, show=False)
+    rows, t = top_losses(rec, None), class_table(rec)
+    assert len(rows) == rec.n_evaluated and rows.loss.mean() == pytest.approx(rec.nll, abs=1e-4)
+    assert rows.loss.is_monotonic_decreasing and rows.label[0] != rows.predicted[0]
+    assert t.n.sum() == rec.n_evaluated and (t.low <= t.recall).all() and (t.recall <= t.high).all()
+    with pytest.raises(ArgumentError, match='n=0'):
+        top_losses(rec, 0)
+    with pytest.raises(ArgumentError, match="pair='sideways'"):
+        show_confused(rec, dl, ('left', 'sideways'))
+
+def test_the_controls_of_an_explorer(halves):
+    "Each turn gives another picture; a draw is always the same; a broken clip stops nothing."
+    model, table, _ = halves
+    dl = loaders(from_folder(table.root).select_classes(['left', 'right']), model.spec, bs=4).test
+    seen = explore(model, dl, evaluate(model, dl, show=False), roll_clips)
+    box = seen.widgets()
+    path, (method, draw), out = box.children[0], box.children[1].children, box.children[2]
+    assert path.value == seen.paths[0]
+    states = [out.value]
+    for control, value in ((method, 'rollout'), (draw, 3), (path, seen.paths[-1])):
+        control.value = value
+        states.append(out.value)
+    assert len(set(states)) == 4 and seen.paths[-1] in out.value and '<video' in states[0]
+    assert (seen.clip(seen.paths[0], 5) == seen.clip(seen.paths[0], 5)).all()
+    assert (seen.clip(seen.paths[0], 5) != seen.clip(seen.paths[0])).any()
+    assert {'text/html', 'text/plain'} <= set(seen._repr_mimebundle_())    # in a kernel its controls too
+    with pytest.raises(ArgumentError, match="path='nowhere.mp4'"):
+        seen.view('nowhere.mp4')
+    gone = seen.paths[0]
+    (table.root/gone).write_bytes(b'no video')
+    table = from_folder(table.root).select_classes(['left', 'right'])
+    broken = explore(model, loaders(table, model.spec, bs=4, on_error='skip').test)
+    assert gone in broken.paths and 'cannot be read' in broken.view(gone)
+    assert '<video' in broken.view(seen.paths[1])
+    broken.widgets().children[0].value = gone
+
+def test_halves_are_two_clips_to_look_at(halves):
+    model, table, dl = halves
+    rec = evaluate(model, dl, show=False)
+    parts = explore(model, dl, rec)
+    path = parts.paths[0].split(', ')[0]
+    assert len(set(parts.paths)) == (table.df.split == 'test').sum()
+    assert (parts.clip(f'{path}, 1 of 2') != parts.clip(f'{path}, 2 of 2')).any()
+    assert len(show_clips(top_losses(rec), dl, n=4).axes) == 4

@@ -1,4 +1,4 @@
-"The weights of the lessons: what a page of the course may hold. `python tests/lessons.py` prints the figures."
+"What a page of the course may hold; `python tests/lessons.py` prints the figures."
 import sys
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """Properties of `vidcls.metrics`, on drawn inputs: against scikit-learn and scipy, and against what
 must hold for any input."""
-import subprocess, sys
+import subprocess, sys, time
 from types import SimpleNamespace
 
 import matplotlib
@@ -31,7 +31,10 @@ from vidcls.intervals import (
     wilson,
 )
 from vidcls.metrics import (
+    brier,
     confusion,
+    ece,
+    macro_f1,
     mean_class_accuracy,
     most_confused,
     nll,
@@ -306,3 +309,117 @@ class TestCalibration:
         name, value = next(iter(asked.items()))
         with pytest.raises(ArgumentError, match=f'{name}={value!r}'):
             calibrate(None, SimpleNamespace(dataset=SimpleNamespace(table=None)), **asked)
+
+
+class TestEdges:
+    "What metrics refuse, and cases at the border."
+    scores = np.array([[.6,.3,.1], [.2,.5,.3], [.5,.4,.1], [.1,.2,.7]])
+    targets = np.array([0, 2, 1, 2])
+    labels = ['walk', 'wave', 'jump', 'run']
+    conf = np.array([[17,0,0,3], [0,12,0,0], [0,2,6,0], [3,0,0,5]])
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 1.5, (4000,5))
+    p = np.exp(z)/np.exp(z).sum(1, keepdims=True)
+    truth = (p.cumsum(1) > rng.random((4000,1))).argmax(1)
+    few = slice(0, 300)
+
+    @pytest.mark.parametrize('call, error, words', [
+        (lambda s: topk_accuracy(s.scores, s.targets, k=4), ArgumentError, r'k=4; accepted: 1 to 3'),
+        (lambda s: topk_accuracy(s.scores, [0,1,2,3]), LabelError, 'label 3'),
+        (lambda s: topk_accuracy(s.scores, s.targets[:3]), ArgumentError, '4 rows of scores, 3 targets'),
+        (lambda s: topk_accuracy(s.scores + [[0],[np.nan],[0],[0]], s.targets), ArgumentError,
+         'in 1 of 4 rows, first in row 1'),
+        (lambda s: topk_accuracy(np.zeros((0,3)), []), ArgumentError, 'is empty'),
+        (lambda s: topk_accuracy(s.targets, s.targets), ArgumentError, r'shape \(4,\)'),
+        (lambda s: confusion([0,5], [0,1], 3), LabelError, 'preds has label 5'),
+        (lambda s: confusion([0], [0,1], 3), ArgumentError, '1 preds, 2 targets'),
+        (lambda s: confusion([], [], 3), ArgumentError, 'is empty'),
+        (lambda s: mean_class_accuracy([], [], 3), ArgumentError, 'is empty'),
+        (lambda s: per_class(s.conf, ['walk','run']), ArgumentError, '2 labels for 4 classes'),
+        (lambda s: per_class([1,2], 'ab'), ArgumentError, r'expected \(K,K\)'),
+        (lambda s: per_class([[1,0],[-1,2]], 'ab'), ArgumentError, r'conf holds -1 \(row 1\)'),
+        (lambda s: most_confused(s.conf, s.labels, 0), ArgumentError, 'min_count=0'),
+        (lambda s: plot_confusion(s.conf, s.labels[:3]), ArgumentError, '3 labels for 4 classes'),
+        (lambda s: nll(s.p, s.truth, floor=1), ArgumentError, 'floor=1'),
+        (lambda s: nll(s.z, s.truth), ArgumentError, 'no distribution'),
+        (lambda s: brier(s.p, s.truth[:3]), ArgumentError, '3 targets'),
+        (lambda s: ece(np.full((2,2), np.nan), [0,1]), ArgumentError, 'NaN'),
+        (lambda s: bootstrap_interval(nll, [[1.,0.]]*3, [0,1,0]), ArgumentError, 'metric gives inf'),
+    ])
+    def test_is_refused(self, call, error, words):
+        with pytest.raises(error, match=words):
+            call(self)
+
+    def test_kinds_of_numbers(self):
+        assert topk_accuracy(torch.tensor(self.scores).bfloat16(), torch.tensor(self.targets)) == .5
+        assert topk_accuracy(np.ones((5,1)), [0]*5) == 1                # one class: nothing to get wrong
+        assert confusion(np.uint8([7]), np.uint8([20]), 30)[20,7] == 1     # 20*30 + 7 is 95 in uint8
+        assert confusion([0,0], [0,0], 1).tolist() == [[2]]
+        assert confusion([0], [0], 1).dtype == np.int64
+
+    def test_classes_that_never_occur(self):
+        never = per_class(confusion([0,0], [0,1], 3), 'abc')      # b is never called, c doesn't occur at all
+        assert never.isna().sum().tolist() == [2,1,1,0]
+        preds, targets = np.zeros(100, int), np.repeat([0,1,2], [90,6,4])
+        assert mean_class_accuracy(preds, targets, 3) == pytest.approx(1/3, abs=1e-12)
+        preds, targets = (np.repeat(i, self.conf.ravel()) for i in np.indices((4,4)).reshape(2, -1)[::-1])
+        table = per_class(confusion(preds, targets, 4), self.labels)
+        assert table.n.tolist() == [20,12,8,8]
+        assert table.recall.mean() == pytest.approx(mean_class_accuracy(preds, targets, 4), abs=1e-12)
+        assert macro_f1(preds, targets, 6) == pytest.approx(table.f1.mean(), abs=1e-12)
+
+    def test_the_list_of_mistakes(self):
+        found = most_confused(self.conf, self.labels)
+        assert found == [('walk','run',3), ('run','walk',3), ('jump','wave',2)]
+        assert most_confused(self.conf, self.labels, min_count=4) == []
+
+    def test_the_bootstrap_of_metrics(self):
+        p, truth = self.p[self.few], self.truth[self.few]
+        mean_class = lambda preds, targets: mean_class_accuracy(preds, targets, 5)
+        assert bootstrap_interval(nll, p, truth)[0] == pytest.approx(nll(p, truth))
+        same = lambda k: bootstrap_interval(
+            nll, np.repeat(p, k, 0), np.repeat(truth, k), np.repeat(np.arange(300), k)
+        )
+        assert same(3) == pytest.approx(same(1), abs=1e-9)      # three copies of each clip add nothing
+        assert bootstrap_interval(ece, p, truth, n_boot=200)[1] > .02     # "not honest", of an honest model
+        assert bootstrap_interval(mean_class, truth, truth, within=(0,1))[1:] == (1., 1.)
+
+    def test_a_million_predictions_take_seconds(self):
+        big, many = np.tile(self.p, (250,1)), np.tile(self.truth, 250)
+        start = time.process_time()
+        topk_accuracy(big, many, 3)
+        for metric in (nll, brier, ece):
+            metric(big, many)
+        mean_class_accuracy(big.argmax(1), many, 5)
+        a, b, by_fifty = big.argmax(1) == many, big[:,::-1].argmax(1) == many, np.arange(1_000_000)//50
+        cluster_wilson(a, by_fifty)
+        mcnemar(a, b)
+        paired_difference(a, b)
+        paired_difference(a, b, by_fifty)
+        paired_difference(big.max(1), big.min(1))
+        assert time.process_time()-start < 5
+
+
+class TestCalibrationEdges:
+    "What calibration refuses, and decisions at the border."
+    z = np.random.default_rng(0).normal(size=(60,5))
+    own = np.arange(60) % 5
+
+    @pytest.mark.parametrize('call, error, words', [
+        (lambda s: temperature_scale(s.z, 0), ArgumentError, 'temperature=0'),
+        (lambda s: fit_temperature(s.z*np.nan, s.own), DataError, 'NaN'),
+        (lambda s: fit_temperature(s.z, s.own+1), LabelError, r'not in \[0, 5\)'),
+        (lambda s: fit_temperature(s.z[:0], s.own[:0]), ArgumentError, 'N >= 1'),
+        (lambda s: auroc([1], []), ArgumentError, 'at least one'),
+        (lambda s: Calibration(temperature=-1), ArgumentError, 'temperature=-1'),
+    ])
+    def test_is_refused(self, call, error, words):
+        with pytest.raises(error, match=words):
+            call(self)
+
+    def test_decisions(self):
+        cal = Calibration(2., .9, 0., .05, .95, 60, 'a/valid')
+        assert Calibration(**cal.to_dict()) == cal
+        assert Calibration().decide([[0,1.],[2,1]]).tolist() == [1,0]
+        answers = Calibration(threshold=.9, none_below=0).decide([[5,0.],[.1,0],[-3,-9]])
+        assert answers.tolist() == [0,-1,-2]

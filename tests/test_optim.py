@@ -10,10 +10,35 @@ from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.models.zoo import create_model, list_models
-from vidcls.optim import param_groups
+from vidcls.optim import adamw, param_groups
 from vidcls.tune import Stopwatch, estimate
 from vidcls.recipes import RECIPES, list_recipes, recipe
 from vidcls.train import fit
+
+
+# --- AdamW: its fused form, and its further arguments
+
+def ten_steps(**kwargs):
+    torch.manual_seed(0)
+    net = torch.nn.Linear(8, 3)
+    opt = adamw(net, lr=.1, **kwargs)
+    for i in range(10):
+        net(torch.full((4,8), i/10)).square().mean().backward()
+        opt.step()
+        opt.zero_grad()
+    return opt.defaults, net.weight.detach()
+
+def test_the_fused_form_takes_the_same_steps():
+    (plain, a), (fused, b), (_, c) = ten_steps(), ten_steps(fused=True), ten_steps(eps=.1)
+    assert (plain['fused'], fused['fused']) == (None, True)
+    assert torch.allclose(a, b, rtol=0, atol=1e-5)
+    assert (a-c).abs().max() > .01                      # eps arrives
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_on_a_gpu_the_fused_form_is_chosen():
+    net = torch.nn.Linear(4, 4).cuda()
+    assert adamw(net).defaults['fused'] is True
+    assert adamw(net, fused=False).defaults['fused'] is False
 
 
 # --- every model of the zoo: how fast each parameter learns, and whether it decays

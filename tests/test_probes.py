@@ -8,8 +8,10 @@ from vidcls.core import ArgumentError, DataError, LabelError, SpecMismatchError,
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
+from vidcls.models.logits import predict_logits
 from vidcls.models.zoo import create_model
 from vidcls.probes import PERTURBATIONS, ask_perturbed, probe_time, report_of, sweep_time
+from vidcls.views import check_loader_for
 
 tiny = dict(dim=24, depth=1, heads=2)
 
@@ -27,7 +29,7 @@ def test_what_is_no_answer_gets_no_report(asked, ask):
     model, dls = asked
     with pytest.raises(DataError, match='table.splits'):
         ask(model, None)
-    with pytest.raises(LabelError, match='the data have 2 classes, the model tells 3'):
+    with pytest.raises(LabelError, match='the data have 2 classes, the model has 3'):
         ask(create_model('videomae_tiny', n_classes=3, **tiny), dls.test)
     with pytest.raises(SpecMismatchError, match='n_frames'):
         ask(create_model('videomae_tiny', n_classes=2, n_frames=4, **tiny), dls.test)
@@ -225,3 +227,42 @@ def test_perturbations_that_are_none_are_named(asked):
         {'own': lambda T, rng: torch.arange(T).flip(0), 'reversed': PERTURBATIONS['reversed']},
     )
     assert own.own.equals(own.reversed.rename('own'))
+
+@pytest.mark.parametrize('name', PERTURBATIONS)
+@pytest.mark.parametrize('T', [2, 3, 8, 16])
+def test_a_perturbation_chooses_frames_of_the_clip(name, T):
+    idxs = PERTURBATIONS[name](T, np.random.default_rng(0))
+    assert len(idxs) == T and 0 <= min(idxs) and max(idxs) < T
+    if name == 'shuffled':
+        assert sorted(idxs) == list(range(T)) and (idxs != np.arange(T)).any()
+
+def test_the_clips_as_they_are_lose_nothing(asked):
+    model, dls = asked
+    t = probe_time(model, dls.test).table
+    assert t.difference['as it is'] == 0 and t.changed['as it is'] == 0
+
+def test_scores_are_float32_whatever_the_weights(asked):
+    model, dls = asked
+    clip = torch.randint(0, 256, (1,8,32,32,3), dtype=torch.uint8)
+    assert predict_logits(model, clip).shape == (1,2)
+    assert predict_logits(model.double(), clip).dtype == torch.float32
+    with torch.no_grad():
+        model.head.bias.fill_(float('nan'))
+    with pytest.raises(DataError, match='not finite'):
+        predict_logits(model, clip)
+    with pytest.raises(DataError, match='table.splits'):
+        check_loader_for(model, None)
+
+def test_verdicts_without_a_decision():
+    "A model that always says one class; clips of one group; clips that could not be read."
+    def report(target, group=None, **more):
+        n = len(target)
+        known = dict(path=[f'{i}.mp4' for i in range(n)], group=range(n) if group is None else group)
+        return report_of(pd.DataFrame(known | dict(target=target) | more), 'by hand', 2)
+    half, lazy, able = np.arange(100) % 2, np.zeros(100, int), (np.arange(100) < 10).astype(int)
+    assert report(able, **{'as it is': lazy, 'frozen': lazy}).verdict == (
+        'knows nothing of these clips: not above its most frequent class')
+    one = report(half, group=['one']*100, **{'as it is': half, 'frozen': lazy})
+    assert one.verdict == 'cannot be told: these clips are of too few groups'
+    some = report(half, failed=['no video']*10 + ['']*90, **{'as it is': half, 'frozen': half})
+    assert (some.n, len(some.failures)) == (90, 10) and '(10 more could not be read)' in repr(some)

@@ -73,7 +73,7 @@ def test_a_model_without_a_head_is_named(monkeypatch):
         def __init__(self, spec, n_classes):
             super().__init__(spec)
             self.last = nn.Linear(3, n_classes)
-    monkeypatch.setattr('vidcls.models.zoo.MODELS', dict(MODELS))
+    monkeypatch.setattr('vidcls.models.registry.MODELS', dict(MODELS))
     register_model('no_head', NoHead)
     with pytest.raises(ArgumentError, match='without .n_classes; .* which is called head'):
         create_model('no_head', n_classes=3)

@@ -1,10 +1,11 @@
 "Shards under fit, two processes, a web server, and clips that can't be decoded."
-import functools, http.server, json, os, shutil, subprocess, sys, threading
+import functools, http.server, json, shutil, threading
 
 import numpy as np
 import pytest
 import torch
 
+from processes import linux, run_script
 from vidcls.core import ArgumentError, ClipSpec, DataError
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loader
@@ -83,26 +84,10 @@ def test_views_of_clips_in_shards_are_those_of_files(made):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != 'linux', reason='gloo, tried on Linux')
+@linux
 def test_two_processes(tmp_path, made):
     table, place = made
-    (tmp_path/'train.py').write_text(SCRIPT)
-    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node=2',
-            tmp_path / 'train.py',
-            place,
-            tmp_path / 'out',
-        ],
-        env=env,
-        check=True,
-        timeout=300,
-    )
+    run_script(tmp_path/'train.py', SCRIPT, place, tmp_path/'out', check=True)
     a, b = (torch.load(tmp_path/f'out.{i}', weights_only=True) for i in (0,1))
     n = len(table.select_split('train'))
     # the same number of steps: nobody waits for ever

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from processes import linux, run_script
 from vidcls.training.checkpoint import latest_checkpoint
-from vidcls.core import ArgumentError, CheckpointError, LabelError, VidclsError, WorkerError, seed_everything
+from vidcls.core import ArgumentError, CheckpointError, LabelError, SpecMismatchError, VidclsError
+from vidcls.core import WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips, roll_clips
@@ -40,7 +42,7 @@ def strip(hist): return [{k: v for k,v in r.items() if k not in TIMES} for r in 
 SCRIPT = """
 import atexit, sys, torch
 from accelerate import PartialState
-from vidcls.core import seed_everything
+from vidcls.core import WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import roll_clips
@@ -103,23 +105,13 @@ def shard():
 """
 
 def run_processes(tmp_path, clips, n, bs, how):
-    (tmp_path/'train.py').write_text(SCRIPT.replace('SHARD', SHARD))
     out = tmp_path/f'{how}{n}.pt'
-    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
-    launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}'] if n > 1 else []
-    subprocess.run(
-        [sys.executable, *launcher, tmp_path / 'train.py', clips, str(bs), out, how],
-        env=env,
-        check=True,
-        timeout=300,
-    )
+    run_script(tmp_path/'train.py', SCRIPT.replace('SHARD', SHARD), clips, bs, out, how, n=n, check=True)
     got = torch.load(out, weights_only=True)
     assert got['processes'] == n
     # a group that nobody leaves can abort the end of its processes
     assert Path(f'{out}.left').read_text() == n*'yes '
     return got
-
-linux = pytest.mark.skipif(sys.platform != 'linux', reason='gloo and signals, tried on Linux')
 
 @linux
 @pytest.mark.parametrize('how', ['ten', 'features', 'sharded', 'frozen'])
@@ -221,24 +213,8 @@ torch.save(said, f'{out}/said{rank}.pt')
 """
 
 def run_pair(tmp_path, clips, mode):
-    (tmp_path/'pair.py').write_text(PAIR.replace('SHARD', SHARD))
-    return subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node=2',
-            tmp_path / 'pair.py',
-            clips,
-            tmp_path,
-            mode,
-        ],
-        env={**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    return run_script(tmp_path/'pair.py', PAIR.replace('SHARD', SHARD), clips, tmp_path, mode,
+                      timeout_s=200, capture_output=True, text=True)
 
 @linux
 def test_processes_end_together_and_go_on(tmp_path, clips):
@@ -361,7 +337,7 @@ def test_an_own_step_is_taken_for_the_short_group(clips):
 KILLED = """
 import os, random, signal, sys, time, torch
 from pathlib import Path
-from vidcls.core import seed_everything
+from vidcls.core import WorkerError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import roll_clips
@@ -799,10 +775,10 @@ def test_one_broken_tracker_does_not_stop_the_others(tmp_path, clips):
     assert len(got.Scalars('accuracy')) == 3
 
 def test_a_full_disk_at_the_teachers_answers_does_not_end_the_training(tmp_path, clips, monkeypatch):
-    from vidcls import distill
+    from vidcls import distill_answers
     from vidcls.distill import Distill, SeededAugment
     def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(distill, 'atomic_path', full)
+    monkeypatch.setattr(distill_answers, 'atomic_path', full)
     dls = loaders(from_folder(clips), small().spec, bs=16)
     with pytest.warns(UserWarning, match='answers could not be kept .*No space left'):
         assert (
@@ -1465,6 +1441,7 @@ def few(**kw):
     (dict(opt_args={'weight_decay': .1}), 'wd='),
     (dict(max_grad_norm=0), 'max_grad_norm=0'),
     (dict(clip=1.), 'clip=1.0 is no argument of fit: say max_grad_norm='),
+    (dict(learning_rate=1e-3), 'is no argument of fit: say lr='),
 ])
 def test_arguments_that_make_no_sense_are_refused(two, bad, words):
     with pytest.raises(ArgumentError, match=words):
@@ -1473,6 +1450,10 @@ def test_arguments_that_make_no_sense_are_refused(two, bad, words):
 def test_a_model_with_another_number_of_classes_is_refused(two):
     with pytest.raises(LabelError, match=r'call model.reset_classifier\(2\)'):
         fit(create_model('videomae_tiny', n_classes=3), two)
+
+def test_a_model_for_other_clips_is_refused(two):
+    with pytest.raises(SpecMismatchError, match='n_frames: model 4, clips 8'):
+        fit(create_model('videomae_tiny', n_classes=2, n_frames=4), two)
 
 def test_a_folder_with_checkpoints_or_without_room_is_refused(two, tmp_path):
     "Two trainings in one folder would delete each other's checkpoints."
@@ -1545,6 +1526,10 @@ def test_what_differs_from_the_checkpoint_is_named(two, tmp_path):
         go(epochs=4, resume='auto')
     with pytest.raises(CheckpointError, match="mix: None there, '<function halves>' here"):
         go(mix=halves, resume='auto')
+
+def test_a_range_test_goes_upwards(two):
+    with pytest.raises(ArgumentError, match='start=1 and end=0.1'):
+        lr_find(few(), two, start=1, end=.1)
 
 def test_a_range_test_without_a_step_is_an_error():
     from vidcls.tune import LRFound

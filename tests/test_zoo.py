@@ -2,6 +2,7 @@
 import copy, csv, json, math, os, subprocess, sys, warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from vidcls.models.swin3d import swin3d_t, swin3d_tiny
 from vidcls.models.timesformer import timesformer_tiny
 from vidcls.models.videomae import videomae_tiny
 from vidcls.models.weights import find_weights, load_weights
+from vidcls.models.conversions import TIMESFORMER_NAMES, VIDEOMAE_NAMES
 from vidcls.models.zoo import create_model, list_models
 
 DATA = os.environ.get('VIDCLS_TEST_DATA')
@@ -126,18 +128,22 @@ def test_videomae_is_transformers(hf, dtype, eps):
         of_transformers(hf, ours),
         call_transformers,
         clip(ours, 3, dtype),
-        lambda g: __import__('vidcls.models.videomae', fromlist='x')._THEIRS.to_theirs(g),
+        VIDEOMAE_NAMES.to_theirs,
         eps,
     )
 
 @pytest.mark.parametrize('attention', ['divided', 'joint', 'space'])
 @pytest.mark.parametrize('dtype,eps', PRECISIONS)
 def test_timesformer_is_transformers(hf, attention, dtype, eps):
-    from vidcls.models.timesformer import _THEIRS
     seed_everything(0)
     ours = shaken(timesformer_tiny(5, dim=48, depth=3, attention=attention).to(dtype))
     assert_same_function(
-        ours, of_transformers(hf, ours), call_transformers, clip(ours, 3, dtype), _THEIRS.to_theirs, eps
+        ours,
+        of_transformers(hf, ours),
+        call_transformers,
+        clip(ours, 3, dtype),
+        TIMESFORMER_NAMES.to_theirs,
+        eps,
     )
 
 @pytest.mark.parametrize('frames,size', [(16,32), (8,20), (12,48)])
@@ -399,6 +405,22 @@ def test_a_diverged_model_is_not_in_the_soup():
     assert members == [2] and score == .9
     with pytest.raises(ArgumentError, match='no finite number'):
         greedy_soup(states, lambda s: math.nan)
+
+@pytest.mark.parametrize('scores, how, says', [
+    ([[[4., 0.]], [[0., 0.], [0., 0.]]], {}, r'expected one \(N,K\)'),
+    ([[[4., 0.]], [[0., 1.]]], dict(weights=[1, -1]), '2 numbers of 0 or more'),
+    ([[[4., 0.]], [[0., math.nan]]], {}, 'scores of model 1 hold NaN'),
+    ([[[.5, .5]], [[.5, .1]]], dict(given='probs'), 'scores of model 1 are no probabilities'),
+])
+def test_scores_that_have_no_average(scores, how, says):
+    from vidcls.models.ensemble import average_scores
+    with pytest.raises(ArgumentError, match=says):
+        average_scores([np.array(s) for s in scores], **how)
+
+def test_models_that_have_no_average():
+    from vidcls.models.ensemble import average_weights
+    with pytest.raises(ArgumentError, match='model 1 differs from model 0 in bias'):
+        average_weights([torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)])
 
 @pytest.mark.parametrize('name', TINY)
 def test_no_clips_have_no_scores(name):

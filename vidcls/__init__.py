@@ -8,6 +8,7 @@ import importlib
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder, SourceFileLoader
+from types import ModuleType
 
 HOMES = {  # the names that people use most, and the module of each
     'core': 'ClipSpec VidclsError seed_everything',
@@ -21,7 +22,7 @@ HOMES = {  # the names that people use most, and the module of each
     'models.zoo': 'create_model list_models register_model',
     'train': 'fit',
     'recipes': 'recipe',
-    'evaluate': 'EvalRecord load_record save_record',
+    'evaluate': 'EvalRecord evaluate load_record save_record',
     'predict': 'Classifier',
 }
 _home = {name: home for home,names in HOMES.items() for name in names.split()}
@@ -31,7 +32,8 @@ def __getattr__(name):
     "Fetch a name from its module."
     if name not in _home:
         raise AttributeError(f"module 'vidcls' has no attribute {name!r}; from vidcls.MODULE import it")
-    found = getattr(importlib.import_module(f'vidcls.{_home[name]}'), name)
+    module = importlib.import_module(f'vidcls.{_home[name]}')
+    found = module if name == _home[name] else getattr(module, name)         # vidcls.evaluate stays the module
     globals()[name] = found
     return found
 
@@ -39,12 +41,19 @@ def __dir__():
     return sorted({*globals(), *__all__})
 
 
+class _Callable(ModuleType):
+    "A module that holds a function of its own name; calling the module calls that function."
+    def __call__(self, *args, **kwargs):
+        return getattr(self, self.__name__.rpartition('.')[2])(*args, **kwargs)
+
 class _Documented(SourceFileLoader):
     "Loads a module, then writes the comments beside its parameters into the docstrings."
     def exec_module(self, module):
         super().exec_module(module)
         from vidcls.docs import document
         document(module)
+        if module.__name__ == 'vidcls.evaluate':           # so that vidcls.evaluate(model, dl) works
+            module.__class__ = _Callable
 
 class _Finder(MetaPathFinder):
     "Finds the modules of vidcls."

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from .calibrate import Calibration
-from .training.checkpoint import locked, save_tensors, whole_folder, _sync
+from .training.checkpoint import save_tensors, whole_folder, _sync
 from .core import ArgumentError, CheckpointError, ClipSpec, file_sha256
+from .locks import lock_folder
 from .models.weights import read_weights
 from .models.zoo import saved_model
 
@@ -80,7 +81,7 @@ def write_classifier_folder(
         (new/'config.json').write_text(json.dumps(config(sha256), indent=1))
         for f in (*new.iterdir(), new):
             _sync(f)
-        with locked(folder):
+        with lock_folder(folder):
             _replace(new, folder, sha256)
     return folder
 
@@ -105,7 +106,7 @@ def read_classifier_folder(
     folder = as_folder(folder)
     try:
         folder = find_classifier(folder)
-        with locked(folder, shared=True):
+        with lock_folder(folder, shared=True):
             cfg = read_saved_config(folder)
             check_saved_config(cfg, folder)
             return folder, cfg, _weights(folder, cfg['sha256'])

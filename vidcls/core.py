@@ -405,10 +405,12 @@ def progress(
 def span(
     seconds:float, # >= 0
 )->str:
-    "Return a time in words, as exact as it is known."
+    "Return a time in words, in the unit that suits it, up to days."
     if seconds < 90:
         return f'{max(1, round(seconds))} s'
-    return f'{seconds/60:.0f} min' if seconds < 5400 else f'{seconds/3600:.1f} h'
+    if seconds < 5400:
+        return f'{seconds/60:.0f} min'
+    return f'{seconds/3600:.1f} h' if seconds < 172_800 else f'{seconds/86400:.1f} days'
 
 # %% ../nbs/inside/00_core.ipynb #atomic-path
 @contextmanager

@@ -40,8 +40,7 @@ def launch(
     if torch.cuda.is_initialized():
         raise ArgumentError(
             "CUDA is in use in this notebook already, and forked processes can't use it again. Restart "
-            "the kernel, and make "
-            "the model inside the function that is launched."
+            "the kernel, and make the model inside the function that is launched."
         )
     from accelerate import notebook_launcher
     from accelerate.state import AcceleratorState

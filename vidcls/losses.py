@@ -12,7 +12,7 @@ import math
 import torch
 from torch import nn
 
-from .core import ArgumentError, LabelError, check_between, check_whole
+from .core import ArgumentError, LabelError, check_between, check_whole, patch
 
 # %% ../nbs/37_losses.ipynb #check-targets
 def check_targets(
@@ -118,21 +118,24 @@ class FocalLoss(nn.Module):
             raise ArgumentError(f"weights={weights.tolist()}; accepted: finite numbers of 0 or more, one of "
                                 "them above 0; see class_weights.")
 
-    def forward(self,
-        logits, # float tensor (B,K)
-        targets, # int64 tensor (B,) in [0,K), or float (B,K): soft targets
-    ): # Scalar tensor, float32 or wider: the mean over the clips, weighted by their classes
-        shares, nll = soft_targets(targets, logits), _nll(logits)                # (B,K) each
-        if self.weights is not None:
-            if len(self.weights) != logits.shape[1]:
-                raise ArgumentError(f"weights has {len(self.weights)} entries for {logits.shape[1]} classes.")
-            shares = shares * self.weights
-        # a known clip has a slope of 0, and a batch without weight a loss of 0
-        tiny = torch.finfo(nll.dtype).tiny
-        unknown = (-torch.expm1(-nll)).clamp_min(tiny)                           # 1 - p
-        return (shares * unknown**self.gamma * nll).sum() / shares.sum().clamp_min(tiny)
-
     def extra_repr(self): return f'gamma={self.gamma}'
+
+# %% ../nbs/37_losses.ipynb #focal-forward
+@patch
+def forward(self:FocalLoss,
+    logits, # float tensor (B,K)
+    targets, # int64 tensor (B,) in [0,K), or float (B,K): soft targets
+): # Scalar tensor, float32 or wider: the mean over the clips, weighted by their classes
+    "Return the loss of a batch."
+    shares, nll = soft_targets(targets, logits), _nll(logits)                # (B,K) each
+    if self.weights is not None:
+        if len(self.weights) != logits.shape[1]:
+            raise ArgumentError(f"weights has {len(self.weights)} entries for {logits.shape[1]} classes.")
+        shares = shares * self.weights
+    # a known clip has a slope of 0, and a batch without weight a loss of 0
+    tiny = torch.finfo(nll.dtype).tiny
+    unknown = (-torch.expm1(-nll)).clamp_min(tiny)                           # 1 - p
+    return (shares * unknown**self.gamma * nll).sum() / shares.sum().clamp_min(tiny)
 
 # %% ../nbs/37_losses.ipynb #softtargetcrossentropy
 class SoftTargetCrossEntropy(LabelSmoothingCrossEntropy):
@@ -154,7 +157,7 @@ class DistillationLoss(nn.Module):
     ): # Scalar tensor, float32 or wider
         if student.shape != teacher.shape:
             raise ArgumentError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; "
-                                "both must tell the same classes.")
+                                "both must have the same classes.")
         tau = self.temperature
         p, q = _nll(student/tau), _nll(teacher.detach()/tau)             # -log of both, (B,K)
         return tau**2 * ((-q).exp()*(p-q)).sum(1).mean()

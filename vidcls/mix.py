@@ -9,7 +9,7 @@ __all__ = ['Mix', 'Mixup', 'CutMix', 'CubeMix', 'MixupCutMix']
 import numpy as np
 import torch
 
-from .core import ArgumentError, LabelError, SpecMismatchError, check_at_least, check_whole
+from .core import ArgumentError, LabelError, SpecMismatchError, check_at_least, check_whole, patch
 
 # %% ../nbs/22_mix.ipynb #mix
 class Mix:
@@ -20,46 +20,53 @@ class Mix:
         p:float=1., # Probability that a batch (or a clip, with per_clip) is mixed
         per_clip:bool=False, # One draw for each clip? Else one for the batch
     ):
-        self.n_classes, self.alpha, self.p, self.per_clip = (
-            check_whole('n_classes', n_classes),
-            alpha,
-            p,
-            per_clip,
-        )
+        self.n_classes = check_whole('n_classes', n_classes)
+        self.alpha, self.p, self.per_clip = alpha, p, per_clip
         check_at_least('alpha', alpha, 1e-6)
         if not 0 <= check_at_least('p', p, 0) <= 1:
             raise ArgumentError(f"p={p}; accepted: 0 to 1.")
 
-    def __call__(self,
-        xb, # float tensor (B,C,T,H,W), normalised
-        yb, # int64 tensor (B,)
-        gen, # torch.Generator on the CPU
-    ): # (clips of the same shape, targets float (B,K) whose rows add up to 1)
-        if not xb.is_floating_point() or xb.ndim != 5:
-            raise SpecMismatchError(f"clips are {xb.dtype} with shape {tuple(xb.shape)}; "
-                                    "a mix takes what the model takes: float (B,C,T,H,W), after to_model.")
-        if int(yb.max()) >= self.n_classes:
-            raise LabelError(f"label {int(yb.max())} is not in [0, {self.n_classes}); "
-                             "make the mix with n_classes=table.n_classes.")
-        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=gen)))
-        draws = [self.draw(xb.shape, rng) for _ in range(len(xb) if self.per_clip else 1)]
-        if not self.per_clip:
-            draws = draws*len(xb)
-        mixed = torch.stack([self._join(a, b, d) for a,b,d in zip(xb, xb.flip(0), draws)])
-        # of the clip itself
-        share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]
-        own = torch.zeros(len(yb), self.n_classes, device=yb.device).scatter_(1, yb[:,None], 1)
-        return mixed, share*own + (1-share)*own.flip(0)
-
-    def draw(self,
-        shape, # Of the batch: (B,C,T,H,W)
-        rng:np.random.Generator, # Draws
-    )->tuple: # (share of the clip itself, what join needs)
-        "Draw whether to mix, how much, and where."
-        on, lam = rng.uniform() < self.p, rng.beta(self.alpha, self.alpha)
-        return self._place(shape[2:], lam, rng) if on else (1., None)
-
     def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v}' for k,v in vars(self).items())})"
+
+# %% ../nbs/22_mix.ipynb #mix-draw
+@patch
+def draw(
+    self:Mix,
+    shape, # Of the batch: (B,C,T,H,W)
+    rng:np.random.Generator, # Draws
+)->tuple: # (share of the clip itself, what the kind of mix needs to join two clips)
+    "Draw whether to mix, how much, and where."
+    on, lam = rng.uniform() < self.p, rng.beta(self.alpha, self.alpha)
+    return self._place(shape[2:], lam, rng) if on else (1., None)
+
+def _check_batch(xb, yb, n_classes):
+    "Raise unless these are clips as a model takes them, and labels below `n_classes`."
+    if not xb.is_floating_point() or xb.ndim != 5:
+        raise SpecMismatchError(f"clips are {xb.dtype} with shape {tuple(xb.shape)}; "
+                                "a mix takes what the model takes: float (B,C,T,H,W), after to_model.")
+    if int(yb.max()) >= n_classes:
+        raise LabelError(f"label {int(yb.max())} is not in [0, {n_classes}); "
+                         "make the mix with n_classes=table.n_classes.")
+
+# %% ../nbs/22_mix.ipynb #mix-call
+@patch
+def __call__(
+    self:Mix,
+    xb, # float tensor (B,C,T,H,W), normalised
+    yb, # int64 tensor (B,)
+    gen, # torch.Generator on the CPU
+): # (clips of the same shape, targets float (B,K) whose rows add up to 1)
+    "Mix the clips of a batch, and make their targets."
+    _check_batch(xb, yb, self.n_classes)
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=gen)))
+    draws = [self.draw(xb.shape, rng) for _ in range(len(xb) if self.per_clip else 1)]
+    if not self.per_clip:
+        draws = draws*len(xb)
+    mixed = torch.stack([self._join(a, b, d) for a,b,d in zip(xb, xb.flip(0), draws)])
+    # of the clip itself
+    share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]
+    own = torch.zeros(len(yb), self.n_classes, device=yb.device).scatter_(1, yb[:,None], 1)
+    return mixed, share*own + (1-share)*own.flip(0)
 
 # %% ../nbs/22_mix.ipynb #mixup
 class Mixup(Mix):
@@ -92,6 +99,7 @@ class CutMix(Mix):
         out[box] = b[box]
         return out
 
+# %% ../nbs/22_mix.ipynb #cube-mix
 class CubeMix(CutMix):
     "A box of the other clip, for some of the frames (VideoMix's cube)."
     time = True

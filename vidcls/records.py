@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['views_text', 'EvalRecord', 'prob_columns', 'check_record', 'clip_names', 'record_clips', 'code_commit', 'record_of',
-           'csv_text', 'save_record', 'read_clips', 'load_record', 'recompute_record', 'record_intervals',
-           'confusion_figure']
+           'record_about', 'csv_text', 'save_record', 'read_clips', 'load_record', 'recompute_record',
+           'record_intervals', 'confusion_figure']
 
 # %% ../nbs/inside/55_records.ipynb #imports
 import json
@@ -21,19 +21,16 @@ import torch
 
 from .core import ArgumentError, CheckpointError, DataError, atomic_path, check_whole, patch
 from .intervals import bootstrap_interval, cluster_wilson, interval_note
+from .matrix_figure import matrix_size, plot_confusion
 from vidcls.metrics import (
-    brier,
     confusion,
-    ece,
     macro_f1,
-    matrix_size,
     mean_class_accuracy,
     most_confused,
-    nll,
     per_class,
-    plot_confusion,
     topk_accuracy,
 )
+from .reliability import brier, ece, nll
 from .show import figure_names, new_figure
 
 # %% ../nbs/inside/55_records.ipynb #views-text
@@ -265,6 +262,26 @@ def record_of(
         commit=code_commit(),
         clips=clips,
         **about,
+    )
+
+# %% ../nbs/inside/55_records.ipynb #record-about
+def record_about(
+    net, # The network that was judged; its name, or else its class, is kept
+    table, # ClipTable of the clips that it was asked about
+    failures:dict, # Row of the table -> why the clip could not be read
+    seed:int|None=None, # Of the training, if it is known
+)->dict: # Fields of EvalRecord, for record_of
+    "Return what a record says of the model and of the data, whatever the answers are."
+    names = clip_names(table.df)
+    return dict(
+        dataset=table.name,
+        split='+'.join(table.splits),
+        model=getattr(net, 'name', None) or type(net).__name__,
+        spec=net.spec.to_dict(),
+        n_expected=len(table),
+        seed=seed,
+        failures={names[i]: why for i,why in sorted(failures.items())},
+        dropped=dict(table.dropped),
     )
 
 # %% ../nbs/inside/55_records.ipynb #csv-text

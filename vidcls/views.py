@@ -23,16 +23,9 @@ from .core import check_at_least, check_choice, check_whole, match_labels, progr
 from .data.public import flip_classes
 from .data.decode import Video, crop_frame
 from .data.loaders import Loader, adapt_loader, check_failed, clip_bytes
-from vidcls.data.sampling import (
-    i3d_idxs,
-    mvit_test_idxs,
-    sample_idxs,
-    slowfast_idxs,
-    ssv2_test_idxs,
-    swin_test_idxs,
-    videomae_test_idxs,
-    view_idxs,
-)
+from .data.protocols import i3d_idxs, mvit_test_idxs, slowfast_idxs, ssv2_test_idxs, swin_test_idxs
+from .data.protocols import videomae_test_idxs
+from .data.sampling import sample_idxs, view_idxs
 from .models.logits import predict_logits
 from .parallel import map_ahead, rank_world
 from .records import clip_names
@@ -229,7 +222,7 @@ def check_loader_for(
     K, said = sources.table.n_classes, model.n_classes
     if K != said:
         raise LabelError(
-            f"the data have {K} classes, the model tells {said}. Take the clips that it was trained "
+            f"the data have {K} classes, the model has {said}. Take the clips that it was trained "
             "for, or train a head for these."
         )
     return dl

@@ -25,7 +25,8 @@ from ..data.cache import FrameCache
 from ..data.table import ClipTable
 from ..data.decode import Video, read_frames
 from ..data.loaders import EpochSampler, clip_from_frames, load_clip, loader
-from ..data.sampling import crop_box, sample_idxs
+from ..data.crops import crop_box
+from ..data.sampling import sample_idxs
 
 # %% ../../nbs/inside/65_benchmark.loader.ipynb #scene
 KINDS = {

@@ -88,6 +88,9 @@ def cli_predict(
         parser=as_path, metavar='VIDEOS',
         help="Video files, folders of them, or patterns such as 'clips/*.mp4'.")],
     top_k: Annotated[int, a_count('Classes to name.')] = 1,
+    views: Annotated[Optional[str], Option(
+        metavar='NAME', help="Look at each video several times, as a paper does: 'videomae-ssv2', "
+                             "'slowfast', …; default: once, as in training.")] = None,
     as_json: Annotated[bool, Option('--json', help='One JSON line for each video.')] = False,
     device: Device = None,
 ):
@@ -98,7 +101,7 @@ def cli_predict(
     clf, failed = Classifier.load(classifier), False
     for video in list_videos(videos):
         try:
-            answer = clf.predict(video, top_k)
+            answer = clf.predict(video, top_k, views=views)
         except VideoReadError as e:
             typer.echo(f'vidcls: {in_words(e)}', err=True)
             failed = True

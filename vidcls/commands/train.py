@@ -200,7 +200,7 @@ def judge(
 
 def _by_folds(table, plan, a):
     "Judge the plan by folds: every clip once, by a model that has never seen its group."
-    from vidcls.evaluate import cross_validate
+    from vidcls.folds import cross_validate
     from vidcls.records import save_record
     say(f'\njudging the same plan by {plan.folds} folds of the groups: '
         'each clip once, by a model that has never seen its group')

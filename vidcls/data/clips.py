@@ -22,7 +22,8 @@ from ..core import check_choice, progress
 from .cache import FrameCache
 from .datasets import ClipTable
 from .decode import Video, crop_frame, resize_short
-from .sampling import CROPS, crop_box, sample_idxs
+from .crops import CROPS, crop_box
+from .sampling import sample_idxs
 from ..parallel import ThreadPool, result_within
 from ..show import check_clip
 

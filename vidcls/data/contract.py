@@ -19,7 +19,8 @@ from ..core import check_at_least, check_choice
 from .clips import ON_ERROR, Batch, BatchBuffers, ClipDataset, check_bad, clip_shape, collate
 from .clips import skip_or_raise, thread_batches
 from .datasets import ClipTable
-from .sampling import CROPS, EpochSampler
+from .crops import CROPS
+from .order import EpochSampler
 from ..parallel import call_within, wake, why_gone
 from ..show import show_batch
 
@@ -262,10 +263,6 @@ class LoaderShare(Loader):
         self.cache_format, self.lossless, self.max_bad = whole.cache_format, whole.lossless, whole.max_bad
 
     def __len__(self): return len(self.plan)
-    def __getattr__(self, name):
-        if name == 'plan':
-            raise AttributeError(name)                    # asked for before there is one, when it is copied
-        return getattr(self.plan, name)
 
     @property
     def position(self):
@@ -281,6 +278,7 @@ class LoaderShare(Loader):
         self._epoch, self._start, self.skip = epoch, start, start
 
     def sources(self): return self.whole.sources()
+    def read_clip(self, row): return self.whole.read_clip(row)
     def dead_worker(self, error): return self.whole.dead_worker(error)
 
     def make_batches(self):

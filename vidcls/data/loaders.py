@@ -28,7 +28,7 @@ from .clips import file_state, file_states, load_clip, thread_batches
 from .contract import ClipDraws, ClipLoader, ClipLoaders, Errors, Keeping, Loader, LoaderShare
 from .contract import Order, Reading, Sources, WaitTimer, dead_worker, options
 from .datasets import ClipTable
-from .sampling import BALANCE, EpochSampler
+from .order import BALANCE, EpochSampler
 
 # %% ../../nbs/inside/20_data.loaders.ipynb #import-pickle-shutil-tempfile
 _all_ = ['BALANCE', 'Batch', 'BatchBuffers', 'ClipDataset', 'ClipDraws', 'ClipLoader', 'ClipLoaders',

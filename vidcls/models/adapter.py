@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..core import (ArgumentError, CheckpointError, ClipSpec, VidclsError, check_whole)
-from .layers import VideoModel, build_model, new_head
+from .contract import VideoModel, build_model, new_head
 from .reading import read_weights
 
 # %% ../../nbs/inside/34_models.adapter.ipynb #idle

@@ -7,14 +7,14 @@ __all__ = ['TubeletShape', 'VideoMAE', 'videomae_tiny', 'videomae_small', 'video
            'videomaev2_small', 'videomaev2_base']
 
 # %% ../../nbs/29_models.videomae.ipynb #imports
-import re, warnings
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ..core import ArgumentError, ClipSpec, VidclsError, patch
-from .layers import (Block, KeyMap, TubeletEmbed, VideoModel, ViTShape, build_model, check_rate,
+from ..core import ArgumentError, ClipSpec, patch
+from .conversions import heads_argument, read_videomae, videomae_for_transformers
+from .layers import (Block, TubeletEmbed, VideoModel, ViTShape, build_model, check_rate,
                                   check_wholes, drop_path_rates, init_weights, new_head, resample_pos_embed,
                                   sincos_pos_embed)
 
@@ -24,6 +24,19 @@ class TubeletShape(ViTShape):
     "The numbers of a plain vision transformer whose patches span several frames."
     tubelet:int = 2 # Frames of a box
 
+def _positions(shape, own, made_for):
+    "Return the table of positions of clips (n_frames, size), resized from those that weights were made for."
+    t, p = shape.tubelet, shape.patch
+    if made_for:
+        check_wholes('pretrained_grid', made_for, 2)
+    n_frames, size = made_for or own
+    if n_frames % t or size % p:
+        raise ArgumentError(f"pretrained_grid={made_for!r}; accepted: frames that are a multiple "
+                            f"of {t}, and a size that is one of {p}.")
+    there, here = ((n//t, s//p, s//p) for n,s in ((n_frames, size), own))
+    return resample_pos_embed(sincos_pos_embed(there[0]*there[1]*there[2], shape.dim), there, here)
+
+# %% ../../nbs/29_models.videomae.ipynb #videomae-class
 class VideoMAE(VideoModel):
     "A plain vision transformer on tubelets: fixed positions, mean over the tokens (Tong et al. 2022)."
     def __init__(self,
@@ -35,129 +48,59 @@ class VideoMAE(VideoModel):
         head_init_scale:float=.001, # Factor on the head's first weights; 0.001 for fine-tuning
         pretrained_grid:tuple|None=None, # (n_frames, size) whose positions are resized; None: the spec's own
     ):
-        dim, patch, tubelet = shape.dim, shape.patch, shape.tubelet
-        if pretrained_grid:
-            check_wholes('pretrained_grid', pretrained_grid, 2)
-        super().__init__(spec, tubelet, patch)
-        own = (spec.n_frames, spec.size)
-        n_frames, size = pretrained_grid or own
-        if n_frames % tubelet or size % patch:
-            raise ArgumentError(f"pretrained_grid={pretrained_grid!r}; accepted: frames that are a multiple "
-                                f"of {tubelet}, and a size that is one of {patch}.")
+        super().__init__(spec, shape.tubelet, shape.patch)
         self.head_init_scale = head_init_scale
-        self.patch_embed = TubeletEmbed(dim, patch, tubelet)
-        grid = lambda n_frames, size: (n_frames//tubelet, size//patch, size//patch)
-        there, here = grid(n_frames, size), grid(*own)
-        pos = resample_pos_embed(sincos_pos_embed(there[0]*there[1]*there[2], dim), there, here)
+        self.patch_embed = TubeletEmbed(shape.dim, shape.patch, shape.tubelet)
+        pos = _positions(shape, (spec.n_frames, spec.size), pretrained_grid)
         self.register_buffer('pos', pos, persistent=False)  # follows .to(device); in no file
         rates = drop_path_rates(drop_path, shape.depth)
-        self.blocks = nn.ModuleList([Block(dim, shape.heads, shape.mlp_ratio, r) for r in rates])
-        self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks = nn.ModuleList([Block(shape.dim, shape.heads, shape.mlp_ratio, r) for r in rates])
+        self.fc_norm = nn.LayerNorm(shape.dim, eps=1e-6)
         self.dropout = nn.Dropout(check_rate('dropout', dropout))
         self.apply(init_weights)
-        self.head = new_head(dim, n_classes, head_init_scale)
+        self.head = new_head(shape.dim, n_classes, head_init_scale)
 
-    @classmethod
-    def config_arguments(cls,
-        config:dict, # config.json of a folder in transformers' format
-    )->dict: # Arguments of this class
-        "Return the number of heads, which no tensor shows."
-        heads = config.get('num_attention_heads')
-        return {} if heads is None else {'heads': heads}
+# %% ../../nbs/29_models.videomae.ipynb #videomae-forward
+@patch
+def forward_features(self:VideoMAE,
+    x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
+)->torch.Tensor: # (B,N,D), tokens of the last block
+    "Return the tokens, before they are averaged."
+    self.check_clips(x)
+    x = self.patch_embed(x) + self.pos                                            # (B,C,T,H,W) -> (B,N,D)
+    for block in self.blocks:
+        x = self.run(block, x)                                                    # (B,N,D)
+    return x
 
-    @classmethod
-    def clip_arguments(cls,
-        made_for:ClipSpec, # Of the weights
-        wanted:ClipSpec, # Of the model
-    )->dict: # Arguments of this class
-        "Return the grid of the positions, which are in no file, where the clips differ."
-        grid, own = ((spec.n_frames, spec.size) for spec in (made_for, wanted))
-        return {} if grid == own else {'pretrained_grid': grid}
-
-    def forward_features(self,
-        x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
-    )->torch.Tensor: # (B,N,D), tokens of the last block
-        "Return the tokens, before they are averaged."
-        self.check_clips(x)
-        x = self.patch_embed(x) + self.pos                   # (B,C,T,H,W) -> (B,N,D)
-        for block in self.blocks:
-            x = self.run(block, x)     # (B,N,D)
-        return x
-
-    def forward_head(self,
-        x:torch.Tensor, # (B,N,D), as forward_features gives it
-    )->torch.Tensor: # (B,K), logits
-        "Return the class scores of the tokens' mean."
-        return self.head(self.dropout(self.fc_norm(x.mean(1))))
+@patch
+def forward_head(self:VideoMAE,
+    x:torch.Tensor, # (B,N,D), as forward_features gives it
+)->torch.Tensor: # (B,K), logits
+    "Return the class scores of the tokens' mean."
+    return self.head(self.dropout(self.fc_norm(x.mean(1))))
 
 # %% ../../nbs/29_models.videomae.ipynb #theirs
-_THEIRS = KeyMap({
-    'patch_embed.proj': 'videomae.embeddings.patch_embeddings.projection',
-    'head': 'classifier',
-    **{f'blocks.{{}}.{ours}': f'videomae.encoder.layer.{{}}.{theirs}' for ours,theirs in {
-        'norm1': 'layernorm_before',
-        'norm2': 'layernorm_after',
-        'attn.proj': 'attention.output.dense',
-        'mlp.fc1': 'intermediate.dense',
-        'mlp.fc2': 'output.dense',
-        'attn.q_bias': 'attention.attention.query.bias',
-        'attn.v_bias': 'attention.attention.value.bias',
-    }.items()},
-    'blocks.{}.attn.qkv': tuple(f'videomae.encoder.layer.{{}}.attention.attention.{n}'
-                                for n in ('query', 'key', 'value')),
-})
+@patch
+def convert_state_dict(self:VideoMAE, state):
+    "Return weights of the authors or of transformers by this model's names; of a pre-training, the encoder."
+    return read_videomae(state, self.state_dict())
 
 @patch
-def convert_state_dict(self:VideoMAE,
-    state:dict, # Tensors by the authors' or transformers' names, of a classifier or of the pre-training
-)->dict: # Tensors by our names
-    "Translate names; of a pre-training checkpoint take the encoder, and say what is left."
-    alone = ('embeddings.', 'encoder.layer.', 'layernorm.')  # transformers' encoder in a folder of its own
-    state = {f'videomae.{k}' if k.startswith(alone) else k: v for k,v in state.items()}
-    state = {_in_modules(k): v for k,v in state.items() if not k.endswith('attention.key.bias')}
-    state = {k.removeprefix('encoder.'): v for k,v in _THEIRS.to_ours(state).items()}
-    own = self.state_dict()
-    new = {k: v for k,v in own.items() if k.startswith(('fc_norm.', 'head.'))}
-    if any(k in state for k in new) or not any(k in state for k in own):
-        return state
-    left = ('decoder.', 'mask_token', 'encoder_to_decoder.', 'norm.', 'videomae.layernorm.')
-    kept = {k: v for k,v in state.items() if not k.startswith(left)}
-    n_left = len(state) - len(kept)
-    what = f"the pre-training: {n_left} tensors of the decoder were left out;" if n_left else "an encoder:"
-    warnings.warn(f"these are weights of {what} fc_norm and head are new and have to be "
-                  "trained.", stacklevel=4)
-    return new | kept
+def to_transformers(self:VideoMAE, files=False):
+    "Return this model as transformers' VideoMAEForVideoClassification: (config, tensors)."
+    resized = not torch.equal(self.pos, sincos_pos_embed(*self.pos.shape[1:]).to(self.pos))
+    return videomae_for_transformers(self, resized, files)
 
-@patch
-def to_transformers(self:VideoMAE,
-    files:bool=False, # Names of transformers' files, where they differ from those of its modules?
-)->tuple: # (config as a dictionary, tensors by transformers' names)
-    "Return this model as transformers' VideoMAEForVideoClassification."
-    if files and not torch.equal(self.pos, sincos_pos_embed(*self.pos.shape[1:]).to(self.pos)):
-        raise VidclsError("the positions of this model were resized from other clips; transformers makes "
-                          "them for the clips at hand, so the model would be another one there. Fine-tune "
-                          "with pretrained_grid=(n_frames, size) of its own spec, then save.")
-    block, embed = self.blocks[0], self.patch_embed.proj
-    config = dict(
-        architectures=['VideoMAEForVideoClassification'],
-        model_type='videomae',
-        use_mean_pooling=True,
-        patch_size=embed.kernel_size[1],
-        tubelet_size=embed.kernel_size[0],
-        hidden_size=embed.out_channels,
-        num_hidden_layers=len(self.blocks),
-        num_attention_heads=block.attn.heads,
-        intermediate_size=block.mlp.fc1.out_features,
-        layer_norm_eps=block.norm1.eps,
-    )
-    return config, {_in_files(k) if files else k: v for k,v in _THEIRS.to_theirs(self.state_dict()).items()}
+@patch(cls_method=True)
+def config_arguments(cls:VideoMAE, config):
+    "Return the number of heads of a config in transformers' format."
+    return heads_argument(config)
 
-def _in_files(name): return re.sub(r'\.(query|value)\.bias$', lambda m: f'.{m[1][0]}_bias', name)
-def _in_modules(name):
-    "Return the name that transformers' modules have for what its files call otherwise."
-    if not name.startswith('videomae.'):
-        return name
-    return re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', name)
+@patch(cls_method=True)
+def clip_arguments(cls:VideoMAE, made_for, wanted):
+    "Return the grid of the positions, which are in no file, where the clips differ."
+    grid, own = ((spec.n_frames, spec.size) for spec in (made_for, wanted))
+    return {} if grid == own else {'pretrained_grid': grid}
 
 # %% ../../nbs/29_models.videomae.ipynb #videomae-tiny-2
 def videomae_tiny(

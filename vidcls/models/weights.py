@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path, file_sha256, match_labels
-from .layers import VideoModel
+from .contract import VideoModel
 from .reading import WEIGHT_SUFFIXES, read_weights, some_names, unwrap_state
 
 _all_ = ['WEIGHT_SUFFIXES', 'read_weights']

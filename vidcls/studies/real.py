@@ -21,10 +21,12 @@ from ..data.table import ClipTable
 from ..data.decode import resize_short
 from ..data.loaders import ClipDataset
 from ..data.synthetic import make_motion_clips
-from ..evaluate import cross_validate
-from ..probes import PERTURBATIONS, ask_perturbed, report_of
+from ..folds import cross_validate
+from ..probes import PERTURBATIONS
 from ..recipes import epochs_for, recipe
 from ..records import load_record, record_clips, record_of, save_record
+from ..time_answers import ask_perturbed
+from ..time_report import report_of
 
 # %% ../../nbs/studies/94_studies.real.ipynb #real-sets-name-csv-below-the
 REAL_SETS = {  # name: (CSV below the data folder, column of the groups, rows)

@@ -247,7 +247,7 @@ def check_fit(
     model.spec.check_same(dls.spec)
     n = len(dls.labels)
     if model.n_classes != n:
-        raise LabelError(f"the model tells {model.n_classes} classes, the data have {n}; "
+        raise LabelError(f"the model has {model.n_classes} classes, the data have {n}; "
                          f"make it with n_classes={n} or call model.reset_classifier({n}).")
     head_order(model, dls.labels, warn=False)
     check_labels(dls)

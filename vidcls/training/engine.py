@@ -298,7 +298,9 @@ class Run:
         self.net = self.eval_model = self.accelerator.unwrap_model(self.model)
         if c.compile:
             self.model = torch.compile(self.model)
-        self.sched = self._schedule(o)
+        steps = -(-self.n_batches//self.accum)
+        warm = 0 if o.schedule == 'onecycle' else round(min(o.warmup, self.epochs)*steps)
+        self.sched = make_schedule(self.opt.optimizer, o.schedule, self.epochs*steps, warm, **o.schedule_args)
         self.scaled = self.accelerator.scaler is not None                # fp16 on a GPU
         self.loss_func = config.functions.loss or LabelSmoothingCrossEntropy(o.smoothing)
         if isinstance(self.loss_func, torch.nn.Module):
@@ -306,14 +308,7 @@ class Run:
         self.gen = torch.Generator().manual_seed(c.seed + self.accelerator.process_index)
         self.hist, self.best = History(), None              # best: the weights of the best epoch
         self.stop_request = self.stop_reason = None
-        self._start_counting()
-
-    def _schedule(self, o):
-        steps = -(-self.n_batches//self.accum)
-        warm = 0 if o.schedule == 'onecycle' else round(min(o.warmup, self.epochs)*steps)
-        return make_schedule(self.opt.optimizer, o.schedule, self.epochs*steps, warm, **o.schedule_args)
-
-    def _start_counting(self):
+        # how far the training is
         self.epoch = 0                                      # the one that runs, from 0
         self.step = self.n_steps = 0                        # steps that were taken; all of them
         self.epoch_steps = 0                                # n_steps at the start of the epoch

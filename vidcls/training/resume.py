@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..core import ArgumentError, CheckpointError, check_at_least, check_whole
+from ..locks import FolderLock, lock_folder
 from .callbacks import Callback
 from vidcls.training.checkpoint import (
     latest_checkpoint,
@@ -309,17 +310,14 @@ def check_writable(
 
 def lock_run(
     folder:Path, # Where checkpoints lie
-): # A FileLock; None on a file system that has no locks
+)->FolderLock: # Not held on a file system that has no locks
     "Refuse a second training in one folder: the two would go on from each other's checkpoints."
-    from filelock import FileLock, Timeout
-    lock = FileLock(folder/'.lock')
     try:
-        lock.acquire(timeout=LOCK_PATIENCE_S)
-    except Timeout:
+        return lock_folder(folder, file='.lock', wait_s=LOCK_PATIENCE_S)
+    except BlockingIOError:
         raise ArgumentError(
             f"out={str(folder.parent)!r}: another training is running there; wait until it has ended, "
             "or take another folder."
         ) from None
-    except (OSError, NotImplementedError):
-        return None
-    return lock
+    except OSError:
+        return FolderLock()
