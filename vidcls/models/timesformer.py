@@ -27,9 +27,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
 
     def forward(self, x):
-        T = x.shape[2]
-        x = self.proj(x.transpose(1,2).flatten(0,1))             # (B,C,T,H,W) -> (B·T,D,H/patch,W/patch)
-        return x.flatten(2).transpose(1,2).unflatten(0, (-1,T))  # -> (B,T,n,D)
+        x = self.proj(x.transpose(1,2).flatten(0,1)).unflatten(0, (-1,x.shape[2]))
+        return x.flatten(3).transpose(2,3)                    # (B,T,D,H/patch,W/patch) -> (B,T,n,D)
 
 # %% ../../nbs/28_models.timesformer.ipynb #dividedblock
 class DividedBlock(nn.Module):
@@ -77,9 +76,8 @@ ATTENTIONS = ('divided', 'joint', 'space')
 def _block(attention, shape, drop_path):
     "Make one block for a kind of attention."
     sizes = (shape.dim, shape.heads, shape.mlp_ratio, drop_path)
-    if attention == 'divided':
-        return DividedBlock(*sizes)
-    return Block(*sizes, key_bias=True).apply(init_weights)
+    plain = lambda: Block(*sizes, key_bias=True).apply(init_weights)
+    return DividedBlock(*sizes) if attention == 'divided' else plain()
 
 # %% ../../nbs/28_models.timesformer.ipynb #timesformer
 class TimeSformer(VideoModel):
@@ -138,8 +136,10 @@ def forward_features(self:TimeSformer,
     return z.unflatten(0, (-1,T)).mean(1) if self.attention == 'space' else z
 
 @patch
-def forward_head(self:TimeSformer, x):
-    "Return the class scores (B,K), read off the class token."
+def forward_head(self:TimeSformer,
+    x:torch.Tensor, # (B,1+…,D), as forward_features gives it
+)->torch.Tensor: # (B,K), logits
+    "Return the class scores, computed from the class token."
     return self.head(self.dropout(self.norm(x[:,0])))
 
 @patch
