@@ -31,10 +31,12 @@ def cli_embed(
         Path('features'),
     layer: Annotated[int, Option(help='Number of a layer, with --pool; -1 is the last.')] = -1,
     pool: Annotated[Optional[str], Option(
-        help="mean, cls, time, halves, moments, change or tokens; default: what the model's head sees.")] = None,
+        help='mean, cls, time, halves, moments, change or tokens; '
+             "default: what the model's head sees.")] = None,
     frames: Annotated[Optional[int], Option(help="Frames of a clip; default: the model's.")] = None,
     size: Annotated[Optional[int], Option(help="Height and width in pixels; default: the model's.")] = None,
-    length: Annotated[Optional[float], Option(help='Cut video files into windows of this many seconds.')] = None,
+    length: Annotated[Optional[float], Option(
+        help='Cut video files into windows of this many seconds.')] = None,
     every: Annotated[Optional[float], Option(
         help='Seconds from the start of one window to the next; default: --length.')] = None,
     format: Annotated[str, Option(help="'npz', 'safetensors' or 'parquet'.")] = 'npz',

@@ -72,7 +72,8 @@ def citation(
     return family_facts(check_choice('name', name, list_models()))[1]
 
 # %% ../../nbs/inside/34b_models.facts.ipynb #where-from
-IN_PACKAGES = ('efficientnet_lite0_inflated',)                # their image weights come with a package
+# their image weights come with a package
+IN_PACKAGES = ('efficientnet_lite0_inflated', 'efficientnet_lite0_frames')
 ON_HUB = dict(videomae_base='MCG-NJU/videomae-base-finetuned-kinetics',
               timesformer_base='facebook/timesformer-base-finetuned-k400')
 
