@@ -85,7 +85,7 @@ def test_the_graph_is_whole_and_the_batch_size_free():
 
 def test_every_model_of_the_zoo_has_what_others_call():
     for name in list_models():
-        if name == 'transformers':
+        if name in ('transformers', 'pooled'):
             continue                             # it needs a config
         with torch.device('meta'):
             model = create_model(name, n_classes=3)

@@ -21,7 +21,8 @@ from .core import ArgumentError, ClipSpec, DataError, check_whole, patch, seed_e
 from .data.clips import Batch
 from .data.contract import ClipLoaders, Loader, Sources
 from .data.sampling import EpochSampler
-from .features import Features, weights_hash
+from .feature_store import weights_hash
+from .features import Features
 from .models.layers import VideoModel, new_head
 from .models.pooled import AttentivePooler, NeighbourHead
 from .models.zoo import create_model
@@ -206,11 +207,11 @@ def choose_strength(
     strengths=STRENGTHS, # Candidates, from strong to weak
     folds:int=5, # At most
     seed:int=0, # Of the folds
-)->tuple: # (C, mean loss of each candidate in nats; NaN where nothing could be compared)
+)->tuple: # (C, mean loss of each candidate in nats, share of right clips of each); NaN: nothing to compare
     "Choose how strongly the weights are held back, by folds of groups."
     from sklearn.model_selection import StratifiedGroupKFold
     k = min(folds, len(np.unique(groups)))
-    losses = []
+    losses, right = [], []
     if k > 1:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                  # of classes with few clips
@@ -219,12 +220,13 @@ def choose_strength(
             if len(np.unique(y[train])) < 2 or not len(test):
                 continue
             span = _Span(x[train])
-            runs = _path(span(x[train]), y[train], span(x[test]), strengths, y.max()+1)
-            losses.append([-logp[np.arange(len(test)),y[test]].sum() for _,logp in runs])
+            runs = [logp for _,logp in _path(span(x[train]), y[train], span(x[test]), strengths, y.max()+1)]
+            losses.append([-logp[np.arange(len(test)),y[test]].sum() for logp in runs])
+            right.append([(logp.argmax(1) == y[test]).sum() for logp in runs])
     if not losses:
-        return strengths[len(strengths)//2], np.full(len(strengths), np.nan)
-    mean = np.sum(losses, 0)/len(y)
-    return strengths[int(mean.argmin())], mean
+        return strengths[len(strengths)//2], *np.full((2, len(strengths)), np.nan)
+    loss = np.sum(losses, 0)/len(y)
+    return strengths[int(loss.argmin())], loss, np.sum(right, 0)/len(y)
 
 def logistic_probe(
     features:Features, # Of the training clips
@@ -236,7 +238,7 @@ def logistic_probe(
     x = x.astype(np.float64)
     losses = None
     if strength is None:
-        strength, losses = choose_strength(x, y, features.groups, seed=seed)
+        strength, losses, right = choose_strength(x, y, features.groups, seed=seed)
     span = _Span(x)
     model, _ = next(_path(span(x), y, span(x[:1]), [strength], features.table.n_classes))
     coef, intercept = model.coef_, model.intercept_
@@ -251,7 +253,8 @@ def logistic_probe(
         head.bias[model.classes_] = torch.from_numpy(bias).float()
     chosen = dict(C=float(strength))
     if losses is not None:
-        chosen['losses'] = [None if np.isnan(v) else round(float(v), 4) for v in losses]
+        best = STRENGTHS.index(strength)
+        chosen |= dict(loss=round(float(losses[best]), 4), accuracy=round(float(right[best]), 4))
     return Probe('logistic', head, features.table.labels, _about(features), chosen=chosen)
 
 # %% ../nbs/inside/68_transfer.ipynb #tokenspec
@@ -275,9 +278,17 @@ class TokenProbe(VideoModel):
         super().__init__(TokenSpec())
         self.pooler, self.head = AttentivePooler(dim, heads, depth), new_head(dim, n_classes)
 
-    def forward_features(self, x): return self.pooler(x)      # (B,n,D) -> (B,D)
+    def forward_features(self,
+        x:torch.Tensor, # float (B,n,D)
+    )->torch.Tensor: # float (B,D)
+        "Return what the query found."
+        return self.pooler(x)
 
-    def forward_head(self, x): return self.head(x)            # (B,D) -> (B,K)
+    def forward_head(self,
+        x:torch.Tensor, # float (B,D)
+    )->torch.Tensor: # float (B,K), logits
+        "Return the class scores."
+        return self.head(x)
 
 class TokenLoader(Loader):
     "Batches of stored tokens."

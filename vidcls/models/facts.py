@@ -90,7 +90,7 @@ def where_from(
 # %% ../../nbs/inside/34b_models.facts.ipynb #model-cost
 @cache
 def model_cost(
-    name:str, # One of list_models(), but for 'transformers', which has the size of its config
+    name:str, # One of list_models(), but for 'transformers' and 'pooled', whose arguments say how large
 )->tuple: # (millions of weights, billions of multiply-adds a clip, ClipSpec)
     "Count the weights and the multiply-adds of a model with its usual spec and 400 classes."
     from torch.utils.flop_counter import FlopCounterMode
@@ -111,7 +111,7 @@ def model_table(
     shown = lambda values: ' '.join(f'{v:.4g}' for v in dict.fromkeys(values))
     rows = []
     for name in list_models(pattern):
-        if name == 'transformers':
+        if name in ('transformers', 'pooled'):          # as large as what they are made of
             continue                              # it has the size of its config
         try:
             weights,madds,spec = model_cost(name)

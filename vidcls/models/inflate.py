@@ -230,7 +230,10 @@ class GradCheckpointHooks:
             next(under_way, None)
 
 # %% ../../nbs/inside/26_models.inflate.ipynb #last-linear
-def last_linear(net, size):
+def last_linear(
+    net:nn.Module, # A network of images, (B,3,H,W) in
+    size:int, # Height and width of a frame, pixels
+)->str|None: # Its dotted name; None where the answer is no linear layer's
     "Return the name of the linear layer whose answer is the network's, wherever it stands in the code."
     gave = {}
     hooks = [
@@ -336,7 +339,8 @@ def resnet50_inflated(
     return build_model(Inflated, usual, ClipSpec(n_frames=8, size=224), n_classes, spec, overrides)
 
 # %% ../../nbs/inside/26_models.inflate.ipynb #lite0
-def efficientnet_lite0():
+def efficientnet_lite0()->nn.Module: # (B,3,H,W) -> (B,1000)
+    "Make EfficientNet-Lite0, a network of images, without its weights."
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as e:
