@@ -14,10 +14,10 @@ from importlib.util import find_spec
 import pandas as pd
 import torch
 
-from .controls import CONTROLS
 from .core import ClipSpec, DataError, progress
 from .data.table import ClipTable
 from .features import embed_all
+from .models.handcrafted import MEASURES
 from .models.pooled import Trunk
 from .models.zoo import create_model
 from .predict import Classifier
@@ -36,7 +36,7 @@ def trunks_for(
     if pretrained is not None:
         spec = pretrained.spec
         names[pretrained.name or 'own'] = Trunk(pretrained)
-    for c in CONTROLS:
+    for c in MEASURES:
         names[c] = Trunk(create_model('handcrafted', n_classes=2, features=c, spec=spec))
     with seeded(0):
         names['untrained 3-D filters'] = Trunk(create_model('i3d_tiny', n_classes=2, spec=spec), 1, 'moments')
@@ -138,7 +138,7 @@ def choose_probe(
     learn = [s for s in table.splits if s != 'test']
     ways = compare_ways({n: f.select_split(*learn) for n,f in found.items()}, seed, show)
     best = ways[0]
-    records = {w.name: w.probe.evaluate(_of(w, found), seed) for w in ways if w is best or w.name in CONTROLS}
+    records = {w.name: w.probe.evaluate(_of(w, found), seed) for w in ways if w is best or w.name in MEASURES}
     models = [trunks[n].model for n in best.trunks]
     second = next(w for w in ways[1:] if set(w.trunks) != set(best.trunks))
     said = lambda w: f"{w.name.replace('_', ' ')} ({w.accuracy:.3f})"
