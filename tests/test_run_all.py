@@ -87,10 +87,11 @@ def test_outputs_are_stored_as_a_kernel_gives_them(tmp_path):
 @pytest.mark.slow
 def test_no_kernel_outlives_its_page(tmp_path):
     "Each page's kernel writes its number; while the last page runs, the others are gone."
-    writes = "import os, pathlib\npathlib.Path(f'{name}.pid').write_text(str(os.getpid()))"
     for name in 'ab':
-        page(tmp_path/f'{name}.ipynb', (writes.format(name=name).replace("f'", "'"), None))
-    alive = ("import os, pathlib, psutil\nolder = [int(f.read_text()) for f in pathlib.Path('.').glob('*.pid')]\n"
+        source = f"import os, pathlib\n_ = pathlib.Path('{name}.pid').write_text(str(os.getpid()))"
+        page(tmp_path/f'{name}.ipynb', (source, None))
+    alive = ("import pathlib, psutil\n"
+             "older = [int(f.read_text()) for f in pathlib.Path('.').glob('*.pid')]\n"
              "print(len(older), [psutil.pid_exists(p) for p in older])")
     page(tmp_path/'c.ipynb', (alive, '2 [False, False]\n'))
     files = [tmp_path/f'{name}.ipynb' for name in 'abc']
