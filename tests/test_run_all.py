@@ -82,3 +82,19 @@ def test_outputs_are_stored_as_a_kernel_gives_them(tmp_path):
     )
     before = kept.read_bytes()
     assert check(kept, '--store')[0] == 0 and kept.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_no_kernel_outlives_its_page(tmp_path):
+    "Each page's kernel writes its number; while the last page runs, the others are gone."
+    for name in 'ab':
+        source = f"import os, pathlib\n_ = pathlib.Path('{name}.pid').write_text(str(os.getpid()))"
+        page(tmp_path/f'{name}.ipynb', (source, None))
+    alive = ("import pathlib, psutil\n"
+             "older = [int(f.read_text()) for f in pathlib.Path('.').glob('*.pid')]\n"
+             "print(len(older), [psutil.pid_exists(p) for p in older])")
+    page(tmp_path/'c.ipynb', (alive, '2 [False, False]\n'))
+    files = [tmp_path/f'{name}.ipynb' for name in 'abc']
+    got = subprocess.run([sys.executable, root/'tools/notebooks.py', '--workers', '1', *files], text=True,
+                         capture_output=True)
+    assert got.returncode == 0, got.stdout + got.stderr

@@ -58,7 +58,10 @@ async def run(
         client = NotebookClient(
             nb, km=kernel, timeout=limit_s, resources={'metadata': {'path': str(path.parent)}}
         )
-        await client.async_execute()
+        try:
+            await client.async_execute()
+        finally:  # a kernel that it was given, nbclient leaves running: 100 pages would fill the memory
+            await kernel.shutdown_kernel(now=True)
     return nb
 
 
