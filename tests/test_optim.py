@@ -51,7 +51,6 @@ BLOCKS = {  # what its paper counts as a layer
     'i3d': r'(Conv3d|Mixed)_\d\w+',
     'resnet50': r'net\.resnet\.encoder\.stages\.\d+\.layers\.\d+',
     'efficientnet': r'net\._blocks\.\d+',
-
     'vivit': r'net\.vivit\.layers\.\d+',
     'hf_videomae': r'net\.videomae\.encoder\.layer\.\d+',
     'hf_timesformer': r'net\.timesformer\.encoder\.layer\.\d+',
