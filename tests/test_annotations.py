@@ -173,6 +173,20 @@ def test_label_studio_refusals(tmp_path, videos, tasks, message):
         from_label_studio(put(tmp_path, tasks), videos)
 
 
+@pytest.mark.parametrize('odd', [1e300, None, 'x', {}, [None], float('nan'), float('inf')])
+def test_damaged_answers_are_no_crash(tmp_path, videos, odd):
+    "What a damaged export may hold in the place of a list or a number is counted, or refused with a sentence."
+    good = task('a_walk.mp4', annotation(span('walk', (1, 9))), i=2, fps=10)
+    bad = [{**good, 'annotations': odd}, {**good, 'annotations': [{'result': odd}]},
+           {**good, 'annotations': [annotation({**span('a', (1, 3)), 'value': odd})]},
+           {**good, 'annotations': [annotation(span('a', (1, odd)))]}]
+    for one in bad:
+        try:
+            assert len(from_label_studio(put(tmp_path, [good, one]), videos, split='test')) == 1
+        except DataError as e:
+            assert str(e).startswith(str(tmp_path))
+
+
 def test_annotators_are_chosen(tmp_path, videos):
     two = [annotation(choice('run')), annotation(choice('walk'), who={'id': 2, 'email': 'b@x.org'})]
     file = put(tmp_path, [task('run.mp4', *two), task('a_walk.mp4', *two, i=2)])

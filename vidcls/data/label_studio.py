@@ -83,16 +83,19 @@ def _who(annotator):
 
 def _task(t):
     "Return the task of a JSON export; where some annotations are the ground truth, only these count."
-    given = t.get('annotations') or t.get('completions') or []
-    given = [a for a in given if isinstance(a, dict)]
+    given = [a for a in _list(t.get('annotations') or t.get('completions')) if isinstance(a, dict)]
     kept = [a for a in given if not (a.get('was_cancelled') or a.get('skipped'))]
     truth = [a for a in kept if a.get('ground_truth')]
     annotations = [(_who(a.get('completed_by')), _results(a.get('result'))) for a in truth or kept]
     return Task(t.get('id', '?'), t['data'], annotations, len(given) - len(kept))
 
+def _list(value):
+    "Return a list, and an empty one for what is none."
+    return value if isinstance(value, list) else []
+
 def _results(results):
     "Return the answers of one annotation."
-    good = [r for r in results or [] if isinstance(r, dict) and isinstance(r.get('value'), dict)]
+    good = [r for r in _list(results) if isinstance(r, dict) and isinstance(r.get('value'), dict)]
     return [Result(str(r.get('from_name', '')), r['value']) for r in good]
 
 # %% ../../nbs/inside/14b_data.label_studio.ipynb #csv-records
@@ -122,7 +125,7 @@ def _tasks_of_records(records):
     "Return tasks of records that have one annotation each."
     tasks = {}
     for n, r in enumerate(records):
-        task = tasks.setdefault(r.get('id', f'record {n}'), Task(r.get('id', n), {}, []))
+        task = tasks.setdefault(str(r.get('id', f'record {n}')), Task(r.get('id', n), {}, []))
         values = {k: _as_value(k, v) for k,v in r.items() if k not in _OWN}
         task.data.update({k: v for k,v in r.items() if k not in _OWN and not isinstance(v, (dict, list))})
         results = [Result(k, one) for k,v in values.items() for one in v]
@@ -203,7 +206,7 @@ def _answer(task, results, control, name):
         if kind not in ('choices', 'frames', 'seconds'):
             continue
         labels = value[{'choices': 'choices', 'frames': 'timelinelabels', 'seconds': 'labels'}[kind]]
-        labels = [labels] if isinstance(labels, str) else list(labels or [])
+        labels = [labels] if isinstance(labels, str) else _list(labels)
         if len(labels) > 1:
             raise DataError(f"{name}, task {task.id}: several classes in one answer "
                             f"({first_names(labels, 3)}); here each clip has one class. "
@@ -225,7 +228,7 @@ def _parts(kind, value, where):
         else:
             ranges = [(int(r['start']), int(r['end'])) for r in value.get('ranges', [])]
             parts = [(first - 1, last, 'frames') for first,last in ranges]
-    except (TypeError, ValueError, KeyError) as e:
+    except (TypeError, ValueError, KeyError, OverflowError) as e:
         raise DataError(f"{where}: a range without numbers in start and end: {value}.") from e
     bad = [p for p in parts if not (0 <= p[0] < p[1] < math.inf)]
     if bad:
