@@ -175,7 +175,7 @@ def test_label_studio_refusals(tmp_path, videos, tasks, message):
 
 @pytest.mark.parametrize('odd', [1e300, None, 'x', {}, [None], float('nan'), float('inf')])
 def test_damaged_answers_are_no_crash(tmp_path, videos, odd):
-    "What a damaged export may hold in the place of a list or a number is counted, or refused with a sentence."
+    "What a damaged export may hold in place of a list or a number is counted, or refused with a sentence."
     good = task('a_walk.mp4', annotation(span('walk', (1, 9))), i=2, fps=10)
     bad = [{**good, 'annotations': odd}, {**good, 'annotations': [{'result': odd}]},
            {**good, 'annotations': [annotation({**span('a', (1, 3)), 'value': odd})]},
