@@ -17,6 +17,7 @@ import pandas as pd
 
 # %% ../../nbs/15_data.datasets.ipynb #import-core
 from ..core import ArgumentError, DataError
+from .annotations import annotation_tool, read_annotations
 from .download import (
     SOURCES, Archive, DamagedArchiveError, DownloadError, Source, download, fetch, unpack)
 from .files import (
@@ -138,7 +139,7 @@ def from_df(
 
 # %% ../../nbs/15_data.datasets.ipynb #as-table
 def as_table(
-    data, # A ClipTable, a pandas frame, a folder, or a CSV file
+    data, # A ClipTable, a pandas frame, a folder, a CSV file, or an export of an annotation tool
     **kwargs, # For from_df, from_folder or from_csv
 )->ClipTable:
     "Read a data set by the reader that fits it."
@@ -149,5 +150,7 @@ def as_table(
     if not isinstance(data, (str, os.PathLike)):
         raise ArgumentError(f"data={data!r}; accepted: a ClipTable, a pandas DataFrame, or a path.")
     path = Path(data).expanduser()
+    if annotation_tool(path):
+        return read_annotations(path, **kwargs)
     is_list = path.is_file() or path.suffix.lower() in ('.csv', '.tsv')
     return (from_csv if is_list else from_folder)(path, **kwargs)
