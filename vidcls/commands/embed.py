@@ -23,7 +23,8 @@ from vidcls.commands.options import (
 def cli_embed(
     clips: Annotated[list[Path], Argument(
         parser=as_path, metavar='CLIPS',
-        help='Folder with one folder for each class, a CSV file, or video files and patterns.')],
+        help='Folder with one folder for each class, a CSV file, an export of Label Studio, CVAT or '
+             'FiftyOne; or video files and patterns.')],
     model: Annotated[str, Option(help='Name of a model, or the folder of a saved classifier.')],
     pretrained: Annotated[Optional[str], Option(
         help="Its weights: a file, a folder of transformers, a hub id, or 'imagenet'.")] = None,
@@ -72,12 +73,14 @@ def what_to_embed(
 ): # A ClipTable
     "Return the clips: of a table, or of video files."
     from vidcls.core import ArgumentError
+    from vidcls.data.annotations import annotation_tool
     from vidcls.features import window_table
     first = clips[0]
     if every is not None and length is None:
         raise ArgumentError(f'--every {every}: give --length, the seconds of a window.')
     of_classes = first.is_dir() and any(p.is_dir() for p in first.iterdir())
-    if length is None and len(clips) == 1 and (of_classes or first.suffix.lower() == '.csv'):
+    listed = of_classes or first.suffix.lower() == '.csv' or annotation_tool(first)
+    if length is None and len(clips) == 1 and listed:
         return source.table()
     files = list_videos(clips)
     return window_table(files, 1e9 if length is None else length, every)

@@ -80,7 +80,8 @@ def the_data(
     return Argument(parser=as_path, metavar='DATA', help=what)
 
 # %% ../../nbs/inside/80_commands.options.ipynb #shared-options
-CLIPS = 'Folder with one folder for each class (or with a list of its clips, as clips.csv), or a CSV file.'
+CLIPS = ('Folder with one folder for each class (or with a list of its clips, as clips.csv), a CSV file, '
+         'or an export of Label Studio, CVAT or FiftyOne.')
 
 Data = Annotated[Path, the_data(CLIPS)]
 Label = Annotated[str, Option(help='CSV column with the classes.')]

@@ -46,7 +46,7 @@ def _as_table(table):
     if isinstance(table, pd.DataFrame) and hasattr(datasets, 'from_df'):
         return datasets.from_df(table)
     if isinstance(table, (str, os.PathLike)):
-        return (datasets.from_folder if os.path.isdir(table) else datasets.from_csv)(table)
+        return datasets.as_table(table)
     raise ArgumentError(f"table is a {type(table).__name__}; accepted: a ClipTable, a folder of clips, a "
                         "CSV file or a DataFrame. A Dataset or DataLoader of your own goes into as_loader.")
 
