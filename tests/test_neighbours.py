@@ -183,8 +183,8 @@ def clouds(n_classes=4, n=300, dim=16, spread=.35, seed=0):
     rng = np.random.default_rng(seed)
     y = np.arange(n) % n_classes
     x = rng.normal(size=(n_classes,dim))[y]/2 + spread*rng.normal(size=(n,dim)) + 3
-    df = pd.DataFrame(dict(path=[f'{i}.mp4' for i in range(n)], label=[f'class {c}' for c in y], split='train',
-                           group=[f'g{i//4}' for i in range(n)]))
+    rows = dict(path=[f'{i}.mp4' for i in range(n)], label=[f'class {c}' for c in y], split='train')
+    df = pd.DataFrame(rows | dict(group=[f'g{i//4}' for i in range(n)]))
     return Features(x.astype(np.float32), ClipTable(df, '/clips'), dict(model='x', layer=-1, pool=None)), y
 
 
@@ -269,8 +269,8 @@ def test_a_map_refuses_what_it_cannot_draw():
 # Commands
 
 def run(*args):
-    return subprocess.run([sys.executable, '-m', 'vidcls.cli', *map(str, args)], text=True, capture_output=True,
-                          timeout=600, env={**os.environ, 'VIDCLS_PROGRESS': '0'})
+    return subprocess.run([sys.executable, '-m', 'vidcls.cli', *map(str, args)], text=True, timeout=600,
+                          capture_output=True, env={**os.environ, 'VIDCLS_PROGRESS': '0'})
 
 
 def test_the_commands(small, tmp_path):
@@ -278,7 +278,7 @@ def test_the_commands(small, tmp_path):
     a, b = min(pairs)
     df = table.df.iloc[[a, b, b-11]]
     df.to_csv(tmp_path/'clips.csv', index=False)
-    r = run('doctor', tmp_path/'clips.csv', '--near', '--out', tmp_path/'audit', '--frames', 8, '--workers', 1)
+    r = run('doctor', tmp_path/'clips.csv', '--near', '--out', tmp_path/'audit', '--workers', 1)
     assert r.returncode == 0 and 'nearly the same clip in two splits (1)' in r.stdout, r.stdout + r.stderr
     assert 'is the same recording as' in (tmp_path/'audit'/'index.html').read_text()
     r = run('similar', table.paths[b], '--among', tmp_path/'clips.csv', '--model', 'handcrafted', '--out',

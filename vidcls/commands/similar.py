@@ -13,8 +13,7 @@ from typer import Argument, Option
 
 from .embed import trunk, what_to_embed
 from vidcls.commands.options import (
-    ClipSource, Device, Group, Label, Leaks, OnError, PathColumn, a_count, a_folder, app, as_path, say,
-    use_device,
+    ClipSource, Device, Label, OnError, PathColumn, a_count, a_folder, app, as_path, say, use_device,
 )
 
 # %% ../../nbs/inside/85b_commands.similar.ipynb #cli-similar
@@ -29,15 +28,15 @@ def cli_similar(
     most: Annotated[int, a_count('Clips that are listed.')] = 10,
     out: Annotated[Path, a_folder('Folder for the features; what is there already is not computed again.')] =
         Path('features'),
-    path_column: PathColumn = 'path', label: Label = 'label', group: Group = None, leaks: Leaks = 'warn',
-    on_error: OnError = 'skip', device: Device = None,
+    path_column: PathColumn = 'path', label: Label = 'label', on_error: OnError = 'skip',
+    device: Device = None,
 ):
     "List the clips that resemble a clip most."
     from vidcls.core import pick_device
     from vidcls.features import embed
     from vidcls.neighbours import similar
     use_device(device)
-    table = what_to_embed([among], None, None, ClipSource(among, path_column, label, group, leaks))
+    table = what_to_embed([among], None, None, ClipSource(among, path_column, label, leaks='allow'))
     net = trunk(model, pretrained, {}).to(pick_device(device))
     asked = embed(net, [clip], out/'store', show=False)
     known = embed(net, table, out/'store', on_error=on_error)
