@@ -294,7 +294,7 @@ real = Path(os.environ.get('VIDCLS_TEST_DATA', 'nowhere'))
 def test_copies_of_real_clips(tmp_path):
     "Neighbouring clips of one film are no copies; made copies are."
     table = from_csv(real/'surv_fight'/'clips.csv', group='source', leaks='allow')
-    df = table.df[table.df.group.isin(table.df.group.unique()[:4])].iloc[:25].assign(split='train')
+    df = table.df.sort_values('group', kind='stable').iloc[:25].assign(split='train')
     rng, rows = np.random.default_rng(0), []
     for i,how in enumerate(WAYS):
         path = plant(table.root/df.path.iloc[5*i], how, tmp_path/f'{i}.mp4', rng)
