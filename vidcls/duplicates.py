@@ -247,7 +247,7 @@ def _compare(a, b, way, part_a, part_b):
     x = _vectors(a, p, every_a, False, part_a)
     y = _vectors(b, q, every_b, mirrored, part_b)
     shorter = min(len(x), len(y))
-    frames, moves, moving, shifts = shifted_match(x, y, min(shorter, max(12, -(-shorter//2))))
+    frames, moves, moving, shifts = shifted_match(x, y, min(shorter, max(12, -(-2*shorter//3))))
     score = np.where(moving < STILL, 1 - 10*(1-frames), np.minimum(frames, moves))
     i = int(score.argmax())
     start_s = (p + shifts[i]*every_a)*2**a.doubled/RATE - q*2**b.doubled/RATE
