@@ -26,6 +26,9 @@ def cli_doctor(
     frames: Annotated[int, a_count('Frames that a model will want; shorter clips are listed.')] = 16,
     workers: Annotated[Optional[int], a_count('Processes; default: one a core.')] = None,
     limit: Annotated[float, Option(help='Seconds that one file may take.', min=.1)] = 60,
+    near: Annotated[bool, Option(
+        '--near', help='Look for clips that show the same recording in two splits or under two labels: '
+                       'encoded again, cropped, mirrored or trimmed.')] = False,
     path_column: PathColumn = 'path', label: Label = 'label', group: Group = None,
 ):
     """Decode every clip once and say what is broken, there twice, or leaking;
@@ -33,6 +36,9 @@ def cli_doctor(
     from vidcls.data.doctor import audit
     check_apart('--out', out, data)
     found = audit(data, frames, workers, limit, path=path_column, label=label, group=group)
+    if near:
+        from vidcls.duplicates import add_near_duplicates
+        found = add_near_duplicates(found, out/'sketches')
     page = found.save(out)
     say(f'{found!r}\n\n{page}: the same with pictures; {out}/clips.csv: the clips without errors, '
         f'{len(found.repaired())} of {len(found.table)}')

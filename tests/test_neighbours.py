@@ -1,0 +1,305 @@
+"Near-duplicates, odd labels, similar clips and maps: what is planted is found, and little else."
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vidcls.core import ArgumentError
+from vidcls.data.datasets import from_csv, from_folder
+from vidcls.data.decode import Video
+from vidcls.data.doctor import audit
+from vidcls.data.synthetic import make_motion_clips
+from vidcls.data.table import ClipTable
+from vidcls.duplicates import (
+    Film, candidate_pairs, compare_films, film_vectors, likeness, mirrored_sketches, read_film, shifted_match,
+)
+from vidcls.features import Features
+from vidcls.neighbours import (
+    add_near_duplicates, feature_map, near_duplicates, nearest, odd_labels, show_map, similar, sketches,
+    unit_vectors,
+)
+from vidcls.show import write_video
+
+WAYS = ('encoded', 'cropped', 'mirrored', 'trimmed', 'frame rate')
+
+
+def plant(path, how, out, rng):
+    "Write a near-duplicate of a clip."
+    with Video(path) as v:
+        x, fps, times = np.stack(list(v.frames())), v.info.fps, v.times
+    T, H, W, _ = x.shape
+    if how == 'encoded':
+        return write_video(out, x, fps=fps, qp=34)
+    if how == 'cropped':
+        h, w = round(H*.95)//2*2, round(W*.95)//2*2
+        top, left = rng.integers(0, H-h+1), rng.integers(0, W-w+1)
+        x = x[:,top:top+h,left:left+w]
+    if how == 'mirrored':
+        x = x[:,:,::-1]
+    if how == 'trimmed':
+        first = rng.integers(0, T-round(T*.7)+1)
+        x = x[first:first+round(T*.7)]
+    if how == 'frame rate':
+        new = fps*rng.choice([.6, .75, 1.25])
+        at = np.arange(0, times[-1] + .5/fps, 1/new)
+        x, fps = x[np.abs(times - at[:,None]).argmin(1)], new
+    return write_video(out, np.ascontiguousarray(x), fps=fps, qp=26)
+
+
+def planted(root, out, n_copies, seed=0):
+    "Return the table of a data set with copies in its test split, and the pairs of rows that are copies."
+    df, rng = from_folder(root).df.reset_index(drop=True), np.random.default_rng(seed)
+    rows = [dict(path=str(root/r.path), label=r.label, group=r.group, split='train') for r in df.itertuples()]
+    pairs = set()
+    for i,r in enumerate(rng.choice(len(df), n_copies, replace=False)):
+        path = plant(rows[r]['path'], WAYS[i % 5], out/f'copy_{i}.mp4', rng)
+        pairs.add((int(r), len(rows)))
+        rows.append(dict(path=str(path), label=rows[r]['label'], group=f'copy {i}', split='test'))
+    return ClipTable(pd.DataFrame(rows), '/'), pairs
+
+
+def searched(table, pairs, **kwargs):
+    "Return recall, and the share of clips that are named without a copy."
+    found = near_duplicates(sketches(table, show=False), show=False, **kwargs)
+    got = set(zip(found.a, found.b))
+    wrong = {row for pair in got-pairs for row in pair}
+    return len(got & pairs)/len(pairs), len(wrong)/len(table), found
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    "Eighty clips, ten copies."
+    folder = tmp_path_factory.mktemp('near')
+    root = make_motion_clips(folder/'clips', n_groups=10, n_frames=30, fps=15, gop=10)
+    return planted(root, folder/'copies', 10)
+
+
+def test_planted_copies_are_found(small):
+    recall, wrong, found = searched(*small)
+    assert recall == 1 and wrong <= .05, found
+    mirrored = found[found.path_b.str.contains('copy_[27]')]
+    assert mirrored.mirrored.all()
+
+
+@pytest.mark.slow
+def test_fifty_copies_among_two_thousand(tmp_path):
+    root = make_motion_clips(tmp_path/'clips', n_groups=250, n_frames=40, fps=20, gop=10)
+    recall, wrong, found = searched(*planted(root, tmp_path/'copies', 50), across=True)
+    assert recall >= .95 and wrong <= .01, found
+
+
+def test_the_doctor_names_pairs_of_two_splits(small):
+    table, pairs = small
+    rows = [r for p in sorted(pairs)[:3] for r in p]
+    part = table.with_rows(table.df.iloc[rows])
+    before = audit(part, n_frames=8, workers=1, show=False)
+    after = add_near_duplicates(before, show=False)
+    near = after.problems[after.problems.kind == 'nearly the same clip in two splits']
+    assert len(near) == 3 and (near.severity == 'warning').all()
+    assert len(after.problems) == len(before.problems) + 3
+
+
+def test_the_doctor_leaves_equal_files_and_broken_ones_out(small, tmp_path):
+    table, pairs = small
+    a, b = min(pairs)
+    for name, path in dict(one=table.paths[a], two=table.paths[a], three=table.paths[b]).items():
+        (tmp_path/f'{name}.mp4').write_bytes(path.read_bytes())
+    (tmp_path/'broken.mp4').write_bytes(b'no video')
+    names = ['one', 'two', 'three', 'broken']
+    df = pd.DataFrame(dict(path=[f'{n}.mp4' for n in names], label=['x','x','y','y'], group=names,
+                           split=['train','test','train','train']))
+    found = add_near_duplicates(audit(ClipTable(df, tmp_path), 8, 1, show=False), show=False)
+    kinds = found.problems.kind.value_counts()
+    assert kinds['the same clip in two splits'] == 1
+    assert kinds['nearly the same clip in two splits'] == 1              # two and three
+    assert kinds['nearly the same clip, two labels'] == 1                # one and three
+
+
+def test_candidates_are_those_of_a_loop():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(23,4,144)).astype(np.float32)
+    x[7] = mirrored_sketches(x[3:4])[0]
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    def loop(a, b):
+        c = a @ b.T
+        return max(c.max(1).mean(), c.max(0).mean())
+    want = np.array([[loop(a, b) for b in x] for a in x])
+    assert np.allclose(likeness(x, x), want, atol=1e-5)
+    both = np.maximum(want, [[loop(a, b) for b in x] for a in mirrored_sketches(x)])
+    pairs = {(i,j) for i in range(23) for j in range(i+1,23) if both[i,j] >= .12}
+    for block in (5, 64):
+        assert set(map(tuple, candidate_pairs(x, .12, 23, mirrored_sketches, block))) == pairs
+    assert (3,7) in pairs
+
+
+def test_matches_are_those_of_a_loop():
+    rng = np.random.default_rng(0)
+    a, b = (film_vectors(rng.integers(0, 256, (n,40,40)).astype(np.uint8)) for n in (9, 6))
+    frames, moves, _, shifts = shifted_match(a, b, 4)
+    assert shifts.tolist() == list(range(-2, 6))
+    for f,m,s in zip(frames, moves, shifts):
+        x, y = a[max(s,0):][:6-max(-s,0)], b[max(-s,0):]
+        n = min(len(x), len(y))
+        x, y = x[:n].astype(float), y[:n].astype(float)
+        assert np.isclose(f, (x*y).sum(1).mean(), atol=1e-5)
+        x, y = x-x.mean(0), y-y.mean(0)
+        assert np.isclose(m, (x*y).sum()/np.sqrt((x*x).sum()*(y*y).sum()), atol=1e-4)
+
+
+def test_short_still_black_and_long_clips(tmp_path):
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.integers(0, 255, (1,8,8,3)).astype(np.uint8).repeat(8,1).repeat(8,2), 12, 0)
+    other = np.repeat(rng.integers(0, 255, (1,8,8,3)).astype(np.uint8).repeat(8,1).repeat(8,2), 12, 0)
+    clips = dict(still=x, again=x, other=other, one=x[:1], black=x*0)
+    films = {}
+    for k,v in clips.items():
+        path = write_video(tmp_path/f'{k}.mp4', v, fps=12)
+        if k != 'one':
+            films[k] = read_film(path)
+    assert compare_films(films['still'], films['again'])['score'] > .95
+    assert compare_films(films['still'], films['other'])['score'] < .5
+    assert compare_films(films['still'], films['black'])['score'] < .5
+    long = read_film(write_video(tmp_path/'long.mp4', np.concatenate([x]*10), fps=5))
+    assert len(long.frames) <= 192 and long.doubled == 2
+    assert compare_films(long, films['still'])['score'] > .9             # two steps of time
+    assert compare_films(Film(x[:1,:40,:40,0], 0), Film(x[:1,:40,:40,0], 0))['score'] > .99
+
+
+def test_arguments_are_named(small):
+    features = Features(np.zeros((len(small[0]),3), np.float32), small[0], dict(model='x'))
+    for bad in (dict(least=2), dict(alike=-.1), dict(most=0)):
+        with pytest.raises(ArgumentError, match=next(iter(bad))):
+            near_duplicates(features, show=False, **bad)
+
+
+# Neighbours
+
+def clouds(n_classes=4, n=300, dim=16, spread=.35, seed=0):
+    "Features of classes that overlap a little."
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % n_classes
+    x = rng.normal(size=(n_classes,dim))[y]/2 + spread*rng.normal(size=(n,dim)) + 3
+    rows = dict(path=[f'{i}.mp4' for i in range(n)], label=[f'class {c}' for c in y], split='train')
+    df = pd.DataFrame(rows | dict(group=[f'g{i//4}' for i in range(n)]))
+    return Features(x.astype(np.float32), ClipTable(df, '/clips'), dict(model='x', layer=-1, pool=None)), y
+
+
+def with_wrong_labels(features, n, seed=0):
+    "Return features whose table has n wrong labels, and their rows."
+    rng, df = np.random.default_rng(seed), features.table.df.reset_index(drop=True)
+    wrong = rng.choice(len(df), n, replace=False)
+    for i in wrong:
+        df.loc[i,'label'] = rng.choice([l for l in features.table.labels if l != df.label[i]])
+    return Features(features.x, features.table.with_rows(df), features.about), wrong
+
+
+def test_nearest_is_a_sort_of_all_cosines():
+    x = unit_vectors(np.random.default_rng(0).normal(size=(40,8)))
+    rows, cosines = nearest(x[:11], x, 5, block=3)
+    want = np.argsort(-(x[:11] @ x.T), 1)[:,:5]
+    assert (rows == want).all() and np.allclose(cosines[:,0], 1, atol=1e-5)
+
+
+def test_wrong_labels_come_first():
+    features, _ = clouds()
+    broken, wrong = with_wrong_labels(features, 30)
+    found = odd_labels(broken)
+    assert np.isin(found.index[:30], wrong).mean() >= .9
+    hit = found[found.index.isin(wrong)]
+    assert (hit.suggested == features.table.df.label.to_numpy()[hit.index]).mean() > .9
+    assert found.score.is_monotonic_decreasing and found.score.between(0, 1).all()
+    assert found.nearest.str.count('mp4').eq(3).all()
+
+
+def test_clips_of_one_group_do_not_vote():
+    "A film whose clips all have the same wrong label does not vouch for itself."
+    features, y = clouds(n=120)
+    df = features.table.df.reset_index(drop=True)
+    film = np.flatnonzero(y == 0)[:12]
+    df.loc[film,'label'], df.loc[film,'group'] = 'class 1', 'film'
+    found = odd_labels(Features(features.x, features.table.with_rows(df), features.about))
+    assert np.isin(film, found.index[:14]).all()
+    alone = df.assign(group='all')
+    with pytest.raises(ArgumentError, match='one group'):
+        odd_labels(Features(features.x, features.table.with_rows(alone), features.about))
+
+
+def test_similar_takes_a_row_a_path_or_features():
+    features, y = clouds()
+    found = similar(features, 5, k=20)
+    assert len(found) == 20 and '5.mp4' not in set(found.path)
+    assert (found.label == 'class 1').mean() > .9 and found.similarity.is_monotonic_decreasing
+    for clip in ('5.mp4', '/clips/5.mp4', features.select([5])):
+        pd.testing.assert_frame_equal(similar(features, clip, k=20), found)
+    for clip in ('none.mp4', 300, -1):
+        with pytest.raises(ArgumentError, match='not among'):
+            similar(features, clip)
+    other = Features(features.x[:1], features.select([0]).table, dict(model='y', layer=-1, pool=None))
+    with pytest.raises(ArgumentError, match='model'):
+        similar(features, other)
+    tokens = Features(features.x[:,None], features.table, features.about)
+    with pytest.raises(ArgumentError, match='pooled'):
+        similar(tokens, 0)
+
+
+@pytest.mark.parametrize('method', ['pca', 'tsne'])
+def test_a_map_keeps_classes_together(method):
+    features, y = clouds(n=120)
+    places = feature_map(features, method)
+    assert places.shape == (120,2) and np.isfinite(places).all()
+    assert (places == feature_map(features, method)).all()
+    far = np.linalg.norm(places[:,None]-places, axis=-1) + 1e9*np.eye(120)
+    assert (y[far.argmin(1)] == y).mean() > (.5 if method == 'pca' else .8)
+    fig = show_map(features, places)
+    assert len(fig.axes[0].collections) == 4
+
+
+def test_a_map_refuses_what_it_cannot_draw():
+    features, _ = clouds()
+    with pytest.raises(ArgumentError, match='method'):
+        feature_map(features, 'umap')
+    with pytest.raises(ArgumentError, match='at least 4'):
+        feature_map(features.select([0,1]))
+
+
+# Commands
+
+def run(*args):
+    return subprocess.run([sys.executable, '-m', 'vidcls.cli', *map(str, args)], text=True, timeout=600,
+                          capture_output=True, env={**os.environ, 'VIDCLS_PROGRESS': '0'})
+
+
+def test_the_commands(small, tmp_path):
+    table, pairs = small
+    a, b = min(pairs)
+    df = table.df.iloc[[a, b, b-11]]
+    df.to_csv(tmp_path/'clips.csv', index=False)
+    r = run('doctor', tmp_path/'clips.csv', '--near', '--out', tmp_path/'audit', '--workers', 1)
+    assert r.returncode == 0 and 'nearly the same clip in two splits (1)' in r.stdout, r.stdout + r.stderr
+    assert 'is the same recording as' in (tmp_path/'audit'/'index.html').read_text()
+    r = run('similar', table.paths[b], '--among', tmp_path/'clips.csv', '--model', 'handcrafted', '--out',
+            tmp_path/'f', '--most', 1)
+    assert r.returncode == 0 and str(table.paths[a]) in r.stdout, r.stdout + r.stderr
+
+
+# Real clips
+
+real = Path(os.environ.get('VIDCLS_TEST_DATA', 'nowhere'))
+
+@pytest.mark.skipif(not real.is_dir(), reason='VIDCLS_TEST_DATA names no folder of real clips')
+def test_copies_of_real_clips(tmp_path):
+    "Neighbouring clips of one film are no copies; made copies are."
+    table = from_csv(real/'surv_fight'/'clips.csv', group='source', leaks='allow')
+    df = table.df.sort_values('group', kind='stable').iloc[:25].assign(split='train')
+    rng, rows = np.random.default_rng(0), []
+    for i,how in enumerate(WAYS):
+        path = plant(table.root/df.path.iloc[5*i], how, tmp_path/f'{i}.mp4', rng)
+        rows.append(dict(path=str(path), label=df.label.iloc[5*i], group=how, split='test'))
+    df = df.assign(path=[str(table.root/p) for p in df.path])[['path', 'label', 'group', 'split']]
+    both = ClipTable(pd.concat([df, pd.DataFrame(rows)], ignore_index=True), '/')
+    found = near_duplicates(sketches(both, show=False), across=True, show=False)
+    assert set(zip(found.a, found.b)) == {(5*i, len(df)+i) for i in range(5)}, found.to_string()
