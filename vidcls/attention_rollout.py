@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from .core import ArgumentError
-from .feature_grid import n_tubes, timesformer_grid, tokens_to_grid
+from .feature_grid import n_tubes, tokens_to_grid
 from .models.timesformer import TimeSformer
+from .models.tokens import timesformer_tokens
 from .models.videomae import VideoMAE
 
 # %% ../nbs/inside/59b_attention_rollout.ipynb #attention-tables
@@ -91,4 +92,4 @@ def rollout(
         seen = follow([t[0] for t in tables])[0,1:]
     else:
         seen = follow([divided_table(t, T) for t in zip(tables[1::2], tables[::2])])[0,1:]
-    return timesformer_grid(model, F.pad(seen[None,:,None], (0,0,1,0)))[0,0]
+    return timesformer_tokens(model, F.pad(seen[None,:,None], (0,0,1,0))).map[0,0]

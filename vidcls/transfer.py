@@ -23,7 +23,7 @@ from .data.contract import ClipLoaders, Loader, Sources
 from .data.sampling import EpochSampler
 from .feature_store import weights_hash
 from .features import Features
-from .models.layers import VideoModel, new_head
+from .models.contract import VideoModel, new_head
 from .models.pooled import AttentivePooler, NeighbourHead
 from .models.zoo import create_model
 from .predict import Classifier

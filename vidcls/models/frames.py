@@ -11,7 +11,7 @@ from torch import nn
 
 from ..core import ArgumentError, ClipSpec
 from .inflate import efficientnet_lite0, last_linear, logits_of
-from .layers import VideoModel, build_model, check_rate, new_head
+from .contract import VideoModel, build_model, check_rate, new_head
 from .tokens import tokens_of_map
 
 # %% ../../nbs/inside/31c_models.frames.ipynb #framenet

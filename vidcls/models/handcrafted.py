@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import ClipSpec, check_choice
-from .layers import VideoModel, build_model, new_head
+from .contract import VideoModel, build_model, new_head
 from .tokens import tokens_of_map
 
 # %% ../../nbs/inside/31b_models.handcrafted.ipynb #small-frames

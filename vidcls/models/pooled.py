@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, check_choice, check_whole
-from .layers import Mlp, VideoModel, new_head
+from .contract import VideoModel, new_head
+from .layers import Mlp
 from .logits import eval_mode
 from .tokens import POOLS, layer_tokens, pooled_features
 
