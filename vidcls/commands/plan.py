@@ -75,7 +75,7 @@ class Asked:
     ):
         "Put the options into their groups."
         own = lambda group: group(**{f.name: options[f.name] for f in fields(group) if f.name in options})
-        rest = {k: options[k] for k in ('out', 'how', 'folds', 'device', 'resume')}
+        rest = {k: options[k] for k in ('out', 'how', 'folds', 'device', 'resume') if k in options}
         return cls(own(ClipSource), own(NetOptions), own(FitOptions), own(LoadOptions), **rest)
 
     def flat(self)->dict: # By name, JSON-ready but for paths
