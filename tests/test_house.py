@@ -36,6 +36,11 @@ def test_modules_are_of_one_idea(name):
 
 
 @every_module
+def test_lines_fit(name):
+    assert not [l for l in house.own_lines(text(name)) if len(l) > house.WIDTH]
+
+
+@every_module
 def test_functions_are_short_and_take_few_parameters(name):
     for f, n_lines, n_parameters, _ in house.functions(ast.parse(text(name))):
         known = f'{name}.{f}' in FLAT
