@@ -9,6 +9,7 @@ __all__ = ['STRENGTHS', 'Probe', 'trunk_name', 'check_same_features', 'features_
 
 # %% ../nbs/inside/68_transfer.ipynb #code-3
 import copy
+import re
 import warnings
 from dataclasses import dataclass, field
 
@@ -75,11 +76,14 @@ class Probe:
 def trunk_name(
     about:dict, # Of features
 )->str:
-    "Name a model with its layer and pooling."
+    "Name a model with its layer and pooling; hand-crafted features by what they measure."
+    name = about['model']
+    if measure := re.search(r"'features': '(\w+)'", about['arguments']):
+        name = measure[1].replace('_', ' ')
     if about.get('pool') is None:
-        return about['model']
+        return name
     layer = '' if about['layer'] == -1 else f" {about['layer']}"
-    return f"{about['model']}{layer} {about['pool']}"
+    return f"{name}{layer} {about['pool']}"
 
 def check_same_features(
     about:list, # Of a probe
