@@ -619,7 +619,7 @@ def test_what_does_not_fit_the_model_is_refused(judged_model):
     with pytest.raises(SpecMismatchError, match='mean'):
         evaluate(model, loader(test, model.spec.with_(mean=.5)))
     four = create_model('videomae_tiny', n_classes=4, dim=24, depth=1, heads=2)
-    with pytest.raises(LabelError, match='8 classes, the model tells 4'):
+    with pytest.raises(LabelError, match='8 classes, the model has 4'):
         evaluate(four, loader(test, model.spec))
     with pytest.raises(ArgumentError, match='k=1'):
         cross_validate(table, 'videomae_tiny', k=1)
