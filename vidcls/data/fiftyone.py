@@ -134,7 +134,7 @@ def to_fiftyone(
     if folder.is_dir() and any(folder.iterdir()):
         raise ArgumentError(f"folder={str(folder)!r} is not empty; give a new folder.")
     pairs = [(row, a) for row,a in zip(table.df.to_dict('records'), answers_of(table, predictions)) if a]
-    places = [_place(row, a, layout, len(table.splits) > 1) for row,a in pairs]
+    places = [_put_clip(row, a, layout, len(table.splits) > 1) for row,a in pairs]
     _check_places(places, layout)
     for (row, _), place in zip(pairs, places):
         _bring(table.root/row['path'], folder/place, media)
@@ -142,7 +142,7 @@ def to_fiftyone(
         _write_labels(folder, table.labels, pairs, places)
     return folder
 
-def _place(row, answer, layout, by_split):
+def _put_clip(row, answer, layout, by_split):
     "Return where a video goes below the folder."
     path = os.path.normpath(row['path']).replace(os.sep, '/').replace('../', '').lstrip('/')
     path = path.removeprefix('data/')
