@@ -24,7 +24,7 @@ from .data.doctor import SEVERITIES, Audit
 from .data.files import text_frame
 from .features import Features, embed
 from .models.handcrafted import GREY, small_frames
-from .models.layers import VideoModel, build_model, new_head
+from .models.contract import VideoModel, build_model, new_head
 from .models.tokens import tokens_of_map
 
 # %% ../nbs/inside/70a_duplicates.ipynb #sketch
@@ -293,8 +293,7 @@ def near_duplicates(
 
 def _mirror_of(features):
     "Return what mirrors these features; those of a network are used as they are."
-    about = features.about if isinstance(features.about, dict) else {}
-    return mirrored_sketches if about.get('model') == 'sketch' else None
+    return mirrored_sketches if [a.get('model') for a in features.abouts] == ['sketch'] else None
 
 # %% ../nbs/inside/70a_duplicates.ipynb #add-near-duplicates
 def add_near_duplicates(

@@ -73,7 +73,7 @@ class FeatureStore:
                     tmp.write_text(text)
         except OSError as e:
             raise ArgumentError(f"folder={str(folder)!r} cannot be written: {e.strerror}.") from e
-        self.parts, self.where = {}, {}           # name -> number of clips; key -> (name, row)
+        self.parts, self.where = set(), {}        # names of the known files; key -> (name, row)
         self.refresh()
 
     def __len__(self): return len(self.where)
@@ -83,7 +83,7 @@ class FeatureStore:
         for path in sorted(self.folder.glob('part-*.safetensors')):
             if path.name not in self.parts:
                 keys = _read_part(path, 'keys')
-                self.parts[path.name] = 0 if keys is None else len(keys)
+                self.parts.add(path.name)
                 self.where |= {int(k): (path.name, i) for i,k in enumerate(() if keys is None else keys)}
 
     def add(self,
@@ -101,7 +101,7 @@ class FeatureStore:
             said = e.strerror or e
             raise VidclsError(f"{path.parent}: these features can't be written ({said}); those "
                               "that are there stay whole. Make room and call it again: it goes on.") from e
-        self.parts[path.name] = len(keys)
+        self.parts.add(path.name)
         self.where |= {int(k): (path.name, i) for i,k in enumerate(keys)}
 
     def read(self,

@@ -36,7 +36,7 @@ class Features:
     "Features of clips, with the rows of the table that they belong to."
     x:np.ndarray # float (N,D); or (N,n,D), n tokens a clip
     table:ClipTable # The N clips: path, label, group, split, perhaps start and end
-    about:dict # model, weights, spec, layer, pool, views, grid
+    about:dict|list # model, weights, spec, layer, pool, views, grid; a list of them for several trunks
     failures:dict = field(default_factory=dict) # Path and reason of each clip that could not be read
 
     def pooled(self,
@@ -58,6 +58,11 @@ class Features:
         pool = 'what its head sees' if a.get('pool') is None else f"{a['pool']} of layer {a.get('layer')}"
         shape = ' x '.join(map(str, self.x.shape[1:]))
         return f"Features({a.get('model')}, {pool}: {len(self)} clips x {shape}{lost})"
+
+    @property
+    def abouts(self)->list: # Of dictionaries
+        "Return what made the features, for each trunk of which they come."
+        return self.about if isinstance(self.about, list) else [self.about]
 
     @property
     def targets(self)->np.ndarray: # int64 (N,)
@@ -153,8 +158,11 @@ def _as_table(source):
     if isinstance(source, ClipTable):
         return source
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    df = pd.DataFrame(dict(path=[os.path.abspath(p) for p in paths], label='unknown', split='test'))
-    return ClipTable(df.assign(group=df.path), Path('/'), name='clips')
+    return _unlabelled(pd.DataFrame(dict(path=[os.path.abspath(p) for p in paths])), 'clips')
+
+def _unlabelled(df, name):
+    "Return a table of clips of no known class, each file a group."
+    return ClipTable(df.assign(label='unknown', split='test', group=df.path), Path('/'), name=name)
 
 # %% ../nbs/inside/67_features.ipynb #check-trunks
 def check_trunks(
@@ -356,5 +364,4 @@ def window_table(
             end_s = float(times[-1]) + (1/v.info.fps if v.info.fps else 0)
         starts = np.arange(0, max(end_s - min(length_s, every_s)*.5, 1e-6), every_s)
         rows += [dict(path=os.path.abspath(path), start=s, end=min(s+length_s, end_s)) for s in starts]
-    df = pd.DataFrame(rows).assign(label='unknown', split='test')
-    return ClipTable(df.assign(group=df.path), Path('/'), name='windows')
+    return _unlabelled(pd.DataFrame(rows), 'windows')

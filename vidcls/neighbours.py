@@ -64,7 +64,7 @@ def similar(
     mean = np.asarray(features.x, np.float32).mean(0) if np.ndim(features.x) == 2 else None
     known, df, itself = unit_vectors(features.x, mean), features.table.df.reset_index(drop=True), -1
     if isinstance(clip, Features):
-        check_same_features(features.about if isinstance(features.about, list) else [features.about], clip)
+        check_same_features(features.abouts, clip)
         if len(clip) != 1:
             raise ArgumentError(f"clip holds the features of {len(clip)} clips; accepted: one.")
         query = unit_vectors(clip.x, mean)

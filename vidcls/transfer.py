@@ -28,7 +28,7 @@ from .models.contract import VideoModel, new_head
 from .models.pooled import AttentivePooler, NeighbourHead
 from .models.zoo import create_model
 from .predict import Classifier
-from .records import EvalRecord, record_clips, record_of
+from .records import EvalRecord, clip_names, record_clips, record_of
 from .train import fit_or_raise
 
 # %% ../nbs/inside/68_transfer.ipynb #probe
@@ -90,7 +90,7 @@ def check_same_features(
     features:Features, # What it is asked about
 ):
     "Raise unless features were made as those that a probe was fitted on."
-    given = features.about if isinstance(features.about, list) else [features.about]
+    given = features.abouts
     for own,other in zip(about, given, strict=False):
         differ = [k for k in own if own[k] != other.get(k)]
         if differ:
@@ -110,7 +110,7 @@ def features_record(
 )->EvalRecord:
     "Return the record of probabilities that were computed from features."
     table = features.table
-    a = features.about[0] if isinstance(features.about, list) else features.about
+    a = features.abouts[0]
     return record_of(
         record_clips(table.df, np.arange(len(table))), probs, list(labels),
         dataset=table.name, split=split or '+'.join(table.splits), model=name, spec=a['spec'],
@@ -123,19 +123,16 @@ def join_features(
     "Put features of several trunks side by side."
     if len(parts) == 1:
         return parts[0]
-    keys = [_clip_names(f.table.df) for f in parts]
+    keys = [clip_names(f.table.df) for f in parts]
     common = [k for k in keys[0] if all(k in set(other) for other in keys[1:])]
     if not common:
         raise DataError("these features have no clip in common.")
     at = [{k: i for i,k in enumerate(own)} for own in keys]
     x = np.concatenate([f.x[[a[k] for k in common]] for f,a in zip(parts, at)], 1)
-    about = [a for f in parts for a in (f.about if isinstance(f.about, list) else [f.about])]
+    about = [a for f in parts for a in f.abouts]
     failures = {k: v for f in parts for k,v in f.failures.items()}
     table = parts[0].table.with_rows(parts[0].table.df.iloc[[at[0][k] for k in common]])
     return Features(x, table, about, failures)
-
-def _clip_names(df):
-    return list(zip(df.path, df.start, df.end)) if 'start' in df else list(df.path)
 
 # %% ../nbs/inside/68_transfer.ipynb #neighbour-probe
 def neighbour_probe(
@@ -146,10 +143,7 @@ def neighbour_probe(
     x, y = _known(features)
     head = NeighbourHead(x.shape[1], features.table.n_classes, len(x), min(check_whole('k', k), len(x)))
     head.remember(torch.from_numpy(x), torch.from_numpy(y))
-    return Probe('neighbours', head, features.table.labels, _about(features), chosen=dict(k=k))
-
-def _about(features):
-    return features.about if isinstance(features.about, list) else [features.about]
+    return Probe('neighbours', head, features.table.labels, features.abouts, chosen=dict(k=k))
 
 def _known(features):
     "Return features and classes of the clips to learn from, checked."
@@ -259,7 +253,7 @@ def logistic_probe(
     if losses is not None:
         best = STRENGTHS.index(strength)
         chosen |= dict(loss=round(float(losses[best]), 4), accuracy=round(float(right[best]), 4))
-    return Probe('logistic', head, features.table.labels, _about(features), chosen=chosen)
+    return Probe('logistic', head, features.table.labels, features.abouts, chosen=chosen)
 
 # %% ../nbs/inside/68_transfer.ipynb #tokenspec
 class TokenSpec(ClipSpec):
@@ -347,7 +341,7 @@ def attentive_probe(
     fit_or_raise(net, dls, epochs=epochs, lr=lr, wd=wd, seed=seed, show=show, patience=None,
                  keep_last=valid is None)
     net = net.cpu().eval()
-    return Probe('attentive', net.head, table.labels, _about(features), net.pooler,
+    return Probe('attentive', net.head, table.labels, features.abouts, net.pooler,
                  dict(depth=depth, heads=heads, epochs=epochs))
 
 # %% ../nbs/inside/68_transfer.ipynb #join-probe
@@ -413,10 +407,10 @@ def cross_validate_probe(
     "Fit k probes, each without a part of the groups, and put together what each says of that part."
     table = features.table
     probs, name = np.zeros((len(features), table.n_classes)), ''
-    rows_of = pd.Series(np.arange(len(table)), index=pd.Index(_clip_names(table.df)))
+    rows_of = pd.Series(np.arange(len(table)), index=pd.Index(clip_names(table.df)))
     for fold in table.kfold(k, seed):
         split = fold.df.split.to_numpy()
-        order = rows_of[pd.Index(_clip_names(fold.df))].to_numpy()
+        order = rows_of[pd.Index(clip_names(fold.df))].to_numpy()
         train, test = order[split != 'test'], order[split == 'test']
         probe = fit(features.select(train))
         probs[test], name = probe.probs(features.x[test]), probe.name

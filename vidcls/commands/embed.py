@@ -46,23 +46,19 @@ def cli_embed(
     on_error: OnError = 'skip', device: Device = None,
 ):
     "Store what a frozen model knows of clips."
-    from vidcls.core import check_choice
+    from vidcls.core import check_choice, pick_device
     from vidcls.features import embed
     check_choice('format', format, ('npz', 'safetensors', 'parquet'))
     use_device(device)
     table = what_to_embed(clips, length, every, ClipSource(clips[0], path_column, label, group, leaks))
     spec = {k: v for k,v in dict(n_frames=frames, size=size).items() if v is not None}
-    net = trunk(model, pretrained, spec).to(_device(device))
+    net = trunk(model, pretrained, spec).to(pick_device(device))
     found = embed(net, table, out/'store', layer, pool, bs=bs, on_error=on_error)
     path = found.save(out/f'features.{format}')
     say(repr(found))
     for clip, reason in found.failures.items():
         say(f'not read: {clip}: {reason}')
     say(f'kept in {path}; a second call computes only what is missing')
-
-def _device(device):
-    from vidcls.core import pick_device
-    return pick_device(device)
 
 # %% ../../nbs/inside/85a_commands.embed.ipynb #what-to-embed
 def what_to_embed(
