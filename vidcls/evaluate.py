@@ -113,7 +113,7 @@ def show_predictions(
 ): # matplotlib Figure
     "Draw a contact sheet: the wrong clips first, the most confident ones on top, then correct ones."
     c = rec.clips.assign(p=rec.probs.max(1), correct=rec.clips.label == rec.clips.predicted)
-    wrong = c[~c.correct].sort_values('p', ascending=False)
+    wrong = c[~c.correct].sort_values('p', ascending=False, kind='stable')
     right = c[c.correct].sort_values('label', kind='stable')
     # evenly over the classes
     right = right.iloc[np.linspace(0, len(right)-1, min(n, len(right))).astype(int)]
