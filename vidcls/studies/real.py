@@ -23,7 +23,8 @@ from ..data.loaders import ClipDataset
 from ..data.synthetic import make_motion_clips
 from ..folds import cross_validate
 from ..probes import PERTURBATIONS
-from ..recipes import epochs_for, recipe
+from ..plans import epochs_for
+from ..recipes import recipe
 from ..records import load_record, record_clips, record_of, save_record
 from ..time_answers import ask_perturbed
 from ..time_report import report_of
