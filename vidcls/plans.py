@@ -26,6 +26,11 @@ class TrainingPlan:
     record:str # Where the measurements behind the choice are kept
     pretrained:str|None = None # Weights to start from, as create_model takes them; None starts from scratch
 
+    @property
+    def how(self)->str:
+        "Return 'scratch', or 'finetune' where it starts from weights."
+        return 'finetune' if self.pretrained else 'scratch'
+
     def __str__(self):
         s = self.arguments
         known = {'n_frames', 'size'} <= set(s)
