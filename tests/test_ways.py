@@ -136,7 +136,7 @@ def test_the_budget_is_kept(table, tmp_path):
     start = time.monotonic()
     choice = choose_way(table, tmp_path/'f', .5, few, {'a long training': plan}, show=False)
     assert time.monotonic() - start < 45
-    assert choice.best.how == 'probe' and 'a long training was left out: it needs about' in choice.reason
+    assert choice.best.how == 'control' and 'a long training was left out: it needs about' in choice.reason
 
 
 def test_a_training_past_its_deadline_is_stopped(table):
