@@ -198,8 +198,6 @@ class Plan:
         self.fit = dict(plan.fit) if own else dict(lr=1e-3, patience=None)
         self.fit |= _of_fit(a.fit, table.labels) | dict(epochs=self.epochs, seed=a.source.seed)
         self.folds = (plan.folds if a.folds is None else a.folds) if is_alone() else 0
-        if self.folds:
-            table.kfold(self.folds, a.source.seed)                 # refused now, not after the training
         self.measured = not a.resume and self.steps > 40
 
     def said(self,

@@ -55,8 +55,9 @@ def keep_probe(
     for path, reason in rec.failures.items():
         say(f'not read: {path}: {reason}')
     kept, clips = '', next(iter(chosen.features.values())).table
-    k = a.folds if a.folds is not None else 5 if len(clips) < FEW_CLIPS else 0
-    k = min(k, clips.df.group.nunique())
+    k = a.folds
+    if k is None:
+        k = min(5, clips.df.group.nunique()) if len(clips) < FEW_CLIPS else 0
     if k > 1:
         by_folds = cross_validate_choice(chosen.features, k, a.source.seed)
         save_record(by_folds, a.out/'folds.json')

@@ -114,6 +114,8 @@ def train(
     use_device(a.device)
     table, make_loaders = train_data(a)
     describe(table, a.how in ('scratch', 'finetune'))
+    if a.folds:
+        table.kfold(a.folds, a.source.seed)                      # refused now, not after the training
     controls = None
     if a.how == 'auto':
         controls = take_best_way(table, a)
