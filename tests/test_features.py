@@ -257,10 +257,15 @@ def test_large_features_are_written_in_small_parts(table, tmp_path, monkeypatch)
 
 
 LAUNCHED = """
-import sys
+import os, sys, time
 import vidcls.features as f
 from vidcls.cli import main
-f.PART = 4                              # so that one process writes before the other has begun
+f.PART = 4
+keys = f.clip_keys
+def late_keys(table):                   # the first process writes before the other one looks what is missing
+    time.sleep(3*int(os.environ.get('RANK', 0)))
+    return keys(table)
+f.clip_keys = late_keys
 main()
 """
 
