@@ -149,7 +149,8 @@ def test_tokens_of_transformers_networks_are_their_hidden_states(kind):
     x = torch.randn(2, 3, 8, 32, 32)
     with torch.no_grad():
         out = net.net(**{net.net.main_input_name: x.transpose(1,2)}, output_hidden_states=True)
-        for i,(own,other) in enumerate(zip(layer_tokens(net, x, [0,1,2]), out.hidden_states[1:], strict=True)):
+        pairs = zip(layer_tokens(net, x, [0,1,2]), out.hidden_states[1:], strict=True)
+        for i,(own,other) in enumerate(pairs):
             assert own.grid == token_grid(net, i) and own.x.shape[1] == np.prod(own.grid)
             assert (own.cls is not None) == (kind not in ('videomae', 'vjepa2'))
             assert torch.allclose(as_hidden_state(kind, own), other, atol=1e-5), (kind, i)
@@ -278,15 +279,15 @@ def test_two_processes_make_one_store(table, tmp_path, how):
     Classifier(net, ['left', 'right']).save(tmp_path/'net')
     def words(out): return ['embed', table.root, '--model', tmp_path/'net', '--out', tmp_path/out, '--bs', 4,
                             '--device', 'cpu']
+    how_run = dict(check=True, capture_output=True, text=True)
     def two(out):
         if how == 'torchrun':
-            return run_script(tmp_path/'two.py', LAUNCHED, *words(out), check=True, capture_output=True, text=True)
+            return run_script(tmp_path/'two.py', LAUNCHED, *words(out), **how_run)
         launch = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2',
-                  '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', '0',
-                  '-m', 'vidcls.cli']
+                  '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no',
+                  '--main_process_port', '0', '-m', 'vidcls.cli']
         env = os.environ | {'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
-        return subprocess.run([*launch, *map(str, words(out))], env=env, check=True, capture_output=True,
-                              text=True, timeout=300)
+        return subprocess.run([*launch, *map(str, words(out))], env=env, timeout=300, **how_run)
     run_script(tmp_path/'one.py', LAUNCHED, *words('one'), n=1, check=True)
     said = two('two').stdout
     assert said.count('Features(') == 1                                      # one of them speaks

@@ -14,8 +14,8 @@ from typer import Argument, Option
 
 from .judge import list_videos
 from vidcls.commands.options import (
-    ClipSource, Device, Group, Label, Leaks, OnError, PathColumn, a_count, a_folder, app, as_path, is_main, say,
-    use_device,
+    ClipSource, Device, Group, Label, Leaks, OnError, PathColumn, a_count, a_folder, app, as_path, is_main,
+    say, use_device,
 )
 
 # %% ../../nbs/inside/85a_commands.embed.ipynb #cli-embed
