@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from processes import linux, run_script
+from safetensors.numpy import load_file
 
 from vidcls.core import ArgumentError, DataError, VideoReadError, seed_everything
 from vidcls.data.datasets import from_folder
@@ -17,7 +19,8 @@ from vidcls.feature_store import FeatureStore, clip_keys
 from vidcls.features import Features, embed, window_table
 from vidcls.models.handcrafted import MEASURES, handcrafted, oriented_gradients
 from vidcls.models.logits import model_input
-from vidcls.models.tokens import POOLS, layer_tokens, pool_tokens, pooled_features, token_layers
+from vidcls.models.pooled import Trunk
+from vidcls.models.tokens import POOLS, layer_tokens, pool_tokens, pooled_features, token_grid, token_layers
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.views import Views
@@ -45,10 +48,11 @@ TOKENS = dict(
     i3d_tiny=dict(n_frames=8, size=32), handcrafted=dict(features='thumbnails'),
 )
 
-@pytest.mark.parametrize('name', TOKENS)
+@pytest.mark.parametrize('name', [*TOKENS, 'hf videomae', 'hf timesformer', 'hf joint', 'hf space',
+                                  'hf vivit', 'hf vjepa2', 'hf videoprism'])
 def test_tokens_lie_where_the_clip_does(name):
     "A box that moves in the clip changes the first layer's tokens nearest to it most."
-    net = tiny(name, **TOKENS[name]).eval()
+    net = hf(name[3:]) if name.startswith('hf ') else tiny(name, **TOKENS[name]).eval()
     s = net.spec
     x = torch.zeros(1, 3, s.n_frames, s.size, s.size)
     h, t = s.size//2, s.n_frames//2
@@ -112,6 +116,64 @@ def test_tokens_are_transformers_hidden_states(name):
             assert torch.allclose(own.x, other, atol=1e-5)
 
 
+def hf(kind, **more):
+    "One of transformers' own networks, small, with first weights."
+    shape = dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=48)
+    config = dict(model_type=HF[kind].get('model_type', kind)) | shape | HF[kind] | more
+    return tiny('transformers', config=config).eval()
+
+
+_SMALL = dict(image_size=32, num_frames=8, patch_size=8)
+HF = dict(
+    videomae=_SMALL, timesformer=_SMALL,
+    joint=dict(model_type='timesformer', attention_type='joint_space_time', **_SMALL),
+    space=dict(model_type='timesformer', attention_type='space_only', **_SMALL),
+    vivit=dict(image_size=32, num_frames=8, tubelet_size=[2,8,8]),
+    vjepa2=dict(crop_size=32, frames_per_clip=8, patch_size=8, num_pooler_layers=1, pred_hidden_size=24,
+                pred_num_attention_heads=3, pred_num_hidden_layers=1),
+    videoprism=dict(model_type='videoprism_vision_model', image_size=32, num_frames=8, tubelet_size=[1,8,8],
+                    num_spatial_layers=2, num_temporal_layers=2),
+)
+
+def as_hidden_state(kind, tokens):
+    "Tokens in the order in which transformers has them."
+    x, (t, h, w), cls_token = tokens.x, tokens.grid, tokens.cls
+    if kind in ('timesformer', 'joint'):
+        x = x.unflatten(1, (t, h*w)).transpose(1,2).flatten(1,2)
+    return x if cls_token is None else torch.cat([cls_token[:,None], x], 1)
+
+
+@pytest.mark.parametrize('kind', [k for k in HF if k not in ('space', 'videoprism')])
+def test_tokens_of_transformers_networks_are_their_hidden_states(kind):
+    net = hf(kind)
+    x = torch.randn(2, 3, 8, 32, 32)
+    with torch.no_grad():
+        out = net.net(**{net.net.main_input_name: x.transpose(1,2)}, output_hidden_states=True)
+        pairs = zip(layer_tokens(net, x, [0,1,2]), out.hidden_states[1:], strict=True)
+        for i,(own,other) in enumerate(pairs):
+            assert own.grid == token_grid(net, i) and own.x.shape[1] == np.prod(own.grid)
+            assert (own.cls is not None) == (kind not in ('videomae', 'vjepa2'))
+            assert torch.allclose(as_hidden_state(kind, own), other, atol=1e-5), (kind, i)
+
+
+def test_tokens_of_networks_that_look_at_frames_alone():
+    "Their hidden states have a row for each frame; VideoPrism's later ones, for each place."
+    x = torch.randn(2, 3, 8, 32, 32)
+    with torch.no_grad():
+        net = hf('space')
+        states = net.net(x.transpose(1,2), output_hidden_states=True).hidden_states
+        for own,other in zip(layer_tokens(net, x, [0,1,2]), states[1:], strict=True):
+            other = other.unflatten(0, (2,8))
+            assert torch.allclose(own.x.unflatten(1, (8,16)), other[:,:,1:], atol=1e-5)
+            assert torch.allclose(own.cls, other[:,:,0].mean(1), atol=1e-5)
+        net = hf('videoprism')
+        encoder = net.net.vision_model
+        out = encoder(x.transpose(1,2))
+        own = layer_tokens(net, x, range(4))
+        assert torch.allclose(own[1].x, out.last_spatial_hidden_state.view(2, 128, 24), atol=1e-5)
+        assert torch.allclose(encoder.layernorm2(own[3].x), out.last_hidden_state, atol=1e-5)
+
+
 # Hand-crafted features
 
 def gradients_by_loops(frame, cell=8, bins=9):
@@ -153,6 +215,93 @@ def test_handcrafted_features_do_not_depend_on_the_normalisation():
 
 
 # The store
+
+@pytest.mark.parametrize('kind', HF)
+def test_transformers_networks_are_embedded(table, tmp_path, kind):
+    "Each layer, pooled; other weights make a store of their own."
+    few = table.with_rows(table.df.head(3))
+    net = hf(kind)
+    for pool in (None, 'mean', 'time', 'tokens'):
+        f = embed(net, few, tmp_path, layer=0, pool=pool)
+        assert len(f) == 3 and np.isfinite(f.x).all()
+    assert f.about['grid'] == list(token_grid(net, 0)) and f.x.shape[1:] == (np.prod(f.about['grid']), 24)
+    stores = len(list(tmp_path.iterdir()))
+    with torch.no_grad():
+        next(net.net.parameters()).add_(1.)
+    embed(net, few, tmp_path, layer=0, pool='mean')
+    assert len(list(tmp_path.iterdir())) == stores+1
+
+
+def test_trunks_of_one_precision_share_a_prepared_batch(table, tmp_path, monkeypatch):
+    import vidcls.features as f
+    few, prepared = table.with_rows(table.df.head(6)), []
+    monkeypatch.setattr(f, 'model_input', lambda model, x: prepared.append(model) or model_input(model, x))
+    net = tiny(n_frames=8, size=32)
+    half = tiny(n_frames=8, size=32).double()
+    trunks = [Trunk(net, 1, 'mean'), Trunk(net, 2, 'time'), Trunk(half, 1, 'mean')]
+    a, b, c = f.embed_all(trunks, few, bs=3)
+    assert prepared == [net, half]*2
+    for own,trunk in zip((a, b, c), trunks):
+        assert (own.x == embed(trunk.model, few, layer=trunk.layer, pool=trunk.pool, bs=3).x).all()
+
+
+def test_large_features_are_written_in_small_parts(table, tmp_path, monkeypatch):
+    "What waits in memory has an end in bytes, too."
+    import vidcls.features as f
+    few = table.with_rows(table.df.head(12))
+    net = tiny(n_frames=8, size=32)
+    whole = embed(net, few, tmp_path/'a', layer=1, pool='tokens', bs=2)
+    monkeypatch.setattr(f, 'PART_BYTES', 3*whole.x[0].nbytes)
+    parts = embed(net, few, tmp_path/'b', layer=1, pool='tokens', bs=2)
+    assert (whole.x == parts.x).all()
+    assert len(list(tmp_path.glob('a/*/part-*'))) == 1 and len(list(tmp_path.glob('b/*/part-*'))) == 3
+
+
+LAUNCHED = """
+import os, sys, time
+import vidcls.features as f
+from vidcls.cli import main
+f.PART = 4
+keys = f.clip_keys
+def late_keys(table):                   # the first process writes before the other one looks what is missing
+    time.sleep(3*int(os.environ.get('RANK', 0)))
+    return keys(table)
+f.clip_keys = late_keys
+main()
+"""
+
+@pytest.mark.slow
+@linux
+@pytest.mark.parametrize('how', ['accelerate', 'torchrun'])
+def test_two_processes_make_one_store(table, tmp_path, how):
+    "Each embeds its share; together, and after a part was lost, they have what one process has, to the bit."
+    net = tiny(n_frames=8, size=32)
+    Classifier(net, ['left', 'right']).save(tmp_path/'net')
+    def words(out): return ['embed', table.root, '--model', tmp_path/'net', '--out', tmp_path/out, '--bs', 4,
+                            '--device', 'cpu']
+    how_run = dict(check=True, capture_output=True, text=True)
+    def two(out):
+        if how == 'torchrun':
+            return run_script(tmp_path/'two.py', LAUNCHED, *words(out), **how_run)
+        launch = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2',
+                  '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no',
+                  '--main_process_port', '0', '-m', 'vidcls.cli']
+        env = os.environ | {'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
+        return subprocess.run([*launch, *map(str, words(out))], env=env, timeout=300, **how_run)
+    run_script(tmp_path/'one.py', LAUNCHED, *words('one'), n=1, check=True)
+    said = two('two').stdout
+    assert said.count('Features(') == 1                                      # one of them speaks
+    one, both = (np.load(tmp_path/k/'features.npz') for k in ('one', 'two'))
+    n = len(one['path'])
+    assert n == len(from_folder(table.root)) and (one['path'] == both['path']).all()
+    assert (one['features'] == both['features']).all()
+    parts = {p: load_file(p)['keys'] for p in tmp_path.glob('two/store/*/part-*')}
+    assert sum(map(len, parts.values())) == n                                # nothing was made twice
+    for p in sorted(parts)[::3]:
+        p.unlink()
+    two('two')
+    assert (np.load(tmp_path/'two'/'features.npz')['features'] == one['features']).all()
+
 
 def test_a_second_call_reads(table, tmp_path, monkeypatch):
     net = tiny(n_frames=8, size=32)
@@ -308,7 +457,6 @@ def test_windows_of_a_long_video(table):
 
 def test_saved_features(table, tmp_path):
     f = embed(tiny(n_frames=4, size=32), table.with_rows(table.df.head(4)))
-    from safetensors.numpy import load_file
     assert (load_file(f.save(tmp_path/'a.safetensors'))['features'] == f.x).all()
     z = np.load(f.save(tmp_path/'a.npz'))
     assert (z['features'] == f.x).all() and json.loads(str(z['about'])) == f.about
@@ -424,14 +572,22 @@ def test_a_probe_is_not_joined_with_other_weights(table):
         probe.evaluate(embed(tiny(n_frames=4, size=32), few))
 
 
-def test_an_attentive_probe_learns_what_one_token_says():
+@pytest.mark.parametrize('depth', [1, 4])
+def test_an_attentive_probe_learns_what_one_token_says(depth):
+    "A marked token has the class; another one has its opposite, so that no mean over tokens knows it."
     rng = np.random.default_rng(0)
-    n = 400
-    y = np.arange(n) % 2
+    n, rows = 600, np.arange(600)
+    y = rows % 2
     x = rng.normal(size=(n,10,16)).astype(np.float32)
-    where = rng.integers(0, 10, n)
-    x[np.arange(n),where,0] = 6
-    x[np.arange(n),where,1] = np.where(y == 1, 4, -4)
-    f = made(x, y)
-    probe = attentive_probe(f.select(np.arange(300)), epochs=30, lr=3e-3, show=False)
-    assert (probe.probs(x[300:]).argmax(1) == y[300:]).mean() > .9
+    marked = rng.integers(0, 10, n)
+    other = (marked + rng.integers(1, 10, n)) % 10
+    sign = np.where(y == 1, 4, -4)
+    x[rows,marked,0] += 6
+    x[rows,marked,1] += sign
+    x[rows,other,1] -= sign
+    train, test = made(x[:450], y[:450]), made(x[450:], y[450:])
+    probe = attentive_probe(train, depth=depth, epochs=30, lr=3e-3, show=False)
+    right = lambda p, f, x: (p.probs(x).argmax(1) == f.targets).mean()
+    assert right(probe, test, test.x) > .9
+    mean = logistic_probe(made(train.x.mean(1), y[:450]))
+    assert right(mean, test, test.x.mean(1)) < .62

@@ -92,4 +92,4 @@ def rollout(
         seen = follow([t[0] for t in tables])[0,1:]
     else:
         seen = follow([divided_table(t, T) for t in zip(tables[1::2], tables[::2])])[0,1:]
-    return timesformer_tokens(model, F.pad(seen[None,:,None], (0,0,1,0))).map[0,0]
+    return timesformer_tokens(F.pad(seen[None,:,None], (0,0,1,0)), T).map[0,0]

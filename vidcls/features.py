@@ -23,7 +23,7 @@ from .core import check_choice, check_whole, patch, progress
 from .data.decode import Video
 from .data.loaders import loader
 from .data.table import ClipTable
-from .feature_store import PART, FeatureStore, clip_keys, weights_hash
+from .feature_store import PART, PART_BYTES, FeatureStore, clip_keys, weights_hash
 from .models.logits import eval_mode, model_input
 from .models.pooled import Trunk
 from .models.tokens import POOLS, Tokens, layer_tokens, pool_tokens, pooled_features, token_grid
@@ -134,7 +134,7 @@ def embed_all(
             folder = stack.enter_context(tempfile.TemporaryDirectory())
         stores = [FeatureStore(folder, about_trunk(t, views, dtype)) for t in trunks]
         work = Work(trunks, stores, keys, views, dtype, bs, show and rank == 0)
-        failures = work.fill(table, rank, world, load)
+        failures = work.fill(table, _missing(stores, keys, world), rank, world, load)
         if world > 1:
             failures = _shared(failures)
             for store in stores:
@@ -147,6 +147,19 @@ def _found(store, table, keys, failures):
     if not good.any():
         raise DataError(f"none of the {len(table)} clips could be read; there are no features.")
     return Features(store.read(keys[good]), table.with_rows(table.df[good]), store.about, failures)
+
+def _missing(stores, keys, world):
+    "Return which clips some store lacks; of several processes, all take what the first one saw."
+    missing = np.array([any(int(k) not in s.where for s in stores) for k in keys])
+    if world == 1:
+        return missing
+    from accelerate.utils import broadcast_object_list
+    own = [s.about for s in stores]
+    missing, first = broadcast_object_list([missing, own])
+    if own != first:
+        raise ArgumentError("model has other weights, or another spec, in this process than in the first "
+                            "one. Load the same weights in each, or call seed_everything(0) before.")
+    return missing
 
 def _shared(failures):
     "Return what no process could read, after all of them are ready."
@@ -204,12 +217,12 @@ class Work:
 
     def fill(self,
         table:ClipTable, # The clips
+        missing:np.ndarray, # N bools: which of them some store lacks
         rank:int, # Number of this process
         world:int, # Number of processes
         load:dict, # For loader or, with views, backend and on_error
     )->dict: # Path and reason of each clip that could not be read
         "Make what is missing in the stores."
-        missing = np.array([any(int(k) not in s.where for s in self.stores) for k in self.keys])
         rows = whole_batches(missing, self.bs, rank, world)
         if not len(rows):
             return {}
@@ -232,11 +245,14 @@ class Work:
         waiting, # For each store what is not written yet, key -> features; grows
     ):
         "Ask each trunk that misses one of these clips."
+        keys, ready = [int(k) for k in self.keys[rows]], {}    # (device, precision) -> what models take
         for trunk,store,new in zip(self.trunks, self.stores, waiting):
-            keys = [int(k) for k in self.keys[rows]]
             if all(k in store.where for k in keys):
                 continue
-            x = trunk_features(trunk, clips)
+            w = next(trunk.model.parameters())
+            if (w.device, w.dtype) not in ready:
+                ready[w.device,w.dtype] = model_input(trunk.model, clips)
+            x = trunk_features(trunk, ready[w.device,w.dtype])
             if self.views != Views():
                 x = x.mean(0, keepdims=True)
             x = x.astype(self.dtype)
@@ -251,7 +267,7 @@ class Work:
     ):
         "Write what waits, where it is enough for a part."
         for store,new in zip(self.stores, waiting):
-            if len(new) >= enough:
+            if len(new) >= enough or sum(x.nbytes for x in new.values()) >= PART_BYTES:
                 store.add(list(new), np.stack(list(new.values())))
                 new.clear()
 
@@ -288,10 +304,9 @@ class Work:
 
 def trunk_features(
     trunk:Trunk, # What is asked
-    clips, # uint8 (B,T,H,W,C), or a batch of a loader
+    x:torch.Tensor, # (B,C,T,H,W), as model_input gives clips
 )->np.ndarray: # float32 (B,D) or (B,n,D)
     "Ask a frozen model about clips."
-    x = model_input(trunk.model, clips)
     with torch.no_grad(), eval_mode(trunk.model):
         if trunk.pool == 'tokens':
             z = layer_tokens(trunk.model, x, [trunk.layer])[0].x

@@ -87,6 +87,7 @@ CHECKOUT = 'git clone https://github.com/vidcls/vidcls && pip install -e vidcls'
 STUDIES = {  # command: what it compares
     'views': 'Judging with many views, beside decoding and forward passes alone.',
     'models': 'Every small model, trained on clips whose label is carried by motion alone.',
+    'features': 'Embedding beside a forward pass alone; known clips; a probe on ten thousand.',
     'fit': 'An epoch by fit, by a bare loop, and by the Trainer of transformers, in turn.',
     'techniques': 'Each optimization alone and some together: time of a step, memory, accuracy.',
     'time': 'What a training of VideoMAE, TimeSformer and I3D would take on this machine.',

@@ -14,8 +14,8 @@ from typer import Argument, Option
 
 from .judge import list_videos
 from vidcls.commands.options import (
-    ClipSource, Device, Group, Label, Leaks, OnError, PathColumn, a_count, a_folder, app, as_path, say,
-    use_device,
+    ClipSource, Device, Group, Label, Leaks, OnError, PathColumn, a_count, a_folder, app, as_path, is_main,
+    say, use_device,
 )
 
 # %% ../../nbs/inside/85a_commands.embed.ipynb #cli-embed
@@ -54,7 +54,9 @@ def cli_embed(
     spec = {k: v for k,v in dict(n_frames=frames, size=size).items() if v is not None}
     net = trunk(model, pretrained, spec).to(pick_device(device))
     found = embed(net, table, out/'store', layer, pool, bs=bs, on_error=on_error)
-    path = found.save(out/f'features.{format}')
+    path = out/f'features.{format}'
+    if is_main():
+        found.save(path)
     say(repr(found))
     for clip, reason in found.failures.items():
         say(f'not read: {clip}: {reason}')

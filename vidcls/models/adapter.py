@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core import (ArgumentError, CheckpointError, ClipSpec, VidclsError, check_whole)
+from ..core import (ArgumentError, CheckpointError, ClipSpec, VidclsError, check_whole, patch)
 from .contract import VideoModel, build_model, new_head
 from .reading import read_weights
+from .tokens import Tokens, timesformer_tokens
 
 # %% ../../nbs/inside/34_models.adapter.ipynb #idle
 _IDLE = {'vjepa2': ('vjepa2.predictor',)}  # parts of a network that its classifier never asks
@@ -57,8 +58,8 @@ class TransformersModel(VideoModel):
         "Return what the network knows of a clip."
         self.check_clips(x)
         z = self.net(**{self.net.main_input_name: x.transpose(1,2)}).logits  # transformers takes (B,T,C,H,W)
-        # its space-only TimeSformer answers for each frame
-        return z if len(z) == len(x) else z.unflatten(0, (len(x),-1)).mean(1)
+        # its space-only TimeSformer answers for each frame, its VideoPrism with a list of one
+        return z if z.shape[:-1] == x.shape[:1] else z.reshape(len(x), -1, z.shape[-1]).mean(1)
 
     def forward_head(self,
         x:torch.Tensor, # (B,D)
@@ -221,6 +222,50 @@ def _floats(processor, name, n=3):
     if len(values) != n or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
         raise CheckpointError(f"the processor's {name}={value!r}; accepted: one number or {n}.")
     return values
+
+# %% ../../nbs/inside/34_models.adapter.ipynb #token-layers-of-transformers
+def _by_frame(x, grid): return Tokens(x, grid)
+
+def _behind_class(x, grid): return Tokens(x[:,1:], grid, x[:,0])
+
+def _by_place(x, grid):
+    h, w = grid[1:]
+    return timesformer_tokens(x, grid[0], alone=x.shape[1] == 1 + h*w)
+
+def _each_frame(x, grid): return Tokens(x.unflatten(0, (-1,grid[0])).flatten(1,2), grid)   # of (B·t,h·w,D)
+
+def _each_place(x, grid):                                                                 # of (B·h·w,t,D)
+    return Tokens(x.unflatten(0, (-1,grid[1]*grid[2])).transpose(1,2).flatten(1,2), grid)
+
+_BLOCKS = {                       # model_type: where its encoder has blocks, and the order of their tokens
+    'videomae': {'encoder.layer': _by_frame},
+    'vjepa2': {'encoder.layer': _by_frame},
+    'vivit': {'layers': _behind_class},
+    'timesformer': {'encoder.layer': _by_place},
+    'videoprism_vision_model': {'spatial_layers': _each_frame, 'temporal_layers': _each_place},
+}
+
+@patch
+def token_layers(self:TransformersModel)->list: # See models.tokens
+    "Return the blocks of the encoder, each with the function that gives its tokens."
+    kind = self.net.config.model_type
+    if kind not in _BLOCKS:
+        raise ArgumentError(f"model is transformers' {kind!r}, whose layers are not known here; accepted: "
+                            f"pool=None, what its head sees; or a model of {', '.join(_BLOCKS)}.")
+    encoder, grid = getattr(self.net, self.net.base_model_prefix), _grid_of(self.net.config, self.spec)
+    def reader(read):                                         # some blocks return a tuple
+        return lambda out: read(out[0] if isinstance(out, tuple) else out, grid)
+    return [(block, reader(read)) for name,read in _BLOCKS[kind].items()
+            for block in encoder.get_submodule(name)]
+
+def _grid_of(config, spec):
+    "Return how many boxes a clip has along time, height and width."
+    step = getattr(config, 'tubelet_size', 1)                 # TimeSformer takes frames one by one
+    if not isinstance(step, (list, tuple)):
+        side = config_number('patch_size', config.patch_size)
+        step = step, side, side
+    t, h, w = step
+    return spec.n_frames//t, spec.size//h, spec.size//w
 
 # %% ../../nbs/inside/34_models.adapter.ipynb #largest
 _LARGEST = 10**6     # of any whole number in a config

@@ -56,7 +56,8 @@ def token_layers(
         step = model.patch_embed.proj.kernel_size
         return [(b, lambda x: Tokens(x, _grid(model, step))) for b in model.blocks]
     if isinstance(model, TimeSformer):
-        return [(b, lambda x: timesformer_tokens(model, x)) for b in model.blocks]
+        T, alone = model.spec.n_frames, model.attention == 'space'
+        return [(b, lambda x: timesformer_tokens(x, T, alone)) for b in model.blocks]
     if isinstance(model, MViT):
         return [(b, lambda x: _mvit_tokens(model, x)) for b in model.blocks]
     if isinstance(model, Swin3d):
@@ -80,12 +81,13 @@ def _grid(model, step):
 
 # %% ../../nbs/inside/31a_models.tokens.ipynb #timesformer-tokens
 def timesformer_tokens(
-    model:TimeSformer, # Any kind of attention
-    x:torch.Tensor, # (B,1+n·T,D), place by place; or (B·T,1+n,D) where attention is 'space'
+    x:torch.Tensor, # (B,1+n·T,D), place by place; or (B·T,1+n,D) where frames are alone
+    n_frames:int, # T
+    alone:bool=False, # Does each frame go through the network alone, as with attention='space'?
 )->Tokens:
     "Return the output of a block of TimeSformer as tokens."
-    T = model.spec.n_frames
-    if model.attention == 'space':
+    T = n_frames
+    if alone:
         x = x.unflatten(0, (-1,T))                                # (B,T,1+n,D)
         places, cls = x[:,:,1:], x[:,:,0].mean(1)
     else:
