@@ -1,22 +1,29 @@
 "Near-duplicates, odd labels, similar clips and maps: what is planted is found, and little else."
 import os
+import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from vidcls.core import ArgumentError
+from vidcls.clip_map import ClipMap
+from vidcls.core import ArgumentError, DataError, seed_everything
 from vidcls.data.datasets import from_csv, from_folder
 from vidcls.data.doctor import audit
-from vidcls.data.synthetic import make_motion_clips
+from vidcls.data.loaders import loader, loaders
+from vidcls.data.synthetic import make_motion_clips, roll_clips
 from vidcls.data.table import ClipTable
 from vidcls.duplicates import (
     Film, candidate_pairs, compare_films, film_vectors, likeness, mirrored_sketches, read_film, shifted_match,
 )
-from vidcls.features import Features
+from vidcls.explore import explore
+from vidcls.features import Features, embed
+from vidcls.models.zoo import create_model
 from vidcls.neighbours import (
     add_near_duplicates, feature_map, near_duplicates, nearest, odd_labels, show_map, similar, sketches,
     unit_vectors,
@@ -25,6 +32,7 @@ from vidcls.show import write_video
 from vidcls.studies.near import (
     WAYS, judge_pairs, measure_near, plant_copies, plant_copy, plant_wrong_labels, precision_of_odd, scene_clip,
 )
+from vidcls.train import fit
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
@@ -196,6 +204,21 @@ def test_wrong_labels_come_first():
     assert found.nearest.str.count('mp4').eq(3).all()
 
 
+@pytest.mark.slow
+def test_wrong_labels_come_first_on_learned_features(tmp_path):
+    "A small network learns motion on other scenes; 30 of 400 labels are wrong."
+    moves = ['left', 'right', 'up', 'down']
+    made = [from_folder(make_motion_clips(tmp_path/f'{seed}', n_groups=100, n_frames=8, size=32, seed=seed))
+            for seed in (0, 1)]
+    known, new = (table.select_classes(moves) for table in made)
+    seed_everything(0)
+    model = create_model('videomae_tiny', n_classes=4)
+    fit(model, loaders(known, model.spec, bs=32), epochs=20, lr=2e-3, augment=roll_clips, show=False)
+    features = embed(model, new, show=False)
+    assert len(features) == 400
+    assert min(precision_of_odd(features, 30, seed) for seed in range(3)) >= .8
+
+
 def test_clips_of_one_group_do_not_vote():
     "A film whose clips all have the same wrong label does not vouch for itself."
     features, y = clouds(n=120)
@@ -245,6 +268,72 @@ def test_a_map_refuses_what_it_cannot_draw():
         feature_map(features, 'umap')
     with pytest.raises(ArgumentError, match='at least 4'):
         feature_map(features.select([0,1]))
+
+
+class Page(HTMLParser):
+    "The elements of a piece of HTML; raises where a tag is closed that is not open."
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.found = [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ('input', 'img', 'meta', 'br'):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag): assert self.open.pop() == tag
+
+    def all(self, tag): return [a for t,a in self.found if t == tag]
+
+
+@pytest.fixture
+def clips_and_model(tmp_path):
+    table = from_folder(make_motion_clips(tmp_path/'clips', n_groups=10, n_frames=8, size=32))
+    table = table.select_classes(['left', 'right'])
+    return table.with_rows(table.df.assign(split='test')), create_model('videomae_tiny', n_classes=2, depth=1)
+
+
+def test_the_map_of_the_explorer_plays_without_a_script(clips_and_model, tmp_path):
+    table, model = clips_and_model
+    seen = explore(model, loader(table, model.spec, bs=8))
+    drawn = seen.map(films=10, show=False)
+    assert repr(drawn) == 'ClipMap(20 clips, 10 of them play)' and repr(seen.map(show=False)).count('20') == 2
+    page = Page(drawn._repr_html_())
+    points, films = page.all('input'), [a for a in page.all('span') if a.get('role') == 'img']
+    assert len(points) == 20 and {a['type'] for a in points} == {'radio'} and len({a['name'] for a in points}) == 1
+    assert {a['aria-label'] for a in points} == {f'{p}, class {l}' for p,l in zip(table.df.path, table.df.label)}
+    assert len(films) == 10 and all(a['aria-label'] for a in films)
+    assert not page.all('script') and all(a['src'].startswith('data:image/jpeg') for a in page.all('img'))
+    assert len({re.search('border-color:([^;]+)', a['style'])[1] for a in points}) == 2
+    whole = drawn.save(tmp_path/'map.html').read_text()
+    assert drawn._repr_html_() in whole and Page(whole).all('meta') and 'http' not in whole
+    assert (drawn.places == seen.map(show=False).places).all()
+    jpeg, width = next(s for s in drawn.strips if s)
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (96,8*width,3)
+
+
+def test_a_map_names_what_it_lacks(clips_and_model):
+    table, model = clips_and_model
+    (table.root/table.df.path.iloc[3]).write_bytes(b'no video')
+    seen = explore(model, loader(table, model.spec, bs=8, on_error='skip'))
+    drawn = seen.map('tsne', show=False)
+    assert repr(drawn) == 'ClipMap(19 clips, 19 of them play, 1 could not be read)'
+    assert ' 1 could not be read.' in drawn._repr_html_()
+    few = table.with_rows(table.df.iloc[:4])
+    with pytest.raises(DataError, match='3 of 4 clips can be read; a map needs at least 4'):
+        explore(model, loader(few, model.spec, bs=8, on_error='skip')).map(show=False)
+    with pytest.raises(ArgumentError, match='method'):
+        seen.map('umap')
+
+
+def test_names_on_a_map_are_text():
+    drawn = ClipMap(np.zeros((2,2)), ['<b>', '"a"'], ['x<y', 'x<y'], ['x<y'], [None, None])
+    page = Page(drawn._repr_html_())
+    assert {a['aria-label'] for a in page.all('input')} == {'<b>, class x<y', '"a", class x<y'}
+    assert not page.all('b') or len(page.all('b')) == 2              # of the cards
 
 
 # Commands
