@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from vidcls.cli import app
 from vidcls.clip_map import ClipMap
 from vidcls.core import ArgumentError, DataError, seed_everything
 from vidcls.data.datasets import from_csv, from_folder
@@ -354,6 +356,32 @@ def test_the_commands(small, tmp_path):
     r = run('similar', table.paths[b], '--among', tmp_path/'clips.csv', '--model', 'handcrafted', '--out',
             tmp_path/'f', '--most', 1)
     assert r.returncode == 0 and str(table.paths[a]) in r.stdout, r.stdout + r.stderr
+
+
+def test_similar_speaks_plainly(small, tmp_path):
+    "A wrong path, an empty folder, a broken clip: each is named, with the way out."
+    table, _ = small
+    (tmp_path/'empty').mkdir()
+    (tmp_path/'flat').mkdir()
+    for i in (0, 1):
+        (tmp_path/'flat'/f'{i}.mp4').write_bytes(table.paths[i].read_bytes())
+    (tmp_path/'flat'/'broken.mp4').write_bytes(b'no video')
+    def said(clip, among='flat', model='handcrafted'):
+        r = CliRunner().invoke(app, ['similar', str(clip), '--among', str(tmp_path/among), '--model', model,
+                                     '--out', str(tmp_path/'f'), '--device', 'cpu'])
+        return r.exit_code, r.exception if r.exit_code else r.output
+    code, text = said(tmp_path/'flat'/'0.mp4')
+    assert code == 0 and str(tmp_path/'flat'/'1.mp4') in text, text
+    assert 'clips that could not be read: 1' in text and text.count('broken.mp4') == 1
+    for clip, among, part in (
+            ('nowhere.mp4', 'flat', 'nowhere.mp4: no such file'), (tmp_path/'flat', 'flat', 'one video file'),
+            (tmp_path/'flat'/'broken.mp4', 'flat', 'not a video'), (table.paths[0], 'empty', 'found no videos'),
+            (table.paths[0], 'none', 'no such file'),
+            (tmp_path/'flat'/'0.mp4', 'flat/0.mp4', 'holds no clip besides')):
+        code, text = said(clip, among)
+        assert code and part in str(text), (clip, among, text)
+    code, text = said(tmp_path/'flat'/'0.mp4', model='i3d_tiny')
+    assert code == 0 and 'drawn at random' in text
 
 
 # Real clips
