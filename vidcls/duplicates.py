@@ -244,7 +244,7 @@ def compare_films(
     if PROMISING[0] <= top[0] < SURE:
         top = best([top, *crops([(z,) for z in ZOOMS])])
     if PROMISING[1] <= top[0] < SURE:
-        top = best([top, *crops([(z, *step) for z in ZOOMS for step in AROUND])])   # a crop need not be central
+        top = best([top, *crops([(z, *at) for z in ZOOMS for at in AROUND])])     # a crop need not be central
         top = best([top, *(look(way, p, q) for p in _around(top[3]) for q in _around(top[4]))])
     mirrored, (p,every), (q,_) = way
     match = top[1]
@@ -338,9 +338,10 @@ def add_near_duplicates(
     lost = [*df.path[~good], *features.failures]
     if lost:
         names = ', '.join(lost[:3]) + ', …'*(len(lost) > 3)
-        rows.append(('note', 'not searched for near-duplicates', '', f"clips that cannot be read: {len(lost)} "
-                     f"({names})"))
-    problems = pd.concat([found.problems, text_frame(rows, columns=found.problems.columns)], ignore_index=True)
+        rows.append(('note', 'not searched for near-duplicates', '',
+                     f"clips that cannot be read: {len(lost)} ({names})"))
+    more = text_frame(rows, columns=['severity','kind','path','what'])
+    problems = pd.concat([found.problems, more], ignore_index=True)
     order = problems.severity.map({s: i for i,s in enumerate(SEVERITIES)}).sort_values(kind='stable').index
     return Audit(found.table, df, problems.loc[order].reset_index(drop=True), found.thumbs)
 

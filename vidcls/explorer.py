@@ -11,7 +11,7 @@ import html
 import numpy as np
 import torch
 
-from .clip_map import FEWEST, MAP_METHODS, ClipMap, places_of, strip_jpeg
+from .clip_map import FEWEST_ON_MAP, MAP_METHODS, ClipMap, places_of, strip_jpeg
 from .core import DataError, VideoReadError, check_choice, check_whole, patch, progress
 from .interpret import explain, methods_of
 from .models.logits import eval_mode, model_input, predict_logits
@@ -157,8 +157,8 @@ def map(self:Explorer,
             strips[name] = None if self.rows[name] % every else strip_jpeg(clips[name])
         if clips:
             x |= zip(clips, _features(self.model, np.stack(list(clips.values()))))
-    if len(x) < FEWEST:
-        raise DataError(f"{len(x)} of {len(names)} clips can be read; a map needs at least {FEWEST}.")
+    if len(x) < FEWEST_ON_MAP:
+        raise DataError(f"{len(x)} of {len(names)} clips can be read; a map needs at least {FEWEST_ON_MAP}.")
     classes = [self.table.df.label.iloc[self.rows[n]] for n in x]
     places = places_of(np.stack(list(x.values())), method)
     return ClipMap(places, list(x), classes, self.table.labels, list(strips.values()), len(names)-len(x))
