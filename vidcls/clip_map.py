@@ -105,8 +105,8 @@ class ClipMap:
         strip, film = self.strips[i], '<p>This clip is not kept on the page.</p>'
         if strip is not None:
             data, width = base64.b64encode(strip[0]).decode(), strip[1]
-            film = (f'<span class="film" style="width:{width}px" role="img" '
-                    f'aria-label="{name}, class {label}"><img alt="" src="data:image/jpeg;base64,{data}"></span>')
+            film = (f'<span class="film" style="width:{width}px" role="img" aria-label="{name}, class '
+                    f'{label}"><img alt="" src="data:image/jpeg;base64,{data}"></span>')
         place = f'left:{x:.1f}%;top:{y:.1f}%'
         look = _look(self.labels.index(self.classes[i]), place, strip is not None)
         return (f'<label><input type="radio" name="map{key}" aria-label="{name}, class {label}" '
