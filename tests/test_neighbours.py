@@ -1,95 +1,72 @@
 "Near-duplicates, odd labels, similar clips and maps: what is planted is found, and little else."
 import os
+import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from vidcls.core import ArgumentError
+from vidcls.cli import app
+from vidcls.clip_map import ClipMap
+from vidcls.core import ArgumentError, DataError, seed_everything
 from vidcls.data.datasets import from_csv, from_folder
-from vidcls.data.decode import Video
 from vidcls.data.doctor import audit
-from vidcls.data.synthetic import make_motion_clips
+from vidcls.data.loaders import loader, loaders
+from vidcls.data.synthetic import make_motion_clips, roll_clips
 from vidcls.data.table import ClipTable
 from vidcls.duplicates import (
     Film, candidate_pairs, compare_films, film_vectors, likeness, mirrored_sketches, read_film, shifted_match,
 )
-from vidcls.features import Features
+from vidcls.explore import explore
+from vidcls.features import Features, embed
+from vidcls.models.zoo import create_model
 from vidcls.neighbours import (
     add_near_duplicates, feature_map, near_duplicates, nearest, odd_labels, show_map, similar, sketches,
     unit_vectors,
 )
 from vidcls.show import write_video
-
-WAYS = ('encoded', 'cropped', 'mirrored', 'trimmed', 'frame rate')
-
-
-def plant(path, how, out, rng):
-    "Write a near-duplicate of a clip."
-    with Video(path) as v:
-        x, fps, times = np.stack(list(v.frames())), v.info.fps, v.times
-    T, H, W, _ = x.shape
-    if how == 'encoded':
-        return write_video(out, x, fps=fps, qp=34)
-    if how == 'cropped':
-        h, w = round(H*.95)//2*2, round(W*.95)//2*2
-        top, left = rng.integers(0, H-h+1), rng.integers(0, W-w+1)
-        x = x[:,top:top+h,left:left+w]
-    if how == 'mirrored':
-        x = x[:,:,::-1]
-    if how == 'trimmed':
-        first = rng.integers(0, T-round(T*.7)+1)
-        x = x[first:first+round(T*.7)]
-    if how == 'frame rate':
-        new = fps*rng.choice([.6, .75, 1.25])
-        at = np.arange(0, times[-1] + .5/fps, 1/new)
-        x, fps = x[np.abs(times - at[:,None]).argmin(1)], new
-    return write_video(out, np.ascontiguousarray(x), fps=fps, qp=26)
-
-
-def planted(root, out, n_copies, seed=0):
-    "Return the table of a data set with copies in its test split, and the pairs of rows that are copies."
-    df, rng = from_folder(root).df.reset_index(drop=True), np.random.default_rng(seed)
-    rows = [dict(path=str(root/r.path), label=r.label, group=r.group, split='train') for r in df.itertuples()]
-    pairs = set()
-    for i,r in enumerate(rng.choice(len(df), n_copies, replace=False)):
-        path = plant(rows[r]['path'], WAYS[i % 5], out/f'copy_{i}.mp4', rng)
-        pairs.add((int(r), len(rows)))
-        rows.append(dict(path=str(path), label=rows[r]['label'], group=f'copy {i}', split='test'))
-    return ClipTable(pd.DataFrame(rows), '/'), pairs
-
-
-def searched(table, pairs, **kwargs):
-    "Return recall, and the share of clips that are named without a copy."
-    found = near_duplicates(sketches(table, show=False), show=False, **kwargs)
-    got = set(zip(found.a, found.b))
-    wrong = {row for pair in got-pairs for row in pair}
-    return len(got & pairs)/len(pairs), len(wrong)/len(table), found
-
+from vidcls.studies.near import (
+    COPY_WAYS, judge_pairs, measure_near, plant_copies, plant_copy, plant_wrong_labels, precision_of_odd,
+    scene_clip,
+)
+from vidcls.train import fit
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
     "Eighty clips, ten copies."
     folder = tmp_path_factory.mktemp('near')
     root = make_motion_clips(folder/'clips', n_groups=10, n_frames=30, fps=15, gop=10)
-    return planted(root, folder/'copies', 10)
+    return plant_copies(from_folder(root), folder/'copies', 10)
 
 
 def test_planted_copies_are_found(small):
-    recall, wrong, found = searched(*small)
-    assert recall == 1 and wrong <= .05, found
+    table, pairs = small
+    found = near_duplicates(sketches(table, show=False), show=False)
+    judged = judge_pairs(found, pairs, len(table))
+    assert judged['recall'] == 1 and judged['false_alarms'] <= .05, found
     mirrored = found[found.path_b.str.contains('copy_[27]')]
     assert mirrored.mirrored.all()
 
 
 @pytest.mark.slow
 def test_fifty_copies_among_two_thousand(tmp_path):
-    root = make_motion_clips(tmp_path/'clips', n_groups=250, n_frames=40, fps=20, gop=10)
-    recall, wrong, found = searched(*planted(root, tmp_path/'copies', 50), across=True)
-    assert recall >= .95 and wrong <= .01, found
+    "All pairs count, and each clip that is named in a pair which was not planted is a false alarm."
+    found = measure_near(tmp_path, 2000, 50)
+    assert (found['clips'], found['planted']) == (2050, 50)
+    assert found['recall'] >= .95 and found['false_alarms'] <= .01, found
+
+
+def test_made_clips_differ_and_are_made_again(tmp_path):
+    a, b, again = scene_clip((0,1)), scene_clip((0,2)), scene_clip((0,1))
+    assert a.shape == (24,64,64,3) and (a == again).all() and (a != b).any()
+    with pytest.raises(ArgumentError, match='how'):
+        plant_copy('a.mp4', 'turned', tmp_path/'b.mp4', np.random.default_rng(0))
 
 
 def test_the_doctor_names_pairs_of_two_splits(small):
@@ -101,6 +78,30 @@ def test_the_doctor_names_pairs_of_two_splits(small):
     near = after.problems[after.problems.kind == 'nearly the same clip in two splits']
     assert len(near) == 3 and (near.severity == 'warning').all()
     assert len(after.problems) == len(before.problems) + 3
+    for r in near.itertuples():                         # the advice keeps the clip of the test
+        assert f'a leak. Leave out {r.path}, or give both the same group' in r.what and '(test)' in r.what
+
+
+def test_within_a_split_a_pair_is_a_note_and_ten_lines_are_enough(small, tmp_path):
+    table, pairs = small
+    rows = [r for p in sorted(pairs)[:4] for r in p]
+    df = table.df.iloc[rows].assign(split='train', label='x')
+    broken = tmp_path/'broken.mp4'
+    broken.write_bytes(b'no video')
+    bad = pd.DataFrame([dict(path=str(broken), label='x', group='broken', split='train')])
+    found = add_near_duplicates(audit(ClipTable(pd.concat([df, bad]), '/'), 8, 1, show=False), show=False)
+    near = found.problems[found.problems.kind == 'nearly the same clip twice']
+    assert len(near) >= 4 and (near.severity == 'note').all()
+    lost = found.problems[found.problems.kind == 'not searched for near-duplicates'].what.item()
+    assert lost == f'clips that cannot be read: 1 ({broken})'
+    found.problems = pd.concat([found.problems, near, near, near], ignore_index=True)
+    n = 4*len(near)
+    said = repr(found).split(f'note: nearly the same clip twice ({n})\n')[1].splitlines()
+    assert sum('is the same recording as' in line for line in said) == 10
+    assert f'  … and {n-10} more in problems.csv' in said
+    found.save(tmp_path/'audit')
+    kept = pd.read_csv(tmp_path/'audit'/'problems.csv')
+    assert (kept.kind == 'nearly the same clip twice').sum() == n
 
 
 def test_the_doctor_leaves_equal_files_and_broken_ones_out(small, tmp_path):
@@ -188,15 +189,6 @@ def clouds(n_classes=4, n=300, dim=16, spread=.35, seed=0):
     return Features(x.astype(np.float32), ClipTable(df, '/clips'), dict(model='x', layer=-1, pool=None)), y
 
 
-def with_wrong_labels(features, n, seed=0):
-    "Return features whose table has n wrong labels, and their rows."
-    rng, df = np.random.default_rng(seed), features.table.df.reset_index(drop=True)
-    wrong = rng.choice(len(df), n, replace=False)
-    for i in wrong:
-        df.loc[i,'label'] = rng.choice([l for l in features.table.labels if l != df.label[i]])
-    return Features(features.x, features.table.with_rows(df), features.about), wrong
-
-
 def test_nearest_is_a_sort_of_all_cosines():
     x = unit_vectors(np.random.default_rng(0).normal(size=(40,8)))
     rows, cosines = nearest(x[:11], x, 5, block=3)
@@ -206,13 +198,28 @@ def test_nearest_is_a_sort_of_all_cosines():
 
 def test_wrong_labels_come_first():
     features, _ = clouds()
-    broken, wrong = with_wrong_labels(features, 30)
+    broken, wrong = plant_wrong_labels(features, 30)
     found = odd_labels(broken)
     assert np.isin(found.index[:30], wrong).mean() >= .9
     hit = found[found.index.isin(wrong)]
     assert (hit.suggested == features.table.df.label.to_numpy()[hit.index]).mean() > .9
     assert found.score.is_monotonic_decreasing and found.score.between(0, 1).all()
     assert found.nearest.str.count('mp4').eq(3).all()
+
+
+@pytest.mark.slow
+def test_wrong_labels_come_first_on_learned_features(tmp_path):
+    "A small network learns motion on other scenes; 30 of 400 labels are wrong."
+    moves = ['left', 'right', 'up', 'down']
+    made = [from_folder(make_motion_clips(tmp_path/f'{seed}', n_groups=100, n_frames=8, size=32, seed=seed))
+            for seed in (0, 1)]
+    known, new = (table.select_classes(moves) for table in made)
+    seed_everything(0)
+    model = create_model('videomae_tiny', n_classes=4)
+    fit(model, loaders(known, model.spec, bs=32), epochs=20, lr=2e-3, augment=roll_clips, show=False)
+    features = embed(model, new, show=False)
+    assert len(features) == 400
+    assert min(precision_of_odd(features, 30, seed) for seed in range(3)) >= .8
 
 
 def test_clips_of_one_group_do_not_vote():
@@ -266,6 +273,74 @@ def test_a_map_refuses_what_it_cannot_draw():
         feature_map(features.select([0,1]))
 
 
+class Page(HTMLParser):
+    "The elements of a piece of HTML; raises where a tag is closed that is not open."
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.found = [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ('input', 'img', 'meta', 'br'):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag): assert self.open.pop() == tag
+
+    def all(self, tag): return [a for t,a in self.found if t == tag]
+
+
+@pytest.fixture
+def clips_and_model(tmp_path):
+    table = from_folder(make_motion_clips(tmp_path/'clips', n_groups=10, n_frames=8, size=32))
+    table = table.select_classes(['left', 'right'])
+    return table.with_rows(table.df.assign(split='test')), create_model('videomae_tiny', n_classes=2, depth=1)
+
+
+def test_the_map_of_the_explorer_plays_without_a_script(clips_and_model, tmp_path):
+    table, model = clips_and_model
+    seen = explore(model, loader(table, model.spec, bs=8))
+    drawn = seen.map(films=10, show=False)
+    assert repr(drawn) == 'ClipMap(20 clips, 10 of them play)' and repr(seen.map(show=False)).count('20') == 2
+    page = Page(drawn._repr_html_())
+    points, films = page.all('input'), [a for a in page.all('span') if a.get('role') == 'img']
+    assert len(points) == 20 and {a['type'] for a in points} == {'radio'}
+    assert len({a['name'] for a in points}) == 1                     # one group: the arrow keys go through it
+    names = {f'{p}, class {l}' for p,l in zip(table.df.path, table.df.label)}
+    assert {a['aria-label'] for a in points} == names
+    assert len(films) == 10 and all(a['aria-label'] for a in films)
+    assert not page.all('script') and all(a['src'].startswith('data:image/jpeg') for a in page.all('img'))
+    assert len({re.search('border-color:([^;]+)', a['style'])[1] for a in points}) == 2
+    whole = drawn.save(tmp_path/'map.html').read_text()
+    assert drawn._repr_html_() in whole and Page(whole).all('meta') and 'http' not in whole
+    assert (drawn.places == seen.map(show=False).places).all()
+    jpeg, width = next(s for s in drawn.strips if s)
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (96,8*width,3)
+
+
+def test_a_map_names_what_it_lacks(clips_and_model):
+    table, model = clips_and_model
+    (table.root/table.df.path.iloc[3]).write_bytes(b'no video')
+    seen = explore(model, loader(table, model.spec, bs=8, on_error='skip'))
+    drawn = seen.map('tsne', show=False)
+    assert repr(drawn) == 'ClipMap(19 clips, 19 of them play, 1 could not be read)'
+    assert ' 1 could not be read.' in drawn._repr_html_()
+    few = table.with_rows(table.df.iloc[:4])
+    with pytest.raises(DataError, match='3 of 4 clips can be read; a map needs at least 4'):
+        explore(model, loader(few, model.spec, bs=8, on_error='skip')).map(show=False)
+    with pytest.raises(ArgumentError, match='method'):
+        seen.map('umap')
+
+
+def test_names_on_a_map_are_text():
+    drawn = ClipMap(np.zeros((2,2)), ['<b>', '"a"'], ['x<y', 'x<y'], ['x<y'], [None, None])
+    page = Page(drawn._repr_html_())
+    assert {a['aria-label'] for a in page.all('input')} == {'<b>, class x<y', '"a", class x<y'}
+    assert not page.all('b') or len(page.all('b')) == 2              # of the cards
+
+
 # Commands
 
 def run(*args):
@@ -286,6 +361,32 @@ def test_the_commands(small, tmp_path):
     assert r.returncode == 0 and str(table.paths[a]) in r.stdout, r.stdout + r.stderr
 
 
+def test_similar_speaks_plainly(small, tmp_path):
+    "A wrong path, an empty folder, a broken clip: each is named, with the way out."
+    table, _ = small
+    (tmp_path/'empty').mkdir()
+    (tmp_path/'flat').mkdir()
+    for i in (0, 1):
+        (tmp_path/'flat'/f'{i}.mp4').write_bytes(table.paths[i].read_bytes())
+    (tmp_path/'flat'/'broken.mp4').write_bytes(b'no video')
+    def said(clip, among='flat', model='handcrafted'):
+        r = CliRunner().invoke(app, ['similar', str(clip), '--among', str(tmp_path/among), '--model', model,
+                                     '--out', str(tmp_path/'f'), '--device', 'cpu'])
+        return r.exit_code, r.exception if r.exit_code else r.output
+    code, text = said(tmp_path/'flat'/'0.mp4')
+    assert code == 0 and str(tmp_path/'flat'/'1.mp4') in text, text
+    assert 'clips that could not be read: 1' in text and text.count('broken.mp4') == 1
+    for clip, among, part in (
+            ('nowhere.mp4', 'flat', 'nowhere.mp4: no such file'), (tmp_path/'flat', 'flat', 'one video file'),
+            (tmp_path/'flat'/'broken.mp4', 'flat', 'not a video'),
+            (table.paths[0], 'empty', 'found no videos'), (table.paths[0], 'none', 'no such file'),
+            (tmp_path/'flat'/'0.mp4', 'flat/0.mp4', 'holds no clip besides')):
+        code, text = said(clip, among)
+        assert code and part in str(text), (clip, among, text)
+    code, text = said(tmp_path/'flat'/'0.mp4', model='i3d_tiny')
+    assert code == 0 and 'drawn at random' in text
+
+
 # Real clips
 
 real = Path(os.environ.get('VIDCLS_TEST_DATA', 'nowhere'))
@@ -296,8 +397,8 @@ def test_copies_of_real_clips(tmp_path):
     table = from_csv(real/'surv_fight'/'clips.csv', group='source', leaks='allow')
     df = table.df.sort_values('group', kind='stable').iloc[:25].assign(split='train')
     rng, rows = np.random.default_rng(0), []
-    for i,how in enumerate(WAYS):
-        path = plant(table.root/df.path.iloc[5*i], how, tmp_path/f'{i}.mp4', rng)
+    for i,how in enumerate(COPY_WAYS):
+        path = plant_copy(table.root/df.path.iloc[5*i], how, tmp_path/f'{i}.mp4', rng)
         rows.append(dict(path=str(path), label=df.label.iloc[5*i], group=how, split='test'))
     df = df.assign(path=[str(table.root/p) for p in df.path])[['path', 'label', 'group', 'split']]
     both = ClipTable(pd.concat([df, pd.DataFrame(rows)], ignore_index=True), '/')

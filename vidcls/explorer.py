@@ -11,9 +11,11 @@ import html
 import numpy as np
 import torch
 
-from .core import DataError, VideoReadError, check_choice, patch
+from .clip_map import FEWEST_ON_MAP, MAP_METHODS, ClipMap, places_of, strip_jpeg
+from .core import DataError, VideoReadError, check_choice, check_whole, patch, progress
 from .interpret import explain, methods_of
-from .models.logits import predict_logits
+from .models.logits import eval_mode, model_input, predict_logits
+from .models.tokens import pooled_features
 from .show import show_clip
 from .views import check_loader_for, rows_of
 
@@ -132,3 +134,36 @@ def _has_kernel():
     except ImportError:
         return False
     return getattr(get_ipython(), 'kernel', None) is not None
+
+# %% ../nbs/inside/60a_explorer.ipynb #a1b9e0dc
+@patch
+def map(self:Explorer,
+    method:str='pca', # 'pca' or 'tsne'
+    films:int=200, # Clips that play, at most
+    bs:int=8, # Clips that go through the model at once
+    show:bool=True, # Show a progress bar?
+)->ClipMap:
+    "Draw all clips as points, similar ones close together; a point that is chosen plays its clip."
+    check_choice('method', method, MAP_METHODS)
+    names, x, strips = list(self.rows), {}, {}
+    every = -(-len(names)//check_whole('films', films))
+    for at in progress(range(0, len(names), check_whole('bs', bs)), desc='map', show=show):
+        clips = {}
+        for name in names[at:at+bs]:
+            try:
+                clips[name] = self.clip(name)
+            except VideoReadError:
+                continue
+            strips[name] = None if self.rows[name] % every else strip_jpeg(clips[name])
+        if clips:
+            x |= zip(clips, _features(self.model, np.stack(list(clips.values()))))
+    if len(x) < FEWEST_ON_MAP:
+        raise DataError(f"{len(x)} of {len(names)} clips can be read; a map needs at least {FEWEST_ON_MAP}.")
+    classes = [self.table.df.label.iloc[self.rows[n]] for n in x]
+    places = places_of(np.stack(list(x.values())), method)
+    return ClipMap(places, list(x), classes, self.table.labels, list(strips.values()), len(names)-len(x))
+
+def _features(model, clips):
+    "Return what the model's head sees of clips, float32 (B,D)."
+    with torch.no_grad(), eval_mode(model):
+        return pooled_features(model, model_input(model, clips), -1, None).float().cpu().numpy()

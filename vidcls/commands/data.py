@@ -27,8 +27,8 @@ def cli_doctor(
     workers: Annotated[Optional[int], a_count('Processes; default: one a core.')] = None,
     limit: Annotated[float, Option(help='Seconds that one file may take.', min=.1)] = 60,
     near: Annotated[bool, Option(
-        '--near', help='Look for clips that show the same recording in two splits or under two labels: '
-                       'encoded again, cropped, mirrored or trimmed.')] = False,
+        '--near', help='Look for clips that show the same recording: encoded again, cropped, mirrored, '
+                       'trimmed, or at another frame rate.')] = False,
     path_column: PathColumn = 'path', label: Label = 'label', group: Group = None,
 ):
     """Decode every clip once and say what is broken, there twice, or leaking;

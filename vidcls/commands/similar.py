@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 
 from typer import Argument, Option
 
-from .embed import trunk, what_to_embed
+from .embed import say_not_read, trunk, what_to_embed
 from vidcls.commands.options import (
     ClipSource, Device, Label, OnError, PathColumn, a_count, a_folder, app, as_path, say, use_device,
 )
@@ -22,7 +22,8 @@ def cli_similar(
     clip: Annotated[Path, Argument(parser=as_path, metavar='CLIP', help='A video file.')],
     among: Annotated[Path, Option(
         parser=as_path, metavar='CLIPS', help='Clips to search: a folder, a CSV file, or a video file.')],
-    model: Annotated[str, Option(help='Name of a model, or the folder of a saved classifier.')],
+    model: Annotated[str, Option(
+        help='Name of a model, or the folder of a saved classifier; handcrafted needs no weights.')],
     pretrained: Annotated[Optional[str], Option(
         help="Its weights: a file, a folder of transformers, a hub id, or 'imagenet'.")] = None,
     most: Annotated[int, a_count('Clips that are listed.')] = 10,
@@ -32,7 +33,7 @@ def cli_similar(
     device: Device = None,
 ):
     "List the clips that resemble a clip most."
-    from vidcls.core import pick_device
+    from vidcls.core import DataError, pick_device
     from vidcls.features import embed
     from vidcls.neighbours import similar
     use_device(device)
@@ -40,7 +41,8 @@ def cli_similar(
     net = trunk(model, pretrained, {}).to(pick_device(device))
     asked = embed(net, [clip], out/'store', show=False)
     known = embed(net, table, out/'store', on_error=on_error)
-    for path, reason in known.failures.items():
-        say(f'not read: {path}: {reason}')
+    say_not_read(known.failures)
     found = similar(known, asked, most)
+    if found.empty:
+        raise DataError(f'{among} holds no clip besides {clip}.')
     say(found[['similarity', 'label', 'path']].round(3).to_string(index=False))
