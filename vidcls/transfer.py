@@ -190,8 +190,8 @@ def _path(x, y, x_test, strengths, classes):
     model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
     for C in strengths:
         model.set_params(C=C)
-        # many small fits: threads would wait for each other
-        with warnings.catch_warnings(), threadpool_limits(1 if x.size < 10**6 else None):
+        # of short multiplications: threads would wait for each other
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter('ignore')                  # a fit that ends before it converged will do
             model.fit(x, y)
         logp = np.full((len(x_test), classes), np.log(1e-4))
