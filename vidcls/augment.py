@@ -10,7 +10,7 @@ __all__ = ['PRESETS', 'Flip', 'Reverse', 'augmentation', 'FILL', 'OPS', 'Augment
 # %% ../nbs/21_augment.ipynb #imports
 import torch
 
-from .core import ArgumentError, check_choice
+from .core import check_choice
 from .data.public import flip_classes
 from .transforms.base import Augment, Compose, map_labels
 from .transforms.colour import ColorJitter, Greyscale, grey, shift_hue

@@ -15,6 +15,7 @@ import numpy as np
 
 from .answers import class_idxs
 from .core import ArgumentError, DataError, check_at_least, check_between, patch
+from .data.label_sets import need_one_class
 from .intervals import as_numbers
 from .records import clip_names
 from .selective import STEPS, pick_threshold, plot_risk_coverage, risk_coverage
@@ -172,6 +173,7 @@ def calibrate(
 )->Calibration:
     "Fit the temperature, the threshold, and the limit of what is known."
     dl = check_loader_for(model, dl)
+    need_one_class('calibrate', dl.sources().table.task, 'choose_thresholds says from where on each label is named.')
     for name,v in (('error', error), ('keep', keep)):
         if v is not None:
             check_between(name, v, 0, 1, ends=False)          # before the clips go through the model

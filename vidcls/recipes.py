@@ -447,6 +447,7 @@ def default_recipe(
 
 def _fit_for_folds(table, k):
     "Is each class there without any one of the folds? Then each fold can be learned."
-    if (table.df.groupby('label').group.nunique() < k).any():
+    if any(table.df.group[table.has(label)].nunique() < k for label in table.kind.names(table.df.label)):
         return False
-    return all(set(fold.select_split('train').df.label) == set(table.labels) for fold in table.kfold(k))
+    trained = (fold.select_split('train').df.label for fold in table.kfold(k))
+    return all(set(table.kind.names(label)) == set(table.labels) for label in trained)

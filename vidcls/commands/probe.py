@@ -20,10 +20,12 @@ def train_by_probe(
 ):
     "Choose among frozen features, keep the classifier and its record, and say what it is worth."
     from vidcls.controls import against_controls
+    from vidcls.data.label_sets import need_one_class
     from vidcls.models.handcrafted import MEASURES
     from vidcls.records import confusion_figure, save_record
     from vidcls.ways import choose_probe
     check_for_probe(a)
+    need_one_class('--how probe', table.task, 'Leave it out: a network is trained then.')
     a.out.mkdir(parents=True, exist_ok=True)
     keep_settings(a.out, a.flat())
     say('asking frozen features; each clip is read once, and a second call reads what is kept')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ON_ERROR', 'CHANGED', 'AHEAD', 'load_clip', 'center_crop', 'clip_from_frames', 'file_state', 'file_states',
-           'skip_or_raise', 'mirrored', 'ClipDataset', 'PathList', 'clip_shape', 'clip_bytes', 'Batch', 'collate',
-           'BatchBuffers', 'thread_batches', 'check_bad', 'check_failed']
+           'skip_or_raise', 'ClipDataset', 'PathList', 'clip_shape', 'clip_bytes', 'Batch', 'collate', 'BatchBuffers',
+           'thread_batches', 'check_bad', 'check_failed']
 
 # %% ../../nbs/inside/17_data.clips.ipynb #import-os-time-warnings-weakref-from-col
 import os, warnings, weakref
@@ -21,6 +21,7 @@ from ..core import ArgumentError, ClipSpec, DataError, VidclsError, VideoReadErr
 from ..core import check_choice, progress
 from .cache import FrameCache
 from .datasets import ClipTable
+from .label_sets import mirrored
 from .decode import Video, crop_frame, resize_short
 from .crops import CROPS, crop_box
 from .sampling import sample_idxs
@@ -121,17 +122,6 @@ def skip_or_raise(
         raise VideoReadError(path, error.reason) from error
     raise error
 
-def mirrored(
-    label, # The number of a class; of sets, float32 (K,) of 0 and 1
-    classes:np.ndarray, # int (K,): the class after a mirror, -1 where there is none
-): # The same after a mirror; None where a class has no counterpart
-    "Return the label of a mirrored clip."
-    if not np.ndim(label):
-        return int(classes[label]) if classes[label] >= 0 else None
-    after, new = classes[label > 0], np.zeros_like(label)
-    new[after] = 1
-    return None if (after < 0).any() else new
-
 class ClipDataset(Dataset):
     "The clips of a table, decoded on demand or once."
     from_files = True                           # are its paths files, which others may read as well?
@@ -170,12 +160,9 @@ class ClipDataset(Dataset):
 
     def __len__(self): return len(self.paths)
 
-    def label_of(self,
-        row:int, # Of the table
-    ): # The number of its class; of sets, float32 (K,) of 0 and 1
-        "Return the label of a row."
-        label = self.targets[row]
-        return label if np.ndim(label) else int(label)
+    def _label(self, row):
+        "Return the number of a row's class; of sets of labels, float32 (K,) of 0 and 1."
+        return self.targets[row] if np.ndim(self.targets) == 2 else int(self.targets[row])
 
     def __getitem__(self, key):
         clip, label, i, reason = self.read(key)
@@ -191,10 +178,10 @@ class ClipDataset(Dataset):
             self.worker_rows[worker.id] = i
         if self.in_memory is not None:
             clip = None if i in self.failed else self.in_memory[i]
-            return clip, self.label_of(i), i, self.failed.get(i)
+            return clip, self._label(i), i, self.failed.get(i)
         path = self.paths[i]
         if reason := self.changed(path, i):
-            return None, self.label_of(i), i, reason
+            return None, self._label(i), i, reason
         return self.read_from(path, (epoch, i, draw), out)
 
     def read_from(self,
@@ -207,7 +194,7 @@ class ClipDataset(Dataset):
         try:
             return *self.make(source, key, out), row, None
         except VideoReadError as e:
-            return None, self.label_of(row), row, self.reason_of(e, source, row)
+            return None, self._label(row), row, self.reason_of(e, source, row)
         except (VidclsError, MemoryError):
             raise
         except Exception as e:
@@ -220,7 +207,7 @@ class ClipDataset(Dataset):
     ): # (clip, label after a mirror)
         "Make a clip, or raise."
         rng = np.random.default_rng((self.seed, *key)) if self.drawn else None
-        label, mirror = self._mirror(self.label_of(key[1]), rng)
+        label, mirror = self._mirror(self._label(key[1]), rng)
         window = (None, None) if self.windows is None else self.windows[key[1]]
         clip = load_clip(source, self.spec, rng, self.backend, window, self.crop, mirror, self.cache, out)
         return clip, label
@@ -290,7 +277,7 @@ class ClipDataset(Dataset):
         "Return what stands for a clip that was not read in time; with `on_error='raise'` raise an error."
         reason = f"not read within timeout_s={timeout_s} seconds"
         if self.on_error == 'skip':
-            return None, self.label_of(row), row, reason
+            return None, self._label(row), row, reason
         raise WorkerError(f"{self.paths[row]}: {reason}.")
 
     def reason_of(self,
@@ -374,9 +361,9 @@ def collate(
 def _labels_and_rows(items):
     "Return labels, int64 (B,) or of sets float32 (B,K), and rows, int64 (B,)."
     labels, rows = ([x[j] for x in items] for j in (1,2))
-    if labels and np.ndim(labels[0]):
-        return torch.from_numpy(np.stack(labels)), torch.tensor(rows, dtype=torch.long)
-    return torch.tensor(labels, dtype=torch.long), torch.tensor(rows, dtype=torch.long)
+    of_sets = labels and np.ndim(labels[0])
+    labels = torch.from_numpy(np.stack(labels)) if of_sets else torch.tensor(labels, dtype=torch.long)
+    return labels, torch.tensor(rows, dtype=torch.long)
 
 # %% ../../nbs/inside/17_data.clips.ipynb #batchbuffers
 AHEAD = 2                               # batches that are being made while one is used

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SINGLE', 'MULTI', 'BAR', 'LABEL_KINDS', 'OneClass', 'set_names', 'ClassSets', 'label_kind', 'count_labels',
-           'need_one_class']
+           'mirrored', 'need_one_class']
 
 # %% ../../nbs/inside/10a_data.label_sets.ipynb #import
 import numpy as np
@@ -138,6 +138,18 @@ def count_labels(
     kind = label_kind(task)
     counts = {part: kind.count(label[split == part], labels) for part in sorted(split.unique())}
     return pd.DataFrame(counts, index=pd.Index(labels, dtype=object))
+
+# %% ../../nbs/inside/10a_data.label_sets.ipynb #mirrored
+def mirrored(
+    label, # The number of a class; of sets, float32 (K,) of 0 and 1
+    classes:np.ndarray, # int (K,): the class after a mirror, -1 where there is none
+): # The same after a mirror; None where a class has no counterpart
+    "Return the label of a mirrored clip."
+    if not np.ndim(label):
+        return int(classes[label]) if classes[label] >= 0 else None
+    after, new = classes[label > 0], np.zeros_like(label)
+    new[after] = 1
+    return None if (after < 0).any() else new
 
 # %% ../../nbs/inside/10a_data.label_sets.ipynb #refuse
 def need_one_class(

@@ -16,30 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidcls.core import (
-    ArgumentError,
-    LabelError,
-    check_at_least,
-    check_between,
-    check_choice,
-    check_whole,
-    match_labels,
-)
+from ..core import ArgumentError, LabelError, check_at_least, check_between, check_choice, check_whole
+from ..core import match_labels
 from ..data.contract import refuse_argument
 from ..data.label_sets import SINGLE
 from ..data.loaders import Loader, adapt_loader, as_loaders
 from ..optim import OPTIMIZERS, SCHEDULES
-from vidcls.training.callbacks import (
-    EMA,
-    EVENTS,
-    Callback,
-    EarlyStopping,
-    GradualUnfreeze,
-    Loggers,
-    ProgressBar,
-    TerminateOnNaN,
-    as_callback,
-)
+from .callbacks import EMA, EVENTS, Callback, EarlyStopping, GradualUnfreeze, Loggers
+from .callbacks import ProgressBar, TerminateOnNaN, as_callback
 from ..task import SingleLabelTask, task_of
 from .engine import choose_precision
 from .history import COLUMNS, monitored
