@@ -21,13 +21,14 @@ def check_label_sets(
 ): # float (B,K), in the type of the logits or wider
     "Return targets checked: one number in [0,1] for each clip and label."
     if not logits.is_floating_point() or logits.ndim != 2:
-        raise ArgumentError(f"logits are {logits.dtype} with shape {tuple(logits.shape)}; expected floats (B,K).")
+        raise ArgumentError(f"logits are {logits.dtype} with shape {tuple(logits.shape)}; expected floats "
+                            "(B,K).")
     if not targets.is_floating_point() or targets.shape != logits.shape:
         raise ArgumentError(f"targets are {targets.dtype} with shape {tuple(targets.shape)}; expected floats "
                             f"{tuple(logits.shape)}, one for each clip and label. For one class a clip take "
                             "LabelSmoothingCrossEntropy.")
     if targets.device.type == 'cpu' and ((targets < 0) | (targets > 1)).any():
-        raise LabelError("targets have a number outside [0,1]; expected 1 where a clip has the label, else 0.")
+        raise LabelError("targets have a number outside [0,1]; expected 1 for a label of the clip, else 0.")
     return targets.to(torch.promote_types(logits.dtype, torch.float32))
 
 # %% ../nbs/inside/37b_binary_losses.ipynb #bce
@@ -35,8 +36,8 @@ class BinaryCrossEntropy(nn.Module):
     "The cross-entropy of each label's yes or no, averaged over labels and batch."
     gamma = 0.
     def __init__(self,
-        smoothing:float=0., # Share of the target that yes and no share, in [0,1); 0 leaves targets as they are
-        weights=None, # float (K,) of positive_weights: how much a yes of each label counts; None: as much as a no
+        smoothing:float=0., # Share of the target that yes and no share, in [0,1); 0: targets as they are
+        weights=None, # float (K,) of positive_weights: how much more a yes counts than a no; None: the same
     ):
         super().__init__()
         self.smoothing = check_between('smoothing', smoothing, 0, 1, ends='low')

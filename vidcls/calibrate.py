@@ -173,7 +173,7 @@ def calibrate(
 )->Calibration:
     "Fit the temperature, the threshold, and the limit of what is known."
     dl = check_loader_for(model, dl)
-    need_one_class('calibrate', dl.sources().table.task, 'choose_thresholds says from where on each label is named.')
+    need_one_class('calibrate', dl.sources().table.task, 'choose_thresholds says where each label is named.')
     for name,v in (('error', error), ('keep', keep)):
         if v is not None:
             check_between(name, v, 0, 1, ends=False)          # before the clips go through the model

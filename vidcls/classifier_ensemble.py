@@ -37,11 +37,11 @@ class BaseClassifier:
 
     def predict(self,
         video, # As for logits; or a list of such videos
-        top_k:int|None=None, # How many classes to name, at most; None: 5, and of sets of labels all that are there
+        top_k:int|None=None, # How many classes to name, at most; None: 5, and of sets of labels all there
         url:bool=False, # May a video be an address (http, https), which is then fetched?
         views=None, # How each video is looked at, as for probs
     ): # List of {'score': probability, 'label': name}, likeliest first; a list of such lists for a list
-        "Name the likeliest classes of a video; of sets of labels those that reach their threshold, perhaps none."
+        "Name the likeliest classes of a video; of sets of labels those that reach their threshold."
         if top_k is not None:
             check_whole('top_k', top_k)
         if isinstance(video, (list, tuple)) and not is_frames(video):

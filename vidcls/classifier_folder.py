@@ -67,7 +67,7 @@ def _replaceable(folder):
 
 # %% ../nbs/inside/62_classifier_folder.ipynb #95ce6ed5
 FORMAT = 2        # of the saved folder; it rises when an older vidcls could not read a newer one
-FORMAT_OF_SETS = 3                     # of classifiers of sets of labels, which older ones would take for others
+FORMAT_OF_SETS = 3                     # of sets of labels: an older vidcls would take them for one class
 
 def write_classifier_folder(
     folder, # Made if it is not there; a classifier in it is replaced

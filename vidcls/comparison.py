@@ -62,8 +62,8 @@ def _named(records):
         if not isinstance(r, LabelSetRecord):
             check_record(r)
     if len(tasks := sorted({r.task for r in given.values()})) > 1:
-        raise ArgumentError(f"records: some are of a {tasks[0]} task and some of a {tasks[1]} one; put those of one "
-                            "kind beside each other.")
+        raise ArgumentError(f"records: some are of a {tasks[0]} task and some of a {tasks[1]} one; put "
+                            "those of one kind beside each other.")
     return given
 
 def _correct(clips):

@@ -55,7 +55,8 @@ from vidcls.views import (
 
 # %% ../nbs/57_evaluate.ipynb #old-addresses
 _all_ = [
-    'EvalRecord', 'LabelSetRecord', 'PROTOCOLS', 'RULES', 'Views', 'against_best', 'as_views', 'average_views', 'clip_names',
+    'EvalRecord', 'LabelSetRecord', 'PROTOCOLS', 'RULES', 'Views', 'against_best', 'as_views',
+    'average_views', 'clip_names',
     'clips_of', 'code_commit', 'combine', 'compare', 'confusion_figure', 'cross_validate', 'csv_text',
     'load_record', 'load_views', 'predict_probs', 'predict_views', 'read_clips', 'recompute_record',
     'record_clips', 'record_intervals', 'record_of', 'save_record', 'side_by_side', 'view_frames',

@@ -80,7 +80,8 @@ def view(self:Explorer,
     large = np.kron(shown, np.ones((1, k, k, 1), np.uint8))
     player = show_clip(large, 6, k * shown.shape[2], path)._repr_html_()
     likeliest = np.argsort(-p, kind='stable')[:8]
-    bars = ''.join(_bar(self.table.labels[i], p[i], bool(self.table.has(self.table.labels[i])[row])) for i in likeliest)
+    names = [self.table.labels[i] for i in likeliest]
+    bars = ''.join(_bar(l, p[i], bool(self.table.has(l)[row])) for l,i in zip(names, likeliest))
     return (
         f'<div style="display:flex;gap:1.5em;align-items:flex-start;flex-wrap:wrap">{player}'
         '<table style="font-size:90%"><caption>is: '

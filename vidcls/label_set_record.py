@@ -126,7 +126,8 @@ def record_of_sets(
     cuts = np.full(len(labels), .5) if thresholds is None else np.asarray(thresholds, float)
     y, names = label_kind(MULTI).targets(clips.label, labels), np.array(labels, object)
     said = [BAR.join(names[row]) for row in probs >= cuts]
-    clips = pd.concat([clips.assign(predicted=said), pd.DataFrame(probs, columns=prob_columns(labels))], axis=1)
+    columns = pd.DataFrame(probs, columns=prob_columns(labels))
+    clips = pd.concat([clips.assign(predicted=said), columns], axis=1)
     found, drawn = (label_set_scores(probs, y, cuts), draw_scores(probs, y, cuts, clips.group))
     number = lambda v: None if np.isnan(v) else float(v)
     worth = effective_n_groups(clips.group)
@@ -178,11 +179,12 @@ def contradiction(
 def class_table(
     self:LabelSetRecord,
     n_boot:int=1000, # Draws of groups for the intervals, >= 100
-)->pd.DataFrame: # A row for each label, the worst first: n, chance, ap, low, high, threshold, f1, f1_low, f1_high
+)->pd.DataFrame: # A row a label, the worst first: n, chance, ap, low, high, threshold, f1, f1_low, f1_high
     "Return how each label fares, with 95 % intervals over groups."
     y, groups = self.targets, self.clips.group
     drawn = draw_scores(self.probs, y, self.thresholds, groups, n_boot)
-    t = pd.DataFrame(dict(n=y.sum(0).astype(int), chance=self.prevalence), index=pd.Index(self.labels, name='label'))
+    index = pd.Index(self.labels, name='label')
+    t = pd.DataFrame(dict(n=y.sum(0).astype(int), chance=self.prevalence), index=index)
     for name, low, high in (('ap', 'low', 'high'), ('f1', 'f1_low', 'f1_high')):
         value = [math.nan if v is None else v for v in getattr(self, name)]
         ends = [interval_of_draws(v, d, groups) for v,d in zip(value, drawn[name].T)]
@@ -222,7 +224,7 @@ def confusion(
     self:LabelSetRecord,
 ):
     "Refuse: of sets of labels none is taken for another one."
-    need_one_class('a confusion matrix', MULTI, 'class_table() has a row for each label, and label_figure draws it.')
+    need_one_class('a confusion matrix', MULTI, 'class_table() has a row for each label, label_figure a bar.')
 
 @patch
 def plot_confusion(

@@ -68,7 +68,9 @@ def __call__(
     mixed = torch.stack([self._join(a, b, d) for a,b,d in zip(xb, xb.flip(0), draws)])
     # of the clip itself
     share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]
-    own = yb if yb.ndim == 2 else torch.zeros(len(yb), self.n_classes, device=yb.device).scatter_(1, yb[:,None], 1)
+    own = yb
+    if yb.ndim == 1:
+        own = torch.zeros(len(yb), self.n_classes, device=yb.device).scatter_(1, yb[:,None], 1)
     return mixed, share*own + (1-share)*own.flip(0)
 
 # %% ../nbs/22_mix.ipynb #mixup

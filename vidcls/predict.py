@@ -15,8 +15,8 @@ from .calibrate import NONE, UNSURE, Calibration
 from .calibrate import calibrate as calibrate_model
 from .classifier_checks import bare_network, check_names
 from .classifier_ensemble import BaseClassifier, EnsembleClassifier
-from .classifier_folder import FORMAT, FORMAT_OF_SETS, calibration_of, check_target, model_of, thresholds_of
-from .classifier_folder import read_classifier_folder, write_classifier_folder
+from .classifier_folder import FORMAT, FORMAT_OF_SETS, calibration_of, check_target, model_of
+from .classifier_folder import read_classifier_folder, thresholds_of, write_classifier_folder
 from .core import patch, pick_device
 from .data.label_sets import SINGLE, need_one_class
 from .inputs import LONG_S, is_address, load_any, warn_if_long

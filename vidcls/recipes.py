@@ -447,7 +447,7 @@ def default_recipe(
 
 def _fit_for_folds(table, k):
     "Is each class there without any one of the folds? Then each fold can be learned."
-    if any(table.df.group[table.has(label)].nunique() < k for label in table.kind.names(table.df.label)):
+    names = table.kind.names
+    if min(table.df.group[table.has(label)].nunique() for label in names(table.df.label)) < k:
         return False
-    trained = (fold.select_split('train').df.label for fold in table.kfold(k))
-    return all(set(table.kind.names(label)) == set(table.labels) for label in trained)
+    return all(names(fold.select_split('train').df.label) == names(table.df.label) for fold in table.kfold(k))

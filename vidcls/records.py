@@ -31,14 +31,14 @@ from vidcls.metrics import (
     per_class,
     topk_accuracy,
 )
-from .record_parts import clip_names, code_commit, code_versions, prob_columns, record_about, record_clips
-from .record_parts import views_text
+from .record_parts import clip_names, code_commit, code_versions, prob_columns, record_about
+from .record_parts import record_clips, views_text
 from .reliability import brier, ece, nll
 from .show import figure_names, new_figure
 
 # %% ../nbs/inside/55_records.ipynb #moved
-_all_ = ['LabelSetRecord', 'clip_names', 'code_commit', 'label_figure', 'prob_columns', 'record_about', 'record_clips',
-         'record_of_sets', 'views_text']
+_all_ = ['LabelSetRecord', 'clip_names', 'code_commit', 'label_figure', 'prob_columns', 'record_about',
+         'record_clips', 'record_of_sets', 'views_text']
 
 # %% ../nbs/inside/55_records.ipynb #evalrecord
 @dataclass
@@ -130,7 +130,7 @@ def check_record(
     rec, # What was given for a record
 ):
     "Raise unless `rec` is an `EvalRecord` with its clips; a record of sets of labels has other numbers."
-    need_one_class('this number', getattr(rec, 'task', SINGLE), 'The record has class_table() and intervals().')
+    need_one_class('this', getattr(rec, 'task', SINGLE), 'The record has class_table() and intervals().')
     if not isinstance(rec, EvalRecord):
         raise ArgumentError(
             f"a record is a {type(rec).__name__}; accepted: an EvalRecord; load_record reads a file."

@@ -21,7 +21,7 @@ class SingleLabelTask:
     "Each clip has one class: softmax, cross-entropy, accuracy."
     name = SINGLE
     metric = 'accuracy'                    # column of the history that decides, where nobody chose
-    other_losses = (BinaryCrossEntropy, nn.BCEWithLogitsLoss, nn.BCELoss)                # made for the other kind
+    other_losses = (BinaryCrossEntropy, nn.BCEWithLogitsLoss, nn.BCELoss)          # made for the other kind
 
     def probs(self,
         logits, # float tensor (…,K)
@@ -103,5 +103,5 @@ def check_same_task(
     "Raise where a network was trained for the other kind of task than a table is of."
     own = getattr(model, 'task', None)
     if own is not None and own != table.task:
-        raise ArgumentError(f"the model was trained for a {own} task, and {table.name} is a {table.task} table. "
-                            f"Read the table with task={own!r}, or train a model for it.")
+        raise ArgumentError(f"the model was trained for a {own} task, and {table.name} is a {table.task} "
+                            f"table. Read the table with task={own!r}, or train a model for it.")

@@ -24,13 +24,14 @@ def check_thresholds(
     "Return the thresholds of a classifier, checked."
     if task != MULTI:
         if thresholds is not None:
-            raise ArgumentError(f"thresholds are for sets of labels, and this is a {task} task, whose likeliest class "
-                                "is the answer. A network knows its task after fit; else say task='multi-label'.")
+            raise ArgumentError(f"thresholds are for sets of labels, and this is a {task} task, whose "
+                                "likeliest class is the answer. A network knows its task after fit; else say "
+                                "task='multi-label'.")
         return None
     cuts = np.full(n_classes, .5) if thresholds is None else np.asarray(thresholds, float)
     if cuts.shape != (n_classes,) or not ((cuts > 0) & (cuts < 1)).all():
-        raise ArgumentError(f"thresholds={thresholds!r:.99}; accepted: {n_classes} numbers between 0 and 1, one for "
-                            "each label.")
+        raise ArgumentError(f"thresholds={thresholds!r:.99}; accepted: {n_classes} numbers between 0 and 1, "
+                            "one for each label.")
     return cuts
 
 # %% ../nbs/inside/61a_thresholds.ipynb #choose
@@ -39,15 +40,15 @@ def choose_thresholds(
     dl, # A loader of clips that were not trained on, such as dls.valid
     show:bool=True, # Show a progress bar?
 )->np.ndarray: # float64 (K,), in (0,1)
-    "Return the threshold of each label that gives the highest F1 on these clips; warn where one has to stay ½."
+    "Return the threshold of each label that gives the highest F1 on these clips; warn where one stays ½."
     dl = check_loader_for(model, dl)
     table = dl.sources().table
     if table.task != MULTI:
-        raise ArgumentError(f"{table.name} has one class for each clip, and the likeliest one is the answer; "
-                            "thresholds are for sets of labels. See calibrate for when to withhold an answer.")
+        raise ArgumentError(f"{table.name} has one class for each clip, and the likeliest one is the answer. "
+                            "Thresholds are for sets of labels; calibrate says when to withhold an answer.")
     probs, rows, _ = predict_probs(model, dl, show)
     y = table.targets[rows]
     if idle := [l for l,t in zip(table.labels, y.T) if t.min() == t.max()]:
-        warnings.warn(f"[{first_names(idle)}]: all of these {len(y)} clips have the label, or none has, so its "
+        warnings.warn(f"[{first_names(idle)}]: all of these {len(y)} clips have the label, or none, so its "
                       "threshold stays 0.5.", stacklevel=2)
     return best_thresholds(probs, y)

@@ -13,7 +13,8 @@ import typer
 from typer import Argument, Option
 
 from vidcls.commands.options import (
-    Data, Group, Label, Leaks, MultiLabel, OnError, PathColumn, ClipSource, a_count, a_folder, app, as_path, say,
+    Data, Group, Label, Leaks, MultiLabel, OnError, PathColumn, ClipSource, a_count, a_folder, app, as_path,
+    say,
 )
 from .runs import check_apart
 

@@ -13,8 +13,8 @@ import typer
 from typer import Context, Option
 
 from vidcls.commands.options import (
-    CLIPS, Device, Group, Label, Leaks, MultiLabel, OnError, Overwrite, PathColumn, a_count, a_folder, app, is_main,
-    option_name, say, the_data, use_device,
+    CLIPS, Device, Group, Label, Leaks, MultiLabel, OnError, Overwrite, PathColumn, a_count, a_folder, app,
+    is_main, option_name, say, the_data, use_device,
 )
 from .plan import Asked, Plan, asked_for
 from .probe import train_by_probe

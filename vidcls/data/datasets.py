@@ -69,9 +69,10 @@ def from_folder(
     tell_doubts(table, parents_hint(table.df) if alone else '')
     return table
 
-# %% ../../nbs/15_data.datasets.ipynb #list-in
-LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')
+# %% ../../nbs/15_data.datasets.ipynb #lists
+LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')             # a folder's list of its clips
 
+# %% ../../nbs/15_data.datasets.ipynb #list-in
 def _frame_of_folder(root, columns, rule):
     "Return path, label, group and split of the clips in class folders."
     need_one_class(f'{root}, with a folder for each class,', columns.task,

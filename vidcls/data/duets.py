@@ -75,7 +75,8 @@ def make_duets(
     name = lambda g, k: f'clips/g{g:04}_c{k:02}.mp4'
 
     def write(job):
-        write_video(root/name(*job), duet_clip(DUETS[job[1]], job[0], n_frames, size, seed), fps=8, qp=18, gop=1)
+        g, k = job
+        write_video(root/name(g, k), duet_clip(DUETS[k], g, n_frames, size, seed), fps=8, qp=18, gop=1)
     list(progress(map_ahead(write, jobs), total=len(jobs), desc='writing clips'))
     rows = [f"{name(g, k)},{'|'.join(DUETS[k])},g{g:04}" for g,k in jobs]
     with atomic_path(root/'clips.csv') as tmp:

@@ -160,5 +160,5 @@ def need_one_class(
     "Raise `ArgumentError` where clips have sets of labels."
     if task == MULTI:
         way = f" {instead}" if instead else ''
-        raise ArgumentError(f"{what} needs one class for each clip, and this is a multi-label task: clips have "
-                            f"sets of labels.{way}")
+        raise ArgumentError(f"{what} needs one class for each clip, and this is a multi-label task: clips "
+                            f"have sets of labels.{way}")

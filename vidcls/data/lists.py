@@ -152,7 +152,7 @@ def _without_header(rows, csv):
 class Columns:
     "Which column of a list is what."
     path:str = 'path' # With the paths; without a 'path', 'filename', 'video', … are understood
-    label:object = 'label' # With the classes; without a 'label', 'class', 'action', … are understood; or a list
+    label:object = 'label' # With the classes; without it 'class', 'action', … are understood; or a list
     group:object = None # With the groups; a function of a Path; or 'parent'; None takes 'group' if there
     split:object = 'split' # With the splits; shares as for split_groups; or one split's name, for all clips
     start:str|None = None # With the second where a clip starts; None takes 'start' if it is there
@@ -226,7 +226,8 @@ def label_column(
     columns:Columns, # Which column is what
 ): # Its name; or a list of names, as asked for
     "Find the column with the labels; several columns are taken as they were named."
-    return columns.label if isinstance(columns.label, (list, tuple)) else find_column(rows, 'label', columns.label)
+    label = columns.label
+    return label if isinstance(label, (list, tuple)) else find_column(rows, 'label', label)
 
 def pick_columns(
     rows:Rows, # A list

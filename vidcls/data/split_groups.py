@@ -88,6 +88,7 @@ def add_valid(
     check_between('valid', valid, 0, 1)
     split, train = split.copy(), split == 'train'
     if valid and train.any() and 'valid' not in split:
-        drawn = split_groups(label_kind(task).strata(df.label[train]), df.group[train], (1-valid, valid), seed)
+        labels = label_kind(task).strata(df.label[train])
+        drawn = split_groups(labels, df.group[train], (1-valid, valid), seed)
         split[train] = np.where(drawn == 'test', 'valid', 'train')
     return split

@@ -383,6 +383,6 @@ def doubts(
     if k > 5 and 2*k > n:
         found.append(f"{k} classes for {n} clips, so most have one clip; are these names of classes?")
     if self.task == SINGLE and (barred := [l for l in self.labels if BAR in str(l)]):
-        found.append(f"labels contain {BAR!r}, as {barred[0]!r}, and are taken for names of classes; for sets of "
-                     "labels add task='multi-label' (at the command line --multi-label).")
+        found.append(f"labels contain {BAR!r}, as {barred[0]!r}, and are taken for names of classes; for "
+                     "sets of labels add task='multi-label' (at the command line --multi-label).")
     return [('labels', text) for text in found]

@@ -196,11 +196,11 @@ class FitConfig:
         if self.selection.monitor is None:
             self.selection.monitor = self.task.metric
         column,_ = monitored(str(self.selection.monitor))
-        check_choice('monitor', column, (self.task.metric, 'valid_loss', 'train_loss', *self.functions.metrics))
+        usual, own = self.task.metric, self.functions.metrics
+        check_choice('monitor', column, (usual, 'valid_loss', 'train_loss', *own))
         self.task.check_loss(self.functions.loss)
-        if self.task.metric in self.functions.metrics:
-            raise ArgumentError(f"metrics has {self.task.metric!r}, which the history keeps for itself; take another "
-                                "name.")
+        if usual in own:
+            raise ArgumentError(f"metrics has {usual!r}, which the history keeps for itself; rename yours.")
 
 # %% ../../nbs/inside/44_training.checks.ipynb #standard-callbacks
 def standard_callbacks(

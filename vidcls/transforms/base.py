@@ -18,7 +18,8 @@ def _check_batch(xb, yb):
         raise ArgumentError(f"clips are {found}; expected torch.uint8 (B,T,H,W,3), "
                             "as loaders give them, before to_model.")
     if yb.ndim not in (1, 2) or len(yb) != len(xb):
-        raise ArgumentError(f"labels have shape {tuple(yb.shape)}; expected ({len(xb)},), or ({len(xb)},K) of sets.")
+        n = len(xb)
+        raise ArgumentError(f"labels have shape {tuple(yb.shape)}; expected ({n},), or ({n},K) of sets.")
 
 def _check_change(augment, given, xb, n):
     "Return what `change` gave; raise unless that is clips of the same type and shape, and their labels."
