@@ -447,7 +447,6 @@ def default_recipe(
 
 def _fit_for_folds(table, k):
     "Is each class there without any one of the folds? Then each fold can be learned."
-    names = table.kind.names
-    if min(table.df.group[table.has(label)].nunique() for label in names(table.df.label)) < k:
+    if any(table.df.group[table.has(label)].nunique() < k for label in table.found):
         return False
-    return all(names(fold.select_split('train').df.label) == names(table.df.label) for fold in table.kfold(k))
+    return all(set(fold.select_split('train').found) == set(table.labels) for fold in table.kfold(k))

@@ -75,8 +75,7 @@ LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')             # a folder's 
 # %% ../../nbs/15_data.datasets.ipynb #list-in
 def _frame_of_folder(root, columns, rule):
     "Return path, label, group and split of the clips in class folders."
-    need_one_class(f'{root}, with a folder for each class,', columns.task,
-                   'Put a clips.csv with the columns path and label into it.')
+    need_one_class(f'{root}, with a folder for each class,', columns.task, 'Put a clips.csv into it.')
     named = {'group': columns.group, 'label': None if columns.label == 'label' else columns.label}
     for what, column in named.items():
         if isinstance(column, str) and column != 'parent':

@@ -36,12 +36,11 @@ class ClipTable:
         task:str=SINGLE, # 'single-label'; or 'multi-label': labels are sets, such as 'run|wave'
     ):
         self.df, self.root, self.kind = _checked(df), Path(root), label_kind(task)
-        found = self.kind.names(self.df.label)
-        self.labels = list(labels) if labels is not None else found
+        self.labels = list(labels) if labels is not None else self.found
         self.name, self.dropped = name or self.root.resolve().name, dict(dropped or {})
         if len(set(self.labels)) < len(self.labels):
             raise LabelError(f"labels=[{first_names(self.labels)}] has one twice.")
-        unknown = sorted(set(found) - set(self.labels))
+        unknown = sorted(set(self.found) - set(self.labels))
         if unknown:
             raise LabelError(f"labels {unknown[:5]} are not among the known ones "
                              f"[{first_names(self.labels)}]. Rename them, or train with them.")
@@ -69,6 +68,11 @@ class ClipTable:
     def task(self)->str: # 'single-label' or 'multi-label'
         "The kind of task: has each clip one class, or a set of labels?"
         return self.kind.task
+
+    @property
+    def found(self)->list: # Of text, sorted
+        "The class names that a clip has."
+        return self.kind.names(self.df.label)
 
     def has(self,
         label:str, # One of `labels`
@@ -379,7 +383,7 @@ def doubts(
         alike.setdefault(''.join(plain.split()), []).append(repr(l))
     found = [f"classes {' and '.join(same)} differ only in case, blanks or the like; is one misspelt?"
              for same in alike.values() if len(same) > 1]
-    n, k = len(self), len(self.kind.names(self.df.label))
+    n, k = len(self), len(self.found)
     if k > 5 and 2*k > n:
         found.append(f"{k} classes for {n} clips, so most have one clip; are these names of classes?")
     if self.task == SINGLE and (barred := [l for l in self.labels if BAR in str(l)]):
