@@ -173,10 +173,10 @@ def calibrate(
 )->Calibration:
     "Fit the temperature, the threshold, and the limit of what is known."
     dl = check_loader_for(model, dl)
-    need_one_class('calibrate', dl.sources().table.task, 'choose_thresholds says where each label is named.')
     for name,v in (('error', error), ('keep', keep)):
         if v is not None:
             check_between(name, v, 0, 1, ends=False)          # before the clips go through the model
+    need_one_class('calibrate', dl.sources().table.task, 'choose_thresholds says where each label is named.')
     logits, y, groups = _answers(model, dl, views, show)
     T = fit_temperature(logits, y)
     p, limit = temperature_scale(logits, T), 0.

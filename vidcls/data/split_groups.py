@@ -46,10 +46,12 @@ def share_out(
     label, end = pairs % max(1, n_classes), np.searchsorted(pairs, np.arange(1, len(n_in)+1)*n_classes)
     lacks = np.outer(shares, np.bincount(y))  # (shares, classes) clips
     total, home = lacks.sum(axis=1), np.zeros(len(n_in), np.int64)
-    several = (n_in[order] > 1) | (labels.ndim == 2)
+    sets = labels.ndim == 2
+    worth = 1/np.bincount(y).clip(1) if sets else np.ones(n_classes)         # of a clip, for each label
+    several = (n_in[order] > 1) | sets
     for i in order[several]:
         own = slice(end[i-1] if i else 0, end[i])
-        home[i] = k = (lacks[:,label[own]] @ n[own] + _TIE*total).argmax()
+        home[i] = k = (lacks[:,label[own]] @ (n[own]*worth[label[own]]) + _TIE*total).argmax()
         lacks[k, label[own]] -= n[own]
         total[k] -= n[own].sum()
     _share_singles(order[~several], label[end-1], lacks, total, home)
