@@ -10,9 +10,9 @@ __all__ = ['PRESETS', 'Flip', 'Reverse', 'augmentation', 'FILL', 'OPS', 'Augment
 # %% ../nbs/21_augment.ipynb #imports
 import torch
 
-from .core import ArgumentError, check_choice
+from .core import check_choice
 from .data.public import flip_classes
-from .transforms.base import Augment, Compose
+from .transforms.base import Augment, Compose, map_labels
 from .transforms.colour import ColorJitter, Greyscale, grey, shift_hue
 from .transforms.detail import GaussianBlur, RandomErasing, blur
 from .transforms.geometry import FILL, MultiScaleCrop, RandomResizedCrop, RandomSquare, Rotate, affine
@@ -37,13 +37,9 @@ class _ClassMap(Augment):
     def change(self, xb, yb, u):
         if self.classes is None:
             return xb.flip(self.dim), yb
-        if int(yb.max()) >= len(self.classes):
-            raise ArgumentError(f"label {int(yb.max())}, but the map has {len(self.classes)} classes; "
-                                "make it from table.labels.")
-        after = self.classes.to(yb.device)[yb]
-        ok = after >= 0
+        after, ok = map_labels(yb, self.classes)
         turned = torch.where(ok.to(xb.device).view(-1,1,1,1,1), xb.flip(self.dim), xb)
-        return turned, torch.where(ok, after, yb)
+        return turned, torch.where(ok if yb.ndim == 1 else ok[:,None], after, yb)
 
 # %% ../nbs/21_augment.ipynb #flip-and-reverse
 class Flip(_ClassMap):

@@ -15,6 +15,7 @@ import numpy as np
 
 from .answers import class_idxs
 from .core import ArgumentError, DataError, check_at_least, check_between, patch
+from .data.label_sets import need_one_class
 from .intervals import as_numbers
 from .records import clip_names
 from .selective import STEPS, pick_threshold, plot_risk_coverage, risk_coverage
@@ -175,6 +176,7 @@ def calibrate(
     for name,v in (('error', error), ('keep', keep)):
         if v is not None:
             check_between(name, v, 0, 1, ends=False)          # before the clips go through the model
+    need_one_class('calibrate', dl.sources().table.task, 'choose_thresholds says where each label is named.')
     logits, y, groups = _answers(model, dl, views, show)
     T = fit_temperature(logits, y)
     p, limit = temperature_scale(logits, T), 0.

@@ -13,6 +13,7 @@ import numpy as np
 
 from .calibrate import Calibration
 from .core import ArgumentError, LabelError, check_whole, progress
+from .data.label_sets import SINGLE, need_one_class
 from .data.download import fetch
 from .inputs import is_address, is_frames, web_address
 from .models.ensemble import average_scores, check_weights
@@ -20,6 +21,7 @@ from .models.ensemble import average_scores, check_weights
 # %% ../nbs/inside/62c_classifier_ensemble.ipynb #classifier-base
 class BaseClassifier:
     "What all classifiers can do; a subclass gives `labels`, `calibration`, `logits` and `probs`."
+    task, thresholds = SINGLE, None
     def logits(self,
         video, # As for Classifier
     )->np.ndarray: # float64 (K,)
@@ -35,12 +37,13 @@ class BaseClassifier:
 
     def predict(self,
         video, # As for logits; or a list of such videos
-        top_k:int=5, # How many classes to name, at most
+        top_k:int|None=None, # How many classes to name, at most; None: 5, and of sets of labels all there
         url:bool=False, # May a video be an address (http, https), which is then fetched?
         views=None, # How each video is looked at, as for probs
     ): # List of {'score': probability, 'label': name}, likeliest first; a list of such lists for a list
-        "Name the likeliest classes of a video."
-        check_whole('top_k', top_k)
+        "Name the likeliest classes of a video; of sets of labels those that reach their threshold."
+        if top_k is not None:
+            check_whole('top_k', top_k)
         if isinstance(video, (list, tuple)) and not is_frames(video):
             videos = progress(video, desc='predicting', show=len(video) > 20)
             return [self.predict(v, top_k, url, views) for v in videos]
@@ -49,7 +52,11 @@ class BaseClassifier:
                 file = fetch(web_address(video), Path(d)/'video', show=False)
                 return self.predict(file, top_k, views=views)
         p = self.probs(video, views)
-        best = np.argsort(-p, kind='stable')[:top_k]
+        best = np.argsort(-p, kind='stable')
+        if self.thresholds is None:
+            best = best[:5 if top_k is None else top_k]
+        else:
+            best = best[p[best] >= self.thresholds[best]][:top_k]
         return [{'score': float(p[i]), 'label': self.labels[i]} for i in best]
 
 # %% ../nbs/inside/62c_classifier_ensemble.ipynb #ensembleclassifier
@@ -65,6 +72,8 @@ class EnsembleClassifier(BaseClassifier):
     ):
         if not members:
             raise ArgumentError("members is empty; give at least one classifier.")
+        for m in members:
+            need_one_class('an ensemble', m.task, 'Ask each member, and average their probs.')
         if len({tuple(m.labels) for m in members}) > 1:
             labels = [m.labels for m in members]
             raise LabelError(f"the members have different labels, or another order: {labels}.")

@@ -9,9 +9,12 @@ __all__ = ['side_by_side', 'compare', 'combine', 'against_best']
 import pandas as pd
 
 from .core import ArgumentError, DataError
+from .data.label_sets import MULTI, SINGLE, label_kind, need_one_class
 from .intervals import interval_note, mcnemar, paired_difference
+from .label_set_record import paired_map_difference
 from .models.ensemble import average_scores
-from .records import EvalRecord, check_record, clip_names, prob_columns, record_of, views_text
+from .records import EvalRecord, LabelSetRecord, check_record, clip_names, prob_columns, record_of
+from .records import views_text
 
 # %% ../nbs/inside/56a_comparison.ipynb #side-by-side
 def side_by_side(
@@ -21,6 +24,7 @@ def side_by_side(
     base, out = None, {}
     for name,r in named.items():
         c = r.clips.set_index(pd.Index(clip_names(r.clips)))
+        c = c.assign(label=label_kind(r.task).tidy(c.label, sorted(r.labels)))
         if c.index.has_duplicates:
             raise DataError(
                 f"{name}: clip {c.index[c.index.duplicated()][0]!r} is there twice, so it can't be "
@@ -55,7 +59,11 @@ def _named(records):
     if not isinstance(given, dict) or not given:
         raise ArgumentError("records: accepted: a list or a dictionary of at least one EvalRecord.")
     for r in given.values():
-        check_record(r)
+        if not isinstance(r, LabelSetRecord):
+            check_record(r)
+    if len(tasks := sorted({r.task for r in given.values()})) > 1:
+        raise ArgumentError(f"records: some are of a {tasks[0]} task and some of a {tasks[1]} one; put "
+                            "those of one kind beside each other.")
     return given
 
 def _correct(clips):
@@ -78,30 +86,52 @@ def _control(rec):
     name, best = rec.best_control
     return dict(control=f"{name} {best['top1']:.3f}", over_control=best['verdict'])
 
-# %% ../nbs/inside/56a_comparison.ipynb #compare
+# %% ../nbs/inside/56a_comparison.ipynb #compare-2
 def compare(
-    records, # EvalRecords of the same clips, a list or {name: record}; the others are compared with the first
+    records, # Records of the same clips, a list or {name: record}; the others are compared with the first
 )->pd.DataFrame: # A row for each: its numbers, and the difference to the first with d_low, d_high, p, verdict
     "Return a table of records, each compared with the first; `p` is McNemar's, over clips."
     named = _named(records)
     clips, rows, base = side_by_side(named), [], None
+    about, against = _KINDS[next(iter(named.values())).task]
     for name,r in named.items():
-        own, groups = _correct(clips[name]), clips[name].group
-        row = {k: getattr(r, k) for k in ('mean_class', 'nll', 'ece')}
-        row = dict(name=name, top1=r.video_top1, low=r.interval[0], high=r.interval[1]) | row
-        row |= dict(views=views_text(r.views), n=r.n_evaluated, note='')
+        row = dict(name=name) | about(r) | dict(views=views_text(r.views), n=r.n_evaluated, note='')
         if any(other.controls for other in named.values()):
             row |= _control(r)
         if base is None:
-            base = own
+            base, first = clips[name], r
         else:
-            d, low, high = paired_difference(own, base, groups)
-            p = mcnemar(own, base)[2]
-            row |= dict(difference=d, d_low=low, d_high=high, p=p)
-            row |= dict(verdict=_verdict(low, high, p, r.n_evaluated), note=interval_note(own, groups, base))
+            row |= against(r, clips[name], first, base)
         rows.append(row)
     table = pd.DataFrame(rows).set_index('name')
     return table[[c for c in table if c != 'note'] + ['note']]
+
+def _about_classes(r):
+    "The numbers of a record of one class a clip."
+    row = {k: getattr(r, k) for k in ('mean_class', 'nll', 'ece')}
+    return dict(top1=r.video_top1, low=r.interval[0], high=r.interval[1]) | row
+
+def _against_classes(r, clips, first, base):
+    "How the right answers of a record differ from those of the first."
+    own, other = _correct(clips), _correct(base)
+    d, low, high = paired_difference(own, other, clips.group)
+    p = mcnemar(own, other)[2]
+    return dict(difference=d, d_low=low, d_high=high, p=p, verdict=_verdict(low, high, p, r.n_evaluated),
+                note=interval_note(own, clips.group, other))
+
+def _about_sets(r):
+    "The numbers of a record of sets of labels."
+    row = {k: getattr(r, k) for k in ('micro_f1', 'macro_f1')}
+    return dict(mAP=r.mAP, low=r.interval[0], high=r.interval[1]) | row
+
+def _against_sets(r, clips, first, base):
+    "How the mAP of a record differs from that of the first; the interval alone decides."
+    names = prob_columns(first.labels)
+    y = label_kind(r.task).targets(base.label, first.labels)
+    d, low, high = paired_map_difference(*(c[names].to_numpy(float) for c in (clips, base)), y, clips.group)
+    return dict(difference=d, d_low=low, d_high=high, verdict=_verdict(low, high, 0, r.n_evaluated))
+
+_KINDS = {SINGLE: (_about_classes, _against_classes), MULTI: (_about_sets, _against_sets)}
 
 # %% ../nbs/inside/56a_comparison.ipynb #combine
 def combine(
@@ -111,6 +141,7 @@ def combine(
 )->EvalRecord:
     "Return the record of an ensemble, made from those of its members."
     named = _named(records)
+    need_one_class('combine', next(iter(named.values())).task)
     clips, records = list(side_by_side(named).values()), list(named.values())
     first = records[0]
     columns, seeds = prob_columns(first.labels), {r.seed for r in records}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .core import ArgumentError, CheckpointError, check_between, patch, seed_everything
+from .data.label_sets import need_one_class
 from .data.loaders import loader, loaders
 from .models.logits import predict_logits
 from .models.weights import fit_in
@@ -89,6 +90,7 @@ def clip_losses(
 )->np.ndarray: # float64 (N,)
     "Return the cross-entropy of each training clip, in the order of the table."
     dl = loader(table.select_split('train'), model.spec, bs=bs)
+    need_one_class('clip_losses', table.task, 'Give scores of your own.')
     out = np.full(len(dl.dataset), np.nan)
     for b in dl:
         logits = predict_logits(model, b).double()

@@ -11,6 +11,7 @@ from torch import nn
 
 from .core import ArgumentError, CheckpointError, SpecMismatchError
 from .core import check_at_least, check_between, match_labels, patch
+from .data.label_sets import need_one_class
 from .distill_answers import Answers, SeededAugment, open_answers
 from .losses import DistillationLoss, feature_distance
 from .models.logits import model_input
@@ -103,6 +104,7 @@ def before_fit(self:Distill, run):
 @patch
 def _check(self:Distill, run):
     "Refuse a teacher that is the student, or sees or names something else."
+    need_one_class('a teacher', run.task.name, 'Its answers are shares of one class.')
     if self.teacher is run.original_model:
         raise ArgumentError("the teacher is the student itself; give a trained model, such as copy.deepcopy "
                             "of this one.")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .core import ArgumentError, DataError, LabelError, check_between, patch
+from .task import task_of
 from .models.logits import model_input, predict_logits
 from .show import check_clip, contact_sheet, show_clip
 
@@ -86,7 +87,7 @@ def make_explanation(
     _check_taken(name, how, arguments)
     model.eval()
     clip = np.ascontiguousarray(check_clip(clip))
-    p = predict_logits(model, clip[None]).softmax(1)[0]
+    p = task_of(model).probs(predict_logits(model, clip[None]))[0]
     target = check_class_index('target', p.argmax().item() if target is None else target, model.n_classes)
     x = model_input(model, clip[None])
     heat = _check_map(name, how(model, x, target, **arguments))

@@ -13,6 +13,7 @@ import torch
 
 from .clip_map import FEWEST_ON_MAP, MAP_METHODS, ClipMap, places_of, strip_jpeg
 from .core import DataError, VideoReadError, check_choice, check_whole, patch, progress
+from .task import task_of
 from .interpret import explain, methods_of
 from .models.logits import eval_mode, model_input, predict_logits
 from .models.tokens import pooled_features
@@ -55,7 +56,7 @@ def clip(self:Explorer,
     row = self.rows[check_choice('path', path, self.rows)]
     x = torch.as_tensor(self.dl.read_clip(row))[None]
     if seed is not None and self.augment is not None:
-        y = torch.tensor([int(self.table.targets[row])])
+        y = torch.as_tensor(self.table.targets[[row]])
         x, _ = self.augment(x, y, torch.Generator().manual_seed(seed))
     return x[0].numpy()
 
@@ -71,8 +72,9 @@ def view(self:Explorer,
         clip = self.clip(path, seed)
     except VideoReadError as e:
         return f'<p>{html.escape(path)} cannot be read: {html.escape(e.reason)}</p>'
-    true = self.table.df.label[self.rows[path]]
-    p = predict_logits(self.model, clip[None], self.table.labels).softmax(1)[0].numpy()
+    row = self.rows[path]
+    true = self.table.df.label[row]
+    p = task_of(self.table).probs(predict_logits(self.model, clip[None], self.table.labels))[0].numpy()
     shown = clip
     if method is not None:
         shown = np.concatenate([clip, explain(self.model, clip, method).overlay()], 2)
@@ -80,7 +82,8 @@ def view(self:Explorer,
     large = np.kron(shown, np.ones((1, k, k, 1), np.uint8))
     player = show_clip(large, 6, k * shown.shape[2], path)._repr_html_()
     likeliest = np.argsort(-p, kind='stable')[:8]
-    bars = ''.join(_bar(self.table.labels[i], p[i], self.table.labels[i] == true) for i in likeliest)
+    names = [self.table.labels[i] for i in likeliest]
+    bars = ''.join(_bar(l, p[i], bool(self.table.has(l)[row])) for l,i in zip(names, likeliest))
     return (
         f'<div style="display:flex;gap:1.5em;align-items:flex-start;flex-wrap:wrap">{player}'
         '<table style="font-size:90%"><caption>is: '

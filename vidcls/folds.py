@@ -13,7 +13,7 @@ from .core import check_whole, seed_everything
 from .data.loaders import loaders
 from .data.table import ClipTable
 from .models.zoo import create_model
-from .records import EvalRecord, clip_names, folds_split, record_about, record_clips, record_of
+from .records import EvalRecord, clip_names, folds_split, record_about, record_clips, record_for
 from .train import fit_or_raise
 from .views import predict_probs
 
@@ -50,4 +50,4 @@ def cross_validate(
     about = record_about(net, table, {}, seed)
     about |= dict(model=model, split=folds_split(k), failures=failures)
     clips = pd.concat(parts, ignore_index=True)
-    return record_of(clips, np.concatenate(probs), table.labels, views={'clips': 1, 'crops': 1}, **about)
+    return record_for(table, clips, np.concatenate(probs), views={'clips': 1, 'crops': 1}, **about)

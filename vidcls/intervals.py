@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENOUGH_GROUPS', 'ENOUGH_RARE', 'MANY_KINDS', 'ALIKE', 'as_array', 'as_numbers', 'as_flags', 'group_idxs', 'wilson',
            'effective_n_groups', 'cluster_wilson', 'interval_note', 'mcnemar', 'paired_difference',
-           'bootstrap_interval']
+           'bootstrap_interval', 'draw_clips', 'interval_of_draws']
 
 # %% ../nbs/inside/53_intervals.ipynb #imports
 import math
@@ -342,3 +342,31 @@ def bootstrap_interval(
     ]
     found, *ends = _middle(value(all_), drawn, _effective_n(sizes), level)
     return found, *_inside(within, *ends)
+
+# %% ../nbs/inside/53_intervals.ipynb #draw-clips
+def draw_clips(
+    groups, # (N,): which clips belong together
+    n_boot:int=1000, # Draws of groups, >= 100
+    seed:int=0, # Of the draws
+): # Yields int (B,N), some draws at a time: how often each clip is in them
+    "Draw groups, with replacement, and with each of them its clips."
+    groups = group_idxs(groups)
+    check_at_least('n_boot', n_boot, 100)
+    n_groups = groups.max()+1
+    for times in _draws(np.ones(n_groups, int), n_boot, seed, at_once=2_000_000*n_groups//len(groups)):
+        yield times[:,groups]
+
+def interval_of_draws(
+    value:float, # Of all clips
+    drawn, # (B,): the same number of each draw; NaN where it has none
+    groups, # (N,): which clips belong together
+    level:float=.95, # Of the interval, in (0,1)
+    within=(0,1), # Smallest and largest value that the number can have
+)->tuple: # (low, high); NaN where there is one group only, or most draws give no number
+    "Return the interval of a number from its draws, stretched where groups are few."
+    drawn = np.asarray(drawn, float)
+    good = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value) or 2*len(good) < len(drawn):
+        return math.nan, math.nan
+    _, low, high = _middle(value, good, effective_n_groups(groups), level)
+    return _inside(_limits(within), low, high)

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from .core import ArgumentError, check_whole, progress
+from .task import task_of
 from .explanation import check_class_index, make_explanation
 from .intervals import paired_difference
 from .models.logits import predict_logits
@@ -75,7 +76,7 @@ def deletion_insertion(
             clips.append(c.reshape(clip.shape))
     model.eval()
     logits = torch.cat([predict_logits(model, np.stack(clips[i:i+16])) for i in range(0, len(clips), 16)])
-    p = logits.softmax(1)[:,target].numpy()
+    p = task_of(model).probs(logits)[:,target].numpy()
     return pd.DataFrame(dict(share=shares, deletion=p[:steps+1], insertion=p[steps+1:]))
 
 def curve_area(

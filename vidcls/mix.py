@@ -44,7 +44,10 @@ def _check_batch(xb, yb, n_classes):
     if not xb.is_floating_point() or xb.ndim != 5:
         raise SpecMismatchError(f"clips are {xb.dtype} with shape {tuple(xb.shape)}; "
                                 "a mix takes what the model takes: float (B,C,T,H,W), after to_model.")
-    if int(yb.max()) >= n_classes:
+    if yb.ndim == 2:
+        if yb.shape[1] != n_classes:
+            raise LabelError(f"labels have {yb.shape[1]} columns; make the mix with n_classes={yb.shape[1]}.")
+    elif int(yb.max()) >= n_classes:
         raise LabelError(f"label {int(yb.max())} is not in [0, {n_classes}); "
                          "make the mix with n_classes=table.n_classes.")
 
@@ -53,9 +56,9 @@ def _check_batch(xb, yb, n_classes):
 def __call__(
     self:Mix,
     xb, # float tensor (B,C,T,H,W), normalised
-    yb, # int64 tensor (B,)
+    yb, # int64 tensor (B,); of sets of labels, float (B,K)
     gen, # torch.Generator on the CPU
-): # (clips of the same shape, targets float (B,K) whose rows add up to 1)
+): # (clips of the same shape, targets float (B,K): shares of classes or of labels)
     "Mix the clips of a batch, and make their targets."
     _check_batch(xb, yb, self.n_classes)
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=gen)))
@@ -65,7 +68,9 @@ def __call__(
     mixed = torch.stack([self._join(a, b, d) for a,b,d in zip(xb, xb.flip(0), draws)])
     # of the clip itself
     share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]
-    own = torch.zeros(len(yb), self.n_classes, device=yb.device).scatter_(1, yb[:,None], 1)
+    own = yb
+    if yb.ndim == 1:
+        own = torch.zeros(len(yb), self.n_classes, device=yb.device).scatter_(1, yb[:,None], 1)
     return mixed, share*own + (1-share)*own.flip(0)
 
 # %% ../nbs/22_mix.ipynb #mixup

@@ -14,6 +14,7 @@ import pandas as pd
 
 from .clip_map import MAP_METHODS, places_of, unit_vectors
 from .core import ArgumentError, check_whole
+from .data.label_sets import need_one_class
 from .data.files import text_frame
 from .duplicates import add_near_duplicates, near_duplicates, sketches
 from .features import Features
@@ -83,6 +84,7 @@ def label_votes(
     sharpness:float=10., # How much more the nearest count: weight exp(sharpness·cosine)
 )->tuple: # (shares float (N,K), rows (N,k), cosines (N,k))
     "Return how the neighbours of each clip vote."
+    need_one_class('a vote of neighbours', features.table.task)
     x = unit_vectors(features.x)
     groups = features.groups
     rows, cosines = nearest(x, x, k, (groups, groups))
@@ -128,6 +130,7 @@ def show_map(
     width:float=8., # Of the figure, inches
 ): # A figure of matplotlib
     "Draw a map of the data set, with a colour for each class."
+    need_one_class('a colour for each class', features.table.task)
     fig = new_figure(figsize=(width, .6*width))
     ax = fig.subplots()
     colours = _colours(features.table.n_classes)

@@ -96,9 +96,9 @@ def fit_for_folds(
     k:int, # Folds, >= 2
 )->bool:
     "Is each class there without any one of the folds? Then each fold can be learned."
-    if (table.df.groupby('label').group.nunique() < k).any():
+    if any(table.df.group[table.has(label)].nunique() < k for label in table.found):
         return False
-    return all(set(fold.select_split('train').df.label) == set(table.labels) for fold in table.kfold(k))
+    return all(set(fold.select_split('train').found) == set(table.labels) for fold in table.kfold(k))
 
 # %% ../nbs/inside/50b_plans.ipynb #imagenet-start
 IMAGENET_START = dict(

@@ -15,12 +15,16 @@ from .calibrate import NONE, UNSURE, Calibration
 from .calibrate import calibrate as calibrate_model
 from .classifier_checks import bare_network, check_names
 from .classifier_ensemble import BaseClassifier, EnsembleClassifier
-from .classifier_folder import FORMAT, calibration_of, check_target, model_of
-from .classifier_folder import read_classifier_folder, write_classifier_folder
+from .classifier_folder import FORMAT, FORMAT_OF_SETS, calibration_of, check_target, model_of
+from .classifier_folder import read_classifier_folder, thresholds_of, write_classifier_folder
 from .core import patch, pick_device
+from .data.label_sets import SINGLE, need_one_class
 from .inputs import LONG_S, is_address, load_any, warn_if_long
 from .models.logits import predict_logits
 from .models.zoo import check_registered
+from .task import task_of
+from .thresholds import check_thresholds
+from .thresholds import choose_thresholds as best_for_f1
 from .views import Views, as_views, average_views, logits_in_chunks, mirror_idxs
 
 # %% ../nbs/63_predict.ipynb #old-addresses
@@ -33,10 +37,14 @@ class Classifier(BaseClassifier):
         model, # From create_model; carries its spec
         labels=None, # Class names, in the order of the model's scores; None takes those of the model
         calibration:Calibration|None=None, # How sure to be, and when not to answer; see calibrate
+        thresholds=None, # (K,): from which probability on a label of a set is named; None: ½
+        task:str|None=None, # 'single-label', 'multi-label'; None: what the model was trained for
     ):
         self.model = bare_network(model).eval()
         self.labels = check_names(labels, self.model)
         self.model.labels = list(self.labels)                    # so that evaluate and fit compare names
+        self.task = self.model.task = task_of(task or self.model).name
+        self.thresholds = check_thresholds(thresholds, self.task, len(self.labels))
         self.spec, self.calibration = self.model.spec, calibration or Calibration()
         self.told_long = False
 
@@ -80,11 +88,11 @@ def probs(
     self:Classifier,
     video, # As for logits
     views=None, # How the video is looked at: Views, or a name of PROTOCOLS; None looks once, as in training
-)->np.ndarray: # float64 (K,), adds up to 1
+)->np.ndarray: # float64 (K,), adds up to 1; of sets of labels each in [0,1]
     "Return the probability of each class, in the order of `labels`; `evaluate` judges these."
     views = as_views(views)
     logits = self.view_logits(video, views)[None]
-    return average_views(logits, views.average, self.calibration.temperature)[0][0]
+    return average_views(logits, views.average, self.calibration.temperature, self.task)[0][0]
 
 # %% ../nbs/63_predict.ipynb #calibrate
 @patch
@@ -97,6 +105,7 @@ def calibrate(
     views=None, # How each video will be looked at, as for probs
 )->Calibration: # It is kept, and saved with the classifier
     "Fit the temperature, and the limits below which there is no answer."
+    need_one_class('calibrate', self.task, 'choose_thresholds(dl) says from where on each label is named.')
     self.calibration = calibrate_model(self.model, dl, error, keep, views, show)
     return self.calibration
 
@@ -108,10 +117,22 @@ def decide(
     views=None, # As for probs; the scores are averaged over views, as `calibrate` does it
 )->dict: # label or None, score of the likeliest class, reason: None, 'unsure' or 'none of these'
     "Answer, or say why there is no answer."
+    need_one_class('decide', self.task, 'predict names all labels, perhaps none.')
     z = self.view_logits(video, views).mean(0)[None]
     p, said = self.calibration.probs(z)[0], int(self.calibration.decide(z)[0])
     reason = {UNSURE: 'unsure', NONE: 'none of these'}.get(said)
     return dict(label=None if said < 0 else self.labels[said], score=float(p.max()), reason=reason)
+
+# %% ../nbs/63_predict.ipynb #choose-thresholds
+@patch
+def choose_thresholds(
+    self:Classifier,
+    dl, # A loader of clips that were not trained on, such as dls.valid
+    show:bool=True, # Show a progress bar?
+)->np.ndarray: # float64 (K,), in (0,1); they are kept, and saved with the classifier
+    "Choose from which probability on each label of a set is named: by the highest F1."
+    self.thresholds = best_for_f1(self.model, dl, show)
+    return self.thresholds
 
 # %% ../nbs/63_predict.ipynb #config
 @patch
@@ -121,10 +142,12 @@ def config(
 )->dict: # JSON-ready
     "Return everything but the weights."
     import vidcls
-    calibrated = {} if self.calibration == Calibration() else {'calibration': self.calibration.to_dict()}
+    more = {} if self.calibration == Calibration() else {'calibration': self.calibration.to_dict()}
+    if self.task != SINGLE:
+        more |= {'format': FORMAT_OF_SETS, 'task': self.task, 'thresholds': self.thresholds.tolist()}
     return {'format': FORMAT, 'vidcls': vidcls.__version__,
             'model': self.model.name, 'arguments': self.model.arguments,
-            'spec': self.spec.to_dict(), 'labels': self.labels, 'sha256': sha256} | calibrated
+            'spec': self.spec.to_dict(), 'labels': self.labels, 'sha256': sha256} | more
 
 # %% ../nbs/63_predict.ipynb #save
 @patch
@@ -155,7 +178,8 @@ def load(
     "Read a classifier; nothing but tensors and JSON is ever loaded."
     device = pick_device(device or 'cpu')
     folder, cfg, state = read_classifier_folder(folder)
-    return cls(model_of(cfg, state, folder).to(device), cfg['labels'], calibration_of(cfg, folder))
+    return cls(model_of(cfg, state, folder).to(device), cfg['labels'], calibration_of(cfg, folder),
+               thresholds_of(cfg, folder))
 
 @patch(cls_method=True)
 def from_pretrained(

@@ -342,7 +342,7 @@ def show_clip(
 # %% ../nbs/inside/02_show.ipynb #show-batch
 def show_batch(
     xb, # uint8 (B,T,H,W,C), array or tensor
-    yb, # Class indices (B,)
+    yb, # Class indices (B,); of sets of labels (B,K) of 0 and 1
     labels, # Class names, by index
     max_n:int=9, # Clips shown at most
     cols:int=1, # Strips beside each other
@@ -352,4 +352,9 @@ def show_batch(
     xb, yb = np.asarray(xb), np.asarray(yb)
     if xb.ndim != 5:
         raise ArgumentError(f"xb has shape {xb.shape}; expected (B,T,H,W,C).")
-    return contact_sheet(xb[:max_n], [labels[int(y)] for y in yb[:max_n]], n=n, cols=cols)
+    names = [_label_text(y, labels) for y in yb[:max_n]]
+    return contact_sheet(xb[:max_n], names, n=n, cols=cols)
+
+def _label_text(y, labels):
+    "Return the name of a class index, or the names that a row of 0 and 1 stands for."
+    return ', '.join(labels[int(i)] for i in np.flatnonzero(y)) if np.ndim(y) else labels[int(y)]

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from .core import ArgumentError, DataError, progress
+from .data.label_sets import need_one_class
 from .intervals import cluster_wilson
 from .models.logits import predict_logits
 from .show import new_figure
@@ -42,6 +43,8 @@ def ask_perturbed(
 )->pd.DataFrame: # A row for each clip: path, group, target, failed ('' or why), the answer to each (-1: none)
     "Return the class that a model names for each clip under each perturbation."
     dl = check_loader_for(model, dl)
+    need_one_class('a test of answers', dl.sources().table.task,
+                   "Compare evaluate(model, dl) with and without order, by compare().")
     if not perturbations:
         raise ArgumentError(
             f"perturbations={perturbations!r}; give at least one, {{name: function (T, rng) -> frames "

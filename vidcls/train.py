@@ -17,6 +17,7 @@ import torch
 
 from .data.loaders import WaitTimer
 from .optim import keep_frozen
+from .task import task_of
 from .training.callbacks import EMA, EVENTS, Callback, EarlyStopping, GradualUnfreeze, Loggers
 from .training.callbacks import ProgressBar, TerminateOnNaN
 from .training.checkpoint import random_state, set_random_state, unsharded
@@ -138,7 +139,7 @@ def fit(
     max_grad_norm:float|None=1., # Largest norm of the gradient; None doesn't clip
     augment=None, # Function (clips uint8 (B,T,H,W,C), labels (B,), torch.Generator) -> (clips, labels)
     mix=None, # Function (clips float (B,C,T,H,W), labels (B,), torch.Generator) -> (clips, targets (B,K))
-    loss=None, # Function (logits (B,K), targets) -> scalar; None takes LabelSmoothingCrossEntropy(smoothing)
+    loss=None, # Function (logits (B,K), targets) -> scalar; None: (binary) cross-entropy, with smoothing
     accum:int=1, # Batches that share one step
     precision:str|None=None, # 'no', 'fp16' or 'bf16'; None takes what suits the device
     seed:int=0, # Of dropout, drop path and augmentation
@@ -154,7 +155,7 @@ def fit(
     ema:float|None=None, # Decay of a moving average of the weights; None keeps none
     patience:int|None=15, # Epochs without anything better that end the training; None goes to the end
     keep_last:bool=False, # Keep the last weights, not the best ones? For too few validation clips
-    monitor:str='accuracy', # Column of the history that decides; '-error' takes the smallest error
+    monitor:str|None=None, # Column of the history that decides, '-error' the smallest; None: accuracy or mAP
     metrics:dict|None=None, # {name: function (logits (N,K), labels (N,)) -> number}: further columns
     callbacks=(), # Callbacks of your own
     on_nan:str='stop', # A step that is not finite: 'stop' with its clips named, or 'skip' it
@@ -180,6 +181,7 @@ def fit(
         Saving(out=out, every=every, keep=keep, resume=resume),
         Computing(precision=precision, seed=seed, show=show, compile=compile, trackers=trackers),
         Functions(augment=augment, mix=mix, loss=loss, metrics=metrics, callbacks=callbacks),
+        task_of(dls),
     )
     check_fit(model, dls, config)
     run, resumed = start_run(model, dls, config)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from .core import ArgumentError, ClipSpec, DataError, check_whole, patch, seed_everything
+from .data.label_sets import need_one_class
 from .data.clips import Batch
 from .data.contract import ClipLoaders, Loader, Sources
 from .data.sampling import EpochSampler
@@ -147,6 +148,7 @@ def neighbour_probe(
 
 def _known(features):
     "Return features and classes of the clips to learn from, checked."
+    need_one_class('a probe', features.table.task, 'Train a network by fit.')
     x, y = np.array(features.x, np.float32), np.array(features.targets)
     if x.ndim != 2:
         raise ArgumentError(f"features have shape {x.shape}; accepted: (N,D), one vector a clip. "
@@ -330,6 +332,7 @@ def attentive_probe(
     if features.x.ndim != 3:
         raise ArgumentError(f"features have shape {features.x.shape}; accepted: tokens (N,n,D), of "
                             "embed(…, pool='tokens').")
+    need_one_class('a probe', features.table.task, 'Train a network by fit.')
     seed_everything(seed)
     dim, table = features.x.shape[2], features.table
     heads = next(h for h in (8, 6, 4, 3, 2, 1) if dim % h == 0)

@@ -22,6 +22,7 @@ from .core import ArgumentError, DataError, LabelError, VideoReadError
 from .core import check_at_least, check_choice, check_whole, match_labels, progress
 from .data.public import flip_classes
 from .data.decode import Video, crop_frame
+from .data.label_sets import SINGLE
 from .data.loaders import Loader, adapt_loader, check_failed, clip_bytes
 from .data.protocols import i3d_idxs, mvit_test_idxs, slowfast_idxs, ssv2_test_idxs, swin_test_idxs
 from .data.protocols import videomae_test_idxs
@@ -29,6 +30,7 @@ from .data.sampling import sample_idxs, view_idxs
 from .models.logits import predict_logits
 from .parallel import map_ahead, rank_world
 from .records import clip_names
+from .task import check_same_task, task_of
 from .training.engine import leave_at_exit
 from .training.memory import free_gb, is_out_of_memory
 
@@ -218,6 +220,7 @@ def check_loader_for(
             "judge by one that hands out each clip once: loader(table.select_split('train'), spec), or "
             "shard_loader(…, shuffle=False)."
         )
+    check_same_task(model, sources.table)
     match_labels(getattr(model, 'labels', None), sources.table.labels)
     K, said = sources.table.n_classes, model.n_classes
     if K != said:
@@ -275,12 +278,13 @@ def predict_probs(
     model.eval()
     dl = adapt_loader(dl)
     probs, rows, failures, sources = [], [], {}, dl.sources()
+    task = task_of(sources.table)
     for b in progress(dl, desc='evaluating', show=show and len(dl) > 20):
         failures.update(b.failed)
         if not len(b.labels):
             continue
         logits = predict_logits(model, b, sources.table.labels).double()
-        probs.append((logits/temperature).softmax(1).numpy())
+        probs.append(task.probs(logits/temperature).numpy())
         rows.append(b.rows.numpy())
     if not rows:
         raise DataError(f"none of the {len(sources)} clips could be read; nothing to evaluate.")
@@ -291,12 +295,13 @@ def average_views(
     logits, # float (N,V,K), as predict_views gives them
     average:str='probs', # What is averaged over views: 'probs' or 'logits'
     temperature:float=1., # The scores are divided by it, > 0; see Calibration
+    task:str=SINGLE, # Kind of task: of sets of labels each has a probability of its own
 )->tuple: # (probs float64 (N,K) of videos, probs (N,V,K) of views)
     "Return the views of each video as one answer."
     check_choice('average', average, ('probs', 'logits'))
-    softmax = lambda z: torch.from_numpy(z/temperature).softmax(-1).numpy()
-    probs = softmax(logits)
-    return (probs.mean(1) if average == 'probs' else softmax(logits.mean(1))), probs
+    of_scores = lambda z: task_of(task).probs(torch.from_numpy(z/temperature)).numpy()
+    probs = of_scores(logits)
+    return (probs.mean(1) if average == 'probs' else of_scores(logits.mean(1))), probs
 
 # %% ../nbs/inside/56_views.ipynb #mirror-idxs
 def mirror_idxs(

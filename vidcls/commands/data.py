@@ -13,7 +13,8 @@ import typer
 from typer import Argument, Option
 
 from vidcls.commands.options import (
-    Data, Group, Label, Leaks, OnError, PathColumn, ClipSource, a_count, a_folder, app, as_path, say,
+    Data, Group, Label, Leaks, MultiLabel, OnError, PathColumn, ClipSource, a_count, a_folder, app, as_path,
+    say,
 )
 from .runs import check_apart
 
@@ -29,13 +30,15 @@ def cli_doctor(
     near: Annotated[bool, Option(
         '--near', help='Look for clips that show the same recording: encoded again, cropped, mirrored, '
                        'trimmed, or at another frame rate.')] = False,
-    path_column: PathColumn = 'path', label: Label = 'label', group: Group = None,
+    path_column: PathColumn = 'path', label: Label = 'label', multi_label: MultiLabel = False,
+    group: Group = None,
 ):
     """Decode every clip once and say what is broken, there twice, or leaking;
     exit code 1 if there is an error."""
     from vidcls.data.doctor import audit
     check_apart('--out', out, data)
-    found = audit(data, frames, workers, limit, path=path_column, label=label, group=group)
+    source = ClipSource(data, path_column, label, group, 'allow', multi_label=multi_label)
+    found = audit(data, frames, workers, limit, **source.arguments())
     if near:
         from vidcls.duplicates import add_near_duplicates
         found = add_near_duplicates(found, out/'sketches')

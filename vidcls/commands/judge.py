@@ -46,7 +46,7 @@ def cli_evaluate(
     clf = Classifier.load(classifier)
     source = ClipSource(data, path_column, label, group, leaks, on_error, seed)
     part = clips_to_judge(clf, source, split, settings_of(classifier), typed(ctx))
-    rec = evaluate(clf.model, loader(part, clf.spec, on_error=on_error), optimistic='train' in part.splits)
+    rec = evaluate(clf, loader(part, clf.spec, on_error=on_error), optimistic='train' in part.splits)
     if out:
         save_record(rec, out)
     say(repr(rec))
@@ -61,6 +61,8 @@ def clips_to_judge(
     given:set, # Names of the options that were typed
 ): # A ClipTable
     "Return the part of the clips that is judged, and say what is left out."
+    from vidcls.data.label_sets import MULTI
+    source = replace(source, multi_label=clf.task == MULTI)
     same = trained.get('data') is not None and Path(trained['data']).resolve() == source.data.resolve()
     if same:
         names = ({'label', 'group', 'path_column', 'leaks', 'seed'} & set(trained)) - given
@@ -87,7 +89,8 @@ def cli_predict(
     videos: Annotated[list[Path], Argument(
         parser=as_path, metavar='VIDEOS',
         help="Video files, folders of them, or patterns such as 'clips/*.mp4'.")],
-    top_k: Annotated[int, a_count('Classes to name.')] = 1,
+    top_k: Annotated[Optional[int], a_count(
+        'Classes to name; default: the likeliest, and of sets of labels all that are there.')] = None,
     views: Annotated[Optional[str], Option(
         metavar='NAME', help="Look at each video several times, as a paper does: 'videomae-ssv2', "
                              "'slowfast', …; default: once, as in training.")] = None,
@@ -99,6 +102,8 @@ def cli_predict(
     from vidcls.predict import Classifier
     use_device(device)
     clf, failed = Classifier.load(classifier), False
+    if top_k is None and clf.thresholds is None:
+        top_k = 1
     for video in list_videos(videos):
         try:
             answer = clf.predict(video, top_k, views=views)
@@ -109,7 +114,8 @@ def cli_predict(
         if as_json:
             say(json.dumps({'path': str(video), 'answer': answer}))
         else:
-            say(f'{video}\t' + '\t'.join(f"{a['label']} {a['score']:.3f}" for a in answer))
+            names = [f"{a['label']} {a['score']:.3f}" for a in answer] or ['no label']
+            say('\t'.join([str(video), *names]))
     if failed:
         raise typer.Exit(2)
 

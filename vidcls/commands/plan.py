@@ -124,16 +124,20 @@ def way_asked(
     from vidcls.core import ArgumentError
     given = [n for n in OF_TRAINING if a.get(n) is not None]
     on_shards = (a['data']/'shards.json').exists()
+    of_sets = a.get('multi_label')
     if a['how'] is None:
         if a.get('pretrained'):
             return 'finetune'
-        return 'scratch' if given or on_shards or not is_alone() else 'auto'
+        return 'scratch' if given or on_shards or of_sets or not is_alone() else 'auto'
     if a['how'] == 'scratch' and a.get('pretrained'):
         raise ArgumentError(f"--pretrained {a['pretrained']} is no start from scratch; --how finetune goes "
                             "on from it.")
     if a['how'] in ('scratch', 'finetune'):
         return a['how']
     what = f"--how {a['how']}"
+    if of_sets:
+        raise ArgumentError(f'{what} chooses among answers of one class a clip; leave it out with '
+                            '--multi-label: a network is trained then.')
     if on_shards:
         raise ArgumentError(f'{what} works on files, not on shards.')
     if not is_alone():

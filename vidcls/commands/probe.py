@@ -106,9 +106,10 @@ def beside_controls(
     "Judge cheap controls on the same clips, and keep them with the record."
     from vidcls.controls import judge_controls, measure_controls, with_controls
     from vidcls.core import VidclsError
+    from vidcls.data.label_sets import MULTI
     from vidcls.records import save_record
-    if (a.source.data/'shards.json').exists() or not is_alone():
-        say('note: cheap controls need files and one process, so they are left out here.')
+    if table.task == MULTI or (a.source.data/'shards.json').exists() or not is_alone():
+        say('note: cheap controls need files, one class a clip and one process, so they are left out here.')
         return rec
     try:
         if not controls:

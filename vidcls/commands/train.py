@@ -14,8 +14,8 @@ import typer
 from typer import Context, Option
 
 from vidcls.commands.options import (
-    CLIPS, Device, Group, Label, Leaks, OnError, Overwrite, PathColumn, a_count, a_folder, app, is_main,
-    option_name, say, the_data, use_device,
+    CLIPS, Device, Group, Label, Leaks, MultiLabel, OnError, Overwrite, PathColumn, a_count, a_folder, app,
+    is_main, option_name, say, the_data, use_device,
 )
 from .plan import Asked, Plan, asked_for
 from .probe import beside_controls, take_best_way, train_by_probe
@@ -97,7 +97,8 @@ def cli_train(
     how: TrainOptions.how = None, minutes: TrainOptions.minutes = None,
     folds: TrainOptions.folds = None, device: Device = None, resume: TrainOptions.resume = False,
     overwrite: Overwrite = False, path_column: PathColumn = 'path', label: Label = 'label',
-    group: Group = None, leaks: Leaks = 'error', on_error: OnError = 'raise', seed: TrainOptions.seed = 0,
+    multi_label: MultiLabel = False, group: Group = None, leaks: Leaks = 'error', on_error: OnError = 'raise',
+    seed: TrainOptions.seed = 0,
 ):
     "Train a classifier on your own clips, or on shards, and judge it on clips that it has never seen."
     try:
@@ -149,9 +150,8 @@ def train_network(
     choosing = 'valid' in table.splits and table.worth('valid').enough
     resume = 'longer' if a.resume else False
     hist = fit(net, dls, out=a.out, resume=resume, keep_last=not choosing, **plan.fit)
-    if is_main():
-        keep_training(a.out, net, dls, hist)
-    judge(table, net, dls, hist, plan, a, controls)
+    clf = keep_training(a.out, net, dls, hist) if is_main() else None
+    judge(table, clf or net, dls, hist, plan, a, controls)
 
 def train_data(
     a:Asked, # What was asked for; shards are judged by no folds
@@ -167,7 +167,7 @@ def train_data(
         return table, lambda spec, bs: loaders(table, spec, bs=bs, **rest)
     from vidcls.data.shards import read_manifest, shard_loaders
     of_files = dict(cache=None, balance=None, folds=None, label='label', group=None, path_column='path',
-                    leaks='error')
+                    leaks='error', multi_label=False)
     for name, default in of_files.items():
         value = a.flat()[name]
         if value and value != default:
@@ -210,7 +210,7 @@ def describe_choosing(
 # %% ../../nbs/inside/83_commands.train.ipynb #judge
 def judge(
     table, # A ClipTable
-    net, # Trained
+    net, # Trained, or the classifier that holds it
     dls, # Its loaders
     hist, # Of the training
     plan:Plan, # By which it was trained
@@ -224,20 +224,19 @@ def judge(
     rec = evaluate(net, part, seed=a.source.seed, optimistic=dls.test is None)
     if not is_main():
         return
-    keep_record(a.out, hist, rec)
+    files = keep_record(a.out, hist, rec)
     shutil.rmtree(a.out/'checkpoints', ignore_errors=True)        # this training has ended
     say(f'\n{rec}')
     rec = beside_controls(rec, table, a, controls)
     by_folds = _by_folds(table, plan, a) if plan.folds else None
-    kept = ' folds.json,' if by_folds else ''
-    kept += ' controls/,' if rec.controls else ''
-    say(f'kept in {a.out}: classifier/, record.json, record.csv,{kept} '
-        'history.json, curves.png, confusion.png')
+    if by_folds:
+        files = files.replace('record.csv', 'record.csv, folds.json')
+    say(f'kept in {a.out}: classifier/, {files}' + (', controls/' if rec.controls else ''))
     say_verdict(rec, by_folds or rec)
 
 def say_verdict(
-    rec, # An EvalRecord, of the test clips
-    judged, # An EvalRecord, perhaps by folds: of more clips
+    rec, # The record of the test clips
+    judged, # A record, perhaps by folds: of more clips
 ):
     "Say, as the last line, what the classifier is worth."
     if judged.interval[0] <= judged.chance:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..core import DataError, load_json
 from .cvat import from_cvat, to_cvat
 from .fiftyone import from_fiftyone, is_fiftyone, to_fiftyone
+from .label_sets import SINGLE, need_one_class
 from .label_studio import from_label_studio, is_label_studio, label_studio_config, to_label_studio
 from .table import ClipTable
 
@@ -51,6 +52,8 @@ def read_annotations(
 )->ClipTable:
     "Read what an annotation tool wrote, with the arguments that other readers take."
     tool = annotation_tool(export)
+    need_one_class(f"the export {export}", kwargs.pop('task', SINGLE),
+                   "Write them into a CSV file with the columns path and label, as run|wave, and read that.")
     label, video = kwargs.pop('label', 'label'), kwargs.pop('path', 'path')
     label, video = (None if given == usual else given for given,usual in ((label, 'label'), (video, 'path')))
     if tool == 'label studio':

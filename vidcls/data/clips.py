@@ -21,6 +21,7 @@ from ..core import ArgumentError, ClipSpec, DataError, VidclsError, VideoReadErr
 from ..core import check_choice, progress
 from .cache import FrameCache
 from .datasets import ClipTable
+from .label_sets import mirrored
 from .decode import Video, crop_frame, resize_short
 from .crops import CROPS, crop_box
 from .sampling import sample_idxs
@@ -159,6 +160,10 @@ class ClipDataset(Dataset):
 
     def __len__(self): return len(self.paths)
 
+    def _label(self, row):
+        "Return the number of a row's class; of sets of labels, float32 (K,) of 0 and 1."
+        return self.targets[row] if np.ndim(self.targets) == 2 else int(self.targets[row])
+
     def __getitem__(self, key):
         clip, label, i, reason = self.read(key)
         return None if clip is None else torch.as_tensor(clip), label, i, reason
@@ -173,10 +178,10 @@ class ClipDataset(Dataset):
             self.worker_rows[worker.id] = i
         if self.in_memory is not None:
             clip = None if i in self.failed else self.in_memory[i]
-            return clip, int(self.targets[i]), i, self.failed.get(i)
+            return clip, self._label(i), i, self.failed.get(i)
         path = self.paths[i]
         if reason := self.changed(path, i):
-            return None, int(self.targets[i]), i, reason
+            return None, self._label(i), i, reason
         return self.read_from(path, (epoch, i, draw), out)
 
     def read_from(self,
@@ -189,7 +194,7 @@ class ClipDataset(Dataset):
         try:
             return *self.make(source, key, out), row, None
         except VideoReadError as e:
-            return None, int(self.targets[row]), row, self.reason_of(e, source, row)
+            return None, self._label(row), row, self.reason_of(e, source, row)
         except (VidclsError, MemoryError):
             raise
         except Exception as e:
@@ -202,7 +207,7 @@ class ClipDataset(Dataset):
     ): # (clip, label after a mirror)
         "Make a clip, or raise."
         rng = np.random.default_rng((self.seed, *key)) if self.drawn else None
-        label, mirror = self._mirror(int(self.targets[key[1]]), rng)
+        label, mirror = self._mirror(self._label(key[1]), rng)
         window = (None, None) if self.windows is None else self.windows[key[1]]
         clip = load_clip(source, self.spec, rng, self.backend, window, self.crop, mirror, self.cache, out)
         return clip, label
@@ -272,7 +277,7 @@ class ClipDataset(Dataset):
         "Return what stands for a clip that was not read in time; with `on_error='raise'` raise an error."
         reason = f"not read within timeout_s={timeout_s} seconds"
         if self.on_error == 'skip':
-            return None, int(self.targets[row]), row, reason
+            return None, self._label(row), row, reason
         raise WorkerError(f"{self.paths[row]}: {reason}.")
 
     def reason_of(self,
@@ -287,8 +292,8 @@ class ClipDataset(Dataset):
         "Toss a coin, unless the class has no counterpart: (class after it, mirrored?)."
         if rng is None or self.flip is False:
             return label, False
-        after, heads = label if self.flip is True else int(self.flip[label]), rng.uniform() < .5
-        return (after, True) if heads and after >= 0 else (label, False)
+        heads, after = rng.uniform() < .5, label if self.flip is True else mirrored(label, self.flip)
+        return (after, True) if heads and after is not None else (label, False)
 
 # %% ../../nbs/inside/17_data.clips.ipynb #pathlist
 class PathList:
@@ -337,7 +342,7 @@ def _in_time(pool, job, timeout_s, late):
 class Batch(NamedTuple):
     "What a loader yields."
     clips:torch.Tensor # uint8 (B,T,H,W,C)
-    labels:torch.Tensor # int64 (B,), class indices
+    labels:torch.Tensor # int64 (B,), class indices; of sets of labels float32 (B,K)
     rows:torch.Tensor # int64 (B,), rows of the table
     failed:list # (row, reason) of each clip that could not be read
 
@@ -351,8 +356,14 @@ def collate(
     if len(shapes) > 1:
         raise DataError(f"the clips of one batch have different shapes: {shapes}; a batch needs one spec.")
     clips = torch.stack([x[0] for x in good]) if good else torch.empty(0, dtype=torch.uint8)
-    labels, rows = (torch.tensor([x[j] for x in good], dtype=torch.long) for j in (1,2))
-    return Batch(clips, labels, rows, failed)
+    return Batch(clips, *_labels_and_rows(good), failed)
+
+def _labels_and_rows(items):
+    "Return labels, int64 (B,) or of sets float32 (B,K), and rows, int64 (B,)."
+    labels, rows = ([x[j] for x in items] for j in (1,2))
+    of_sets = labels and np.ndim(labels[0])
+    labels = torch.from_numpy(np.stack(labels)) if of_sets else torch.tensor(labels, dtype=torch.long)
+    return labels, torch.tensor(rows, dtype=torch.long)
 
 # %% ../../nbs/inside/17_data.clips.ipynb #batchbuffers
 AHEAD = 2                               # batches that are being made while one is used
@@ -414,8 +425,7 @@ def _finished(pool, keys, buffer, jobs, timeout_s, late):
     items = [_in_time(pool, job, timeout_s, lambda: late(key)) for key, job in zip(keys, jobs)]
     if any(reason for *_,reason in items):
         return collate([(c if c is None else torch.from_numpy(c), *rest) for c,*rest in items])
-    labels, rows = (torch.tensor([x[j] for x in items], dtype=torch.long) for j in (1,2))
-    return Batch(torch.from_numpy(buffer)[:len(items)], labels, rows, [])
+    return Batch(torch.from_numpy(buffer)[:len(items)], *_labels_and_rows(items), [])
 
 def check_bad(
     batches, # Iterable of Batch

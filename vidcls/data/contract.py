@@ -29,7 +29,7 @@ from ..show import show_batch
 class Sources:
     "What lies behind a loader: its clips, and what their order and draws depend on."
     paths:object # Of each row: the Path of its file, or a text that names it
-    targets:np.ndarray|None=None # int64 (N,), class numbers; None where they are not known
+    targets:np.ndarray|None=None # int64 (N,), class numbers, or float32 (N,K); None where they are not known
     windows:np.ndarray|None=None # float64 (N,2), start and end in seconds; None where clips are whole files
     table:ClipTable|None=None # The clips; None where there is no table of them
     spec:ClipSpec|None=None # That the clips are made by; None where it is not known
@@ -409,6 +409,11 @@ class ClipLoaders:
     ):
         self.table, self.spec, self.labels = table, spec, table.labels
         self.train, self.valid, self.test = (splits.get(s) for s in ('train','valid','test'))
+
+    @property
+    def task(self)->str: # 'single-label' or 'multi-label'
+        "The kind of task that the table is of."
+        return self.table.task
 
     def one_batch(self)->Batch:
         "Return the first batch of the training split, in table order."

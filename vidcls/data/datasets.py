@@ -24,12 +24,14 @@ from .files import (
     LEAKS, SPLIT_NAMES, SPLITS, VIDEO_SUFFIXES, FoundVideos, TableWarning, check_folder, check_leaks,
     content_ids, find_videos, read_folder, tell, text_frame)
 from .groups import parents_hint
+from .label_sets import SINGLE, need_one_class
 from vidcls.data.lists import (
     VALID, Checks, Columns, Rows, SplitRule, draw_splits, pick_columns, read_list, rows_of_frame, table_of,
     tell_doubts)
 from .public import (
     MIRROR, flip_classes, hmdb51, jester, kinetics, ssv2, ucf11, ucf50, ucf101, weizmann)
-from .table import ClipTable, SplitWorth, add_valid, split_groups
+from .split_groups import add_valid, split_groups
+from .table import ClipTable, SplitWorth
 from ..show import PICTURES, frames_to_video, frames_to_videos
 
 # %% ../../nbs/15_data.datasets.ipynb #moved
@@ -41,8 +43,6 @@ _all_ = [                                                   # from the pages tha
     'ucf101', 'weizmann']
 
 # %% ../../nbs/15_data.datasets.ipynb #from-folder-2
-LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')
-
 def from_folder(
     root, # Folder with one folder for each class, or train/val/test above them, or a list of its clips
     split=(.7,.1,.2), # Where nothing names splits: shares as for split_groups, or one split's name for all
@@ -55,9 +55,10 @@ def from_folder(
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
     path:str='path', # Column of the list with the paths
     name:str='', # Of the data set; the default is the folder's
+    task:str=SINGLE, # 'multi-label': the list has a set of labels for each clip
 )->ClipTable:
     "Read a data set from a folder of class folders, or from a folder of clips with a list of them."
-    root, columns = check_folder(root), Columns(path, label, group)
+    root, columns = check_folder(root), Columns(path, label, group, task=task)
     rule, checks = SplitRule(split, valid, seed), Checks(leaks, content=check_content)
     if csv := _list_in(root, columns):
         return table_of(read_list(csv), columns, rule, checks, labels=labels, name=name)
@@ -68,9 +69,13 @@ def from_folder(
     tell_doubts(table, parents_hint(table.df) if alone else '')
     return table
 
+# %% ../../nbs/15_data.datasets.ipynb #lists
+LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')             # a folder's list of its clips
+
 # %% ../../nbs/15_data.datasets.ipynb #list-in
 def _frame_of_folder(root, columns, rule):
     "Return path, label, group and split of the clips in class folders."
+    need_one_class(f'{root}, with a folder for each class,', columns.task, 'Put a clips.csv into it.')
     named = {'group': columns.group, 'label': None if columns.label == 'label' else columns.label}
     for what, column in named.items():
         if isinstance(column, str) and column != 'parent':
@@ -100,7 +105,7 @@ def from_csv(
     csv, # The file
     root=None, # Folder that paths are relative to; None is the file's own, or the one that `save` noted
     path:str='path', # Column with the paths; without a 'path', 'filename', 'video', … are understood
-    label:str='label', # Column with the classes; without a 'label', 'class', 'action', … are understood
+    label='label', # Column with the classes; without a 'label', 'class', 'action', … are understood
     group=None, # Column with the groups, a function of a Path, or 'parent'; None: 'group' where it is there
     split='split', # Column with the splits; shares as for split_groups; or one split's name, for all clips
     valid:float|None=None, # Share of train made 'valid' where there is none; None: .15, after `save` 0
@@ -111,9 +116,11 @@ def from_csv(
     end:str|None=None, # Column with the second where it ends; None takes 'end' if it is there
     missing:str='error', # A file that is not there: 'error'; 'drop' and count it; or 'unchecked', don't look
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
+    task:str=SINGLE, # 'multi-label': a label is a set such as run|wave; or `label` lists columns of 0 and 1
 )->ClipTable:
     "Read a data set from a CSV file."
-    columns, checks = Columns(path, label, group, split, start, end), Checks(leaks, missing, check_content)
+    columns, checks = (Columns(path, label, group, split, start, end, task),
+                       Checks(leaks, missing, check_content))
     return table_of(read_list(Path(csv)), columns, SplitRule(valid=valid, seed=seed), checks, root, labels)
 
 # %% ../../nbs/15_data.datasets.ipynb #from-df
@@ -121,7 +128,7 @@ def from_df(
     df:pd.DataFrame, # One row for each clip
     root='.', # Folder that paths are relative to
     path:str='path', # Column with the paths; others are understood as in from_csv
-    label:str='label', # Column with the classes
+    label='label', # Column with the classes
     group=None, # As for from_csv
     split='split', # As for from_csv
     valid:float|None=None, # Share of train made 'valid' where the column knows none; None: .15
@@ -132,9 +139,11 @@ def from_df(
     end:str|None=None, # Column with the second where it ends; None takes 'end' if it is there
     missing:str='error', # A file that is not there: 'error'; 'drop' and count it; or 'unchecked', don't look
     check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
+    task:str=SINGLE, # 'multi-label': a label is a set such as run|wave; or `label` lists columns of 0 and 1
 )->ClipTable:
     "Read a data set from a pandas frame."
-    columns, checks = Columns(path, label, group, split, start, end), Checks(leaks, missing, check_content)
+    columns, checks = (Columns(path, label, group, split, start, end, task),
+                       Checks(leaks, missing, check_content))
     return table_of(rows_of_frame(df), columns, SplitRule(valid=valid, seed=seed), checks, root, labels)
 
 # %% ../../nbs/15_data.datasets.ipynb #as-table

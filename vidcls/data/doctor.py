@@ -23,6 +23,7 @@ import pandas as pd
 
 from ..core import ArgumentError, DataError, VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_whole, file_sha256, patch, progress
+from .label_sets import count_labels
 from .datasets import as_table
 from .files import find_videos, text_frame
 from .table import ClipTable
@@ -303,7 +304,7 @@ def _near_copies(df, looks, near, add):
 
 def _balance(df, table, add):
     "Add classes that are missing, alone or crowded, and splits that can tell little."
-    counts = pd.crosstab(df.label, df.split).reindex(index=table.labels, fill_value=0)
+    counts = count_labels(df.label, df.split, table.labels, table.task)
     for split in counts.columns:
         for label in counts.index[counts[split] == 0]:
             add('warning', 'a class is missing', '', f"no readable clip of {label!r} in {split}")
@@ -415,7 +416,7 @@ def save(
     if len(good):
         root = good.root.resolve()
         df = good.df.assign(path=text_frame({'path': [str(root/p) for p in good.df.path]}).path)
-        ClipTable(df, folder, good.labels, good.name, dropped=good.dropped).save(folder/'clips.csv')
+        ClipTable(df, folder, good.labels, good.name, good.dropped, good.task).save(folder/'clips.csv')
     return folder/'index.html'
 
 @patch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VALID', 'MISSING', 'Rows', 'read_list', 'rows_of_frame', 'Columns', 'SplitRule', 'Checks', 'find_column',
-           'pick_columns', 'seconds_of', 'check_rows', 'check_classes', 'draw_splits', 'table_of', 'tell_doubts']
+           'label_column', 'pick_columns', 'seconds_of', 'check_rows', 'draw_splits', 'table_of', 'tell_doubts']
 
 # %% ../../nbs/inside/12_data.lists.ipynb #import
 import io
@@ -21,11 +21,14 @@ import pandas as pd
 
 # %% ../../nbs/inside/12_data.lists.ipynb #import-core
 from ..core import ArgumentError, DataError, LabelError, check_between, check_choice, first_names
+from .label_sets import LABEL_KINDS, MULTI, SINGLE, label_kind
+from .label_cells import check_classes, join_rows, set_texts
 from .files import (
     LEAKS, SPLIT_NAMES, SPLITS, VIDEO_SUFFIXES, check_leaks, hint_of_file, hint_of_missing, missing_files,
     plain_paths, suffix_of, tell, text_frame)
 from .groups import column_hint, parent_groups, parents_hint
-from .table import ClipTable, add_valid, notes_path, read_notes, split_groups
+from .split_groups import add_valid, split_groups
+from .table import ClipTable, notes_path, read_notes
 
 # %% ../../nbs/inside/12_data.lists.ipynb #rows
 class Rows(NamedTuple):
@@ -149,11 +152,17 @@ def _without_header(rows, csv):
 class Columns:
     "Which column of a list is what."
     path:str = 'path' # With the paths; without a 'path', 'filename', 'video', … are understood
-    label:str = 'label' # With the classes; without a 'label', 'class', 'action', … are understood
+    label:object = 'label' # With the classes; without it 'class', 'action', … are understood; or a list
     group:object = None # With the groups; a function of a Path; or 'parent'; None takes 'group' if there
     split:object = 'split' # With the splits; shares as for split_groups; or one split's name, for all clips
     start:str|None = None # With the second where a clip starts; None takes 'start' if it is there
     end:str|None = None # With the second where it ends; None takes 'end' if it is there
+    task:str = SINGLE # 'multi-label': labels are sets; also where `label` is a list of columns of 0 and 1
+
+    def __post_init__(self):
+        if isinstance(self.label, (list, tuple)):
+            vars(self)['task'] = MULTI
+        check_choice('task', self.task, LABEL_KINDS)
 
 @dataclass(frozen=True)
 class SplitRule:
@@ -161,6 +170,7 @@ class SplitRule:
     fractions:object = (.7,.1,.2) # Shares as for split_groups; or one split's name, for all clips
     valid:float|None = None # Share of train that becomes 'valid', 0 to 1; None leaves it to the reader
     seed:int = 0 # Order of the groups
+    task:str = SINGLE # Of the labels, whose shares are kept
 
     def __post_init__(self):
         if self.valid is not None:
@@ -206,9 +216,18 @@ def find_column(
     hint = ''
     if what == 'label' and len(several) > 1:
         hint = (f" Columns like [{first_names(several, 3)}] hold 0 and 1: one for each class? "
-                "Each clip has one class here; write its name into a column 'label'.")
+                f"For sets of labels say label={several[:2]} (at the command line --multi-label --label "
+                f"{','.join(several[:2])}); else write the name of each clip's class into a column 'label'.")
     raise DataError(f"{rows.name}: no column {name!r}; it has {list(rows.df)}.{hint} "
                     f"Name another one as {what}= (at the command line {option}).")
+
+def label_column(
+    rows:Rows, # A list
+    columns:Columns, # Which column is what
+): # Its name; or a list of names, as asked for
+    "Find the column with the labels; several columns are taken as they were named."
+    label = columns.label
+    return label if isinstance(label, (list, tuple)) else find_column(rows, 'label', label)
 
 def pick_columns(
     rows:Rows, # A list
@@ -216,12 +235,13 @@ def pick_columns(
     root, # Folder that paths are relative to, for a `group` that is a function
 )->pd.DataFrame: # path, label, group, and start and end where the list has them
     "Take the columns that were named, or are called alike, and say where they are called otherwise."
-    path, label = (find_column(rows, what, getattr(columns, what)) for what in ('path', 'label'))
+    path, label = find_column(rows, 'path', columns.path), label_column(rows, columns)
     taken = ('path', path, columns.path), ('class', label, columns.label)
     odd = [f'the {what} from {c!r}' for what,c,asked in taken if c != asked]
     if odd:
         tell('columns', f"{rows.name}: {' and '.join(odd)}.")
-    df = text_frame({'path': rows.df[path], 'label': rows.df[label]})
+    of_sets = columns.task == MULTI
+    df = text_frame({'path': rows.df[path], 'label': set_texts(rows, label) if of_sets else rows.df[label]})
     if rows.unit == 'row':
         df['path'] = [_path_text(p, rows.at(i)) for i,p in df.path.items()]
     for what in ('start', 'end'):
@@ -270,11 +290,12 @@ def check_rows(
     df:pd.DataFrame, # path, label and group of each row, and start and end where the list has them
     rows:Rows, # The list, for messages
     labels, # Class names that are known; None accepts all
+    task:str=SINGLE, # 'multi-label': a label is a set, perhaps an empty one
 ):
     "Raise where a row has no path or label, an unknown label, or no part of its file, or comes twice."
     if df.empty:
         raise DataError(f"{rows.name}: no rows below the header.")
-    for column in ('path', 'label', 'group'):
+    for column in ('path', 'label', 'group') if task == SINGLE else ('path', 'group'):
         empty = df[column].isna() | np.array([not str(v).strip() for v in df[column].tolist()], bool)
         if empty.any():
             raise DataError(f"{rows.at(empty.idxmax())}: the {column} is empty.")
@@ -285,9 +306,10 @@ def check_rows(
         i = bad.idxmax()
         raise DataError(f"{rows.at(i)}: start {df.start[i]} and end {df.end[i]}; "
                         "the end must come after the start.")
-    unknown = ~df.label.isin(labels) if labels is not None else pd.Series(False, df.index)
-    if unknown.any():
-        i = unknown.idxmax()
+    if labels is None:
+        return
+    if new := set(label_kind(task).names(df.label.dropna())) - set(labels):
+        i = next(i for i,l in df.label.items() if new & set(label_kind(task).names(pd.Series([l]))))
         raise LabelError(f"{rows.at(i)}: label {df.label[i]!r} is not among the known ones "
                          f"[{first_names(labels)}]. Rename it, or train with it.")
 
@@ -302,45 +324,6 @@ def _warn_twice(df, rows, root):
         return
     i = twice.idxmax()
     tell('copies', f"{rows.at(i)}: {df.path[i]!r} is a clip that is listed already, spelt otherwise.")
-
-def check_classes(
-    label:pd.Series, # Of anything; its index is that of the rows
-    rows:Rows, # The list, for messages
-)->pd.Series: # Of text
-    "Return the labels as text; refuse several classes in one cell, and measured numbers."
-    def refuse(bad, looks, way):
-        i = bad.idxmax()
-        raise DataError(f"{rows.at(i)}: label {label[i]!r} looks like {looks}; "
-                        f"here each clip has one class. {way}")
-    several = "several classes of one clip (multi-label)"
-    if rows.unit == 'row':                                                  # cells of a frame may be anything
-        lists = label.map(lambda l: isinstance(l, (list, tuple, set, dict, np.ndarray)))
-        if lists.any():
-            refuse(lists, several, "Choose one of them for each clip.")
-        whole = lambda l: isinstance(l, (float, np.floating)) and l % 1 == 0
-        label = label.map(lambda l: str(int(l)) if whole(l) else str(l))
-    names = pd.Series(label.unique())
-    number = pd.to_numeric(names.str.replace(',', '.'), errors='coerce')                # '0,5' is one too
-    number = number.where(~names.str.contains('nan|inf', case=False))
-    if number.notna().all() and (number % 1 != 0).any():
-        or_classes = " or several classes (multi-label)" if names.str.contains(',').any() else ''
-        refuse(label.isin(names[number % 1 != 0]),
-               f"a measured number (regression; {len(names)} different values){or_classes}",
-               "Cut the numbers into ranges with names; or, if they are classes, name them: 'speed 1.5'.")
-    multi = names[[_multi(n, set(names)) for n in names]]
-    if len(multi):
-        refuse(label.isin(multi), several,
-               "Choose one of them for each clip; the name of one class needs no ';', '|' or bare ','.")
-    return label
-
-def _multi(name, names):
-    "Does a label look like several?"
-    if re.search(r'[^\s;|]\s*[;|]\s*[^\s;|]', name):
-        return True                                             # 'a; b'
-    if re.fullmatch(r'\w+(,\w+)+|\s*[\[{(].*[\]})]\s*', name):
-        return True                                             # 'a,b' and '[1, 0]'
-    parts = [p.strip() for p in re.split(r'[,+&/]', name)]
-    return len(parts) > 1 and any(p in names for p in parts)
 
 # %% ../../nbs/inside/12_data.lists.ipynb #those-there
 def _those_there(df, root, missing, rows):
@@ -374,7 +357,7 @@ def _splits(df, rows, split, rule):
         raise DataError(f"{rows.at(i)}: split {str(rows.df[column][i])!r}; accepted: {', '.join(SPLITS)}.")
     if column != split:
         tell('columns', f"{rows.name}: the split from {column!r}.")
-    return add_valid(df, s.to_numpy(object), rule.valid, rule.seed)
+    return add_valid(df, s.to_numpy(object), rule.valid, rule.seed, rule.task)
 
 def draw_splits(
     df:pd.DataFrame, # With the columns label and group
@@ -383,7 +366,7 @@ def draw_splits(
 ): # The split of each row, or one for all
     "Draw splits by groups, or take one for all clips."
     if not isinstance(rule.fractions, str):
-        return split_groups(df.label, df.group, rule.fractions, rule.seed)
+        return split_groups(label_kind(rule.task).strata(df.label), df.group, rule.fractions, rule.seed)
     if rule.fractions.lower() in SPLIT_NAMES:
         return SPLIT_NAMES[rule.fractions.lower()]
     raise DataError(f"{rows.name}: no column {rule.fractions!r}; it has {list(rows.df)}.")
@@ -403,9 +386,15 @@ def table_of(
     here = rows.file.parent if rows.file else Path('.')
     root = Path(os.path.normpath(here/noted.get('root', '.'))) if root is None else Path(root)
     labels = noted.get('labels') if labels is None else labels
+    if 'task' in noted:
+        columns = replace(columns, task=noted['task'])
+    task, rule = columns.task, replace(rule, task=columns.task)
     df = pick_columns(rows, columns, root)
-    check_rows(df, rows, labels)
-    if not noted and labels is None:
+    if task == MULTI:
+        df = _one_row_a_clip(df, rows, columns)
+        labels = columns.label if labels is None and not isinstance(columns.label, str) else labels
+    check_rows(df, rows, labels, task)
+    if not noted and labels is None and task == SINGLE:
         df['label'] = check_classes(df.label, rows)
     df, lost = _those_there(df, root, checks.missing, rows)
     if rule.valid is None:
@@ -416,14 +405,21 @@ def table_of(
     dropped = dict(noted.get('dropped', {}))
     if lost:
         dropped['missing file'] = dropped.get('missing file', 0) + lost
-    table = ClipTable(df, root, labels, name or noted.get('name', ''), dropped)
+    table = ClipTable(df, root, labels, name or noted.get('name', ''), dropped, task)
     alone = columns.group is None and df.group.nunique() == len(df)
     tell_doubts(table, _groups_hint(rows, columns) or parents_hint(df) if alone else '')
     return table
 
+def _one_row_a_clip(df, rows, columns):
+    "Join the rows of each clip, which may not differ in their split either."
+    split = find_column(rows, 'split', columns.split) if isinstance(columns.split, str) else None
+    return join_rows(df if split is None else df.assign(split=rows.df[split]), rows)[list(df)]
+
 def _groups_hint(rows, columns):
     "Name a column that looks like a group."
-    label, path = (find_column(rows, what, getattr(columns, what)) for what in ('label', 'path'))
+    path, label = find_column(rows, 'path', columns.path), label_column(rows, columns)
+    if not isinstance(label, str):
+        return ''
     taken = {path, columns.start, columns.end, 'start', 'end'}
     if isinstance(columns.split, str):
         taken.add(find_column(rows, 'split', columns.split))

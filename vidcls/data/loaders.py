@@ -118,7 +118,7 @@ def loaders(
         raise DataError(f"{only}; a classifier needs two or more.")
     if 'train' not in table.splits:
         raise DataError(f"{table.name} has no train split; it has {table.splits}.")
-    unseen = sorted(set(table.labels) - set(table.select_split('train').df.label))
+    unseen = sorted(set(table.labels) - set(table.select_split('train').found))
     if unseen:
         raise DataError(f"no clip of {unseen[:5]} is in the train split, so that class cannot be learned; "
                         "split otherwise (fractions or seed).")

@@ -31,6 +31,10 @@ class EpochSampler:
         if (balance or weights is not None or repeats > 1) and not shuffle:
             raise ArgumentError("balance, weights and repeats are for training: they need shuffle=True.")
         self.targets = None if targets is None else np.asarray(targets)
+        if balance is not None and np.ndim(self.targets) == 2:
+            raise ArgumentError(f"balance={balance!r} draws each class equally often, and clips with sets of "
+                                "labels have several; weigh the loss instead: BinaryCrossEntropy(weights=…) "
+                                "with positive_weights.")
         if balance == 'weighted':
             weights = 1/np.bincount(self.targets)[self.targets]
         self.weights = None if weights is None else _check_weights(weights, n)

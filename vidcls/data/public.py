@@ -20,7 +20,8 @@ import pandas as pd
 from ..core import DataError, LabelError, check_choice, first_names, load_json, patch
 from .files import SPLIT_NAMES, check_leaks, list_files, only_videos, ucf_group
 from .lists import Checks, SplitRule, read_list, seconds_of
-from .table import ClipTable, add_valid, split_groups
+from .split_groups import add_valid, split_groups
+from .table import ClipTable
 
 # %% ../../nbs/inside/14_data.public.ipynb #officialset
 class Listed(NamedTuple):

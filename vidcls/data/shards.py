@@ -23,6 +23,7 @@ from ..core import VideoReadError, WorkerError
 from ..core import atomic_path, check_at_least, check_choice, check_whole, file_sha256, progress
 from ..parallel import call_within, rank_world
 from .files import SPLITS
+from .label_sets import need_one_class
 from .table import ClipTable
 from .decode import Video
 from .clips import ON_ERROR, BatchBuffers, ClipDataset, clip_shape, thread_batches
@@ -48,6 +49,7 @@ def write_shards(
 )->Path: # The folder
     "Pack the clips of a table into tar files, split by split."
     check_choice('on_error', on_error, ON_ERROR)
+    need_one_class('a shard', table.task, 'Train on the files.')
     check_at_least('shard_mb', shard_mb, 1e-6)
     _webdataset()
     folder, failed = Path(folder), {}

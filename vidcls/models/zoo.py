@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..core import ArgumentError, CheckpointError, ClipSpec, VidclsError, check_choice, check_whole
+from ..data.label_sets import SINGLE
 from .adapter import (
     TransformersModel, check_numbers, config_number, no_larger_than,
     read_by_transformers, spec_of, transformers_model)
@@ -67,6 +68,7 @@ def create_model(
     fit_in(model, state, where)
     if len(found.labels) == model.n_classes:
         model.labels = found.labels
+        model.task = (found.saved or {}).get('task', SINGLE)
     return model
 
 # %% ../../nbs/inside/35_models.zoo.ipynb #said-unless
@@ -215,5 +217,5 @@ def saved_model(
         raise CheckpointError(f"{source}: weights do not fit the model in config.json: {wrong}.")
     model = make_model(name, n, asked)
     model.load_state_dict(state)
-    model.labels = [str(l) for l in saved['labels']]
+    model.labels, model.task = [str(l) for l in saved['labels']], saved.get('task', SINGLE)
     return model

@@ -23,7 +23,7 @@ from vidcls.core import (
     span,
 )
 from ..optim import freeze_layers, keep_frozen
-from .history import monitored, row_line
+from .history import monitored, row_line, score_of
 
 # %% ../../nbs/inside/40_training.callbacks.ipynb #callback
 EVENTS = (
@@ -299,8 +299,9 @@ class ProgressBar(Callback):
         speed = self.clips/max(1e-9, time.perf_counter()-self.start)
         mean = run.train_loss.item()/max(1, run.n_good)
         words = [self.left(run), f'loss {mean:.3f}']
-        if run.hist.best is not None and run.hist.rows[run.hist.best]['accuracy'] is not None:
-            words.append(f"best accuracy {run.hist.rows[run.hist.best]['accuracy']:.3f}")
+        name, best = (None, None) if run.hist.best is None else score_of(run.hist.rows[run.hist.best])
+        if best is not None:
+            words.append(f"best {name} {best:.3f}")
         words.append(f'lr {run.sched.get_last_lr()[-1]:.2g}, {speed:.0f} clips/s')
         return ', '.join([*words, f'{run.timer.share:.0%} waiting'])
 

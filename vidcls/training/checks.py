@@ -9,36 +9,22 @@ __all__ = ['OTHER_NAMES', 'OTHER_WAYS', 'Optimization', 'Selection', 'Saving', '
 
 # %% ../../nbs/inside/44_training.checks.ipynb #import-copy-math
 import copy, math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vidcls.core import (
-    ArgumentError,
-    LabelError,
-    check_at_least,
-    check_between,
-    check_choice,
-    check_whole,
-    match_labels,
-)
+from ..core import ArgumentError, LabelError, check_at_least, check_between, check_choice, check_whole
+from ..core import match_labels
 from ..data.contract import refuse_argument
+from ..data.label_sets import SINGLE
 from ..data.loaders import Loader, adapt_loader, as_loaders
 from ..optim import OPTIMIZERS, SCHEDULES
-from vidcls.training.callbacks import (
-    EMA,
-    EVENTS,
-    Callback,
-    EarlyStopping,
-    GradualUnfreeze,
-    Loggers,
-    ProgressBar,
-    TerminateOnNaN,
-    as_callback,
-)
+from .callbacks import EMA, EVENTS, Callback, EarlyStopping, GradualUnfreeze, Loggers
+from .callbacks import ProgressBar, TerminateOnNaN, as_callback
+from ..task import SingleLabelTask, task_of
 from .engine import choose_precision
 from .history import COLUMNS, monitored
 from .resume import Checkpoints, parse_every
@@ -102,7 +88,7 @@ class Optimization:
 @dataclass
 class Selection:
     "Which epoch is best, and when the training ends early."
-    monitor:str='accuracy' # Column of the history that decides
+    monitor:str|None=None # Column of the history that decides; None takes accuracy, or mAP for sets of labels
     patience:int|None=15 # Epochs without anything better that end the training, >= 1; None goes to the end
     keep_last:bool=False # Keep the last weights, not the best ones?
     on_nan:str='stop' # A step that is not finite: 'stop', or 'skip' it
@@ -204,10 +190,17 @@ class FitConfig:
     saving:Saving # Checkpoints
     computing:Computing # Precision, seed, progress
     functions:Functions # The user's own
+    task:SingleLabelTask = field(default_factory=SingleLabelTask) # What the loaders are for
 
     def __post_init__(self):
+        if self.selection.monitor is None:
+            self.selection.monitor = self.task.metric
         column,_ = monitored(str(self.selection.monitor))
-        check_choice('monitor', column, ('accuracy', 'valid_loss', 'train_loss', *self.functions.metrics))
+        usual, own = self.task.metric, self.functions.metrics
+        check_choice('monitor', column, (usual, 'valid_loss', 'train_loss', *own))
+        self.task.check_loss(self.functions.loss)
+        if usual in own:
+            raise ArgumentError(f"metrics has {usual!r}, which the history keeps for itself; rename yours.")
 
 # %% ../../nbs/inside/44_training.checks.ipynb #standard-callbacks
 def standard_callbacks(
@@ -241,7 +234,7 @@ def check_fit(
         raise ArgumentError(
             f"model is a {type(model).__name__} without a spec; accepted: what create_model gives."
         )
-    check_splits(dls, config.selection.monitor)
+    check_splits(dls, config.selection.monitor, config.task.metric)
     check_trackers(config.computing.trackers, config.saving.out)
     check_freeze(model, config.optimization.freeze)
     model.spec.check_same(dls.spec)
@@ -251,11 +244,12 @@ def check_fit(
                          f"make it with n_classes={n} or call model.reset_classifier({n}).")
     head_order(model, dls.labels, warn=False)
     check_labels(dls)
-    check_metrics(config.functions.metrics, n)
+    check_metrics(config.functions.metrics, n, config.task)
 
 def check_splits(
     dls, # Loaders
     monitor:str, # Column of the history
+    usual:str='accuracy', # The column that decides where nobody chose
 ):
     "Are there clips to train on, and clips to judge by where the monitored column needs them?"
     if dls.train is None:
@@ -265,10 +259,10 @@ def check_splits(
             raise ArgumentError(
                 f"dls.{name} has no batch; a loader of one clip at least, or None for no validation."
             )
-    if dls.valid is None and monitor.removeprefix('-') not in ('accuracy', 'train_loss'):
+    if dls.valid is None and monitor.removeprefix('-') not in (usual, 'train_loss'):
         raise ArgumentError(
             f"monitor={monitor!r} needs validation clips and dls.valid is None; accepted without them: "
-            "'train_loss', or 'accuracy', the default, which then keeps the last weights."
+            f"'train_loss', or {usual!r}, the default, which then keeps the last weights."
         )
 
 def check_labels(
@@ -280,7 +274,7 @@ def check_labels(
         if sources is None or sources.targets is None:
             continue
         targets = np.asarray(sources.targets)
-        if len(bad := np.flatnonzero((targets < 0) | (targets >= len(dls.labels)))):
+        if len(bad := task_of(dls).odd_targets(targets, len(dls.labels))):
             more = '…' if len(dls.labels) > 5 else ''
             raise LabelError(
                 f"{sources.paths[int(bad[0])]}: label {targets[bad[0]]} is not in [0, {len(dls.labels)}); "
@@ -290,13 +284,15 @@ def check_labels(
 def check_metrics(
     metrics:dict, # {name: function}
     n_classes:int, # K
+    task:SingleLabelTask, # Whose labels the metrics will get
 ):
     "Ask each metric with made-up answers: does it give a number?"
+    logits, labels = task.example(n_classes)
     for name,f in metrics.items():
         try:
-            float(f(torch.eye(n_classes), torch.arange(n_classes)))
+            float(f(logits, labels))
         except Exception as e:
-            shape = f'({n_classes},{n_classes}) and labels ({n_classes},)'
+            shape = f'{tuple(logits.shape)} and labels {tuple(labels.shape)}'.replace(', ', ',')
             raise ArgumentError(
                 f"metrics[{name!r}] fails on logits {shape}: {type(e).__name__}: {e}; "
                 "accepted: a function (logits (N,K), labels (N,)) -> number."
@@ -360,6 +356,7 @@ def head_order(
 def take_labels(
     model, # Of create_model
     labels:list, # Class names of the data
+    task:str=SINGLE, # Kind of task of the data
 ):
     "Let the model's scores be of these classes, in this order; a trained head is sorted so."
     order = head_order(model, labels)
@@ -367,7 +364,7 @@ def take_labels(
         with torch.no_grad():
             for p in model.head.parameters():
                 p.copy_(p[order])
-    model.labels = [str(l) for l in labels]
+    model.labels, model.task = [str(l) for l in labels], task
 
 def own_network(
     model, # A model of create_model, or a network of your own

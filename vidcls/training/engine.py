@@ -15,11 +15,11 @@ import torch
 
 from ..core import ArgumentError, VidclsError, WorkerError, check_choice, pick_device
 from ..data.loaders import Batch, WaitTimer
-from ..losses import LabelSmoothingCrossEntropy
 from ..models.layers import VideoModel
 from ..optim import OPTIMIZERS, freeze_layers, make_schedule, param_groups
 from .callbacks import EMA, GradualUnfreeze, call_event
 from .checkpoint import random_state, set_random_state
+from ..task import task_of
 from .history import History
 
 # %% ../../nbs/inside/42_training.engine.ipynb #half-precision
@@ -285,7 +285,7 @@ class Run:
     ):
         o, c = config.optimization, config.computing
         self.config, self.callbacks, self.original_model = config, callbacks, model
-        self.dls, self.spec = dls, dls.spec
+        self.dls, self.spec, self.task = dls, dls.spec, task_of(dls)
         self.functions, self.monitor = config.functions, config.selection.monitor
         self.epochs, self.accum, self.max_grad_norm = o.epochs, o.accum, o.max_grad_norm
         self.accelerator = make_accelerator(c.precision, c.trackers, config.saving.out)
@@ -302,7 +302,7 @@ class Run:
         warm = 0 if o.schedule == 'onecycle' else round(min(o.warmup, self.epochs)*steps)
         self.sched = make_schedule(self.opt.optimizer, o.schedule, self.epochs*steps, warm, **o.schedule_args)
         self.scaled = self.accelerator.scaler is not None                # fp16 on a GPU
-        self.loss_func = config.functions.loss or LabelSmoothingCrossEntropy(o.smoothing)
+        self.loss_func = config.functions.loss or self.task.loss(o.smoothing)
         if isinstance(self.loss_func, torch.nn.Module):
             self.loss_func.to(self.accelerator.device)      # class weights move along
         self.gen = torch.Generator().manual_seed(c.seed + self.accelerator.process_index)

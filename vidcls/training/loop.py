@@ -16,6 +16,7 @@ from ..optim import freeze_layers
 from .checkpoint import random_state, set_random_state, unsharded
 from .checks import standard_callbacks, take_labels
 from .engine import SIGNALS, Run, agree_on_stop, end_callbacks, listening, put_best, release
+from ..task import task_of
 from .history import History, is_better
 from .memory import explain_error, is_out_of_memory, model_too_large
 from .resume import fingerprint, resume_run
@@ -29,7 +30,7 @@ def start_run(
     "Make the run; where that fails, leave the model as it was."
     about = fingerprint(model, dls, config)
     torch.manual_seed(config.computing.seed)
-    take_labels(model, dls.labels)
+    take_labels(model, dls.labels, task_of(dls).name)
     try:
         run = Run(model, dls, config, about, standard_callbacks(config, about))
         return run, resume_run(run)
@@ -107,7 +108,7 @@ def average_loss(
             "loaders."
         )
     mean = run.accelerator.reduce(run.train_loss.clone()).item()/run.n_good
-    run.row |= dict(train_loss=mean, valid_loss=None, accuracy=None)
+    run.row |= {'train_loss': mean, 'valid_loss': None, run.task.metric: None}
 
 # %% ../../nbs/inside/45a_training.loop.ipynb #collect-answers
 @torch.no_grad()
@@ -140,7 +141,7 @@ def collect_answers(
 def validate(
     run, # A Run
     batches, # The validation clips
-)->dict: # The row, with valid_loss, accuracy, and what the metrics gave; empty where a signal broke it off
+)->dict: # The row, with valid_loss, accuracy or mAP, and metrics; empty where a signal broke it off
     "Judge the weights on clips that are not trained on, over all processes."
     run('before_validate')
     run.eval_model.eval()
@@ -149,7 +150,7 @@ def validate(
         return {}
     logits, labels = found
     run.row['valid_loss'] = whole_loss(run, logits, labels)
-    run.row['accuracy'] = (logits.argmax(1) == labels).float().mean().item()
+    run.row[run.task.metric] = run.task.score(logits, labels)
     run.row |= {name: float(f(logits, labels)) for name,f in run.functions.metrics.items()}
     run('after_validate')
     return run.row

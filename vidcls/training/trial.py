@@ -21,12 +21,14 @@ def restored(
 ):
     "Put weights, generators and the order of the clips back when the block ends, however it ends."
     weights, rng_state = copy.deepcopy(model.state_dict()), random_state()
-    position, labels = loader.position, getattr(model, 'labels', None)
+    position = loader.position
+    names = {k: getattr(model, k, None) for k in ('labels', 'task')}
     training, device = model.training, next(model.parameters()).device
     try:
         yield
     finally:
-        model.labels = labels
+        for name, value in names.items():
+            setattr(model, name, value)
         model.load_state_dict(weights)
         model.train(training).to(device)
         set_random_state(rng_state)
@@ -40,7 +42,7 @@ def try_out(
     **kwargs, # As for fit
 ): # History
     "Call `fit` without validation and without traces, for what a callback sees; put everything back."
-    own = dict(callbacks=[callback], patience=None, monitor='accuracy')
+    own = dict(callbacks=[callback], patience=None, monitor=None)
     own |= dict(out=None, every=None, resume=False, trackers=None)                # no traces
     trial = copy.copy(dls)
     trial.valid = None
