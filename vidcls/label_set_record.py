@@ -47,8 +47,8 @@ class LabelSetRecord:
     versions:dict # Of vidcls, torch and python
     commit:str|None # Of the code, '+' where files were changed
     note:str = '' # Why the interval is wider than it would be with more groups
-    # Reason and number of clips that the data set lists and the table lacks
     controls:ClassVar[dict] = {} # Cheap controls answer with one class, so there are none
+    # Reason and number of clips that the data set lists and the table lacks
     dropped:dict = field(default_factory=dict)
     optimistic:bool = False # Were the weights chosen, or learned, on these very clips?
     cache:str = '' # The lossy frame cache through which the clips were judged; '' where it was the files
