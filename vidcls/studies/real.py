@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['REAL_SETS', 'PROBED', 'STARTS', 'CANDIDATES', 'CONTROLS', 'real_set', 'real_file', 'benchmark_real', 'load_real',
-           'real_probes', 'real_table', 'compare_defaults', 'control_features', 'load_defaults', 'defaults_table']
+           'real_probes', 'real_table', 'compare_defaults', 'keep_judged', 'control_features', 'load_defaults',
+           'defaults_table']
 
 # %% ../../nbs/studies/94_studies.real.ipynb #from-pathlib-import-path-import
 import json, re, tempfile, time, warnings
@@ -170,13 +171,21 @@ def compare_defaults(
             for arm in todo:
                 if show:
                     print(f'{s}: {arm}', flush=True)
-                start, path = time.perf_counter(), real_file(out, s, arm, seed)
+                start = time.perf_counter()
                 rec = _control(table, arm, k, seed) if arm in CONTROLS else _candidate(table, arm, k, seed)
                 facts = dict(set=s, arm=arm, seed=seed, folds=k, seconds=time.perf_counter()-start)
-                with atomic_path(path.with_suffix('.run.json')) as part:
-                    part.write_text(json.dumps(machine_facts() | facts, indent=1))
-                save_record(rec, path)
+                keep_judged(rec, real_file(out, s, arm, seed), facts)
     return load_defaults(out, seed)
+
+def keep_judged(
+    rec, # An EvalRecord
+    path:Path, # Of the record
+    facts:dict, # What the record does not say: set, arm, folds, seconds; JSON-ready
+):
+    "Write a record, and beside it where and how it was made."
+    with atomic_path(path.with_suffix('.run.json')) as part:
+        part.write_text(json.dumps(machine_facts() | facts, indent=1))
+    save_record(rec, path)
 
 def _motion_set(folder):
     return from_folder(make_motion_clips(folder, n_groups=12, size=64), name='motion')
