@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TIME_ARROW', 'WAYS_SETS', 'FITS', 'MOTION', 'FROZEN_WAYS', 'CONTROL_WAYS', 'FINE_STEPS', 'TRAINED_WAYS', 'ALL_WAYS',
-           'play_backwards', 'ways_set', 'majority_probe', 'from_scratch', 'fine_tuned', 'motion_trained', 'Asked',
-           'judge_way', 'benchmark_ways', 'load_ways']
+           'play_backwards', 'ways_set', 'majority_probe', 'from_scratch', 'fine_tuned', 'motion_trained',
+           'WayFeatures', 'judge_way', 'benchmark_ways', 'load_ways', 'ways_table', 'best_way', 'plot_ways']
 
 # %% ../../nbs/studies/94a_studies.ways.ipynb #f912332d
+import json
 import time
 import warnings
 from pathlib import Path
@@ -30,7 +31,7 @@ from ..models.handcrafted import MEASURES
 from ..models.pooled import Trunk
 from ..predict import Classifier
 from ..recipes import default_recipe, epochs_for
-from ..records import EvalRecord, load_record, save_record
+from ..records import load_record
 from ..show import new_figure
 from .models import train_run
 from .real import REAL_SETS, STARTS, keep_judged, real_file, real_set
@@ -120,7 +121,8 @@ def fine_tuned(
     plan, start = default_recipe(table), STARTS['EfficientNet-Lite0, inflated from ImageNet']
     fit = {k: v for k,v in plan.fit.items() if k != 'patience'} | start[3] | dict(layer_decay=.75)
     epochs = epochs_for(FINE_STEPS, int((table.df.split == 'train').sum()), plan.bs)
-    return dict(model='efficientnet_lite0_frames', pretrained='imagenet', arguments=start[2], bs=plan.bs) | fit | dict(epochs=epochs)
+    named = dict(model='efficientnet_lite0_frames', pretrained='imagenet', arguments=start[2])
+    return named | fit | dict(epochs=epochs, bs=plan.bs)
 
 TRAINED_WAYS = {'EfficientNet-Lite0 fine-tuned': fine_tuned, 'i3d_tiny from scratch': from_scratch}
 
@@ -139,13 +141,14 @@ def motion_trained(
         start = time.perf_counter()
         model, dls = train_run('VideoMAE', table, seed, epochs, show=False)
         facts = dict(set='motion', arm=MOTION, seed=seed, seconds=time.perf_counter()-start)
-        keep_judged(evaluate(model, dls.test, seed=seed, show=False), real_file(out, 'motion', MOTION, seed), facts)
+        rec = evaluate(model, dls.test, seed=seed, show=False)
+        keep_judged(rec, real_file(out, 'motion', MOTION, seed), facts)
         Classifier(model, table.labels).save(home/'classifier')
     return Classifier.load(home/'classifier').model
 
 # %% ../../nbs/studies/94a_studies.ways.ipynb #524e7075
-class Asked:
-    "Features of one set by every trunk: computed when they are needed, and kept with the seconds that it took."
+class WayFeatures:
+    "What each trunk knows of one set: computed when it is needed, and kept with the seconds that it took."
     def __init__(self,
         table:ClipTable, # The clips
         folder, # Where features are kept and found again
@@ -175,7 +178,7 @@ class Asked:
 
 def judge_way(
     name:str, # A key of FROZEN_WAYS or TRAINED_WAYS
-    asked:Asked, # The set
+    asked:WayFeatures, # The set
     k:int=5, # Folds, by groups, >= 2
     seed:int=0, # Of folds, weights and order
 )->tuple: # (EvalRecord, seconds of this machine)
@@ -213,7 +216,7 @@ def benchmark_ways(
             continue
         if trunks is None:
             trunks = trunks_for() | {MOTION: Trunk(motion_trained(folder, out, seed))}
-        asked = Asked(ways_set(data, s, folder), folder, trunks)
+        asked = WayFeatures(ways_set(data, s, folder), folder, trunks)
         for way in todo:
             if show:
                 print(f'{s}: {way}', flush=True)
@@ -231,3 +234,47 @@ def load_ways(
     "Read the kept records, without running anything."
     found = {(s, w): real_file(out, s, w, seed) for s in WAYS_SETS for w in ALL_WAYS}
     return {key: load_record(path) for key,path in found.items() if path.exists()}
+
+# %% ../../nbs/studies/94a_studies.ways.ipynb #b9583416
+def ways_table(
+    out, # Folder of the records
+    name:str, # One of WAYS_SETS
+    seed:int=0, # Of the runs
+)->pd.DataFrame: # A row for each way that is there, the difference to the best control, seconds
+    "Return the ways on one set as a table."
+    found = {w: r for (s, w),r in load_ways(out, seed).items() if s == name}
+    control = max((w for w in CONTROL_WAYS if w in found), key=lambda w: found[w].video_top1)
+    table = compare({control: found[control]} | found).loc[list(found)]
+    runs = [json.loads(real_file(out, name, w, seed).with_suffix('.run.json').read_text()) for w in found]
+    table = table.assign(seconds=[r['seconds'] for r in runs])
+    return table[['top1', 'low', 'high', 'mean_class', 'seconds', 'difference', 'd_low', 'd_high', 'verdict']]
+
+def best_way(
+    table:pd.DataFrame, # As ways_table gives it
+)->str: # One sentence
+    "Say which way is best, and whether it beats the best control."
+    best, control = table.top1.idxmax(), table.index[table.difference.isna()][0]
+    row = table.loc[best]
+    said = f'{best} is best, {row.top1:.3f} [{row.low:.3f}, {row.high:.3f}]'
+    if best == control:
+        return f'{said}: a control, which nothing beats'
+    return (f'{said}; against the best control, {control} ({table.top1[control]:.3f}): {row.difference:+.3f} '
+            f'[{row.d_low:+.3f}, {row.d_high:+.3f}], {row.verdict}')
+
+# %% ../../nbs/studies/94a_studies.ways.ipynb #9f545603
+def plot_ways(
+    tables:dict, # {set: as ways_table gives it}
+): # matplotlib Figure
+    "Draw the accuracy of each way on each set with its interval; controls are grey, the best one a line."
+    ways = [w for w in ALL_WAYS if any(w in t.index for t in tables.values())][::-1]
+    colours = ['grey' if w in CONTROL_WAYS else 'C0' for w in ways]
+    fig = new_figure(figsize=(2.6*len(tables)+2.4, .24*len(ways)+1), dpi=64)
+    for ax,(name,table) in zip(np.atleast_1d(fig.subplots(1, len(tables), sharey=True)), tables.items()):
+        t = table.reindex(ways)
+        xerr = [t.top1-t.low, t.high-t.top1]
+        ax.errorbar(t.top1, range(len(t)), xerr=xerr, fmt='none', ecolor='silver')
+        ax.scatter(t.top1, range(len(t)), c=colours, s=18, zorder=3)
+        ax.axvline(t.top1[t.index.isin(CONTROL_WAYS)].max(), color='grey', lw=1, ls=':')
+        ax.set(xlim=(0, 1.02), title=name, xlabel='accuracy', yticks=range(len(t)), yticklabels=ways)
+    fig.tight_layout()
+    return fig
