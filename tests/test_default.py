@@ -10,7 +10,7 @@ from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.evaluate import evaluate
 from vidcls.models.zoo import create_model
-from vidcls.recipes import DEFAULT, default_recipe, epochs_for
+from vidcls.plans import DEFAULT, default_recipe, epochs_for
 from vidcls.studies.real import CANDIDATES, CONTROLS, compare_defaults, defaults_table, load_defaults
 from vidcls.train import fit
 

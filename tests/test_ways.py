@@ -1,18 +1,25 @@
 "A choice among frozen features: by folds inside the training clips, judged once, kept as a classifier."
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from vidcls.controls import against_controls, judge_controls, measure_controls
-from vidcls.core import ArgumentError, DataError, seed_everything
+from vidcls.choice import Deadline, OutOfTime, choose_way
+from vidcls.comparison import compare
+from vidcls.controls import MOST_FREQUENT, judge_controls, measure_controls, with_controls
+from vidcls.core import DataError, seed_everything
 from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.models.handcrafted import MEASURES
+from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
-from vidcls.records import load_record
-from vidcls.ways import choose_probe, trunks_for
+from vidcls.plans import default_recipe
+from vidcls.records import load_record, prob_columns, record_of, save_record
+from vidcls.train import fit
+from vidcls.ways import choose_probe, cross_validate_choice, trunks_for
 
 
 @pytest.fixture(scope='module')
@@ -66,12 +73,76 @@ def test_no_test_split(table):
         choose_probe(table.select_split('train'), trunks=cheap())
 
 
-def test_a_network_that_does_not_beat_its_controls_is_said_not_to(table):
+def test_a_network_that_does_not_beat_its_controls_is_said_not_to(table, tmp_path):
     controls = judge_controls(measure_controls(table))
-    worst = min(controls.values(), key=lambda r: r.video_top1)
-    assert 'not shown to be better' in against_controls(worst, controls)
-    with pytest.raises(ArgumentError, match='empty'):
-        against_controls(worst, {})
+    assert set(controls) == {MOST_FREQUENT, *MEASURES}
+    worst = with_controls(min(controls.values(), key=lambda r: r.video_top1), controls)
+    assert 'not shown to be better than the best cheap control' in worst.against_controls
+    assert worst.against_controls in repr(worst)
+    again = load_record(save_record(worst, tmp_path/'record.json'))
+    assert again.against_controls == worst.against_controls
+    side = compare({'worst': worst, 'other': controls['hog']})
+    assert side.over_control['other'] == '' and side.over_control['worst'].startswith(('not', 'cannot'))
+    assert with_controls(worst, {}).against_controls == ''
+
+
+def test_a_network_that_beats_its_controls_is_said_to(table):
+    controls = judge_controls(measure_controls(table))
+    truth = controls['hog']
+    right = np.eye(2)[[truth.labels.index(l) for l in truth.clips.label]]*.98 + .01
+    clips = truth.clips.drop(columns=['predicted', *prob_columns(truth.labels)])
+    same = ('dataset', 'split', 'spec', 'views', 'n_expected', 'failures', 'seed')
+    perfect = record_of(clips, right, truth.labels, model='perfect', **{k: getattr(truth, k) for k in same})
+    assert with_controls(perfect, controls).against_controls.startswith('better than the best cheap control')
+
+
+def test_controls_of_a_large_set_learn_from_whole_groups(table):
+    measured = next(iter(measure_controls(table, most=20).values())).table
+    assert set(table.select_split('test').paths) <= set(measured.paths)
+    learned = measured.filter((measured.df.split != 'test').to_numpy())
+    sizes = table.df.groupby('group').size()
+    assert 20 <= len(learned) <= 20 + sizes.max()
+    assert all(sizes[g] == n for g,n in learned.df.groupby('group').size().items())
+
+
+def test_the_choice_is_judged_by_folds_that_had_no_say(table, tmp_path):
+    "Labels drawn by lot can't be known: a choice that had seen them would look better than chance."
+    df = table.df.copy()
+    lots = np.random.default_rng(0).choice(['left', 'right'], len(df))
+    chosen = choose_probe(table.with_rows(df.assign(label=lots)), tmp_path/'f', cheap())
+    rec = cross_validate_choice(chosen.features, 5)
+    assert rec.interval[0] < .5 and rec.n_evaluated == len(df)
+    sure = cross_validate_choice(choose_probe(table, tmp_path/'f', cheap()).features, 5)
+    assert sure.video_top1 > .85
+
+
+def test_a_network_that_knows_more_is_taken(table, tmp_path):
+    "Pictures alone can't tell left from right; a network that learns motion can, and wins."
+    few = {n: t for n,t in cheap().items() if n in ('middle_frame', 'hog')}
+    learn = table.filter((table.df.split != 'test').to_numpy())
+    plan = default_recipe(learn.with_rows(learn.df.assign(split='train')), steps=90)
+    plan.fit |= dict(augment=None, lr=5e-3)
+    plan.arguments['n_frames'] = 8
+    choice = choose_way(table, tmp_path/'f', 6, few, {'a network': plan}, show=False)
+    assert choice.best.how == 'scratch' and choice.best.plan is plan
+    assert choice.table().index[0] == 'a network' and set(choice.table().verdict.dropna()) == {'worse'}
+    assert choice.reason.startswith('a network (')
+
+
+def test_the_budget_is_kept(table, tmp_path):
+    few = {n: t for n,t in cheap().items() if n == 'motion_energy'}
+    learn = table.with_rows(table.df.assign(split='train'))
+    plan = default_recipe(learn, steps=3000)
+    start = time.monotonic()
+    choice = choose_way(table, tmp_path/'f', .5, few, {'a long training': plan}, show=False)
+    assert time.monotonic() - start < 45
+    assert choice.best.how == 'control' and 'a long training was left out: it needs about' in choice.reason
+
+
+def test_a_training_past_its_deadline_is_stopped(table):
+    net = create_model('i3d_tiny', n_classes=2, n_frames=8, size=32)
+    with pytest.raises(OutOfTime):
+        fit(net, loaders(table, net.spec), epochs=5, show=False, callbacks=[Deadline(time.monotonic())])
 
 
 def vidcls(*args, cwd):

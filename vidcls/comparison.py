@@ -70,6 +70,14 @@ def _verdict(low, high, p, n):
         return f'not distinguishable at n={n}'
     return 'better' if low > 0 else 'worse'
 
+
+def _control(rec):
+    "Say how a record stands beside the best of its cheap controls."
+    if not rec.controls:
+        return dict(control='', over_control='')
+    name, best = rec.best_control
+    return dict(control=f"{name} {best['top1']:.3f}", over_control=best['verdict'])
+
 # %% ../nbs/inside/56a_comparison.ipynb #compare
 def compare(
     records, # EvalRecords of the same clips, a list or {name: record}; the others are compared with the first
@@ -82,6 +90,8 @@ def compare(
         row = {k: getattr(r, k) for k in ('mean_class', 'nll', 'ece')}
         row = dict(name=name, top1=r.video_top1, low=r.interval[0], high=r.interval[1]) | row
         row |= dict(views=views_text(r.views), n=r.n_evaluated, note='')
+        if any(other.controls for other in named.values()):
+            row |= _control(r)
         if base is None:
             base = own
         else:

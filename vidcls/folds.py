@@ -13,7 +13,7 @@ from .core import check_whole, seed_everything
 from .data.loaders import loaders
 from .data.table import ClipTable
 from .models.zoo import create_model
-from .records import EvalRecord, clip_names, record_about, record_clips, record_of
+from .records import EvalRecord, clip_names, folds_split, record_about, record_clips, record_of
 from .train import fit_or_raise
 from .views import predict_probs
 
@@ -28,6 +28,7 @@ def cross_validate(
     bs:int=16, # Clips a batch
     on_fold=None, # Called with each trained model and the loader of its part
     show:bool=True, # Show progress?
+    load:dict|None=None, # For loaders: on_error, backend, …
     **fit_args, # For fit
 )->EvalRecord: # Of all clips, each judged by a model that has never seen its group
     "Train k models, each without a part of the groups, and put together what each says of that part."
@@ -36,7 +37,7 @@ def cross_validate(
     for fold in table.kfold(k, seed):
         seed_everything(seed)
         net = create_model(model, pretrained, n_classes=table.n_classes, **(arguments or {}))
-        dls = loaders(fold, net.spec, bs=bs, seed=seed)
+        dls = loaders(fold, net.spec, bs=bs, seed=seed, **(load or {}))
         fit_or_raise(net, dls, seed=seed, patience=None, show=show, **fit_args)
         p, rows, failed = predict_probs(net, dls.test, show=False)
         if on_fold is not None:
@@ -47,6 +48,6 @@ def cross_validate(
         names = clip_names(df)
         failures |= {names[r]: why for r,why in failed.items()}
     about = record_about(net, table, {}, seed)
-    about |= dict(model=model, split=f'all, {k} folds by group', failures=failures)
+    about |= dict(model=model, split=folds_split(k), failures=failures)
     clips = pd.concat(parts, ignore_index=True)
     return record_of(clips, np.concatenate(probs), table.labels, views={'clips': 1, 'crops': 1}, **about)

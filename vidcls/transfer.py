@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STRENGTHS', 'Probe', 'trunk_name', 'check_same_features', 'features_record', 'join_features', 'neighbour_probe',
            'choose_strength', 'logistic_probe', 'TokenSpec', 'TokenProbe', 'TokenLoader', 'attentive_probe',
-           'join_probe', 'cross_validate_probe']
+           'join_probe', 'cross_validate_probe', 'fold_rows']
 
 # %% ../nbs/inside/68_transfer.ipynb #code-3
 import copy
@@ -28,7 +28,7 @@ from .models.contract import VideoModel, new_head
 from .models.pooled import AttentivePooler, NeighbourHead
 from .models.zoo import create_model
 from .predict import Classifier
-from .records import EvalRecord, clip_names, record_clips, record_of
+from .records import EvalRecord, clip_names, folds_split, record_clips, record_of
 from .train import fit_or_raise
 
 # %% ../nbs/inside/68_transfer.ipynb #probe
@@ -405,13 +405,21 @@ def cross_validate_probe(
     seed:int=0, # Of the folds
 )->EvalRecord: # Of all clips, each judged by a probe that has never seen its group
     "Fit k probes, each without a part of the groups, and put together what each says of that part."
-    table = features.table
-    probs, name = np.zeros((len(features), table.n_classes)), ''
-    rows_of = pd.Series(np.arange(len(table)), index=pd.Index(clip_names(table.df)))
-    for fold in table.kfold(k, seed):
-        split = fold.df.split.to_numpy()
-        order = rows_of[pd.Index(clip_names(fold.df))].to_numpy()
-        train, test = order[split != 'test'], order[split == 'test']
+    probs, name = np.zeros((len(features), features.table.n_classes)), ''
+    for train,test in fold_rows(features, k, seed):
         probe = fit(features.select(train))
         probs[test], name = probe.probs(features.x[test]), probe.name
-    return features_record(features, probs, name, table.labels, seed, f'all, {k} folds by group')
+    return features_record(features, probs, name, features.table.labels, seed, folds_split(k))
+
+def fold_rows(
+    features:Features, # Of all clips that may be used
+    k:int, # Folds, by groups, >= 2
+    seed:int, # Of the folds
+): # Yields (rows to learn from, rows to judge), k times
+    "Share out the rows of features as `ClipTable.kfold` shares out clips."
+    table = features.table
+    rows_of = pd.Series(np.arange(len(table)), index=pd.Index(clip_names(table.df)))
+    for fold in table.kfold(k, seed):
+        judged = fold.df.split.to_numpy() == 'test'
+        order = rows_of[pd.Index(clip_names(fold.df))].to_numpy()
+        yield order[~judged], order[judged]

@@ -126,4 +126,6 @@ def model_table(
             licence=family_facts(name)[0] if top1 or name in IN_PACKAGES else '',
             cite=short[0] if short else '',
         ))
-    return pd.DataFrame(rows).set_index('model').sort_values('weights_M', kind='stable') if rows else pd.DataFrame()
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame(rows).set_index('model').sort_values('weights_M', kind='stable')

