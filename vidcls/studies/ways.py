@@ -275,6 +275,6 @@ def plot_ways(
         ax.errorbar(t.top1, range(len(t)), xerr=xerr, fmt='none', ecolor='silver')
         ax.scatter(t.top1, range(len(t)), c=colours, s=18, zorder=3)
         ax.axvline(t.top1[t.index.isin(CONTROL_WAYS)].max(), color='grey', lw=1, ls=':')
-        ax.set(xlim=(0, 1.02), title=name, xlabel='accuracy', yticks=range(len(t)), yticklabels=ways)
-    fig.tight_layout()
+        ax.set(xlim=(0, 1.02), xlabel='accuracy', yticks=range(len(t)), yticklabels=ways)
+        ax.set_title(name, fontsize=10)
     return fig
