@@ -88,7 +88,7 @@ def test_the_record_says_that_the_default_is_above_chance():
         assert found.low[s] > found.majority[s], found
 
 def test_what_was_run_is_not_run_again(real_data, tmp_path):
-    arms = CONTROLS[1:]
+    arms = list(CONTROLS)[1:]
     first = compare_defaults(real_data, tmp_path, ['weizmann colour'], arms, show=False)
     kept = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     again = compare_defaults(real_data, tmp_path, ['weizmann colour'], arms, show=False)

@@ -1,5 +1,6 @@
 "The studies: each can be run, keeps what it has run, and reads it again."
 import io, os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ from vidcls.data.table import ClipTable
 from vidcls.evaluate import cross_validate
 from vidcls.models.zoo import create_model
 from vidcls.records import clip_names
-from vidcls.studies import curriculum, fit as study
+from vidcls.studies import curriculum, fit as study, ways
 from vidcls.studies.curriculum import ORDERS, compare_curriculum, compare_stages
 from vidcls.studies.distill import TEACHING, compare_distillation
 from vidcls.studies.imbalance import compare_noise
+from vidcls.ways import trunks_for
 
 TINY = dict(dim=24, depth=1, heads=2)
 
@@ -103,3 +105,42 @@ def test_two_clips_of_a_file_are_two_clips_in_a_cross_validation(tmp_path):
     table = ClipTable(halves, toy.root, toy.labels, 'halves')
     rec = cross_validate(table, 'videomae_tiny', k=2, arguments=TINY, epochs=1, bs=8, show=False)
     assert (rec.n_evaluated, len(set(clip_names(rec.clips))), rec.failures) == (24, 24, {})
+
+
+# --- all ways on one set
+
+def test_every_frozen_way_is_judged_kept_and_compared(tmp_path, monkeypatch):
+    "On clips that run forwards or backwards: what gathers frames fails, what sees an order does not."
+    made = make_motion_clips(tmp_path/'made', n_groups=20, size=64)
+    left = from_folder(made).select_classes(['left'])
+    table = ways.play_backwards(left, tmp_path/'both', 'weizmann colour')
+    monkeypatch.setattr(ways, 'ways_set', lambda data, name, folder: table)
+    monkeypatch.setattr(ways, 'trunks_for', lambda: trunks_for(16, 64))
+    monkeypatch.setattr(ways, 'motion_trained', lambda *args: create_model('videomae_tiny', n_classes=2))
+    few = [w for w,(trunk, _, _) in ways.FROZEN_WAYS.items() if trunk != 'ImageNet frames']
+    given = dict(sets=['weizmann colour'], ways=[*few, 'ImageNet mean, nearest', ways.AUTO], show=False)
+    found = ways.benchmark_ways(None, tmp_path/'out', tmp_path, **given)
+    assert {w for _, w in found} == set(given['ways'])
+    counted = {(r.n_evaluated, r.n_groups, r.split) for r in found.values()}
+    assert counted == {(40, 20, 'all, 5 folds by group')}
+    shown = ways.ways_table(tmp_path/'out', 'weizmann colour')
+    assert shown.top1[[ways.AUTO, 'untrained 3-D filters, logistic']].min() > .8
+    assert (shown.seconds > 0).all()
+    # the two clips of a pair have the same frames, so what gathers frames does not tell them apart
+    assert max(shown.top1[w] for w in (*ways.CONTROL_WAYS, 'ImageNet mean, nearest')) < .7
+    assert ways.best_way(shown).startswith(shown.top1.idxmax())
+    monkeypatch.setattr(ways, 'judge_way', None)                 # what is kept is not run again
+    assert ways.benchmark_ways(None, tmp_path/'out', tmp_path, **given).keys() == found.keys()
+
+
+def test_networks_of_the_table_are_plans_that_train(tmp_path, monkeypatch):
+    def shorter(plan):
+        assert plan.fit['epochs'] > 1
+        return replace(plan, fit=plan.fit | dict(epochs=1))
+    made = make_motion_clips(tmp_path/'made', n_groups=6, size=64)
+    table = from_folder(made).select_classes(['left', 'right'])
+    shortened = {name: lambda t, plan=plan: shorter(plan(t)) for name, plan in ways.TRAINED_WAYS.items()}
+    monkeypatch.setattr(ways, 'TRAINED_WAYS', shortened)
+    for name in shortened:
+        rec, seconds = ways.judge_way(name, ways.WayFeatures(table, tmp_path, {}), k=2)
+        assert (rec.n_evaluated, rec.split) == (len(table), 'all, 2 folds by group') and seconds > 0

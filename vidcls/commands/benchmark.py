@@ -98,6 +98,7 @@ STUDIES = {  # command: what it compares
     'stages': 'Small clips first, against full size, for the same number of operations.',
     'real': 'Real clips, from scratch and from ImageNet, judged on people never seen.',
     'defaults': 'Candidates for what `vidcls train` does by default, with controls.',
+    'ways': 'All ways to a classifier on the same real clips, with cheap controls.',
 }
 
 def add_placeholders():

@@ -6,7 +6,7 @@
 __all__ = ['Runs', 'Seeds', 'RealSets', 'cli_benchmark_views', 'cli_benchmark_features', 'cli_benchmark_fit',
            'cli_benchmark_techniques', 'cli_benchmark_time', 'show_table', 'cli_benchmark_models',
            'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_distill', 'cli_benchmark_curriculum',
-           'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults']
+           'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults', 'cli_benchmark_ways']
 
 # %% ../../nbs/studies/99_studies.cli.ipynb #imports
 from pathlib import Path
@@ -185,3 +185,20 @@ def cli_benchmark_defaults(
     from vidcls.studies.real import compare_defaults, defaults_table
     compare_defaults(data, out, seed=seed)
     show_table(defaults_table(out, seed))
+
+@bench.command('ways')
+def cli_benchmark_ways(
+    data: RealSets,
+    out: Runs = 'runs/ways',
+    features: Annotated[Path, a_folder('For features; what is there is read.')] = 'runs/ways/features',
+    folds: Annotated[int, a_count('Each judged by a model that has never seen its groups.', 2)] = 5,
+    seed: Annotated[int, a_count('Of folds, weights and order.', 0)] = 0,
+):
+    """All ways to a classifier on the same real clips, by the same folds, with cheap controls;
+    an hour on one core."""
+    from vidcls.studies.ways import WAYS_SETS, benchmark_ways, best_way, ways_table
+    benchmark_ways(data, out, features, k=folds, seed=seed)
+    for name in WAYS_SETS:
+        table = ways_table(out, name, seed)
+        say(f'\n{name}: {best_way(table)}')
+        show_table(table.reset_index())

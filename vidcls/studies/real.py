@@ -4,30 +4,30 @@
 
 # %% auto #0
 __all__ = ['REAL_SETS', 'PROBED', 'STARTS', 'CANDIDATES', 'CONTROLS', 'real_set', 'real_file', 'benchmark_real', 'load_real',
-           'real_probes', 'real_table', 'compare_defaults', 'control_features', 'load_defaults', 'defaults_table']
+           'real_probes', 'real_table', 'compare_defaults', 'keep_judged', 'load_defaults', 'defaults_table']
 
 # %% ../../nbs/studies/94_studies.real.ipynb #from-pathlib-import-path-import
 import json, re, tempfile, time, warnings
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..augment import augmentation
 from ..benchmark.report import machine_facts
-from ..core import ClipSpec, DataError, VidclsError, atomic_path, check_choice
+from ..core import DataError, atomic_path, check_choice
 from ..data.datasets import from_csv, from_folder
 from ..data.table import ClipTable
-from ..data.decode import resize_short
-from ..data.loaders import ClipDataset
 from ..data.synthetic import make_motion_clips
+from ..features import embed
 from ..folds import cross_validate
+from ..models.zoo import create_model
 from ..probes import PERTURBATIONS
 from ..plans import epochs_for
 from ..recipes import recipe
-from ..records import load_record, record_clips, record_of, save_record
+from ..records import load_record, save_record
 from ..time_answers import ask_perturbed
 from ..time_report import report_of
+from ..transfer import cross_validate_probe, logistic_probe
 
 # %% ../../nbs/studies/94_studies.real.ipynb #real-sets-name-csv-below-the
 REAL_SETS = {  # name: (CSV below the data folder, column of the groups, rows)
@@ -150,7 +150,10 @@ CANDIDATES = {  # name: (model, its arguments, steps, rate, augmentation)
     'i3d_tiny 16 x 48, 500 steps':        ('i3d_tiny', dict(n_frames=16, size=48), 500, 2e-3, 'light'),
     'i3d_tiny 16 x 32, 500 steps, standard': ('i3d_tiny', dict(n_frames=16, size=32), 500, 2e-3, 'standard'),
 }
-CONTROLS = ('eight pictures, logistic regression', 'motion energy, logistic regression')
+CONTROLS = {  # name: what is measured
+    'eight pictures, logistic regression': 'thumbnails',
+    'motion energy, logistic regression': 'motion_energy',
+}
 
 def compare_defaults(
     data, # Folder of the sets
@@ -171,13 +174,21 @@ def compare_defaults(
             for arm in todo:
                 if show:
                     print(f'{s}: {arm}', flush=True)
-                start, path = time.perf_counter(), real_file(out, s, arm, seed)
+                start = time.perf_counter()
                 rec = _control(table, arm, k, seed) if arm in CONTROLS else _candidate(table, arm, k, seed)
                 facts = dict(set=s, arm=arm, seed=seed, folds=k, seconds=time.perf_counter()-start)
-                with atomic_path(path.with_suffix('.run.json')) as part:
-                    part.write_text(json.dumps(machine_facts() | facts, indent=1))
-                save_record(rec, path)
+                keep_judged(rec, real_file(out, s, arm, seed), facts)
     return load_defaults(out, seed)
+
+def keep_judged(
+    rec, # An EvalRecord
+    path:Path, # Of the record
+    facts:dict, # What the record does not say: set, arm, folds, seconds; JSON-ready
+):
+    "Write a record, and beside it where and how it was made."
+    with atomic_path(path.with_suffix('.run.json')) as part:
+        part.write_text(json.dumps(machine_facts() | facts, indent=1))
+    save_record(rec, path)
 
 def _motion_set(folder):
     return from_folder(make_motion_clips(folder, n_groups=12, size=64), name='motion')
@@ -192,54 +203,10 @@ def _candidate(table, arm, k, seed):
 
 # %% ../../nbs/studies/94_studies.real.ipynb #control
 def _control(table, arm, k, seed):
-    "Logistic regression on simple features of the same clips, judged by the same folds."
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as e:
-        raise VidclsError("the controls need scikit-learn: pip install scikit-learn") from e
-    from sklearn.decomposition import PCA
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    spec = ClipSpec(n_frames=16, size=32)
-    X, y = control_features(table, arm, spec), table.targets
-    parts, probs = [], []
-    for fold in table.kfold(k, seed):
-        held = (fold.df.split == 'test').to_numpy()
-        regression = LogisticRegression(C=.1, max_iter=2000)
-        net = make_pipeline(StandardScaler(), PCA(.95, random_state=seed), regression)
-        p = np.zeros((held.sum(), table.n_classes))
-        net.fit(X[~held], y[~held])
-        p[:,net.classes_] = net.predict_proba(X[held])
-        parts.append(record_clips(fold.select_split('test').df, np.arange(held.sum())))
-        probs.append(p)
-    return record_of(
-        pd.concat(parts, ignore_index=True),
-        np.concatenate(probs),
-        table.labels,
-        dataset=table.name,
-        split=f'all, {k} folds by group',
-        model=arm,
-        spec=spec.to_dict(),
-        views={'clips': 1, 'crops': 1},
-        n_expected=len(table),
-        failures={},
-        seed=seed,
-        dropped=dict(table.dropped),
-    )
-
-def control_features(
-    table:ClipTable, # Clips
-    kind:str, # One of CONTROLS
-    spec:ClipSpec, # Frames and size of the grey clips that the features are made of
-)->np.ndarray: # float32 (N,D)
-    "Return features of each clip: eight pictures of 12 x 12 in order, or the motion energy at each place."
-    ds = ClipDataset(table, spec)
-    grey = np.stack([ds[i][0].numpy().mean(-1) for i in range(len(ds))])/255               # (N,T,H,W)
-    if kind == CONTROLS[1]:
-        features = np.abs(np.diff(grey, axis=1)).mean(1)
-    else:
-        features = np.stack([[resize_short(f, 12) for f in clip[::2]] for clip in grey.astype(np.float32)])
-    return features.reshape(len(ds), -1).astype(np.float32)
+    "A logistic regression on what was measured without learning, judged by the same folds."
+    net = create_model('handcrafted', n_classes=2, features=CONTROLS[arm], n_frames=16, size=64)
+    measured = embed(net, table, show=False)
+    return cross_validate_probe(measured, lambda f: logistic_probe(f, seed=seed), k, seed)
 
 def load_defaults(
     out, # Folder of the records
