@@ -288,7 +288,7 @@ def save_record(
     kept = {f.name: getattr(rec, f.name) for f in fields(rec) if f.name != 'clips'}
     if kept.get('temperature') == 1:
         del kept['temperature']                          # as records have been without a calibration
-    if not rec.controls:
+    if not rec.controls and 'controls' in kept:
         del kept['controls']
     with atomic_path(path) as tmp:
         tmp.write_text(json.dumps(kept, indent=1))

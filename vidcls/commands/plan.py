@@ -122,6 +122,7 @@ def way_asked(
 )->str: # One of HOW
     "Return the way that was typed, or that follows from the other options; refuse options that don't fit it."
     from vidcls.core import ArgumentError
+    from vidcls.data.label_sets import MULTI, need_one_class
     given = [n for n in OF_TRAINING if a.get(n) is not None]
     on_shards = (a['data']/'shards.json').exists()
     of_sets = a.get('multi_label')
@@ -136,8 +137,7 @@ def way_asked(
         return a['how']
     what = f"--how {a['how']}"
     if of_sets:
-        raise ArgumentError(f'{what} chooses among answers of one class a clip; leave it out with '
-                            '--multi-label: a network is trained then.')
+        need_one_class(what, MULTI, 'Leave it out: a network is trained then.')
     if on_shards:
         raise ArgumentError(f'{what} works on files, not on shards.')
     if not is_alone():
