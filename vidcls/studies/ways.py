@@ -7,7 +7,7 @@ __all__ = ['TIME_ARROW', 'WAYS_SETS', 'FITS', 'MOTION', 'FROZEN_WAYS', 'CONTROL_
            'ALL_WAYS', 'play_backwards', 'ways_set', 'majority_probe', 'fine_tuned', 'motion_trained', 'WayFeatures',
            'judge_way', 'benchmark_ways', 'load_ways', 'ways_table', 'best_way', 'plot_ways']
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #f912332d
+# %% ../../nbs/studies/94a_studies.ways.ipynb #export-import-json-import
 import json
 import time
 import warnings
@@ -39,7 +39,7 @@ from .real import REAL_SETS, keep_judged, real_file, real_set
 from ..transfer import Probe, attentive_probe, cross_validate_probe, logistic_probe, neighbour_probe
 from ..ways import IMAGENET, POOLED, cross_validate_choice, trunks_for
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #7d33140f
+# %% ../../nbs/studies/94a_studies.ways.ipynb #time-arrow
 TIME_ARROW = 'fights forwards or backwards'
 WAYS_SETS = (*REAL_SETS, TIME_ARROW)
 
@@ -72,7 +72,7 @@ def ways_set(
     fights = real_set(data, 'fights')
     return play_backwards(fights.with_rows(fights.df.iloc[::2]), Path(folder)/'time_arrow')
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #1e774eb7
+# %% ../../nbs/studies/94a_studies.ways.ipynb #majority-probe
 def majority_probe(
     features:Features, # Of the training clips
 )->Probe:
@@ -104,7 +104,7 @@ FROZEN_WAYS = {  # name: (trunk, pool of its tokens, a key of FITS)
 }
 CONTROL_WAYS = tuple(FROZEN_WAYS)[:1+len(MEASURES)]
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #91dabdfe
+# %% ../../nbs/studies/94a_studies.ways.ipynb #fine-steps
 FINE_STEPS = 40
 
 def fine_tuned(
@@ -116,7 +116,7 @@ def fine_tuned(
 TRAINED_WAYS = {'EfficientNet-Lite0 fine-tuned': fine_tuned, 'i3d_tiny from scratch': default_recipe}  # plans
 AUTO = 'auto'                                    # the choice among frozen features that `vidcls train` makes
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #9f54b012
+# %% ../../nbs/studies/94a_studies.ways.ipynb #motion-trained
 def motion_trained(
     folder, # Where the network is kept and found again
     out, # Folder for its record
@@ -136,7 +136,7 @@ def motion_trained(
         Classifier(model, table.labels).save(home/'classifier')
     return Classifier.load(home/'classifier').model
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #524e7075
+# %% ../../nbs/studies/94a_studies.ways.ipynb #wayfeatures
 class WayFeatures:
     "What each trunk knows of one set: computed when it is needed, and kept with the seconds that it took."
     def __init__(self,
@@ -197,7 +197,7 @@ def _judge_plan(plan_for, table, k, seed):
         return cross_validate(table, plan.model, k, seed, plan.pretrained, plan.arguments, plan.bs,
                               show=False, **fit)
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #245aa310
+# %% ../../nbs/studies/94a_studies.ways.ipynb #benchmark-ways
 def benchmark_ways(
     data, # Folder of the sets
     out, # Folder for the records; what is there is not run again
@@ -235,7 +235,7 @@ def load_ways(
     found = {(s, w): real_file(out, s, w, seed) for s in WAYS_SETS for w in ALL_WAYS}
     return {key: load_record(path) for key,path in found.items() if path.exists()}
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #b9583416
+# %% ../../nbs/studies/94a_studies.ways.ipynb #ways-table
 def ways_table(
     out, # Folder of the records
     name:str, # One of WAYS_SETS
@@ -261,7 +261,7 @@ def best_way(
     return (f'{said}; against the best control, {control} ({table.top1[control]:.3f}): {row.difference:+.3f} '
             f'[{row.d_low:+.3f}, {row.d_high:+.3f}], {row.verdict}')
 
-# %% ../../nbs/studies/94a_studies.ways.ipynb #9f545603
+# %% ../../nbs/studies/94a_studies.ways.ipynb #plot-ways
 def plot_ways(
     tables:dict, # {set: as ways_table gives it}
 ): # matplotlib Figure
