@@ -129,6 +129,13 @@ def test_a_network_that_knows_more_is_taken(table, tmp_path):
     assert choice.reason.startswith('a network (')
 
 
+def test_where_nothing_is_found_the_reason_says_so(table, tmp_path):
+    "A picture of the middle can't tell left from right."
+    few = {n: t for n,t in cheap().items() if n in ('middle_frame', 'motion_energy')}
+    choice = choose_way(table, tmp_path/'f', 2, few, {}, show=False)
+    assert 'is not shown to be better than always naming the commonest class' in choice.reason
+
+
 def test_the_budget_is_kept(table, tmp_path):
     few = {n: t for n,t in cheap().items() if n == 'motion_energy'}
     learn = table.with_rows(table.df.assign(split='train'))

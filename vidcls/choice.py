@@ -166,6 +166,8 @@ class Choice:
         line = f'{said(self.best)} did best by folds inside the training clips'
         if second is not None:
             line += f', before {said(second)}'
+        if self.best.record.interval[0] <= max(self.best.record.chance, self.best.record.majority):
+            line += ', and is not shown to be better than always naming the commonest class'
         return '; '.join([line, *lost])
 
 def choose_way(
