@@ -122,7 +122,8 @@ def finetune_recipe(
         why = 'weights from ImageNet, inflated over time; the lower half stays as it is'
         return _plan(table, IMAGENET_START, steps or IMAGENET_START['steps'], 1, why)
     if pretrained is None:
-        raise ArgumentError(f"model={model!r} has no weights to be fine-tuned from; give pretrained.")
+        raise ArgumentError(f"model={model!r} brings no weights to be fine-tuned from; name some "
+                            "by pretrained=, such as a folder.")
     d = OWN_START | dict(model=model or DEFAULT['model'], pretrained=pretrained)
     plan = _plan(table, d, steps or d['steps'], 1, 'freeze, then thaw; early layers learn slower')
     epochs = plan.fit['epochs']

@@ -175,6 +175,7 @@ SAID = {'read it with salvage=True': 'leave such clips out with --on-error skip'
         'as label= (at the command line --label)': 'with --label',
         'as path= (at the command line --path-column)': 'with --path-column',
         'give step_s, in seconds': 'give --step-s, in seconds',
+        'name some by pretrained=': 'name some by --pretrained',
         "give pretrained= a folder or a hub id, or config={'model_type': 'vivit', …}":
             'give --pretrained a folder or a hub id'}
 

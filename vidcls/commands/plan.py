@@ -96,7 +96,7 @@ def asked_for(
     ctx:Context, # Of the command, with all its parameters
 )->Asked: # Paths are absolute, because --resume may be typed in another folder
     "Return the options of `vidcls train`; with --resume, also those of the interrupted training."
-    from vidcls.core import ArgumentError, check_choice
+    from vidcls.core import ArgumentError, check_at_least, check_choice
     a = dict(ctx.params)
     if a['cache']:
         a['cache'] = a['cache'].absolute()
@@ -106,6 +106,8 @@ def asked_for(
         a['data'] = a['data'].absolute()
     if a['how'] is not None:
         check_choice('how', a['how'], HOW)
+    if a['minutes'] is not None:
+        check_at_least('minutes', a['minutes'], .1)
     if a['resume']:
         a = resumed(a, typed(ctx))
         return Asked.of(a | dict(how=way_asked(a)))
@@ -143,6 +145,9 @@ def way_asked(
     if not is_alone():
         raise ArgumentError(f'{what} works in one process; call `vidcls embed` in several, or leave out '
                             'the launcher.')
+    if a['how'] == 'probe' and a.get('minutes') is not None:
+        raise ArgumentError('--minutes belongs to --how auto and to trainings; leave it out with --how '
+                            'probe.')
     fitting = ('model', 'pretrained') if a['how'] == 'auto' and a.get('pretrained') else ()
     if odd := [n for n in given if n not in fitting]:
         raise ArgumentError(f'{option_name(odd[0])} {a[odd[0]]} belongs to a training; leave it out with '

@@ -76,7 +76,7 @@ def take_best_way(
     "Compare all ways; keep the frozen features if they are best, else leave the training to the caller."
     from vidcls.choice import choose_way, networks_for
     from vidcls.records import save_record
-    minutes = a.minutes or MINUTES
+    minutes = MINUTES if a.minutes is None else a.minutes
     a.out.mkdir(parents=True, exist_ok=True)
     say(f'comparing frozen features, a small network and fine-tuning, in at most {minutes:g} minutes '
         '(--minutes); `--how probe` asks frozen features alone')
