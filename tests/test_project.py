@@ -184,6 +184,14 @@ def test_cells_do_without_the_skipped_ones(nb):
 MACHINE = re.compile(r'(?:/(?:work|root|home|tmp|Users)/|[A-Z]:\\)\S*| at 0x[0-9a-f]{6,}')
 
 @every_notebook
+def test_a_name_in_backticks_is_no_link_of_its_own(nb):
+    "nbdev makes a link of each exported name; a link around it would be a link in a link, and show as text."
+    for cell in json.loads(nb.read_text(encoding='utf-8'))['cells']:
+        text = ''.join(cell['source'])
+        assert cell['cell_type'] != 'markdown' or not re.search(r'\[`[^`\]]+`\]\([^)]*\.ipynb', text), text
+
+
+@every_notebook
 def test_outputs_are_fit_to_print(nb):
     "Small, no errors, no warnings, nothing that only one machine knows."
     assert nb.stat().st_size < 400_000
