@@ -87,7 +87,7 @@ def compare_ways(
             known[' + '.join(names)] = whose, join_features(*(p[1] for p in parts))
     ways = [Way(name, trunks, logistic_probe(f, seed=seed))
             for name,(trunks,f) in progress(known.items(), len(known), 'comparing', show)]
-    return sorted(ways, key=lambda w: w.loss)
+    return sorted(ways, key=lambda w: (-w.accuracy, w.loss))
 
 @dataclass
 class Way:
