@@ -16,8 +16,8 @@ from inspect import signature
 import torch
 from torch import nn
 
-from ..core import ArgumentError, CheckpointError, ClipSpec, VidclsError, check_choice, check_whole
-from ..data.label_sets import SINGLE
+from ..core import SINGLE, ArgumentError, CheckpointError, ClipSpec, VidclsError, check_choice
+from ..core import check_whole
 from .adapter import (
     TransformersModel, check_numbers, config_number, no_larger_than,
     read_by_transformers, spec_of, transformers_model)
