@@ -32,7 +32,6 @@ from .ways import IMAGENET, Chosen, choose_probe, features_of, trunks_for
 def affordable_trunks(
     table:ClipTable, # The clips
     seconds:float, # For asking all of them, > 0
-    folder=None, # Where features are kept
     trunks:dict|None=None, # Name -> Trunk; None takes trunks_for()
     **load, # For loader: on_error, backend, …
 )->dict: # Name -> Trunk; empty where even the cheap ones would take too long
@@ -185,7 +184,7 @@ def choose_way(
     learn = table.filter((table.df.split != 'test').to_numpy())
     learn = learn.with_rows(learn.df.assign(split='train'))
     networks = networks_for(learn) if networks is None else networks
-    trunks = affordable_trunks(table, 30*minutes, folder, trunks, **load)
+    trunks = affordable_trunks(table, 30*minutes, trunks, **load)
     if not trunks:
         why = f'{len(table)} clips are too many to be compared in {minutes:g} minutes'
         name, plan = next(iter(networks.items()))

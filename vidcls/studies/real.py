@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['REAL_SETS', 'PROBED', 'STARTS', 'CANDIDATES', 'CONTROLS', 'real_set', 'real_file', 'benchmark_real', 'load_real',
-           'real_probes', 'real_table', 'compare_defaults', 'keep_judged', 'load_defaults', 'defaults_table']
+           'load_judged', 'real_probes', 'real_table', 'compare_defaults', 'keep_judged', 'load_defaults',
+           'defaults_table']
 
 # %% ../../nbs/studies/94_studies.real.ipynb #from-pathlib-import-path-import
 import json, re, tempfile, time, warnings
@@ -112,7 +113,16 @@ def load_real(
     seed:int=0, # Of the runs
 )->dict: # {(set, start): EvalRecord}, of what is there
     "Read kept records, without running anything."
-    files = {(s, start): real_file(out, s, start, seed) for s in REAL_SETS for start in STARTS}
+    return load_judged(out, REAL_SETS, STARTS, seed)
+
+def load_judged(
+    out, # Folder of the records
+    sets, # Names
+    arms, # Names of what was tried on them
+    seed:int, # Of the runs
+)->dict: # {(set, arm): EvalRecord}, of what is there
+    "Read the kept records of some sets and arms."
+    files = {(s, arm): real_file(out, s, arm, seed) for s in sets for arm in arms}
     return {key: load_record(path) for key,path in files.items() if path.exists()}
 
 def real_probes(
@@ -213,9 +223,7 @@ def load_defaults(
     seed:int=0, # Of the runs
 )->dict: # {(set, arm): EvalRecord}, of what is there
     "Read the kept records, without running anything."
-    sets, arms = [*REAL_SETS, 'motion'], [*CANDIDATES, *CONTROLS]
-    found = {(s, a): real_file(out, s, a, seed) for s in sets for a in arms}
-    return {key: load_record(path) for key,path in found.items() if path.exists()}
+    return load_judged(out, [*REAL_SETS, 'motion'], [*CANDIDATES, *CONTROLS], seed)
 
 def defaults_table(
     out, # Folder of the records

@@ -32,10 +32,9 @@ from ..models.handcrafted import MEASURES
 from ..models.pooled import Trunk
 from ..plans import TrainingPlan, default_recipe, finetune_recipe
 from ..predict import Classifier
-from ..records import load_record
 from ..show import new_figure
 from .models import train_run
-from .real import REAL_SETS, keep_judged, real_file, real_set
+from .real import REAL_SETS, keep_judged, load_judged, real_file, real_set
 from ..transfer import Probe, attentive_probe, cross_validate_probe, logistic_probe, neighbour_probe
 from ..ways import IMAGENET, POOLED, cross_validate_choice, trunks_for
 
@@ -232,8 +231,7 @@ def load_ways(
     seed:int=0, # Of the runs
 )->dict: # {(set, way): EvalRecord}, of what is there
     "Read the kept records, without running anything."
-    found = {(s, w): real_file(out, s, w, seed) for s in WAYS_SETS for w in ALL_WAYS}
-    return {key: load_record(path) for key,path in found.items() if path.exists()}
+    return load_judged(out, WAYS_SETS, ALL_WAYS, seed)
 
 # %% ../../nbs/studies/94a_studies.ways.ipynb #ways-table
 def ways_table(
