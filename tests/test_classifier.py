@@ -17,7 +17,7 @@ from vidcls.data.synthetic import make_motion_clips
 from vidcls.evaluate import Views, evaluate, load_record, save_record
 from vidcls.models.weights import save_transformers
 from vidcls.models.zoo import MODELS, create_model, register_model
-from vidcls.predict import Classifier, EnsembleClassifier
+from vidcls.predict import Classifier, EnsembleClassifier, check_target
 from vidcls.show import encode_h264
 
 
@@ -444,10 +444,8 @@ def test_forty_kills_leave_a_classifier(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['c']
 
 
-@pytest.mark.parametrize('at', range(1, 5))
-def test_ended_between_any_two_renames(clf, tmp_path, at):
-    "Each moment of a replacement: a child ends without a word before its n-th rename."
-    folder = clf.save(tmp_path / 'c')
+def save_ended_at(clf, folder, at):
+    "The exit code of a child that saves, and ends without a word before its `at`-th rename."
     pid = os.fork()
     if not pid:
         replace, count = os.replace, [0]
@@ -459,18 +457,52 @@ def test_ended_between_any_two_renames(clf, tmp_path, at):
             replace(a, b)
 
         os.replace = dying
-        new = Classifier(copy.deepcopy(clf.model), clf.labels)
-        with torch.no_grad():
-            new.model.head.bias.add_(1)
-        new.save(folder)
+        clf.save(folder)
         os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code == (9 if at < 4 else 0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize('at', range(1, 5))
+def test_ended_between_any_two_renames(clf, tmp_path, at):
+    "Each moment of a replacement: the old one or the new one is there, and the next save is whole."
+    folder = clf.save(tmp_path / 'c')
+    new = Classifier(copy.deepcopy(clf.model), clf.labels)
+    with torch.no_grad():
+        new.model.head.bias.add_(1)
+    assert save_ended_at(new, folder, at) == (9 if at < 4 else 0)
     moved = Classifier.load(folder).model.head.bias - clf.model.head.bias
     assert torch.allclose(moved, torch.full_like(moved, 0.0 if at < 3 else 1.0))
     clf.save(folder)
     assert sorted(p.name for p in folder.iterdir()) == ['config.json', 'model.safetensors']
     assert torch.equal(Classifier.load(folder).model.head.bias, clf.model.head.bias)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='forks')
+@pytest.mark.parametrize('at', range(1, 4))
+def test_first_save_ended_between_renames(clf, tmp_path, at):
+    "What a first save leaves, ended before its n-th rename, is no stranger's: the next save may replace it."
+    folder = tmp_path / 'c'
+    assert save_ended_at(clf, folder, at) == 9
+    assert list(folder.iterdir())
+    clf.save(folder)
+    assert sorted(p.name for p in folder.iterdir()) == ['config.json', 'model.safetensors']
+    assert torch.equal(Classifier.load(folder).model.head.bias, clf.model.head.bias)
+
+
+def test_config_put_there_while_a_save_looks(clf, tmp_path, monkeypatch):
+    "Another save ends while this one lists the folder: it holds a classifier, and may be replaced."
+    folder = clf.save(tmp_path / 'c')
+    config = (folder / 'config.json').read_text()
+    (folder / 'config.json').unlink()
+    iterdir = Path.iterdir
+
+    def slow(self):
+        yield from iterdir(self)
+        if self == folder:
+            (folder / 'config.json').write_text(config)
+
+    monkeypatch.setattr(Path, 'iterdir', slow)
+    assert check_target(folder) == folder
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='forks')

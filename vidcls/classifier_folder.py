@@ -53,12 +53,15 @@ def as_folder(
     except (OSError, RuntimeError) as e:
         raise ArgumentError(f"folder={str(folder)!r}: {e}.") from e
 
+_UNFINISHED = r'\.classifier\..*|model\.[0-9a-f]{16}\.safetensors'   # what a save holds before its config
+
 def _replaceable(folder):
     "Is there nothing in a folder, or a classifier, be it a damaged one?"
     if not folder.is_dir():
         return False
-    if not (folder/'config.json').exists():
-        return all(p.name.startswith('.classifier.') for p in folder.iterdir())   # left by killed saves
+    names = [p.name for p in folder.iterdir()]
+    if not (folder/'config.json').exists():   # after the list: another save may put its config in between
+        return all(re.fullmatch(_UNFINISHED, n) for n in names)
     try:
         found = read_saved_config(folder)
     except CheckpointError:
