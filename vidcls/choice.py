@@ -8,7 +8,6 @@ __all__ = ['FEWEST', 'affordable_trunks', 'OutOfTime', 'Deadline', 'plan_seconds
 
 # %% ../nbs/inside/70b_choice.ipynb #code-2
 import time
-import warnings
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -20,6 +19,7 @@ from .data.table import ClipTable
 from .features import embed_all
 from .folds import cross_validate
 from .models.handcrafted import MEASURES
+from .models.weights import expecting_fresh_head
 from .models.zoo import create_model
 from .plans import TrainingPlan, default_recipe, finetune_recipe, fit_for_folds
 from .records import EvalRecord
@@ -69,8 +69,7 @@ def plan_seconds(
     **load, # For loaders: on_error, …
 )->float:
     "Return how long a training of this plan will take, from a few measured steps."
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', '.*fresh head')                # which will be trained
+    with expecting_fresh_head():
         net = create_model(plan.model, plan.pretrained, n_classes=max(2, table.n_classes), **plan.arguments)
     dls = loaders(table, net.spec, bs=plan.bs, **load)
     epochs = plan.fit['epochs']
@@ -123,8 +122,7 @@ def judge_plan(
     given = {k: v for k,v in plan.fit.items() if k != 'patience'}            # each fold trains to its end
     given |= dict(show=show, load=load, callbacks=(Deadline(end - last),))
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', '.*fresh head')
+        with expecting_fresh_head():
             rec = cross_validate(table, plan.model, k, seed, plan.pretrained, plan.arguments, plan.bs,
                                  **given)
     except OutOfTime:

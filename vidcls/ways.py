@@ -7,7 +7,6 @@ __all__ = ['IMAGENET', 'POOLED', 'TOGETHER', 'trunks_for', 'seeded', 'compare_wa
            'choose_probe', 'cross_validate_choice']
 
 # %% ../nbs/inside/70_ways.ipynb #code-3
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from .data.table import ClipTable
 from .features import Features, embed_all
 from .models.handcrafted import MEASURES
 from .models.pooled import Trunk
+from .models.weights import expecting_fresh_head
 from .models.zoo import create_model
 from .predict import Classifier
 from .records import EvalRecord, folds_split
@@ -44,8 +44,7 @@ def trunks_for(
         names[c] = Trunk(create_model('handcrafted', n_classes=2, features=c, spec=spec))
     with seeded(0):
         names['untrained 3-D filters'] = Trunk(create_model('i3d_tiny', n_classes=2, spec=spec), 1, 'moments')
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', '.*fresh head')                # nobody asks the head
+    with expecting_fresh_head():
         net = create_model('efficientnet_lite0_frames', 'imagenet', n_classes=2, spec=spec)
     names[IMAGENET] = Trunk(net, -1, 'tokens')
     return names

@@ -10,7 +10,6 @@ __all__ = ['WORLD', 'COPY_WAYS', 'ODD_FEATURES', 'blot_texture', 'random_walk', 
 # %% ../../nbs/studies/98a_studies.near.ipynb #import-json
 import json
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..data.made import clip_path
 from ..data.table import ClipTable
 from ..duplicates import near_duplicates, sketches
 from ..features import Features, embed
+from ..models.weights import expecting_fresh_head
 from ..models.zoo import create_model
 from ..neighbours import odd_labels
 from ..parallel import map_ahead
@@ -216,8 +216,7 @@ def measure_odd_labels(
     table = real_set(data, name)
     n, found = round(share*len(table)), {}
     for what,(model,arguments,pretrained,pool) in ODD_FEATURES.items():
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', '.*fresh head')                    # nobody asks the head
+        with expecting_fresh_head():
             net = create_model(model, pretrained, n_classes=2, **arguments)
         features = embed(net, table, pool=pool, show=False)
         each = [precision_of_odd(features, n, s) for s in seeds]

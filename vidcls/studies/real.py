@@ -8,7 +8,7 @@ __all__ = ['REAL_SETS', 'PROBED', 'STARTS', 'CANDIDATES', 'CONTROLS', 'real_set'
            'defaults_table']
 
 # %% ../../nbs/studies/94_studies.real.ipynb #from-pathlib-import-path-import
-import json, re, tempfile, time, warnings
+import json, re, tempfile, time
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +21,7 @@ from ..data.table import ClipTable
 from ..data.synthetic import make_motion_clips
 from ..features import embed
 from ..folds import cross_validate
+from ..models.weights import expecting_fresh_head
 from ..models.zoo import create_model
 from ..probes import PERTURBATIONS
 from ..plans import epochs_for
@@ -101,8 +102,7 @@ def _run_start(table, start, path, k, seed):
     answers, perturbations = [], {d: PERTURBATIONS[d] for d in PROBED}
     def ask(net, dl):
         answers.append(ask_perturbed(net, dl, perturbations, seed, show=False))
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'imagenet: its head')  # a fresh head is what is wanted
+    with expecting_fresh_head():
         rec = cross_validate(table, model, k, seed, pretrained, arguments, on_fold=ask, show=False, **args)
     with atomic_path(path.with_suffix('.probes.csv')) as part:
         pd.concat(answers).to_csv(part, index=False)

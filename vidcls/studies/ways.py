@@ -10,7 +10,6 @@ __all__ = ['TIME_ARROW', 'WAYS_SETS', 'FITS', 'MOTION', 'FROZEN_WAYS', 'CONTROL_
 # %% ../../nbs/studies/94a_studies.ways.ipynb #export-import-json-import
 import json
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from ..folds import cross_validate
 from ..models.contract import VideoModel, new_head
 from ..models.handcrafted import MEASURES
 from ..models.pooled import Trunk
+from ..models.weights import expecting_fresh_head
 from ..plans import TrainingPlan, default_recipe, finetune_recipe
 from ..predict import Classifier
 from ..show import new_figure
@@ -191,8 +191,7 @@ def _judge_plan(plan_for, table, k, seed):
     "Train the same plan on each fold."
     plan = plan_for(table.kfold(k, seed)[0])
     fit = {n: v for n,v in plan.fit.items() if n != 'patience'}         # each fold trains to its end
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', '.*fresh head')               # it will be trained
+    with expecting_fresh_head():
         return cross_validate(table, plan.model, k, seed, plan.pretrained, plan.arguments, plan.bs,
                               show=False, **fit)
 
