@@ -304,6 +304,8 @@ def test_the_map_of_the_explorer_plays_without_a_script(clips_and_model, tmp_pat
     seen = explore(model, loader(table, model.spec, bs=8))
     drawn = seen.map(films=10, show=False)
     assert repr(drawn) == 'ClipMap(20 clips, 10 of them play)' and repr(seen.map(show=False)).count('20') == 2
+    plays = [c for c,s in zip(drawn.classes, drawn.strips) if s]
+    assert plays.count('left') == plays.count('right') == 5            # as many of each class
     page = Page(drawn._repr_html_())
     points, films = page.all('input'), [a for a in page.all('span') if a.get('role') == 'img']
     assert len(points) == 20 and {a['type'] for a in points} == {'radio'}

@@ -92,7 +92,8 @@ class ClipMap:
         at[:,1] = 100 - at[:,1]                                                  # upwards, as on paper
         points = ''.join(self._point(i, *at[i], key) for i in np.argsort(at[:,0], kind='stable'))
         colours = [f'<li><i {_look(k)}></i>{html.escape(str(l))}</li>' for k,l in enumerate(self.labels)]
-        said = f'{len(self.names)} clips; choose one with the mouse or the arrow keys to play it.'
+        one = 'a filled point' if None in self.strips else 'one'
+        said = f'{len(self.names)} clips; choose {one} with the mouse or the arrow keys to play it.'
         if self.unread:
             said += f' {self.unread} could not be read.'
         return (f'<style>{MAP_STYLE.replace("MAP", f"#map{key}")}</style><div id="map{key}"><p>{said}</p>'

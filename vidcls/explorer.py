@@ -149,7 +149,8 @@ def map(self:Explorer,
     "Draw all clips as points, similar ones close together; a point that is chosen plays its clip."
     check_choice('method', method, MAP_METHODS)
     names, x, strips = list(self.rows), {}, {}
-    every = -(-len(names)//check_whole('films', films))
+    of_class = self.table.df.groupby('label').cumcount().argsort(kind='stable')  # each class's first, …
+    playing = set(of_class[:check_whole('films', films)])
     for at in progress(range(0, len(names), check_whole('bs', bs)), desc='map', show=show):
         clips = {}
         for name in names[at:at+bs]:
@@ -157,7 +158,7 @@ def map(self:Explorer,
                 clips[name] = self.clip(name)
             except VideoReadError:
                 continue
-            strips[name] = None if self.rows[name] % every else strip_jpeg(clips[name])
+            strips[name] = strip_jpeg(clips[name]) if self.rows[name] in playing else None
         if clips:
             x |= zip(clips, _features(self.model, np.stack(list(clips.values()))))
     if len(x) < FEWEST_ON_MAP:
