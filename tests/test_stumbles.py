@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import vidcls
-from vidcls.cli import app
+from vidcls.cli import app, main
 from vidcls.clip_map import unit_vectors
 from vidcls.commands.embed import say_not_read
 from vidcls.commands.options import callbacks, in_words
@@ -310,3 +310,16 @@ def test_a_classifier_is_explored_like_its_network(place):
 def test_neighbours_refuse_features_that_are_not_finite():
     with pytest.raises(DataError, match='features are not finite'):
         unit_vectors(np.float32([[1, 2], [np.nan, 3]]))
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left'), RuntimeError('I/O error (os error 28)')])
+def test_a_full_disk_is_said_in_a_sentence(error, monkeypatch, capsys):
+    def full(): raise error
+    monkeypatch.setattr('vidcls.cli.app', full)
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, 'reconfigure', lambda **k: None, raising=False)
+    monkeypatch.setattr(warnings, 'showwarning', warnings.showwarning)
+    monkeypatch.setattr(sys, 'stdout', sys.stdout)
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith('vidcls: the disk is full (')
