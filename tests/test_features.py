@@ -508,6 +508,14 @@ def test_logistic_probe_is_scikit_learns_optimum(n, d, k):
     assert np.allclose(probe.probs(x), ref.predict_proba(z), atol=5e-3)
 
 
+def test_strength_of_fewer_clips_a_class_than_folds():
+    "Eight clips of two classes, each its own group: four folds, not five."
+    x, y = np.random.default_rng(0).normal(size=(8,3)), np.arange(8) % 2
+    strength, losses, _ = choose_strength(x + 2*y[:,None], y, np.arange(8))
+    assert np.isfinite(losses).all()
+    assert np.isnan(choose_strength(x[:2], y[:2], np.arange(2))[1]).all()
+
+
 def test_strength_is_chosen_by_groups():
     "Clips of one group are copies: folds that divide them would take the weakest strength."
     rng = np.random.default_rng(0)

@@ -386,6 +386,13 @@ def test_records_side_by_side():
             f()
 
 
+def test_compare_at_the_command_line_shows_map(tmp_path):
+    for name,rec in (('weak', made_up(.5, 1)), ('good', made_up(3.))):
+        save_record(rec, tmp_path/f'{name}.json')
+    said = vidcls('compare', tmp_path/'weak.json', tmp_path/'good.json')
+    assert said.split()[0] == 'mAP' and f'{made_up(3.).mAP:.3f}' in said, said
+
+
 def test_kinds_are_not_compared(trained, tmp_path):
     make_motion_clips(tmp_path/'motion', n_groups=2, size=32, n_frames=8)
     net = create_model('i3d_tiny', n_classes=8, n_frames=8, size=32)

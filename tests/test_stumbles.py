@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 import vidcls
-from vidcls.cli import app
+from vidcls.cli import app, main
+from vidcls.clip_map import unit_vectors
+from vidcls.commands.embed import say_not_read
 from vidcls.commands.options import callbacks, in_words
 from vidcls.core import DataError, VidclsError, VideoReadError
 from vidcls.data.cache import FrameCache
@@ -22,9 +24,11 @@ from vidcls.data.datasets import (
     from_folder,
 )
 from vidcls.data.doctor import examine
+from vidcls.data.loaders import loaders
 from vidcls.data.shards import read_manifest, write_shards
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.evaluate import Views, load_views
+from vidcls.explore import explore
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.show import write_video
@@ -261,3 +265,61 @@ def test_the_command_line_suggests_the_column(place, tmp_path):
     assert "column 'who is it' looks like a group (10 values for 20 clips)" in r.stderr, r.stderr
     assert "--group 'who is it'." in r.stderr and 'group=' not in r.stderr
     assert 'note: every clip is its own group' in r.stdout
+
+
+def test_similar_and_embed_keep_features_without_being_told_where(place, monkeypatch, tmp_path):
+    "The default of --out is a Path already."
+    monkeypatch.chdir(tmp_path)
+    clips = sorted((place/'clips').rglob('*.mp4'))
+    for words in (['similar', clips[0], '--among', place/'clips'], ['embed', place/'clips']):
+        r = CliRunner().invoke(app, [*map(str, words), '--model', 'handcrafted'])
+        assert r.exit_code == 0 and (tmp_path/'features'/'store').is_dir(), r.output
+
+
+def test_what_could_not_be_read_is_said_without_advice_in_python(capsys):
+    say_not_read({'a.mp4': 'damaged; copy it again, leave it out, or read it with salvage=True'})
+    assert capsys.readouterr().out.startswith('not read: a.mp4: damaged; copy it again, leave it out\n')
+
+
+def test_an_empty_label_and_columns_of_flags_say_how_sets_are_read(tmp_path):
+    (tmp_path/'a.csv').write_text('path,label\na.mp4,run\nb.mp4,\n')
+    with pytest.raises(DataError, match="line 3: the label is empty. Where .* add task='multi-label'") as e:
+        from_csv(tmp_path/'a.csv', missing='unchecked')
+    assert in_words(e.value).endswith('perhaps empty ones, add --multi-label.')
+    (tmp_path/'b.csv').write_text('path,a,b,c,d\nx.mp4,1,0,0,1\ny.mp4,0,1,1,0\n')
+    with pytest.raises(DataError, match='--multi-label --label a,b,c,d'):
+        from_csv(tmp_path/'b.csv', missing='unchecked')
+
+
+def test_compare_names_a_folder_that_is_not_there(tmp_path):
+    r = CliRunner().invoke(app, ['compare', str(tmp_path/'nix')])
+    assert isinstance(r.exception, VidclsError) and 'nix: no such file or folder' in str(r.exception)
+
+
+def test_a_layer_without_a_pool_is_refused(place):
+    said = said_by('embed', place/'clips', '--model', 'handcrafted', '--layer', 2)
+    assert said == '--layer 2 needs --pool, such as --pool mean.'
+
+
+def test_a_classifier_is_explored_like_its_network(place):
+    clf = Classifier.load(place/'classifier')
+    dl = loaders(from_folder(place/'clips'), clf.spec, bs=8).test
+    assert explore(clf, dl).model is clf.model
+
+
+def test_neighbours_refuse_features_that_are_not_finite():
+    with pytest.raises(DataError, match='features are not finite'):
+        unit_vectors(np.float32([[1, 2], [np.nan, 3]]))
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left'), RuntimeError('I/O error (os error 28)')])
+def test_a_full_disk_is_said_in_a_sentence(error, monkeypatch, capsys):
+    def full(): raise error
+    monkeypatch.setattr('vidcls.cli.app', full)
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, 'reconfigure', lambda **k: None, raising=False)
+    monkeypatch.setattr(warnings, 'showwarning', warnings.showwarning)
+    monkeypatch.setattr(sys, 'stdout', sys.stdout)
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith('vidcls: the disk is full (')

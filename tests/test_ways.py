@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from vidcls.choice import Deadline, OutOfTime, choose_way
+from vidcls.choice import Candidate, Choice, Deadline, OutOfTime, choose_way
 from vidcls.comparison import compare
 from vidcls.controls import MOST_FREQUENT, judge_controls, measure_controls, with_controls
 from vidcls.core import DataError, seed_everything
@@ -84,6 +84,32 @@ def test_a_network_that_does_not_beat_its_controls_is_said_not_to(table, tmp_pat
     side = compare({'worst': worst, 'other': controls['hog']})
     assert side.over_control['other'] == '' and side.over_control['worst'].startswith(('not', 'cannot'))
     assert with_controls(worst, {}).against_controls == ''
+
+
+def test_a_control_is_not_compared_with_itself(table):
+    hog = judge_controls(measure_controls(table))['hog']
+    assert with_controls(hog, {'hog': hog}).against_controls.startswith('this is itself a cheap control, hog')
+
+
+def test_a_split_whose_clips_are_all_broken(table, tmp_path):
+    few = {n: t for n,t in cheap().items() if n == 'motion_energy'}
+    df = table.df.assign(path=[str(p) for p in table.paths])
+    (tmp_path/'broken.mp4').write_bytes(b'no video')
+    keep = {s: table.with_rows(df[(df.split != s) | ~df.duplicated('split')]) for s in ('valid', 'test')}
+    def broken(split):
+        t = keep[split]
+        return t.with_rows(t.df.assign(path=t.df.path.where(t.df.split != split, str(tmp_path/'broken.mp4'))))
+    assert choose_probe(broken('valid'), None, few, show=False, on_error='skip').record.n_evaluated
+    with pytest.raises(DataError, match='no test clip could be read'):
+        choose_probe(broken('test'), None, few, show=False, on_error='skip')
+
+
+def test_a_control_that_had_more_right_is_named_as_such(table):
+    controls = judge_controls(measure_controls(table))
+    low, *_, high = sorted(controls.values(), key=lambda r: r.video_top1)
+    worse, better = Candidate('hog', 'probe', low), Candidate('motion energy', 'control', high)
+    assert 'the control motion energy' in Choice(worse, [worse, better]).reason
+    assert 'did best by folds' in Choice(better, [worse, better]).reason
 
 
 def test_a_network_that_beats_its_controls_is_said_to(table):

@@ -161,7 +161,10 @@ class Choice:
         second = max(others, key=lambda c: c.record.video_top1, default=None)
         said = lambda c: f'{c.name} ({c.record.video_top1:.3f})'
         line = f'{said(self.best)} did best by folds inside the training clips'
-        if second is not None:
+        if second is not None and second.record.video_top1 > self.best.record.video_top1:
+            line = (f'{said(self.best)} is taken; by these folds inside the training clips the control '
+                    f'{said(second)} had more right')
+        elif second is not None:
             line += f', before {said(second)}'
         if self.best.record.interval[0] <= max(self.best.record.chance, self.best.record.majority):
             line += ', and is not shown to be better than always naming the commonest class'

@@ -6,7 +6,7 @@
 __all__ = ['SafeStream', 'main', 'app', 'in_words', 'list_videos']
 
 # %% ../nbs/inside/89_cli.ipynb #import-sys
-import contextlib, os, sys, warnings
+import contextlib, errno, os, sys, warnings
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -66,9 +66,12 @@ def main():
         app()
     except Exception as e:
         from vidcls.core import VidclsError
+        said = in_words(e)
         if not isinstance(e, VidclsError):
-            raise
-        typer.echo(f'vidcls: {in_words(e)}', err=True)
+            if getattr(e, 'errno', None) != errno.ENOSPC and 'os error 28' not in said:      # of safetensors
+                raise
+            said = f'the disk is full ({e}). Make room, then give the same command again.'
+        typer.echo(f'vidcls: {said}', err=True)
         sys.exit(2)
     finally:
         out.flush()

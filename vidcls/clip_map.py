@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import ArgumentError, atomic_path, check_choice
+from .core import ArgumentError, DataError, atomic_path, check_choice
 from .show import check_clip
 
 # %% ../nbs/inside/59e_clip_map.ipynb #unit-vectors
@@ -27,6 +27,8 @@ def unit_vectors(
     if np.ndim(x) != 2:
         raise ArgumentError(f"features have shape {np.shape(x)}; accepted: (N,D), one vector a clip. "
                             "Make one of tokens with features.pooled().")
+    if not np.isfinite(x).all():
+        raise DataError("features are not finite; make them again.")
     x = np.asarray(x, np.float32)
     x = x - (x.mean(0) if mean is None else mean)
     return x/np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)

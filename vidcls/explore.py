@@ -77,7 +77,7 @@ def show_confused(
 
 # %% ../nbs/61_explore.ipynb #explore
 def explore(
-    model, # Has .spec
+    model, # Has .spec; or a Classifier
     dl, # A loader
     rec=None, # An EvalRecord of it: puts the worst clips first
     augment=None, # As fit takes it

@@ -24,11 +24,13 @@ from .views import check_loader_for, rows_of
 class Explorer:
     "Clips, augmentations, predictions and maps behind a few controls."
     def __init__(self,
-        model, # Has .spec
+        model, # Has .spec; or a Classifier, whose network is looked at
         dl, # A loader
         rec=None, # An EvalRecord of it: puts the worst clips first
         augment=None, # As fit takes it: (xb, yb, gen) -> (xb, yb)
     ):
+        if hasattr(model, 'calibration') and hasattr(model, 'model'):
+            model = model.model                              # of a Classifier
         self.dl = check_loader_for(model, dl)
         self.model, self.augment, self.table = model.eval(), augment, self.dl.sources().table
         names = clip_titles(self.table.df)

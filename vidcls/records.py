@@ -130,6 +130,8 @@ class EvalRecord:
         if not self.controls:
             return ''
         name, best = self.best_control
+        if self.model == f'{name}, logistic':
+            return f"this is itself a cheap control, {name}; there is no network in it"
         (lo, hi), (d, low, high) = best['interval'], best['difference']
         words = dict(better='better than', worse='WORSE than')
         said = words.get(best['verdict'], 'not shown to be better than')

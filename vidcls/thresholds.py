@@ -49,6 +49,6 @@ def choose_thresholds(
     probs, rows, _ = predict_probs(model, dl, show)
     y = table.targets[rows]
     if idle := [l for l,t in zip(table.labels, y.T) if t.min() == t.max()]:
-        warnings.warn(f"[{first_names(idle)}]: all of these {len(y)} clips have the label, or none, so its "
-                      "threshold stays 0.5.", stacklevel=2)
+        warnings.warn(f"[{first_names(idle)}]: all of the {len(y)} clips that choose thresholds have this "
+                      "label, or none has it, so that its threshold stays 0.5.", stacklevel=2)
     return best_thresholds(probs, y)

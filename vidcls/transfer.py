@@ -210,7 +210,7 @@ def choose_strength(
 )->tuple: # (C, mean loss of each candidate in nats, share of right clips of each); NaN: nothing to compare
     "Choose how strongly the weights are held back, by folds of groups."
     from sklearn.model_selection import StratifiedGroupKFold
-    k = min(folds, len(np.unique(groups)))
+    k = min(folds, len(np.unique(groups)), np.bincount(y).max())           # no class has a clip for each fold
     losses, right = [], []
     if k > 1:
         with warnings.catch_warnings():

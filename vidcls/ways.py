@@ -165,7 +165,10 @@ def choose_probe(
         raise DataError(f"{table.name} has no test split, so the choice could not be judged.")
     trunks = trunks_for() if trunks is None else trunks
     found = dict(zip(trunks, embed_all(list(trunks.values()), table, folder, show=show, **load)))
-    learn = [s for s in table.splits if s != 'test']
+    read = next(iter(found.values())).table.splits                    # a split may hold broken clips only
+    if 'test' not in read or read == ['test']:
+        raise DataError(f"{table.name}: no {'training' if 'test' in read else 'test'} clip could be read.")
+    learn = [s for s in read if s != 'test']
     ways = compare_ways({n: f.select_split(*learn) for n,f in found.items()}, seed, show)
     best = ways[0]
     of_test = {w.name: features_of(w, found).select_split('test')

@@ -33,7 +33,7 @@ def cli_compare(
     if out:
         with atomic_path(out) as part:
             table.to_csv(part)
-    shown = ('top1', 'low', 'high', 'n', 'difference', 'd_low', 'd_high', 'verdict', 'control',
+    shown = ('top1', 'mAP', 'low', 'high', 'n', 'difference', 'd_low', 'd_high', 'verdict', 'control',
              'over_control')
     say(table[[c for c in shown if c in table]].round(3).to_string())
 
@@ -44,6 +44,9 @@ def record_files(
     from vidcls.core import ArgumentError
     files = []
     for path in paths:
+        if not path.exists():
+            raise ArgumentError(f'{path}: no such file or folder; name the folder of a training, or a .json '
+                                'file of a record.')
         if path.is_file():
             files.append(path)
             continue

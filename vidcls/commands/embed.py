@@ -6,6 +6,7 @@
 __all__ = ['cli_embed', 'what_to_embed', 'say_not_read', 'trunk']
 
 # %% ../../nbs/inside/85a_commands.embed.ipynb #code-3
+import re
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -46,9 +47,11 @@ def cli_embed(
     on_error: OnError = 'skip', device: Device = None,
 ):
     "Store what a frozen model knows of clips."
-    from vidcls.core import check_choice, pick_device
+    from vidcls.core import ArgumentError, check_choice, pick_device
     from vidcls.features import embed
     check_choice('format', format, ('npz', 'safetensors', 'parquet'))
+    if layer != -1 and pool is None:
+        raise ArgumentError(f'--layer {layer} needs --pool, such as --pool mean.')
     use_device(device)
     table = what_to_embed(clips, length, every, ClipSource(clips[0], path_column, label, group, leaks))
     spec = {k: v for k,v in dict(n_frames=frames, size=size).items() if v is not None}
@@ -88,6 +91,7 @@ def say_not_read(
 ):
     "Name and count the clips that could not be read."
     for clip,reason in list(failures.items())[:most]:
+        reason = re.sub(r',? or [^,;]*salvage=True[^,;]*', '', reason)       # advice in Python
         say(f'not read: {reason if str(clip) in reason else f"{clip}: {reason}"}')
     if failures:
         say(f'clips that could not be read: {len(failures)}')

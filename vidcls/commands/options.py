@@ -42,10 +42,10 @@ def _benchmarks(): pass
 
 # %% ../../nbs/inside/80_commands.options.ipynb #paths
 def as_path(
-    text:str, # As typed
+    text, # As typed; a default is a Path already
 )->Path:
     "Return the path that was typed, with `~` expanded; an address is refused."
-    if re.match(r'[a-z][a-z0-9+.-]+://', text, re.I):
+    if re.match(r'[a-z][a-z0-9+.-]+://', str(text), re.I):
         raise typer.BadParameter(f'{text} is an address. Download the file first, then give its path.')
     return Path(text).expanduser()
 

@@ -106,8 +106,11 @@ def beside_controls(
     from vidcls.core import VidclsError
     from vidcls.data.label_sets import MULTI
     from vidcls.records import save_record
-    if table.task == MULTI or (a.source.data/'shards.json').exists() or not is_alone():
-        say('note: cheap controls need files, one class a clip and one process, so they are left out here.')
+    why = {'clips have sets of labels, and controls answer with one class': table.task == MULTI,
+           'controls read video files, and these clips are in shards': (a.source.data/'shards.json').exists(),
+           'several processes train': not is_alone()}
+    if reasons := [reason for reason,holds in why.items() if holds]:
+        say(f'note: no cheap controls were judged: {reasons[0]}.')
         return rec
     try:
         if not controls:

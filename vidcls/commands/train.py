@@ -239,7 +239,7 @@ def say_verdict(
     judged, # A record, perhaps by folds: of more clips
 ):
     "Say, as the last line, what the classifier is worth."
-    if judged.interval[0] <= judged.chance:
+    if judged.interval[0] <= judged.chance or judged.verdict.startswith('not above'):
         say('note: this classifier is not shown to be better than guessing. What helps, in this order: '
             'more clips, from more people or places; more steps (--steps) or gentler changes (--augment '
             'light); a start from pre-trained weights (--pretrained). `vidcls doctor` looks for faults in '

@@ -215,9 +215,9 @@ def find_column(
     several = [c for c in rows.df if len(rows.df) and rows.df[c].astype(str).isin(_YES_NO).all()]
     hint = ''
     if what == 'label' and len(several) > 1:
-        hint = (f" Columns like [{first_names(several, 3)}] hold 0 and 1: one for each class? "
-                f"For sets of labels say label={several[:2]} (at the command line --multi-label --label "
-                f"{','.join(several[:2])}); else write the name of each clip's class into a column 'label'.")
+        hint = (f" The columns [{first_names(several, 3)}] hold 0 and 1: one for each class? "
+                f"For sets of labels say label={several} (at the command line --multi-label --label "
+                f"{','.join(several)}); else write the name of each clip's class into a column 'label'.")
     raise DataError(f"{rows.name}: no column {name!r}; it has {list(rows.df)}.{hint} "
                     f"Name another one as {what}= (at the command line {option}).")
 
@@ -298,7 +298,9 @@ def check_rows(
     for column in ('path', 'label', 'group') if task == SINGLE else ('path', 'group'):
         empty = df[column].isna() | np.array([not str(v).strip() for v in df[column].tolist()], bool)
         if empty.any():
-            raise DataError(f"{rows.at(empty.idxmax())}: the {column} is empty.")
+            sets = (" Where clips have sets of labels, perhaps empty ones, add task='multi-label' (at the "
+                    "command line --multi-label).")
+            raise DataError(f"{rows.at(empty.idxmax())}: the {column} is empty.{sets*(column == 'label')}")
     twice = df.duplicated([c for c in ('path', 'start', 'end') if c in df])
     if twice.any():
         raise DataError(f"{rows.at(twice.idxmax())}: {df.path[twice.idxmax()]} is listed twice.")
