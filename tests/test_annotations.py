@@ -218,6 +218,8 @@ def test_predictions_are_written(tmp_path, videos):
     assert answers[:2] == [None, None] and answers[2].label == 'walk'
     with pytest.raises(ArgumentError, match=r'shape \(2, 2\)'):
         answers_of(table, np.ones((2, 2)))
+    with pytest.raises(ArgumentError, match='predictions is a .*Path'):
+        answers_of(table, tmp_path)
     with pytest.raises(DataError, match='none of its 1 clips'):
         answers_of(table, pd.DataFrame({'path': ['x.mp4'], 'predicted': ['walk']}))
 

@@ -576,6 +576,8 @@ def test_a_probe_is_not_joined_with_other_weights(table):
     probe = logistic_probe(embed(tiny(n_frames=8, size=32), few))
     with pytest.raises(ArgumentError, match='other weights'):
         Classifier.from_probe(probe, tiny(n_frames=8, size=32, seed=1))
+    with pytest.raises(ArgumentError, match='give the Probe first'):
+        Classifier.from_probe(tiny(n_frames=8, size=32), probe)
     with pytest.raises(ArgumentError, match='spec|arguments|weights'):
         probe.evaluate(embed(tiny(n_frames=4, size=32), few))
 

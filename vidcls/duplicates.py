@@ -333,17 +333,25 @@ def add_near_duplicates(
     table = found.table.with_rows(found.table.df[good])
     features = sketches(table, folder, on_error='skip', show=show)
     content = dict(zip(df.path, df.content))
-    rows = [_said_of(pair) for pair in near_duplicates(features, show=show, **kwargs).itertuples()
-            if content[pair.path_a] != content[pair.path_b]]
+    pairs = [p for p in near_duplicates(features, show=show, **kwargs).itertuples()
+             if content[p.path_a] != content[p.path_b]]
+    rows = [_said_of(pair) for pair in pairs]
     lost = [*df.path[~good], *features.failures]
     if lost:
         names = ', '.join(lost[:3]) + ', …'*(len(lost) > 3)
         rows.append(('note', 'not searched for near-duplicates', '',
                      f"clips that cannot be read: {len(lost)} ({names})"))
     more = text_frame(rows, columns=['severity','kind','path','what'])
-    problems = pd.concat([found.problems, more], ignore_index=True)
+    known = {frozenset((p.path_a, p.path_b)) for p in pairs}
+    first = found.problems[[not _says_that(p, known) for p in found.problems.itertuples()]]
+    problems = pd.concat([first, more], ignore_index=True)
     order = problems.severity.map({s: i for i,s in enumerate(SEVERITIES)}).sort_values(kind='stable').index
     return Audit(found.table, df, problems.loc[order].reset_index(drop=True), found.thumbs)
+
+def _says_that(problem, known):
+    "Does a problem of the first audit say what one of the known pairs says better?"
+    other = problem.what.partition(' looks like ')[2].rpartition(' (')[0]
+    return problem.kind == 'looks like a clip of another split' and {problem.path, other} in known
 
 def _said_of(pair):
     "Return severity, kind, path and text of a pair."

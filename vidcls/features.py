@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'SUFFIXES', 'Features', 'embed', 'embed_all', 'check_trunks', 'about_trunk', 'Work', 'trunk_features',
-           'whole_batches', 'window_table']
+           'whole_batches', 'check_suffix', 'window_table']
 
 # %% ../nbs/inside/67_features.ipynb #code-3
 import json
@@ -12,6 +12,7 @@ import os
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -328,13 +329,21 @@ def whole_batches(
 # %% ../nbs/inside/67_features.ipynb #suffixes
 SUFFIXES = ('.npz', '.safetensors', '.parquet')
 
+def check_suffix(
+    suffix:str, # One of SUFFIXES
+):
+    "Raise unless features can be saved in such a file, here and now."
+    check_choice('suffix', suffix, SUFFIXES)
+    if suffix == '.parquet' and not find_spec('pyarrow'):
+        raise VidclsError("Parquet needs the package pyarrow: pip install pyarrow; or save as .npz.")
+
 @patch
 def save(self:Features,
     path, # Ends in one of SUFFIXES
 )->Path:
     "Write the features and the rows of their clips into one file."
     path = Path(path)
-    check_choice('suffix', path.suffix, SUFFIXES)
+    check_suffix(path.suffix)
     rows, about = self.table.df, json.dumps(self.about)
     with atomic_path(path) as tmp:
         if path.suffix == '.npz':
@@ -352,11 +361,8 @@ def _plain(column): return float if column.dtype.kind in 'fiu' else str
 
 def _to_parquet(rows, x, about, path):
     "Write a table with a column of lists."
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as e:
-        raise VidclsError("Parquet needs the package pyarrow: pip install pyarrow; or save as .npz.") from e
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     flat = x.reshape(len(x), -1)
     t = pa.Table.from_pandas(rows.reset_index(drop=True), preserve_index=False)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])

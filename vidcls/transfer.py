@@ -353,6 +353,8 @@ def join_probe(
     *models, # The trunks, in the order of probe.about
 )->VideoModel: # From a clip to scores; named, so that a classifier can be saved
     "Join frozen models with the head that was fitted on their features."
+    if not isinstance(probe, Probe):
+        raise ArgumentError(f"probe is a {type(probe).__name__}; give the Probe first, then its models.")
     if len(models) != len(probe.about):
         raise ArgumentError(f"{len(models)} models given; the probe was fitted on {len(probe.about)}.")
     for m,a in zip(models, probe.about):

@@ -48,8 +48,9 @@ def cli_embed(
 ):
     "Store what a frozen model knows of clips."
     from vidcls.core import ArgumentError, check_choice, pick_device
-    from vidcls.features import embed
-    check_choice('format', format, ('npz', 'safetensors', 'parquet'))
+    from vidcls.features import SUFFIXES, check_suffix, embed
+    check_choice('format', format, [s[1:] for s in SUFFIXES])
+    check_suffix(f'.{format}')
     if layer != -1 and pool is None:
         raise ArgumentError(f'--layer {layer} needs --pool, such as --pool mean.')
     use_device(device)
@@ -104,10 +105,9 @@ def trunk(
     "Return the model that is asked."
     from vidcls.core import ArgumentError
     if not Path(model).expanduser().is_dir():
-        import warnings
+        from vidcls.models.weights import expecting_fresh_head
         from vidcls.models.zoo import create_model
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', '.*fresh head')     # nobody asks the head
+        with expecting_fresh_head():
             net = create_model(model, pretrained, n_classes=2, **spec)
         if not pretrained and len(list(net.parameters())) > len(list(net.head.parameters())):
             echo(f"vidcls: the weights of {model} are drawn at random, so that its features say little. Give "

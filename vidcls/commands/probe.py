@@ -60,6 +60,9 @@ def keep_probe(
         by_folds = cross_validate_choice(chosen.features, k, a.source.seed)
         save_record(by_folds, a.out/'folds.json')
         say(f'\nthe choice itself, judged by {k} folds of all clips:\n{by_folds}')
+        if by_folds.verdict != rec.verdict:
+            more = f'{rec.n_evaluated} clips and the folds have {by_folds.n_evaluated}'
+            say(f'note: the test below has {more}. Where the two differ, believe the folds.')
         kept = ' folds.json,'
     say(f'\nkept in {a.out}: classifier/, record.json, record.csv,{kept} ways.csv, controls/, confusion.png, '
         f'features/\n\n{rec}')

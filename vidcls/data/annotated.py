@@ -256,10 +256,14 @@ def answers_of(
         return _joined(table, said)
     if isinstance(predictions, pd.DataFrame):
         return _joined(table, predictions)
-    p = np.asarray(predictions, float)
+    try:
+        p = np.asarray(predictions, float)
+    except (TypeError, ValueError):
+        p = np.zeros(0)
     if p.shape != (len(table), table.n_classes) or not np.isfinite(p).all():
-        raise ArgumentError(f"predictions has shape {p.shape}; accepted: an EvalRecord, a frame with path "
-                            f"and predicted, or finite probabilities {(len(table), table.n_classes)}.")
+        raise ArgumentError(f"predictions is a {type(predictions).__name__} of shape {p.shape}; accepted: an "
+                            "EvalRecord, a frame with path and predicted, or finite probabilities "
+                            f"{(len(table), table.n_classes)}.")
     return [Answer(table.labels[i], float(row[i])) for i,row in zip(p.argmax(axis=1), p)]
 
 def _joined(table, said):
