@@ -19,6 +19,8 @@ from .classifier_folder import FORMAT, FORMAT_OF_SETS, check_target, model_of
 from .classifier_folder import read_classifier_folder, write_classifier_folder
 from .core import SINGLE, patch, pick_device
 from .data.label_sets import need_one_class
+from .deploy.exported import load_exported
+from .deploy.runtime import is_exported
 from .inputs import LONG_S, is_address
 from .models.zoo import check_registered
 from .saved_config import calibration_of, thresholds_of
@@ -123,10 +125,14 @@ def save_pretrained(
 @patch(cls_method=True)
 def load(
     cls:Classifier,
-    folder, # As save wrote it, or the folder of a run that holds it as classifier/
+    folder, # As save wrote it, or the folder of a run that holds it as classifier/; or an exported file
     device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None is the CPU
 ):
     "Read a classifier; nothing but tensors and JSON is ever loaded."
+    if is_exported(folder):
+        model = load_exported(folder, device)
+        facts = model.file.facts
+        return cls(model, facts.labels, facts.calibration, facts.thresholds)
     device = pick_device(device or 'cpu')
     folder, cfg, state = read_classifier_folder(folder)
     where = f'{folder}/config.json'
