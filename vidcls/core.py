@@ -7,8 +7,8 @@ __all__ = ['SINGLE', 'MULTI', 'SAMPLINGS', 'DRAWN', 'SHORT', 'VidclsError', 'Arg
            'LeakageError', 'SpecMismatchError', 'WorkerError', 'CheckpointError', 'VideoReadError',
            'VideoNotFoundError', 'VideoFolderError', 'VideoPermissionError', 'DecodeTimeoutError', 'check_choice',
            'check_at_least', 'check_whole', 'check_between', 'first_names', 'match_labels', 'patch', 'ClipSpec',
-           'seed_everything', 'pick_device', 'in_notebook', 'progress_on', 'progress', 'span', 'atomic_path',
-           'file_sha256', 'load_json']
+           'normalise_on_cpu', 'seed_everything', 'pick_device', 'in_notebook', 'progress_on', 'progress', 'span',
+           'atomic_path', 'file_sha256', 'load_json']
 
 # %% ../nbs/inside/00_core.ipynb #import-os-random-sys
 import builtins
@@ -266,8 +266,7 @@ def _triple(name, value):
         triple = tuple(float(v) for v in np.ravel(value))
     except (TypeError, ValueError):
         triple = ()
-    if len(triple) == 1:
-        triple *= 3
+    triple = triple*3 if len(triple) == 1 else triple
     if len(triple) != 3 or not np.isfinite(triple).all():
         raise ArgumentError(f"{name}={value!r}; accepted: one finite number or three, one per channel.")
     return triple
@@ -306,24 +305,28 @@ def to_model(
         out = torch.empty(shape, device=xb.device)
     elif out.shape != shape or out.dtype != torch.float32:
         raise ArgumentError(f"out is {out.dtype} {tuple(out.shape)}; expected torch.float32 {shape}.")
+    if xb.device.type == 'cpu':
+        normalise_on_cpu(xb.numpy(), self, out.numpy())
+        return out
     if self.channels == 'BGR':
         xb = xb.flip(-1)
     shift, scale = (torch.tensor(v, device=xb.device)*255 for v in (self.mean, self.std))
-    if xb.device.type == 'cpu':
-        return _look_up(xb, ((torch.arange(256)[:,None]-shift)/scale).T, out)
     for c in range(3):
         out[:,c].copy_(xb[...,c])
     return out.sub_(shift.view(3,1,1,1)).div_(scale.view(3,1,1,1))
 
-def _look_up(xb, levels, out):
-    "Look up the 256 results of each channel (3,256): on a CPU that is faster than computing them again."
+def normalise_on_cpu(
+    clips:np.ndarray, # uint8 (B,T,H,W,3), RGB
+    spec:ClipSpec, # Says how
+    out:np.ndarray, # float32 (B,3,T,H,W) to write into
+):
+    "Look up the 256 results of each channel: on a CPU that is faster than computing them again."
     import cv2
-    tables, to = [t.contiguous().numpy() for t in levels], out.numpy()
-    for b, clip in enumerate(xb.numpy()):
-        for t, frame in enumerate(clip):
-            for c, plane in enumerate(cv2.split(frame)):
-                cv2.LUT(plane, tables[c], dst=to[b,c,t])
-    return out
+    shift, scale = (np.array(v, np.float32)*255 for v in (spec.mean, spec.std))
+    tables = ((np.arange(256, dtype=np.float32)-shift[:,None])/scale[:,None])    # (3,256)
+    for b,t in np.ndindex(clips.shape[:2]):
+        for plane,c in zip(cv2.split(clips[b,t]), (2,1,0) if spec.channels == 'BGR' else (0,1,2)):
+            cv2.LUT(plane, tables[c], dst=out[b,c,t])
 
 # %% ../nbs/inside/00_core.ipynb #check-same
 @patch
@@ -367,8 +370,7 @@ def pick_device(
     there = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
     if device is None:
         device = next(d for d in ('cuda', 'mps', 'cpu') if there[d])
-    kind = str(device).split(':')[0]
-    check_choice('device', kind, there)
+    kind = check_choice('device', str(device).split(':')[0], there)
     if not there[kind]:
         available = [d for d in there if there[d]]
         raise ArgumentError(f"device={str(device)!r} is not available here; available: {available}.")

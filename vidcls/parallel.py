@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.util                # its end is registered before ours, so that ours comes first
 import os
 import signal
+import sys
 import time
 from collections import deque
 from concurrent.futures import Future, wait
@@ -245,7 +246,7 @@ def _wake_all(): wake([p for p in multiprocessing.active_children() if p.daemon]
 # %% ../nbs/inside/01_parallel.ipynb #rank-world
 def rank_world()->tuple: # (number of this process, from 0; number of processes, >= 1)
     "Return this process's rank and the number of processes, as PyTorch or the launcher says."
-    import torch.distributed as dist
-    if dist.is_available() and dist.is_initialized():
+    dist = sys.modules.get('torch.distributed')          # not imported: no group was begun
+    if dist is not None and dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))

@@ -6,32 +6,33 @@
 __all__ = ['Classifier', 'BaseClassifier', 'EnsembleClassifier', 'FORMAT', 'LONG_S', 'check_target', 'is_address']
 
 # %% ../nbs/63_predict.ipynb #imports
-import os
 from pathlib import Path
 
 import numpy as np
 
-from .calibrate import NONE, UNSURE, Calibration
+from .base_classifier import BaseClassifier, ClipClassifier
 from .calibrate import calibrate as calibrate_model
+from .calibration import Calibration, check_thresholds
 from .classifier_checks import bare_network, check_names
-from .classifier_ensemble import BaseClassifier, EnsembleClassifier
-from .classifier_folder import FORMAT, FORMAT_OF_SETS, calibration_of, check_target, model_of
-from .classifier_folder import read_classifier_folder, thresholds_of, write_classifier_folder
-from .core import patch, pick_device
-from .data.label_sets import SINGLE, need_one_class
-from .inputs import LONG_S, is_address, load_any, warn_if_long
-from .models.logits import predict_logits
+from .classifier_ensemble import EnsembleClassifier
+from .classifier_folder import FORMAT, FORMAT_OF_SETS, check_target, model_of
+from .classifier_folder import read_classifier_folder, write_classifier_folder
+from .core import SINGLE, patch, pick_device
+from .data.label_sets import need_one_class
+from .deploy.exported import load_exported
+from .deploy.runtime import is_exported
+from .inputs import LONG_S, is_address
 from .models.zoo import check_registered
+from .saved_config import calibration_of, thresholds_of
 from .task import task_of
-from .thresholds import check_thresholds
 from .thresholds import choose_thresholds as best_for_f1
-from .views import Views, as_views, average_views, logits_in_chunks, mirror_idxs
+from .views import logits_in_chunks
 
 # %% ../nbs/63_predict.ipynb #old-addresses
 _all_ = ['BaseClassifier', 'EnsembleClassifier', 'FORMAT', 'LONG_S', 'check_target', 'is_address']
 
 # %% ../nbs/63_predict.ipynb #classifier
-class Classifier(BaseClassifier):
+class Classifier(ClipClassifier):
     "A model with its class names: from a video to names and probabilities."
     def __init__(self,
         model, # From create_model; carries its spec
@@ -46,53 +47,19 @@ class Classifier(BaseClassifier):
         self.task = self.model.task = task_of(task or self.model).name
         self.thresholds = check_thresholds(thresholds, self.task, len(self.labels))
         self.spec, self.calibration = self.model.spec, calibration or Calibration()
-        self.told_long = False
 
     def __repr__(self):
         name, size = getattr(self.model, 'name', None) or type(self.model).__name__, self.spec.size
         return f'Classifier({name}, {len(self.labels)} classes, {self.spec.n_frames} frames of {size}x{size})'
 
-# %% ../nbs/63_predict.ipynb #logits
+# %% ../nbs/63_predict.ipynb #score-clips
 @patch
-def logits(
+def score_clips(
     self:Classifier,
-    video, # Path of a video file, its bytes, an open file, uint8 frames (N,H,W,3), or a list of pictures
-)->np.ndarray: # float64 (K,)
-    "Return the scores before the softmax."
-    clip = load_any(video, self.spec)
-    if isinstance(video, (str, os.PathLike)) and not self.told_long:
-        self.told_long = warn_if_long(video, self.spec)
-    return predict_logits(self.model, clip[None]).double()[0].numpy()
-
-# %% ../nbs/63_predict.ipynb #view-logits
-@patch
-def view_logits(
-    self:Classifier,
-    video, # As for logits
-    views, # Views, or a name of PROTOCOLS; None looks once
-)->np.ndarray: # float64 (V,K); those of mirrored views as of the video itself
-    "Return the scores of each view."
-    views = as_views(views)
-    if views == Views():
-        return self.logits(video)[None]
-    mirror = mirror_idxs(self.labels) if views.flip else None
-    clips = load_any(video, self.spec, views)
-    logits = np.stack(list(logits_in_chunks(self.model, [clips], self.labels)))
-    if mirror is not None:
-        logits[len(views)//2:] = logits[len(views)//2:][:,mirror]
-    return logits
-
-# %% ../nbs/63_predict.ipynb #probs
-@patch
-def probs(
-    self:Classifier,
-    video, # As for logits
-    views=None, # How the video is looked at: Views, or a name of PROTOCOLS; None looks once, as in training
-)->np.ndarray: # float64 (K,), adds up to 1; of sets of labels each in [0,1]
-    "Return the probability of each class, in the order of `labels`; `evaluate` judges these."
-    views = as_views(views)
-    logits = self.view_logits(video, views)[None]
-    return average_views(logits, views.average, self.calibration.temperature, self.task)[0][0]
+    clips:np.ndarray, # uint8 (N,T,S,S,3), as the spec says
+)->np.ndarray: # float64 (N,K)
+    "Return the scores of clips before the softmax; as many go through the network at a time as fit."
+    return np.stack(list(logits_in_chunks(self.model, [clips], self.labels)))
 
 # %% ../nbs/63_predict.ipynb #calibrate
 @patch
@@ -108,20 +75,6 @@ def calibrate(
     need_one_class('calibrate', self.task, 'choose_thresholds(dl) says from where on each label is named.')
     self.calibration = calibrate_model(self.model, dl, error, keep, views, show)
     return self.calibration
-
-# %% ../nbs/63_predict.ipynb #decide
-@patch
-def decide(
-    self:Classifier,
-    video, # As for logits
-    views=None, # As for probs; the scores are averaged over views, as `calibrate` does it
-)->dict: # label or None, score of the likeliest class, reason: None, 'unsure' or 'none of these'
-    "Answer, or say why there is no answer."
-    need_one_class('decide', self.task, 'predict names all labels, perhaps none.')
-    z = self.view_logits(video, views).mean(0)[None]
-    p, said = self.calibration.probs(z)[0], int(self.calibration.decide(z)[0])
-    reason = {UNSURE: 'unsure', NONE: 'none of these'}.get(said)
-    return dict(label=None if said < 0 else self.labels[said], score=float(p.max()), reason=reason)
 
 # %% ../nbs/63_predict.ipynb #choose-thresholds
 @patch
@@ -172,14 +125,19 @@ def save_pretrained(
 @patch(cls_method=True)
 def load(
     cls:Classifier,
-    folder, # As save wrote it, or the folder of a run that holds it as classifier/
+    folder, # As save wrote it, or the folder of a run that holds it as classifier/; or an exported file
     device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None is the CPU
 ):
     "Read a classifier; nothing but tensors and JSON is ever loaded."
+    if is_exported(folder):
+        model = load_exported(folder, device)
+        facts = model.file.facts
+        return cls(model, facts.labels, facts.calibration, facts.thresholds)
     device = pick_device(device or 'cpu')
     folder, cfg, state = read_classifier_folder(folder)
-    return cls(model_of(cfg, state, folder).to(device), cfg['labels'], calibration_of(cfg, folder),
-               thresholds_of(cfg, folder))
+    where = f'{folder}/config.json'
+    return cls(model_of(cfg, state, folder).to(device), cfg['labels'], calibration_of(cfg, where),
+               thresholds_of(cfg, where))
 
 @patch(cls_method=True)
 def from_pretrained(

@@ -7,7 +7,6 @@ __all__ = ['BAR', 'LABEL_KINDS', 'OneClass', 'set_names', 'ClassSets', 'label_ki
 
 # %% ../../nbs/inside/10a_data.label_sets.ipynb #import
 import numpy as np
-import pandas as pd
 
 from ..core import ArgumentError, MULTI, SINGLE, check_choice
 
@@ -17,54 +16,54 @@ class OneClass:
     task = SINGLE
 
     def names(self,
-        label:pd.Series, # Labels of clips
+        label, # Series: labels of clips
     )->list: # Of text, sorted
         "Return the class names that occur."
         return sorted(label.unique())
 
     def tidy(self,
-        label:pd.Series, # Labels of clips
+        label, # Series: labels of clips
         labels:list, # The K class names
-    )->pd.Series:
+    ): # Series
         "Return the labels as a table keeps them."
         return label
 
     def targets(self,
-        label:pd.Series, # Labels of clips
+        label, # Series: labels of clips
         labels:list, # The K class names
     )->np.ndarray: # int64 (N,)
         "Return the index of each clip's class."
         return label.map({l: i for i,l in enumerate(labels)}).to_numpy(np.int64)
 
     def count(self,
-        label:pd.Series, # Labels of clips
+        label, # Series: labels of clips
         labels:list, # The K class names
     )->np.ndarray: # int64 (K,)
         "Count the clips that have each class."
         return np.bincount(self.targets(label, labels), minlength=len(labels))
 
     def strata(self,
-        label:pd.Series, # Labels of clips
+        label, # Series: labels of clips
     ): # (N,) names; for sets, bool (N,K)
         "Return what a split keeps the shares of."
         return label
 
     def has(self,
-        label:pd.Series, # Labels of clips
+        label, # Series: labels of clips
         name:str, # Of a class
     )->np.ndarray: # bool (N,)
         "Tell which clips have this class."
         return (label == name).to_numpy()
 
     def only(self,
-        label:pd.Series, # Labels of clips
+        label, # Series: labels of clips
         names, # Class names to keep
-    )->pd.Series:
+    ): # Series
         "Return the labels without the other classes; None where nothing is left of one."
         return label.where(label.isin(list(names)), None)
 
     def describe(self,
-        label:pd.Series, # Labels of clips
+        label, # Series: labels of clips
     )->str:
         "Return what else a table says of its labels."
         return ''
@@ -92,6 +91,7 @@ class ClassSets(OneClass):
         return label.map({text: in_order(text) for text in label.unique()})
 
     def targets(self, label, labels): # float32 (N,K) of 0 and 1
+        import pandas as pd
         place, (row, sets) = {l: i for i,l in enumerate(labels)}, pd.factorize(label)
         hot = np.zeros((len(sets), len(labels)), np.float32)
         for i,text in enumerate(sets):
@@ -126,12 +126,13 @@ def label_kind(
     return LABEL_KINDS[check_choice('task', task, LABEL_KINDS)]
 
 def count_labels(
-    label:pd.Series, # Labels of clips
-    split:pd.Series, # Of each clip
+    label, # Series: labels of clips
+    split, # Series: of each clip
     labels:list, # The K class names
     task:str, # 'single-label' or 'multi-label'
-)->pd.DataFrame: # int, a row for each class and a column for each split that occurs
+): # DataFrame of int, a row for each class and a column for each split that occurs
     "Count the clips of each class in each split; a clip with several labels counts for each of them."
+    import pandas as pd
     kind = label_kind(task)
     counts = {part: kind.count(label[split == part], labels) for part in sorted(split.unique())}
     return pd.DataFrame(counts, index=pd.Index(labels, dtype=object))

@@ -38,11 +38,10 @@ class FrameNet(VideoModel):
     )->torch.Tensor: # float (B,D,T,1,1)
         "Return the features of each frame."
         self.check_clips(x)
-        B = len(x)
         frames = x.transpose(1,2).flatten(0,1)                                     # (B·T,C,H,W)
         # the order of numbers that convolutions like best
         z = logits_of(self.net(frames.contiguous(memory_format=torch.channels_last)))  # (B·T,D)
-        return self.steps(z.unflatten(0, (B,-1)).transpose(1,2)[...,None,None])
+        return self.steps(z.unflatten(0, (-1,self.spec.n_frames)).transpose(1,2)[...,None,None])
 
     def forward_head(self,
         x:torch.Tensor, # float (B,D,T,1,1), as forward_features gives it

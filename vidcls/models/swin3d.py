@@ -129,7 +129,7 @@ class WindowAttention(nn.Module):
         q,k,v = (y.flatten(*lead) for y in (q,k,v))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         # (B,nW,h,N,d); B stays free in exports
-        y = y.unflatten(0, (-1,nW)) if self.mask is None else y.unflatten(1, (nW,self.heads))
+        y = y.reshape(-1, nW, self.heads, *y.shape[2:])
         return self.proj(y.transpose(2,3).flatten(3))
 
 # %% ../../nbs/inside/31_models.swin3d.ipynb #patchmerge
