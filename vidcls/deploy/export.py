@@ -26,7 +26,7 @@ from ..core import MULTI, ArgumentError, CheckpointError, check_choice
 from .exported import ExportedModel
 from .runtime import RUNTIMES, ExportFacts, RuntimeClassifier, need_package, seal_file
 from ..models.facts import family_facts
-from ..models.logits import eval_mode, predict_logits
+from ..models.logits import eval_mode, model_input, predict_logits
 from ..predict import Classifier
 
 # %% ../../nbs/inside/75_deploy.export.ipynb #rawgraph
@@ -60,7 +60,7 @@ def as_graph(
     if raw:
         clips = torch.from_numpy(example_clips(s, n))
         return RawGraph(clf).eval(), clips, ['probs', 'logits']
-    return clf.model, s.to_model(torch.from_numpy(example_clips(s, n))), ['logits']
+    return clf.model, model_input(clf.model, example_clips(s, n)), ['logits']
 
 def example_clips(
     spec, # ClipSpec
