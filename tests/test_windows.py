@@ -6,7 +6,9 @@ from hostile import encode, numbered
 from vidcls.core import ArgumentError, ClipSpec, VideoReadError
 from vidcls.data.clips import load_clip
 from vidcls.data.decode import Video
-from vidcls.windows import Window, WindowCutter, Windows, end_of_video, wanted_frames, windows_of_file
+from vidcls.windows import (
+    Window, WindowCutter, Windows, end_of_video, open_video, wanted_frames, windows_of_video,
+)
 
 RULES = {
     'uniform': {}, 'segment': {}, 'still': {}, 'center': dict(stride=2), 'random': dict(stride=3),
@@ -30,6 +32,11 @@ def spec_of(rule, **more):
     return ClipSpec(n_frames=4, size=32, resize=36, sampling=rule, **RULES[rule], **more)
 
 
+def file_windows(path, spec, windows, on_error='raise'):
+    with open_video(path, on_error=on_error) as v:
+        return list(windows_of_video(v, spec, windows, on_error))
+
+
 def stream_windows(path, spec, windows):
     "The windows of a stream that gives each frame of a file."
     cutter = WindowCutter(spec, windows)
@@ -43,7 +50,7 @@ def stream_windows(path, spec, windows):
 @pytest.mark.parametrize('rule', RULES)
 def test_stream_equals_file_equals_load_clip(files, name, rule):
     for windows in (Windows(1.2, .5), Windows(.7), Windows(.5, .9)):
-        of_file = list(windows_of_file(files[name], spec_of(rule), windows))
+        of_file = file_windows(files[name], spec_of(rule), windows)
         of_stream = list(stream_windows(files[name], spec_of(rule), windows))
         assert len(of_file) == len(of_stream) >= 3
         for a, b in zip(of_file, of_stream):
@@ -55,7 +62,7 @@ def test_windows_are_those_of_the_rule(files):
     for name, file in files.items():
         with Video(file) as v:
             spans = Windows(1.2, .5).spans(end_of_video(v.n_frames, v.times[-1]))
-        cut = [w[:2] for w in windows_of_file(file, spec_of('uniform'), Windows(1.2, .5))]
+        cut = [w[:2] for w in file_windows(file, spec_of('uniform'), Windows(1.2, .5))]
         assert cut == [tuple(s) for s in spans.tolist()], name
 
 
@@ -63,7 +70,7 @@ def test_only_needed_frames_are_converted(files, monkeypatch):
     asked = []
     frames = Video.frames
     monkeypatch.setattr(Video, 'frames', lambda v, idxs: asked.append(len(idxs)) or frames(v, idxs))
-    list(windows_of_file(files['plain'], spec_of('uniform'), Windows(1, 1)))
+    file_windows(files['plain'], spec_of('uniform'), Windows(1, 1))
     assert asked == [16]                                   # four windows of four frames, in one pass
 
 
@@ -77,17 +84,17 @@ def test_wrong_windows(args, match):
 
 
 def test_windows_without_frames_have_a_reason(tmp_path):
-    rare = encode(tmp_path/'rare.mp4', frames=numbered(4), pts=np.arange(4)*75)            # one in three seconds
-    got = list(windows_of_file(rare, spec_of('uniform'), Windows(1)))
+    rare = encode(tmp_path/'rare.mp4', frames=numbered(4), pts=np.arange(4)*75)     # one in 3 seconds
+    got = file_windows(rare, spec_of('uniform'), Windows(1))
     assert [w.clip is not None for w in got] == [True, False, False]*4
     assert got[1].reason == "no frame is shown in it"
-    got = list(windows_of_file(rare, spec_of('uniform', short='error'), Windows(1)))
+    got = file_windows(rare, spec_of('uniform', short='error'), Windows(1))
     assert all(w.clip is None for w in got) and 'the spec asks for n_frames=4' in got[0].reason
 
 
 def test_a_single_frame_is_a_window(tmp_path):
     one = encode(tmp_path/'one.mp4', frames=numbered(1))
-    (w,) = windows_of_file(one, spec_of('uniform'), Windows(4, 2))
+    (w,) = file_windows(one, spec_of('uniform'), Windows(4, 2))
     assert (w.start, w.end) == (0, .04) and w.clip.shape == (4, 32, 32, 3)
 
 
@@ -100,21 +107,21 @@ def test_a_file_that_breaks_in_the_middle(tmp_path):
     broken.write_bytes(data)
     spec, windows = spec_of('uniform'), Windows(1)
     with pytest.raises(VideoReadError, match='damaged'):
-        list(windows_of_file(broken, spec, windows))
-    good = list(windows_of_file(whole, spec, windows))
+        file_windows(broken, spec, windows)
+    good = file_windows(whole, spec, windows)
     with pytest.warns(UserWarning, match='damaged'):
-        got = list(windows_of_file(broken, spec, windows, on_error='skip'))
+        got = file_windows(broken, spec, windows, on_error='skip')
     lost = [w for w in got if w.clip is None]
     assert 1 <= len(lost) <= 3 and all('damaged' in w.reason for w in lost)
     same = [a.clip is not None and (a.clip == b.clip).all() for a, b in zip(got, good)]
     assert sum(same) >= 7
     with pytest.raises(ArgumentError, match='on_error'):
-        list(windows_of_file(whole, spec, windows, on_error='ignore'))
+        file_windows(whole, spec, windows, on_error='ignore')
 
 
 def test_pictures_and_missing_files_are_refused(tmp_path):
     with pytest.raises(VideoReadError, match='no such file'):
-        list(windows_of_file(tmp_path/'none.mp4', spec_of('uniform'), Windows(1), on_error='skip'))
+        file_windows(tmp_path/'none.mp4', spec_of('uniform'), Windows(1), on_error='skip')
 
 
 def test_frames_that_go_back_are_refused():
