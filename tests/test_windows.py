@@ -1,11 +1,27 @@
 "Windows along files and streams, their answers and segments."
+import html
+import json
+from functools import partial
+
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from hostile import encode, numbered
-from vidcls.core import ArgumentError, ClipSpec, VideoReadError
+from vidcls.calibrate import Calibration
+from vidcls.core import ArgumentError, ClipSpec, VideoReadError, seed_everything
 from vidcls.data.clips import load_clip
 from vidcls.data.decode import Video
+from vidcls.data.sampling import sample_idxs
+from vidcls.models.logits import model_input, predict_logits
+from vidcls.models.zoo import create_model
+from vidcls.predict import Classifier, EnsembleClassifier
+from vidcls.segments import find_segments, save_segments
+from vidcls.show import encode_h264
+from vidcls.timeline import TimelinePlayer, plot_timeline, timeline_text
+from vidcls.window_answers import WindowAnswers
 from vidcls.windows import (
     Window, WindowCutter, Windows, end_of_video, open_video, wanted_frames, windows_of_video,
 )
@@ -141,3 +157,200 @@ def test_the_buffer_holds_one_window():
     assert most <= 52
     assert isinstance(cutter.finish()[0], Window)
     assert wanted_frames(np.arange(3000)/25, spec_of('uniform'), Windows(2)).sum() == 60*4
+
+
+# Answers, segments, files
+
+SIZE, FPS = 32, 10
+MOVES = ('left', 'right', 'still')
+
+
+def moving(move, n, rng, size=SIZE):
+    "n frames of a bright square that moves by two pixels a frame to one side, or not at all."
+    x, y = rng.integers(0, size, 2)
+    step = {'left': -2, 'right': 2, 'still': 0}[move]
+    out = np.full((n, size, size, 3), 40, np.uint8)
+    rows = (y + np.arange(10)) % size
+    for i in range(n):
+        out[i][np.ix_(rows, (x + i*step + np.arange(10)) % size)] = 220
+    return out + rng.integers(0, 20, out.shape, np.uint8)
+
+
+def long_video(path, plan, rng):
+    "Write a video of (move, seconds) after another, frame by frame."
+    frames = (f for move, s in plan for f in moving(move, round(s*FPS), rng))
+    encode_h264(path, frames, FPS, {'qp': '20', 'g': '50', 'preset': 'ultrafast'})
+    return path
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    "A small network that has learned in seconds which way a square goes."
+    seed_everything(0)
+    model = create_model('i3d_tiny', n_classes=2, n_frames=8, size=SIZE)
+    rng, opt = np.random.default_rng(0), torch.optim.AdamW(model.parameters(), 3e-3)
+    model.train()
+    for _ in range(60):
+        y = rng.integers(0, 2, 16)
+        clips = np.stack([moving(MOVES[i], 20, rng)[sample_idxs(20, model.spec)] for i in y])
+        loss = torch.nn.functional.cross_entropy(model(model_input(model, clips)), torch.from_numpy(y))
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+    return Classifier(model.eval(), ['left', 'right'])
+
+
+def test_a_made_video_of_ten_minutes(trained, tmp_path):
+    rng, plan, t = np.random.default_rng(1), [], 0.
+    while t < 600:
+        s = min(float(rng.integers(80, 300))/10, 600-t)
+        plan.append(('right' if plan and plan[-1][0] == 'left' else 'left', s))
+        t += s
+    file = long_video(tmp_path/'long.mp4', plan, rng)
+    answers = trained.predict_windows(file, every_s=.5, length_s=2., bs=16)
+    found = answers.segments()
+    ends = np.cumsum([s for _, s in plan])
+    truth = list(zip(np.r_[0, ends[:-1]], ends, [m for m, _ in plan]))
+    hits = sum(any(l == m and min(b, f)-max(a, e) >= .5*(max(b, f)-min(a, e))
+                   for e, f, l in found[['start', 'end', 'label']].itertuples(index=False))
+               for a, b, m in truth)
+    assert 2*hits/(len(truth)+len(found)) >= .9, (hits, len(truth), len(found))
+    assert np.abs(np.array(found.start)[:, None] - np.r_[0, ends]).min(1).max() <= 1.     # half a window
+    assert abs(answers.end_s - 600) < .01
+
+
+def test_answers_are_those_of_each_clip(trained, files):
+    answers = trained.predict_windows(files['vfr'], .5, 1.2, bs=1)
+    for i in (0, 3, len(answers)-1):
+        clip = load_clip(files['vfr'], trained.spec, window=(answers.start[i], answers.end[i]))
+        assert (predict_logits(trained.model, clip[None]).double()[0].numpy() == answers.logits[i]).all()
+
+
+def test_what_is_unlike_all_classes_gets_no_label(trained, tmp_path):
+    plan = [('left', 10), ('still', 10), ('right', 10)]
+    file = long_video(tmp_path/'a.mp4', plan, np.random.default_rng(2))
+    z = trained.predict_windows(file, .5, 2.).logits.max(1)
+    said = Calibration(temperature=2., none_below=float(np.median(z)))
+    answers = Classifier(trained.model, trained.labels, said).predict_windows(file, .5, 2.)
+    assert set(answers.segments(0.).reason) >= {'none of these'}
+    e = np.exp(answers.logits/2)
+    assert np.allclose(answers.probs, e/e.sum(1, keepdims=True))
+    never = Classifier(trained.model, trained.labels, Calibration(threshold=1.1))
+    unsure = never.predict_windows(file, 1., 2.)
+    s = unsure.segments()
+    assert s.reason.tolist() == ['unsure'] and s.label.tolist() == [None]
+    assert json.loads(unsure.save(tmp_path/'a.json').read_text())['segments'][0]['label'] is None
+    assert unsure.save(tmp_path/'a.vtt').read_text() == 'WEBVTT\n'
+
+
+def made(logits, start=None, length_s=2., **more):
+    start = np.arange(len(logits), dtype=float) if start is None else np.array(start, float)
+    labels = [f'class {k}' for k in range(len(logits[0]))]
+    windows, end_s = Windows(length_s, 1), float(start[-1])+length_s
+    return WindowAnswers(start, start+length_s, np.array(logits, float), labels, windows, 'a.mp4', end_s, **more)
+
+
+def test_sets_of_labels_have_segments_of_their_own():
+    z = np.full((20, 3), -3.)
+    z[:10, 0], z[5:, 1] = 3, 3
+    s = made(z, task='multi-label', thresholds=np.full(3, .5)).segments()
+    assert s.label.tolist() == ['class 0', 'class 1'] and s.reason.isna().all()
+    assert s.end[0] > s.start[1] and s.confidence.between(.5, 1).all()
+    assert np.allclose(made(z, task='multi-label').probs, 1/(1+np.exp(-z)))
+
+
+def test_a_gap_without_windows_stays_a_gap():
+    s = made([[3, 0]]*4, start=[0, 1, 10, 11]).segments(1.)
+    assert s[['start', 'end']].to_numpy().tolist() == [[0, 3], [10, 13]]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_short_segments_vanish_and_no_time_does(seed):
+    z = np.random.default_rng(seed).normal(size=(60, 3))
+    for min_s in (0., 1.5, 3., 1e6):
+        s = made(z).segments(min_s)
+        assert (s.end-s.start >= min_s-1e-6).all() or not len(s)
+        if len(s):
+            assert s.start[0] == 0 and (s.start[1:].to_numpy() == s.end[:-1].to_numpy()).all()
+            assert (s.label[1:].to_numpy() != s.label[:-1].to_numpy()).all()
+
+
+def test_wrong_questions(trained, files, tmp_path):
+    ask = partial(trained.predict_windows, files['plain'])
+    for more, match in ((dict(every_s=0), 'every_s=0'), (dict(length_s=-1), 'length_s=-1'),
+                        (dict(bs=0), 'bs=0'), (dict(length_s=0), 'length_s=0'), (dict(on_error='no'), 'on_error')):
+        with pytest.raises(ArgumentError, match=match):
+            ask(**more)
+    with pytest.raises(VideoReadError, match='no such file'):
+        trained.predict_windows(tmp_path/'none.mp4')
+    with pytest.raises(ArgumentError, match='no network of its own'):
+        EnsembleClassifier([trained]).predict_windows(files['plain'])
+    with pytest.raises(ArgumentError, match='suffix'):
+        made([[1, 0]]).save(tmp_path/'a.txt')
+    with pytest.raises(ArgumentError, match='min_s'):
+        made([[1, 0]]).segments(-1)
+    strict = Classifier(create_model('i3d_tiny', n_classes=2, n_frames=8, size=32, short='error'), ['a', 'b'])
+    with pytest.raises(VideoReadError, match='none of its 18 windows of 0.2 s has an answer'):
+        strict.predict_windows(files['plain'], .2, .2)
+
+
+def test_lost_windows_are_said(trained, tmp_path):
+    rare = encode(tmp_path/'rare.mp4', frames=numbered(4), pts=np.arange(4)*75)
+    with pytest.warns(UserWarning, match='8 of 12 windows have no answer, the first one at 1 s: no frame'):
+        answers = trained.predict_windows(rare, 1., 1.)
+    assert len(answers) == 4 and len(answers.failures) == 8
+
+
+HARD = ['a <b> & c', 'x --> y', 'two\nlines', '"quoted"', 'é 漢字', "</script><img src=x onerror=alert(1)>"]
+
+
+def hard_segments(n=6):
+    return pd.DataFrame(dict(
+        start=np.arange(n)*700., end=np.arange(n)*700.+700, label=HARD[:n], confidence=.9, reason=None))
+
+
+def test_subtitles_can_be_read(tmp_path):
+    webvtt = pytest.importorskip('webvtt')
+    cues = webvtt.read(str(save_segments(hard_segments(), tmp_path/'a.vtt')))
+    assert [c.start_in_seconds for c in cues] == [700*i for i in range(6)]
+    assert cues[5].end == '01:10:00.000'
+    assert [html.unescape(c.raw_text) for c in cues] == [' '.join(l.split()) + ' (90%)' for l in HARD]
+
+
+def test_tables_can_be_read(tmp_path):
+    s = hard_segments()
+    back = pd.read_csv(save_segments(s, tmp_path/'a.csv'))
+    assert back.label.tolist() == HARD and back.start.tolist() == s.start.tolist()
+    data = json.loads(save_segments(s, tmp_path/'a.json', dict(source='x.mp4')).read_text(encoding='utf-8'))
+    assert data['source'] == 'x.mp4' and [r['label'] for r in data['segments']] == HARD
+    with pytest.raises(ArgumentError, match='lack the columns'):
+        save_segments(s.drop(columns='label'), tmp_path/'a.csv')
+    assert find_segments(made(np.zeros((1, 2)))).shape == (1, 5)
+
+
+def test_pictures_and_pages(trained, files, tmp_path):
+    answers = trained.predict_windows(files['plain'], 1., 2.)
+    picture = Image.open(answers.save(tmp_path/'new'/'a.png'))
+    assert picture.width >= 600 and ' to 0:0' in picture.info['Description']
+    page = answers.save(tmp_path/'a.html').read_text(encoding='utf-8')
+    assert 'src="data:video/mp4;base64,' in page and page.count('<button') == len(answers.segments())
+    fig = plot_timeline(hard_segments(), 4200)
+    assert len(fig.axes[0].get_yticklabels()) == 6
+    many = pd.DataFrame(dict(start=np.arange(40.), end=np.arange(40.)+1, label=[f'c{i}' for i in range(40)],
+                             confidence=.5, reason=None))
+    assert '16 labels' in plot_timeline(many, 40).axes[0].get_xlabel()
+    assert timeline_text(many).endswith('and 28 more.')
+    plot_timeline(many.head(0), 40)
+
+
+def test_a_page_says_nothing_that_a_label_says(files, tmp_path, monkeypatch):
+    page = TimelinePlayer(files['plain'], hard_segments(), 4200).save(tmp_path/'a.html').read_text('utf-8')
+    assert page.count('<script>') == 1 and '<img' not in page and '<b>' not in page
+    monkeypatch.setattr('vidcls.timeline.EMBED_BYTES', 10)
+    named = tmp_path/'a #1 "x".mp4'
+    named.write_bytes(files['plain'].read_bytes())
+    (tmp_path/'pages').mkdir()
+    page = TimelinePlayer(named, hard_segments(), 4200).save(tmp_path/'pages'/'a.html').read_text('utf-8')
+    assert 'src="../a%20%231%20%22x%22.mp4"' in page
+    with pytest.raises(ArgumentError, match='no such file'):
+        TimelinePlayer(tmp_path/'gone.mp4', hard_segments(), 10).html()
