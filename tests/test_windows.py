@@ -273,7 +273,8 @@ def made(logits, start=None, length_s=2., **more):
     start = np.arange(len(logits), dtype=float) if start is None else np.array(start, float)
     labels = [f'class {k}' for k in range(len(logits[0]))]
     windows, end_s = Windows(length_s, 1), float(start[-1])+length_s
-    return WindowAnswers(start, start+length_s, np.array(logits, float), labels, windows, 'a.mp4', end_s, **more)
+    logits = np.array(logits, float)
+    return WindowAnswers(start, start+length_s, logits, labels, windows, 'a.mp4', end_s, **more)
 
 
 def test_sets_of_labels_have_segments_of_their_own():
@@ -315,7 +316,8 @@ def test_wrong_questions(trained, files, tmp_path):
         made([[1, 0]]).save(tmp_path/'a.txt')
     with pytest.raises(ArgumentError, match='min_s'):
         made([[1, 0]]).segments(-1)
-    strict = Classifier(create_model('i3d_tiny', n_classes=2, n_frames=8, size=32, short='error'), ['a', 'b'])
+    net = create_model('i3d_tiny', n_classes=2, n_frames=8, size=32, short='error')
+    strict = Classifier(net, ['a', 'b'])
     with pytest.raises(VideoReadError, match='none of its 18 windows of 0.2 s has an answer'):
         strict.predict_windows(files['plain'], .2, .2)
 

@@ -153,7 +153,7 @@ def check_parts(
             raise ArgumentError("--length and --timeline are about parts of a video; add --every 2, the "
                                 "seconds from one part to the next.")
         return
-    Windows(length or every, every)
+    Windows(max(every, 1) if length is None else length, every)
     if whole:
         raise ArgumentError("--every asks about parts of a video, and --top-k and --views about whole ones; "
                             "leave one of them out.")
