@@ -37,7 +37,8 @@ def clf():
 def files(tmp_path_factory):
     d = tmp_path_factory.mktemp('streams')
     return [encode(d/'a.mp4'), encode(d/'b.mkv', frames=numbered(75, 64, 160), g=30, bf=3),
-            encode(d/'c.mp4', pts=np.arange(90)*3), encode(d/'vfr.mp4', pts=np.r_[0:45, 45:45+3*45:3], g=30, bf=2)]
+            encode(d/'c.mp4', pts=np.arange(90)*3),
+            encode(d/'vfr.mp4', pts=np.r_[0:45, 45:45+3*45:3], g=30, bf=2)]
 
 
 def windows_of(source, **how):
