@@ -95,8 +95,8 @@ def test_ffmpeg_sends_over_udp(files):
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     sender = subprocess.Popen([
-        imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', '-re', '-stream_loop', '3', '-i', str(files[0]), '-c:v',
-        'libx264', '-g', '10', '-bf', '0', '-f', 'mpegts', f'udp://127.0.0.1:{port}?pkt_size=1316'])
+        imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', '-re', '-stream_loop', '3', '-i', str(files[0]),
+        '-c:v', 'libx264', '-g', '10', '-bf', '0', '-f', 'mpegts', f'udp://127.0.0.1:{port}?pkt_size=1316'])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -233,6 +233,7 @@ def test_the_command_predict_asks_about_parts(clf, files, tmp_path):
     assert rows[0]['start'] == 0 and rows[0]['label'] in ('left', 'right')
     for args, said in ((('--timeline', 'a.png'), 'add --every 2'), (('--every', 0), 'every_s=0'),
                        ((files[1], '--every', 1, '--timeline', 'a.png'), 'takes one video, not 2'),
-                       (('--every', 1, '--top-k', 2), '--top-k'), (('--every', 1, '--length', 0), 'length_s=0'),
+                       (('--every', 1, '--top-k', 2), '--top-k'),
+                       (('--every', 1, '--length', 0), 'length_s=0'),
                        (('--every', 1, '--timeline', 'a.gif'), "timeline='.gif'")):
         assert said in str(ask(*args).exception)

@@ -305,7 +305,8 @@ def test_short_segments_vanish_and_no_time_does(seed):
 def test_wrong_questions(trained, files, tmp_path):
     ask = partial(trained.predict_windows, files['plain'])
     for more, match in ((dict(every_s=0), 'every_s=0'), (dict(length_s=-1), 'length_s=-1'),
-                        (dict(bs=0), 'bs=0'), (dict(length_s=0), 'length_s=0'), (dict(on_error='no'), 'on_error')):
+                        (dict(bs=0), 'bs=0'), (dict(length_s=0), 'length_s=0'),
+                        (dict(on_error='no'), 'on_error')):
         with pytest.raises(ArgumentError, match=match):
             ask(**more)
     with pytest.raises(VideoReadError, match='no such file'):
@@ -382,3 +383,40 @@ def test_a_page_says_nothing_that_a_label_says(files, tmp_path, monkeypatch):
     assert 'src="../a%20%231%20%22x%22.mp4"' in page
     with pytest.raises(ArgumentError, match='no such file'):
         TimelinePlayer(tmp_path/'gone.mp4', hard_segments(), 10).html()
+
+
+def test_a_real_long_video(real_data, tmp_path):
+    "Clips of two actors, one after the other, by a network that saw the other seven; look at real.png."
+    rows = pd.read_csv(real_data/'weizmann'/'clips.csv')
+    labels = ['bend', 'jack', 'walk', 'wave2']
+    rows = rows[(rows['view'] == 'silhouette') & rows.label.isin(labels)]
+    held_out = rows.actor.isin(sorted(rows.actor.unique())[:2])
+    assert held_out.sum() >= 8
+    seed_everything(0)
+    model = create_model('i3d_tiny', n_classes=4, n_frames=8, size=32)
+    clips, y = [], []
+    for path, label in rows[~held_out][['path', 'label']].itertuples(index=False):
+        with open_video(real_data/'weizmann'/path) as v:
+            got = [w.clip for w in windows_of_video(v, model.spec, Windows(1.6, .3))]
+        clips, y = clips+got, y + [labels.index(label)]*len(got)
+    clips, y, rng = np.stack(clips), torch.tensor(y), np.random.default_rng(0)
+    opt = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(120):
+        some = rng.integers(0, len(y), 16)
+        loss = torch.nn.functional.cross_entropy(model(model_input(model, clips[some])), y[some])
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+    parts = []
+    for path in rows[held_out].sample(frac=1, random_state=0).path:
+        with Video(real_data/'weizmann'/path) as v:
+            parts.append(np.stack(list(v.frames())))
+    file = tmp_path/'real.mp4'
+    encode_h264(file, (f for p in parts for f in p), 25, {'qp': '20', 'preset': 'ultrafast'})
+    ends = np.cumsum([len(p) for p in parts])/25
+    truth = rows[held_out].sample(frac=1, random_state=0).label.to_numpy()
+    answers = Classifier(model.eval(), labels).predict_windows(file, .4, 1.6)
+    middles = (answers.start+answers.end)/2
+    right = truth[np.searchsorted(ends, middles, 'right').clip(0, len(ends)-1)]
+    assert (np.array(labels)[answers.logits.argmax(1)] == right).mean() > .6
+    assert Image.open(answers.save(tmp_path/'real.png')).width >= 600
