@@ -28,7 +28,7 @@ from .data.video import orientation
 from .models.logits import predict_logits
 from .parallel import ThreadPool
 from .views import average_views
-from .window_answers import choose_windows, own_network
+from .window_answers import choose_windows, network_to_ask
 from .windows import WindowCutter, Windows
 
 # %% ../nbs/inside/73a_streams.ipynb #clock
@@ -337,7 +337,7 @@ def watch(
     **how, # For Stream: fps, timeout_s, live, pace, retries, ahead
 ): # Iterator of StreamAnswer
     "Answer about a stream while it comes in."
-    model = own_network(clf)
+    model = network_to_ask(clf)
     stop = math.inf if seconds is None else time.monotonic() + check_at_least('seconds', seconds, 1e-3)
     if not isinstance(source, Stream):
         windows = choose_windows(model.spec, every_s, length_s, how.get('fps') or 25.)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LENGTH_S', 'WindowAnswers', 'window_length', 'in_batches', 'run_ahead', 'clip_scores', 'choose_windows',
-           'own_network']
+           'network_to_ask']
 
 # %% ../nbs/inside/62g_window_answers.ipynb #imports
 import warnings
@@ -149,7 +149,7 @@ def predict_windows(
 )->WindowAnswers:
     "Ask about each part of a long video: what happens when?"
     check_whole('bs', bs)
-    model = own_network(self)
+    model = network_to_ask(self)
     spans, scores, failures = [], [], []
     with open_video(video, backend, on_error) as v:
         end_s = end_of_video(v.n_frames, float(v.times[-1]))
@@ -182,7 +182,7 @@ def choose_windows(
         length_s = window_length(spec, fps) or LENGTH_S
     return Windows(length_s, Windows(length_s).length_s/2 if every_s is None else every_s)
 
-def own_network(
+def network_to_ask(
     clf, # A classifier
 ):
     "Return the network of a classifier; several together have none."

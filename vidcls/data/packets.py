@@ -345,7 +345,6 @@ def packet_inspector(
 
 # %% ../../nbs/inside/04_data.packets.ipynb #packet-index
 HELD_BYTES = 2**24                               # packets of a longer file are not kept
-_PACKET_BYTES = 1000                             # that a packet takes besides its data
 NO_TIME = -2**62                                 # a time stamp that is not there
 KEY_FRAME = 4                                    # of a packet, besides ONE_PICTURE and DISPOSABLE
 NOT_SHOWN = 8                                    # of a packet: it is decoded and not shown
@@ -361,7 +360,7 @@ class PacketIndex:
         while some := list(islice(packets, 64)):
             pts.extend([NO_TIME if (t := p.pts) is None else t for p in some])
             flags.extend([inspect(bytes(p)) + KEY_FRAME*p.is_keyframe + NOT_SHOWN*p.is_discard for p in some])
-            total += sum([p.size + _PACKET_BYTES for p in some])
+            total += sum([p.size + 1000 for p in some])            # data, and the object that holds them
             if self.held is not None:
                 some, self.held = self.held + some, self.held + some
             if total > HELD_BYTES:
