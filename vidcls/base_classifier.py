@@ -17,6 +17,7 @@ from .core import SINGLE, check_whole, progress
 from .data.label_sets import need_one_class
 from .inputs import is_address, is_frames, load_any, warn_if_long, web_address
 from .view_clips import Views, as_views, average_views, mirror_idxs
+from .window_answers import WindowAnswers, predict_windows
 
 # %% ../nbs/inside/62b_base_classifier.ipynb #classifier-base
 class BaseClassifier:
@@ -59,6 +60,17 @@ class BaseClassifier:
         else:
             best = best[p[best] >= self.thresholds[best]][:top_k]
         return [{'score': float(p[i]), 'label': self.labels[i]} for i in best]
+
+    def predict_windows(self,
+        video, # Path of a video file, or a binary file object
+        every_s:float|None=None, # Seconds from the start of one window to the next, > 0; None: half a window
+        length_s:float|None=None, # Seconds of a window, > 0; None: as the spec says, else LENGTH_S
+        bs:int=8, # Clips that go through the network at once, >= 1
+        on_error:str='raise', # A damaged file: 'raise', or 'skip' what can't be decoded of it
+        show:bool=True, # Show a progress bar, where it takes a while?
+    )->WindowAnswers: # segments(), plot(), player() and save() say what was found
+        "Ask about each part of a long video: what happens when?"
+        return predict_windows(self, video, every_s, length_s, bs, on_error, show=show)
 
 # %% ../nbs/inside/62b_base_classifier.ipynb #clip-classifier
 class ClipClassifier(BaseClassifier):

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import ArgumentError, DataError, VideoReadError, VidclsError, atomic_path, check_at_least
+from .core import ArgumentError, DataError, VideoReadError, VidclsError, atomic_path
 from .core import check_choice, check_whole, patch, progress
 from .data.decode import Video
 from .data.loaders import loader
@@ -30,6 +30,7 @@ from .models.pooled import Trunk
 from .models.tokens import POOLS, Tokens, layer_tokens, pool_tokens, pooled_features, token_grid
 from .parallel import map_ahead
 from .views import Views, as_views, join_processes, load_views
+from .windows import Windows, end_of_video
 
 # %% ../nbs/inside/67_features.ipynb #features
 @dataclass
@@ -376,13 +377,9 @@ def window_table(
     every_s:float|None=None, # Seconds from one start to the next, > 0; None: windows that touch
 )->ClipTable: # With start and end in seconds; the last window of a file may be shorter
     "Cut whole videos into windows."
-    length_s = check_at_least('length_s', length_s, 1e-3)
-    every_s = check_at_least('every_s', length_s if every_s is None else every_s, 1e-3)
-    rows = []
+    windows, rows = Windows(length_s, every_s), []
     for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths):
         with Video(path) as v:
-            times = v.times
-            end_s = float(times[-1]) + (1/v.info.fps if v.info.fps else 0)
-        starts = np.arange(0, max(end_s - min(length_s, every_s)*.5, 1e-6), every_s)
-        rows += [dict(path=os.path.abspath(path), start=s, end=min(s+length_s, end_s)) for s in starts]
+            spans = windows.spans(end_of_video(v.n_frames, float(v.times[-1])))
+        rows += [dict(path=os.path.abspath(path), start=start, end=end) for start,end in spans.tolist()]
     return _unlabelled(pd.DataFrame(rows), 'windows')

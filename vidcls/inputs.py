@@ -122,8 +122,8 @@ def warn_if_long(
     n, spread = spec.n_frames, spec.sampling in ('uniform', 'segment')
     seen = f"spread over all of it, one every {dur_s/n:.0f} s" if spread else "from one place in it"
     warnings.warn(f"{path} is {dur_s:.0f} s long, and the model sees {n} frames {seen}: what is short may "
-                  "be missed. For an answer about a part of it: "
-                  "clf.predict(load_clip(path, clf.spec, window=(start, end))), in seconds.", stacklevel=4)
+                  "be missed. For what happens when: clf.predict_windows(path), or vidcls predict --every 2.",
+                  stacklevel=4)
     return True
 
 def _seconds(path):

@@ -360,7 +360,7 @@ class PacketIndex:
         while some := list(islice(packets, 64)):
             pts.extend([NO_TIME if (t := p.pts) is None else t for p in some])
             flags.extend([inspect(bytes(p)) + KEY_FRAME*p.is_keyframe + NOT_SHOWN*p.is_discard for p in some])
-            total += sum([p.size for p in some])
+            total += sum([p.size + 1000 for p in some])            # data, and the object that holds them
             if self.held is not None:
                 some, self.held = self.held + some, self.held + some
             if total > HELD_BYTES:
