@@ -8,16 +8,16 @@ __all__ = ['BaseClassifier', 'ClipClassifier']
 # %% ../nbs/inside/62b_base_classifier.ipynb #imports
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from .calibration import NONE, UNSURE
-from .core import SINGLE, check_whole, progress
+from .core import SINGLE, VidclsError, check_whole, progress
 from .data.label_sets import need_one_class
 from .inputs import is_address, is_frames, load_any, warn_if_long, web_address
 from .view_clips import Views, as_views, average_views, mirror_idxs
-from .window_answers import WindowAnswers, predict_windows
 
 # %% ../nbs/inside/62b_base_classifier.ipynb #classifier-base
 class BaseClassifier:
@@ -68,8 +68,11 @@ class BaseClassifier:
         bs:int=8, # Clips that go through the network at once, >= 1
         on_error:str='raise', # A damaged file: 'raise', or 'skip' what can't be decoded of it
         show:bool=True, # Show a progress bar, where it takes a while?
-    )->WindowAnswers: # segments(), plot(), player() and save() say what was found
+    ): # WindowAnswers: segments(), plot(), player() and save() say what was found
         "Ask about each part of a long video: what happens when?"
+        if not find_spec('pandas'):
+            raise VidclsError("looking along a video needs the package pandas: pip install pandas.")
+        from vidcls.window_answers import predict_windows    # a question about one clip does not wait for it
         return predict_windows(self, video, every_s, length_s, bs, on_error, show=show)
 
 # %% ../nbs/inside/62b_base_classifier.ipynb #clip-classifier
