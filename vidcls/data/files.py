@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 # %% ../../nbs/inside/10_data.files.ipynb #import-core
 from ..core import DataError, LeakageError, check_choice, file_sha256, first_names, progress
@@ -46,8 +45,9 @@ def tell(
 def text_frame(
     *args, # As for pandas.DataFrame
     **kwargs, # The same
-)->pd.DataFrame:
+): # A DataFrame
     "Make a frame; names of files that are no UTF-8 stay Python's own strings, as Arrow's can't hold them."
+    import pandas as pd
     try:
         return pd.DataFrame(*args, **kwargs)
     except UnicodeEncodeError:
@@ -274,6 +274,7 @@ def content_ids(
     show:bool=True, # Show a progress bar, where it takes long?
 )->np.ndarray: # int64 (N,): equal where the bytes are
     "Tell which files hold the same bytes; only those of equal size are read."
+    import pandas as pd
     paths = [os.fspath(p) for p in paths]
     try:
         n_bytes = np.array([os.stat(p).st_size for p in paths], np.int64)
@@ -316,7 +317,7 @@ SPLIT_NAMES = {**{s: s for s in SPLITS}, 'training': 'train', 'testing': 'test',
 def read_folder(
     root:Path, # Folder with one folder for each class, or with split folders above them
     group=None, # Function of a Path; or 'parent'; None reads file names in UCF101's manner
-)->pd.DataFrame: # path, label and group; and split, where folders name it
+): # DataFrame: path, label and group; and split, where folders name it
     "Read clips, classes, groups and splits off the folders."
     found = video_names(root)
     if found.skipped:
@@ -363,7 +364,7 @@ def _warn_empty(root, full, by_split):
 LEAKS = ('error', 'warn', 'allow')
 
 def check_leaks(
-    df:pd.DataFrame, # With the columns path, group and split
+    df, # DataFrame: with the columns path, group and split
     leaks:str='error', # What a leak is: 'error', 'warn' or 'allow'
     root=None, # Folder that paths are relative to; None compares paths as text and looks at no file
     check_content:bool=False, # Compare the bytes of files too?

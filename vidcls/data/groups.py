@@ -10,8 +10,6 @@ import os
 import re
 import shlex
 
-import pandas as pd
-
 # %% ../../nbs/inside/09_data.groups.ipynb #import-core
 from ..core import DataError
 
@@ -23,7 +21,7 @@ def _parent(path, label):
     return '/'.join(below) or path
 
 def parent_groups(
-    df:pd.DataFrame, # With the columns path and label
+    df, # DataFrame: with the columns path and label
 )->list: # One a clip: the folders between its class and its file
     "Return the groups that folders are; at least one clip must lie in a folder below its class."
     groups = [_parent(p, str(l)) for p,l in zip(df.path, df.label)]
@@ -40,7 +38,7 @@ def ucf_group(
     return m[1] if m else path
 
 def parents_hint(
-    df:pd.DataFrame, # With the columns path and label
+    df, # DataFrame: with the columns path and label
 )->str: # Empty where no folders do
     "Name the folders that look like groups."
     if _parent(df.path.iloc[0], df.label.iloc[0]) == df.path.iloc[0]:
@@ -61,7 +59,7 @@ _GROUP_WORDS = re.compile(
     re.I)
 
 def column_hint(
-    df:pd.DataFrame, # A list of clips
+    df, # DataFrame: a list of clips
     label:str, # Its column with the classes
     taken, # Columns that hold something else: paths, splits, seconds
     name:str, # Of the list, for the sentence
@@ -77,10 +75,11 @@ def column_hint(
             f"(at the command line --group {shlex.quote(str(column))}).")
 
 def looks_like_groups(
-    values:pd.Series, # A column
-    label:pd.Series, # The class of each row
+    values, # Series: a column
+    label, # Series: the class of each row
 )->bool:
     "Tell whether a column has few values with several clips each; a mute name needs more evidence."
+    import pandas as pd
     try:
         clips = values.groupby(values).transform('size')
     except TypeError:

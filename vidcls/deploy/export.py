@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 import vidcls
-from ..core import MULTI, ArgumentError, check_choice
+from ..core import MULTI, ArgumentError, CheckpointError, check_choice
 from .exported import ExportedModel
 from .runtime import FORMATS, ExportFacts, RuntimeClassifier, need_package, seal_file
 from ..models.facts import family_facts
@@ -45,7 +45,7 @@ class RawGraph(nn.Module):
         clips, # uint8 (B,T,H,W,C)
     ): # probabilities and scores, float32 (B,K) each
         "Return probabilities, and the scores before the softmax."
-        x = clips.permute(0,4,1,2,3).float()
+        x = clips.permute(0,4,1,2,3).contiguous().float()
         logits = self.net(((x.flip(1) if self.bgr else x) - self.shift)/self.scale)
         scaled = logits/self.temperature
         return scaled.sigmoid() if self.multi else scaled.softmax(-1), logits
@@ -102,8 +102,8 @@ def _refused(what, clf, error):
     "Return the error that says why a network has no such file."
     name = getattr(clf.model, 'name', None) or type(clf.model).__name__
     if lacks := _unknown(error):
-        return ArgumentError(f"{name} can't be exported to {what}: it has no operator for {', '.join(lacks)}. "
-                             "Write that part of the network with other operators, or give another format.")
+        return ArgumentError(f"{name} can't be exported to {what}, which has no operator for "
+                             f"{', '.join(lacks)}. Write that part of the network with other operators.")
     said = next((l for l in str(error).splitlines() if l.strip()), type(error).__name__)
     return ArgumentError(f"{name} can't be exported to {what} ({type(error).__name__}: {said[:300]}). Does "
                          "its forward depend on values of a tensor, or on the size of the batch?")
@@ -155,8 +155,8 @@ def write_executorch(
     "Write a network as an ExecuTorch program for one clip; XNNPACK computes what it can."
     if opset is not None:
         raise ArgumentError(f"opset={opset}: an ExecuTorch program has no ONNX operators; leave it out.")
-    exir = need_package('executorch.exir', 'export to ExecuTorch')
-    xnnpack = need_package(XNNPACK, 'export to ExecuTorch')
+    exir = need_package('executorch.exir', 'export to ExecuTorch', 'mobile')
+    xnnpack = need_package(XNNPACK, 'export to ExecuTorch', 'mobile')
     graph, x, _ = as_graph(clf, raw, n=1)
     try:
         with _quiet():
@@ -200,7 +200,7 @@ def export(
     licence:str|None=None, # None: that of the published weights of this kind of network
     most:float=MOST, # Refuse a file whose scores differ by more
 )->ExportReport:
-    "Write a classifier as one file for another runtime, compare it with the network, and keep it if it agrees."
+    "Write a classifier as one file for another runtime, and keep it if its scores are the network's."
     clf, path = _plain(clf), Path(path).expanduser()
     suffix = check_choice('the suffix of path', path.suffix.lower(), WRITERS)
     if path.is_dir() or not path.parent.is_dir():
@@ -215,10 +215,17 @@ def export(
         facts = ExportFacts(name, clf.spec, list(clf.labels), clf.task, clf.calibration, clf.thresholds, raw,
                             opset, licence, dict(record or {}), vidcls=vidcls.__version__)
         seal_file(new, facts, files)
-        difference = _difference(clf, RuntimeClassifier(new))
+        try:
+            difference = _difference(clf, RuntimeClassifier(new))
+        except (CheckpointError, RuntimeError) as e:
+            if suffix != '.pte':
+                raise
+            raise ArgumentError(f"{name}: ExecuTorch's runtime lacks operators of this network, as for 3D "
+                                "poolings or tensors of more than 6 axes. Export .onnx: onnxruntime runs "
+                                "it on phones, too.") from e
         if not difference <= most:
-            raise ArgumentError(f"{path.name} gives scores that differ from the network's by {difference:.2g}, "
-                                f"more than most={most:g}; it is not kept. Another format may compute it right.")
+            raise ArgumentError(f"the scores of {path.name} differ from the network's by {difference:.2g}, "
+                                f"more than most={most:g}; it is not kept. Try another format.")
         n_bytes = sum(f.stat().st_size for f in Path(d).iterdir())
         for f in (*files, new.name):
             os.replace(Path(d)/f, path.with_name(f))
@@ -228,7 +235,7 @@ def _plain(clf):
     "Return a classifier whose weights are float32 on the CPU."
     clf = clf if isinstance(clf, Classifier) else Classifier(clf)
     if isinstance(clf.model, ExportedModel):
-        raise ArgumentError(f"{clf.model.file.path} is exported already; export the folder that it came from.")
+        raise ArgumentError(f"{clf.model.file.path} is exported already; export the folder it came from.")
     if all(w.device.type == 'cpu' and w.dtype == torch.float32 for w in clf.model.parameters()):
         return clf
     model = copy.deepcopy(clf.model).cpu().float()

@@ -28,6 +28,11 @@ class ExportedModel(nn.Module):
         # says where batches go, and in which precision
         self.place = nn.Parameter(torch.zeros(1), requires_grad=False)
 
+    @property
+    def not_rebuilt(self)->str:
+        "Return why a saved classifier can't hold this network; `check_registered` says it."
+        return f"it is the file {self.file.path}; copy the file, or save the classifier that it came from"
+
     def forward(self,
         x:torch.Tensor, # float32 (B,C,T,H,W), normalised as self.spec says
     )->torch.Tensor: # float32 (B,K), scores before the softmax
@@ -57,6 +62,6 @@ def load_exported(
 )->ExportedModel:
     "Return an exported file as a network."
     if device is not None and pick_device(device).type != 'cpu':
-        raise ArgumentError(f"device={device!r}: {path} computes on the CPU; leave device out. On a GPU, load "
-                            "the folder that it was exported from.")
+        raise ArgumentError(f"device={device!r}: {path} computes on the CPU; leave device out, or load the "
+                            "folder that it was exported from.")
     return ExportedModel(path)

@@ -45,11 +45,9 @@ FACTS_FORMAT = 1     # it rises when an older vidcls could not read a newer file
 @patch
 def to_dict(self:ExportFacts)->dict: # JSON-ready
     "Return the facts as a file keeps them."
-    said = {k: v for k,v in vars(self).items() if v or k in ('model', 'raw')}
-    said |= dict(format=FACTS_FORMAT, spec=self.spec.to_dict(), calibration=self.calibration.to_dict())
-    if self.thresholds is not None:
-        said['thresholds'] = np.asarray(self.thresholds).tolist()
-    return said
+    thresholds = None if self.thresholds is None else np.asarray(self.thresholds).tolist()
+    return vars(self) | dict(format=FACTS_FORMAT, spec=self.spec.to_dict(), thresholds=thresholds,
+                             calibration=self.calibration.to_dict())
 
 @patch(cls_method=True)
 def from_dict(
@@ -87,7 +85,8 @@ _ENTRIES = {
     '.xml': lambda text: b'\n<!--vidcls ' + text.replace(b'--', b'-\\u002d') + b'-->\n',
     '.pte': lambda text: b'\nvidcls ' + text,
 }
-FORMATS = {'.onnx': 'onnxruntime', '.xml': 'openvino', '.pte': 'executorch'}      # suffix: package that runs it
+# suffix: package that runs it
+FORMATS = {'.onnx': 'onnxruntime', '.xml': 'openvino', '.pte': 'executorch'}
 
 # %% ../../nbs/inside/62e_deploy.runtime.ipynb #is-exported
 def is_exported(
@@ -140,8 +139,8 @@ def read_facts(
     body, text = _parts(path)
     if text is None:
         raise CheckpointError(
-            f"{path}: does not say what its scores mean. It is damaged (copy it again), or vidcls did not "
-            "write it: then make one by vidcls.deploy.export.export, or `vidcls export CLASSIFIER`."
+            f"{path}: does not say what its scores mean. It is damaged (copy it again), or vidcls did "
+            "not write it: `vidcls export CLASSIFIER --out FILE` does, and seal_file adds the facts."
         )
     said = json.loads(text)
     seal, files = said.pop('seal', None), said.get('files', {})
@@ -235,8 +234,8 @@ class ExecuTorchSession:
     ):
         if threads is not None:
             raise ArgumentError(f"threads={threads}: ExecuTorch's runtime takes all cores; leave it out.")
-        self.torch = need_package('torch', str(path), 'deploy')
-        runtime = need_package('executorch.runtime', str(path), 'deploy').Runtime.get()
+        self.torch = need_package('torch', str(path), 'mobile')
+        runtime = need_package('executorch.runtime', str(path), 'mobile').Runtime.get()
         try:
             self.method = runtime.load_program(str(path)).load_method('forward')
         except Exception as e:
@@ -286,8 +285,7 @@ class RuntimeClassifier(ClipClassifier):
         want, shape = (self.spec.n_frames, self.spec.size, self.spec.size, 3), np.shape(clips)
         if getattr(clips, 'dtype', None) != np.uint8 or shape[1:] != want:
             kind = getattr(clips, 'dtype', type(clips).__name__)
-            raise SpecMismatchError(f"clips are {kind} {shape}; expected uint8 (N, "
-                                    f"{', '.join(map(str, want))}).")
+            raise SpecMismatchError(f"clips are {kind} {shape}; expected uint8 {('N', *want)}.")
         parts = [clips[i:i+self.chunk] for i in range(0, len(clips), self.chunk)]
         z = np.concatenate([self._scores(np.ascontiguousarray(c)) for c in parts]).astype(np.float64)
         if not np.isfinite(z).all():

@@ -141,6 +141,8 @@ def weight_shapes(
 # %% ../../nbs/inside/34a_models.registry.ipynb #is-registered
 def _cannot_rebuild(model):
     "Return the reason, in words; empty if there is none."
+    if why := getattr(model, 'not_rebuilt', ''):
+        return why
     name, kind = getattr(model, 'name', None), type(model).__name__
     way = ("give the function or class that makes it a name by register_model('my_net', make), and build "
            "the model by create_model('my_net', …)")
