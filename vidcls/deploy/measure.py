@@ -92,7 +92,8 @@ def first_answer(
 )->tuple: # (seconds from the start of Python to the answer, MB of memory at most or NaN)
     "Measure the first answer of a fresh process."
     start = time.time()
-    done = subprocess.run([sys.executable, '-c', _FRESH, str(path), str(video)], capture_output=True, text=True)
+    call = [sys.executable, '-c', _FRESH, str(path), str(video)]
+    done = subprocess.run(call, capture_output=True, text=True)
     if done.returncode:
         raise VidclsError(f"{path} gives no answer in a process of its own: {done.stderr.strip()[-400:]}")
     end, kb = json.loads(done.stdout.splitlines()[-1])

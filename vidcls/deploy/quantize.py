@@ -22,7 +22,7 @@ import numpy as np
 
 from ..calibration import scores_to_probs
 from ..core import MULTI, ArgumentError, DataError, SpecMismatchError
-from ..core import check_between, check_choice, check_whole, normalise_on_cpu
+from ..core import check_between, check_choice, check_whole, first_names, normalise_on_cpu
 from ..data.datasets import as_table
 from ..data.loaders import loader
 from .runtime import ExportFacts, RuntimeClassifier, need_package, read_facts
@@ -43,10 +43,11 @@ def calibration_clips(
     clips, s = np.asarray(clips)[:n], facts.spec
     if clips.dtype != np.uint8 or clips.shape[1:] != (s.n_frames, s.size, s.size, 3):
         nan = ' with NaN' if clips.dtype.kind == 'f' and np.isnan(clips).any() else ''
-        raise SpecMismatchError(f"clips are {clips.dtype} {clips.shape}{nan}; expected uint8 (N, {s.n_frames}, "
-                                f"{s.size}, {s.size}, 3).")
+        raise SpecMismatchError(f"clips are {clips.dtype} {clips.shape}{nan}; expected uint8 "
+                                f"(N, {s.n_frames}, {s.size}, {s.size}, 3).")
     if len(clips) < LEAST_CLIPS:
-        raise DataError(f"{len(clips)} clips to calibrate with; needed are {LEAST_CLIPS} or more, and 64 do well.")
+        raise DataError(f"{len(clips)} clips to calibrate with; needed are {LEAST_CLIPS} or more, "
+                        "and 64 do well.")
     if (clips == clips[0,0,0,0]).all():
         raise DataError("all clips to calibrate with are of one colour; give clips as the network sees them.")
     return clips
@@ -59,11 +60,11 @@ def _drawn(data, facts, n, seed):
         raise DataError(f"{table.name} has only the split {table.splits}; clips to calibrate with come from "
                         "train or valid, so that the test remains one.")
     if sorted(table.labels) != sorted(facts.labels):
-        warnings.warn(f"{table.name} has other labels than {facts.model} ({sorted(table.labels)[:3]} …, "
-                      f"{sorted(facts.labels)[:3]} …): is it what the network was trained on?", stacklevel=4)
-    elif facts.record.get('dataset', table.name) != table.name:
-        warnings.warn(f"{facts.model} was judged on {facts.record['dataset']}, and {table.name} is another data "
-                      "set: INT8 fits the clips that it was calibrated with.", stacklevel=4)
+        warnings.warn(f"{table.name} has other labels than {facts.model} ([{first_names(table.labels)}], "
+                      f"[{first_names(facts.labels)}]): is it what the network was trained on?", stacklevel=4)
+    elif (judged := facts.record.get('dataset', table.name)) != table.name:
+        warnings.warn(f"{facts.model} was judged on {judged}, and {table.name} is another data set: INT8 "
+                      "fits the clips that it was calibrated with.", stacklevel=4)
     df = table.select_split(split).df.sample(frac=1, random_state=seed)
     rows = df.groupby('label').cumcount().sort_values(kind='stable').index[:n]
     dl = loader(table.with_rows(df.loc[rows]), facts.spec, on_error='skip')
@@ -109,7 +110,7 @@ class OnnxQuantizer:
         same = dict(per_channel=True, weight_type=q.QuantType.QInt8, nodes_to_exclude=left)
         with _silent():
             if how == 'dynamic':
-                kinds = ['MatMul', 'Gemm']         # it has no fast convolution whose range is not known before
+                kinds = ['MatMul', 'Gemm']      # there is no fast dynamic convolution
                 q.quantize_dynamic(str(self.path), str(out), op_types_to_quantize=kinds, **same)
             else:
                 feed = _Feed(inputs)
@@ -136,10 +137,13 @@ class OpenVinoQuantizer:
         work:Path, # Folder for what comes between; it needs none
     ):
         self.path = path
-        self.ov, self.nncf = (need_package(name, 'INT8 of an .xml file') for name in ('openvino', 'nncf'))
+        self.ov, self.nncf, ranges = (need_package(name, 'INT8 of an .xml file') for name in (
+            'openvino', 'nncf', 'nncf.quantization.range_estimator'))
+        self.ranges = ranges.RangeEstimatorParametersSet.MINMAX
         ops = self.ov.Core().read_model(path).get_ordered_ops()
         kinds = ('Convolution', 'GroupConvolution', 'MatMul')
-        self.layers = {o.get_friendly_name(): o.get_friendly_name() for o in ops if o.get_type_name() in kinds}
+        names = [o.get_friendly_name() for o in ops if o.get_type_name() in kinds]
+        self.layers = dict(zip(names, names))
         self.attends = any(o.get_type_name() in ('Softmax', 'ScaledDotProductAttention') for o in ops)
         self.best = 'weights' if self.attends else 'static'
 
@@ -154,11 +158,16 @@ class OpenVinoQuantizer:
         scope = nncf.IgnoredScope(names=left, validate=False)
         with _silent():
             if how == 'weights':
-                model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=scope)
+                mode = nncf.CompressWeightsMode.INT8_SYM
+                model = nncf.compress_weights(model, mode=mode, ignored_scope=scope)
             else:
-                kind = nncf.ModelType.TRANSFORMER if self.attends else None
-                model = nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs), model_type=kind,
-                                      preset=nncf.QuantizationPreset.MIXED, ignored_scope=scope)
+                model = nncf.quantize(
+                    model, nncf.Dataset(inputs), subset_size=len(inputs), ignored_scope=scope,
+                    preset=nncf.QuantizationPreset.MIXED,
+                    model_type=nncf.ModelType.TRANSFORMER if self.attends else None,
+                    advanced_parameters=nncf.AdvancedQuantizationParameters(
+                        disable_bias_correction=True, activations_range_estimator_params=self.ranges),
+                )
             self.ov.save_model(model, out, compress_to_fp16=False)
         return [out.with_suffix('.bin').name]
 
@@ -173,7 +182,7 @@ def moved_probability(
     z2, # (N,K): of the other, for the same clips
     facts:ExportFacts, # Task and temperature
 )->float: # In [0,1]
-    "Return how much probability moves to other classes, the mean over clips; of sets of labels, for each label."
+    "Return how much probability moves to other classes, the mean over clips; of sets, the mean over labels."
     p, p2 = (scores_to_probs(s, facts.task, facts.calibration.temperature) for s in (z, z2))
     apart = np.abs(p-p2)
     return float(apart.mean() if facts.task == MULTI else apart.sum(1).mean()/2)
@@ -228,7 +237,8 @@ class QuantReport:
     def __repr__(self):
         a = self.about
         said = [f"{self.path.name}: {self.bytes/1e6:.2f} MB, {self.share:.2f} of before; {a['how']} INT8 by "
-                f"{a['by']}, {a['clips']} clips; {self.moved:.2%} of the probability moved on {self.n_check} others"]
+                f"{a['by']}, {a['clips']} clips; {self.moved:.2%} of the probability moved on {self.n_check} "
+                "others"]
         if a['sensitivity']:
             said.append('moved by one part of the layers alone:')
             said += [f"  {v:.2%} {name}{', left out' if name in a['left_out'] else ''}"
@@ -298,10 +308,11 @@ def _kind_of(path, out):
     "Return the quantizer of a file, if a new one can be written beside."
     suffix = path.suffix.lower()
     if suffix not in QUANTIZERS:
-        raise ArgumentError(f"path={path.name!r}: INT8 is made of {' and '.join(QUANTIZERS)} files; export the "
-                            "classifier to one of these first.")
+        raise ArgumentError(f"path={path.name!r}: INT8 is made of {' and '.join(QUANTIZERS)} files; export "
+                            "the classifier to one of these first.")
     if out.suffix.lower() != suffix or out.resolve() == path.resolve():
-        raise ArgumentError(f"out={out.name!r}: give another name that ends in {suffix}, as {path.name} does.")
+        raise ArgumentError(f"out={out.name!r}: give another name that ends in {suffix}, as {path.name} "
+                            "does.")
     if not out.parent.is_dir():
         raise ArgumentError(f"out={str(out)!r}: its folder is not there.")
     return QUANTIZERS[suffix]
@@ -324,7 +335,7 @@ def _agreeing(work, leave_out, most_moved):
     if not moved <= most_moved:
         worst = f" Most sensitive: {', '.join(list(found)[:3])}." if found else ''
         raise ArgumentError(
-            f"{moved:.1%} of the probability moves to other classes, more than most_moved={most_moved:g}, with "
-            f"{len(left)} of {len(parts)} parts left out; the file is not kept.{worst} Give another how "
+            f"{moved:.1%} of the probability moves to other classes, more than most_moved={most_moved:g}, "
+            f"with {len(left)} of {len(parts)} parts left out; the file is not kept.{worst} Give another how "
             f"({', '.join(work.tool.hows)}), more clips, or allow more.")
     return new, moved, left, found
