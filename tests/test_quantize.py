@@ -8,15 +8,17 @@ import pytest
 from vidcls.core import ArgumentError, CheckpointError, DataError, SpecMismatchError, VidclsError
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
-from vidcls.data.loaders import loaders
-from vidcls.data.synthetic import make_motion_clips
+from vidcls.data.loaders import loader, loaders
+from vidcls.show import write_video
 from vidcls.deploy import quantize as page
 from vidcls.deploy.export import example_clips, export
 from vidcls.deploy.quantize import calibration_clips, layer_parts, moved_probability, quantize
 from vidcls.deploy.runtime import RuntimeClassifier, read_facts, seal_file
+from vidcls.features import embed
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.train import fit
+from vidcls.transfer import logistic_probe
 
 there = {name: importlib.util.find_spec(name) is not None for name in ('onnxruntime', 'onnxscript', 'nncf')}
 pytestmark = pytest.mark.skipif(not (there['onnxruntime'] and there['onnxscript']),
@@ -30,43 +32,57 @@ def place(tmp_path_factory): return tmp_path_factory.mktemp('int8')
 
 @pytest.fixture(scope='module')
 def table(place):
-    t = from_folder(make_motion_clips(place/'motion', 60, n_frames=8, size=32))
-    return t.select_classes(['left', 'up'])
+    "Noise that leans to a colour: a network learns it in a few seconds, and some clips remain close."
+    rng = np.random.default_rng(0)
+    for k,label in enumerate(('blue', 'green', 'red')):
+        for i in range(40):
+            frames = rng.integers(0, 200, (8,32,32,3))
+            frames[...,2-k] += rng.integers(4, 50)
+            write_video(place/'motion'/label/f'{i}.mp4', frames.astype(np.uint8), fps=8)
+    return from_folder(place/'motion')
 
 
-@pytest.fixture(scope='module')
-def clf(table):
+def fitted(name, table):
+    "A network that has learned the colours."
     seed_everything(0)
-    net = create_model('videomae_tiny', n_classes=2, n_frames=8, size=32)
-    fit(net, loaders(table, net.spec, bs=16), epochs=10, lr=3e-3, show=False)
+    net = create_model(name, n_classes=3, n_frames=8, size=32)
+    if name == 'i3d_tiny':                     # its batch norms learn slowly: the last layer alone is fitted
+        known = embed(net, table, show=False).select_split('train', 'valid')
+        return Classifier.from_probe(logistic_probe(known), net)
+    fit(net, loaders(table, net.spec, bs=8), epochs=6, lr=2e-3, show=False)
     return Classifier(net)
 
 
 @pytest.fixture(scope='module')
+def clf(table): return fitted('videomae_tiny', table)
+
+
+@pytest.fixture(scope='module')
 def files(clf, place):
-    for suffix in ('.onnx', '.xml'):
-        if suffix == '.onnx' or there['nncf']:
-            export(clf, place/f'float{suffix}', record=dict(dataset='motion'))
+    export(clf, place/'float.onnx', record=dict(dataset='motion'))
     return place
 
 
-@pytest.mark.parametrize('suffix, how', [('.onnx', 'static'), ('.onnx', 'dynamic'),
-                                         pytest.param('.xml', 'static', marks=vino),
-                                         pytest.param('.xml', 'weights', marks=vino)])
-def test_int8_agrees_and_is_small(files, table, suffix, how):
-    source, out = files/f'float{suffix}', files/f'{how}{suffix}'
-    found = quantize(source, out, table, how)
-    clips = calibration_clips(table, read_facts(source), 200)
+@pytest.mark.parametrize('name, suffix, how', [
+    ('i3d_tiny', '.onnx', 'static'), ('videomae_tiny', '.onnx', 'dynamic'),
+    pytest.param('i3d_tiny', '.xml', 'static', marks=vino),
+    pytest.param('videomae_tiny', '.xml', 'weights', marks=vino)])
+def test_int8_agrees_and_is_small(place, table, name, suffix, how):
+    source, out = place/f'{name}{suffix}', place/f'{name}.{how}{suffix}'
+    export(fitted(name, table), source)
+    found = quantize(source, out, table)
+    judged = table.select_split('train')
+    clips = np.concatenate([np.asarray(b.clips) for b in loader(judged, read_facts(source).spec)])
     z, z2 = (RuntimeClassifier(f).score_clips(clips) for f in (source, out))
-    sure = np.abs(z[:,0]-z[:,1]) > 1                                # the others are a coin toss
-    assert sure.mean() > .3 and (z.argmax(1) == z2.argmax(1))[sure].mean() >= .98
-    assert found.share < .4 and found.moved <= .02 and found.path == out
+    right = np.mean(z.argmax(1) == [read_facts(source).labels.index(l) for l in judged.df.label])
+    assert right > .8 and (z.argmax(1) == z2.argmax(1)).mean() >= .97
+    assert found.share < .4 and found.moved <= .02 and found.path == out and found.about['how'] == how
     assert 0 < np.abs(z-z2).max()                                   # it is another network
     facts, was = read_facts(out), read_facts(source)
     assert facts.quantized == found.about and replace(facts, quantized={}) == was
     assert how in repr(found) and 'others' in repr(found)
     named = Classifier.load(out)
-    assert named.labels == ['left', 'up'] and named.predict(table.paths[0])[0]['label'] in named.labels
+    assert named.labels == ['blue', 'green', 'red'] and named.predict(table.paths[0])[0]['label'] in named.labels
 
 
 def test_a_raw_file_stays_raw(clf, table, place):
@@ -77,8 +93,8 @@ def test_a_raw_file_stays_raw(clf, table, place):
 
 
 def test_sensitive_parts_are_measured_and_left_out(files, table, place):
-    whole = quantize(files/'float.onnx', place/'whole.onnx', table, 'static')
-    most = whole.moved*.7
+    whole = quantize(files/'float.onnx', place/'whole.onnx', table, 'static', most_moved=1)
+    most = whole.moved*.95
     found = quantize(files/'float.onnx', place/'left.onnx', table, 'static', most_moved=most)
     assert found.moved <= most and found.about['left_out'] and found.share > whole.share
     moves = list(found.about['sensitivity'].values())

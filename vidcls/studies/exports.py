@@ -69,7 +69,7 @@ def verdict_row(
 # %% ../../nbs/studies/98b_studies.exports.ipynb #4ff6e6f9
 def benchmark_exports(
     models, # Names of the zoo
-    table=None, # ClipTable with train and test; None: moving shapes, 150 scenes
+    table=None, # ClipTable with train and test; None: moving shapes, 544 test clips
     epochs:int=12, # Of each training, >= 1
     probe:bool=False, # A linear layer on the frozen network, in place of a training?
     rounds:int=15, # Measurements of each answer, >= 1
@@ -81,7 +81,7 @@ def benchmark_exports(
     rows, n = [], 0
     with tempfile.TemporaryDirectory() as tmp:
         if table is None:
-            table = from_folder(make_motion_clips(f'{tmp}/motion', 150))
+            table = from_folder(make_motion_clips(f'{tmp}/motion', 150)).split((.45, .1, .45))
         for name in models:
             seed_everything(0)
             net = create_model(name, n_classes=table.n_classes, **kwargs)
