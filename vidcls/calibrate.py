@@ -44,7 +44,7 @@ def _without_valley(z, truth):
         )
         return HIGHEST
 
-# %% ../nbs/59_calibrate.ipynb #fit-temperature
+# %% ../nbs/59_calibrate.ipynb #finite-scores
 def _finite_scores(logits):
     z = as_scores(logits)
     if z.ndim != 2 or not len(z):
@@ -53,6 +53,7 @@ def _finite_scores(logits):
         raise DataError("logits have infinity; a temperature needs finite scores.")
     return z
 
+# %% ../nbs/59_calibrate.ipynb #fit-temperature
 def fit_temperature(
     logits, # (N,K) scores of clips that were not trained on
     targets, # (N,) their class indices

@@ -13,7 +13,8 @@ from importlib.util import find_spec
 import typer
 
 # the rooms add their commands when they are imported
-from .commands import demo, train, judge, embed, similar, compare, export, quantize, data, benchmark  # noqa: F401
+from .commands import demo, train, judge, embed, similar, compare  # noqa: F401
+from .commands import export, quantize, data, benchmark  # noqa: F401
 from .commands.judge import list_videos
 from .commands.options import app, in_words, note
 

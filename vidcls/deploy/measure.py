@@ -22,7 +22,7 @@ from ..benchmark.report import take_turns, timed
 from ..core import VidclsError, check_whole
 from .exported import ExportedModel
 from .quantize import file_inputs, file_parts
-from .runtime import FORMATS, RuntimeClassifier, is_exported
+from .runtime import RUNTIMES, RuntimeClassifier, is_exported
 from ..inputs import load_any
 from ..models.logits import eval_mode, model_input
 from ..predict import Classifier
@@ -45,7 +45,7 @@ class Placed:
         if not self.is_file:
             return 'float32 by PyTorch'
         q = self.clf.model.file.facts.quantized
-        return (f"INT8 ({q['how']})" if q else 'float32') + f' by {FORMATS[self.path.suffix.lower()]}'
+        return (f"INT8 ({q['how']})" if q else 'float32') + f' by {RUNTIMES[self.path.suffix.lower()]}'
 
     @property
     def n_bytes(self)->int:
