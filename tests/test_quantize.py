@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from torch import nn
+from typer.testing import CliRunner
 
+from vidcls.cli import app
 from vidcls.core import ArgumentError, CheckpointError, DataError, SpecMismatchError, VidclsError
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
@@ -15,6 +17,7 @@ from vidcls.deploy import quantize as page
 from vidcls.deploy.export import example_clips, export
 from vidcls.deploy.quantize import calibration_clips, layer_parts, moved_probability, quantize
 from vidcls.deploy.runtime import RuntimeClassifier, read_facts, seal_file
+from vidcls.deploy.verdict import ExportVerdict
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.train import fit
@@ -81,7 +84,7 @@ def test_int8_agrees_and_is_small(place, table, name, suffix, how):
     assert facts.quantized == found.about and replace(facts, quantized={}) == was
     assert how in repr(found) and 'others' in repr(found)
     named = Classifier.load(out)
-    assert named.labels == ['blue', 'green', 'red'] and named.predict(table.paths[0])[0]['label'] in named.labels
+    assert named.labels == table.labels and named.predict(table.paths[0])[0]['label'] in named.labels
 
 
 def test_a_raw_file_stays_raw(clf, table, place):
@@ -168,6 +171,20 @@ def test_a_missing_extra_is_named(files, table, place, monkeypatch):
     monkeypatch.setattr(page, 'need_package', gone)
     with pytest.raises(VidclsError, match=r'vidcls\[deploy\]'):
         quantize(files/'float.onnx', place/'w.onnx', table)
+
+
+def test_at_the_command_line(files, table, place):
+    out, kept = place/'cli.int8.onnx', place/'verdict.json'
+    run = CliRunner().invoke(app, ['quantize', str(files/'float.onnx'), '--clips', str(place/'motion'),
+                                   '--out', str(out), '--leave-out', '1'])
+    assert run.exit_code == 0 and 'left out: 1 ' in run.output
+    assert f'vidcls verdict {files/"float.onnx"}' in run.output
+    run = CliRunner().invoke(app, ['verdict', str(files/'float.onnx'), str(out), str(place/'motion'),
+                                   '--rounds', '1', '--out', str(kept)])
+    assert run.exit_code == 0 and ExportVerdict.load(kept).sentence in run.output
+    run = CliRunner().invoke(app, ['quantize', str(files/'float.onnx'), '--clips', str(place/'motion'),
+                                   '--out', str(out), '--leave-out', 'all'])
+    assert run.exit_code == 2 and 'numbers of parts' in run.output
 
 
 def test_parts_follow_each_other():

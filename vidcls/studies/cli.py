@@ -65,14 +65,16 @@ def cli_benchmark_exports(
     epochs: Annotated[int, a_count('Of each training.')] = 12,
     probe: Annotated[bool, Option('--probe', help='A linear layer on the frozen network instead.')] = False,
     size: Annotated[Optional[int], a_count("Height and width in pixels; default: the model's.", 16)] = None,
+    pretrained: Annotated[Optional[str], Option(
+        help="'imagenet', or weights as `vidcls train` takes them.")] = None,
     rounds: Rounds = 15,
     out: ResultFile = None,
-    label: Label = 'label', group: Group = None,
+    group: Group = None,
 ):
     "Every conversion of trained classifiers, each with its verdict."
     from vidcls.studies.exports import benchmark_exports
-    table = None if data is None else ClipSource(data, label=label, group=group).table()
-    more = {} if size is None else dict(size=size)
+    table = None if data is None else ClipSource(data, group=group).table()
+    more = {k: v for k,v in dict(size=size, pretrained=pretrained).items() if v is not None}
     found = benchmark_exports(models.split(','), table, epochs, probe, rounds, **more)
     said = [f"{r['model']}, {r['conversion']}: {r.pop('sentence')}" for r in found.rows]
     found.about['sentences'] = said

@@ -74,7 +74,7 @@ def benchmark_exports(
     probe:bool=False, # A linear layer on the frozen network, in place of a training?
     rounds:int=15, # Measurements of each answer, >= 1
     show:bool=True, # Show a progress bar?
-    **kwargs, # Of each network: size, n_frames
+    **kwargs, # Of create_model: pretrained, size, n_frames
 )->Benchmark: # A line for each conversion of each network
     "Train each network, convert it in every way, and put the verdicts into a table."
     check_whole('epochs', epochs)
