@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,14 +16,18 @@ from hostile import encode, numbered
 from vidcls.calibrate import Calibration
 from vidcls.core import ArgumentError, ClipSpec, VideoReadError, seed_everything
 from vidcls.data.clips import load_clip
+from vidcls.data.datasets import from_df
 from vidcls.data.decode import Video
 from vidcls.data.sampling import sample_idxs
+from vidcls.features import embed, window_table
 from vidcls.models.logits import model_input, predict_logits
+from vidcls.models.weights import expecting_fresh_head
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier, EnsembleClassifier
 from vidcls.segments import find_segments, save_segments
 from vidcls.show import encode_h264
 from vidcls.timeline import TimelinePlayer, plot_timeline, timeline_text
+from vidcls.transfer import logistic_probe
 from vidcls.window_answers import WindowAnswers
 from vidcls.windows import (
     Window, WindowCutter, Windows, end_of_video, open_video, wanted_frames, windows_of_video,
@@ -386,33 +391,27 @@ def test_a_page_says_nothing_that_a_label_says(files, tmp_path, monkeypatch):
 
 
 def test_a_real_long_video(real_data, tmp_path):
-    "Clips of two actors, one after the other, by a network that saw the others: its picture is real.png."
-    rows = pd.read_csv(real_data/'weizmann'/'clips.csv')
-    labels = ['bend', 'jack', 'walk', 'wave2']
+    "Clips of two actors, one after the other, by a probe that saw the others: its picture is real.png."
+    labels, folder = ['bend', 'jack', 'walk', 'wave2'], real_data/'weizmann'
+    rows = pd.read_csv(folder/'clips.csv').set_index('path', drop=False)
     rows = rows[(rows['view'] == 'silhouette') & rows.label.isin(labels)]
     held_out = rows.actor.isin(sorted(rows.actor.unique())[:2])
-    assert held_out.sum() >= 8
-    seed_everything(0)
-    model = create_model('i3d_tiny', n_classes=4, n_frames=8, size=32)
-    clips, y = [], []
-    for path, label in rows[~held_out][['path', 'label']].itertuples(index=False):
-        with open_video(real_data/'weizmann'/path) as v:
-            got = [w.clip for w in windows_of_video(v, model.spec, Windows(1.6, .3))]
-        clips, y = clips+got, y + [labels.index(label)]*len(got)
-    clips, y, rng = np.stack(clips), torch.tensor(y), np.random.default_rng(0)
-    opt = torch.optim.AdamW(model.parameters(), 3e-3)
-    for _ in range(60):
-        some = rng.integers(0, len(y), 16)
-        loss = torch.nn.functional.cross_entropy(model(model_input(model, clips[some])), y[some])
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-    parts = []
-    for path in rows[held_out].sample(frac=1, random_state=0).path:
-        with Video(real_data/'weizmann'/path) as v:
+    df = window_table([folder/p for p in rows[~held_out].path], 1.6, .8).df
+    known = rows.loc[[str(Path(p).relative_to(folder)) for p in df.path]]
+    table = from_df(df.assign(label=known.label.tolist(), group=known.actor.tolist(), split='train'))
+    with expecting_fresh_head():
+        net = create_model('efficientnet_lite0_frames', 'imagenet', n_classes=2, n_frames=8, size=128)
+    clf = Classifier.from_probe(logistic_probe(embed(net, table, pool='mean', show=False)), net)
+    parts, truth = [], []
+    for row in rows[held_out].sample(frac=1, random_state=0).itertuples():
+        with Video(folder/row.path) as v:
             parts.append(np.stack(list(v.frames())))
+        truth += [row.label]*len(parts[-1])
     file = tmp_path/'real.mp4'
     encode_h264(file, (f for p in parts for f in p), 25, {'qp': '20', 'preset': 'ultrafast'})
-    answers = Classifier(model.eval(), labels).predict_windows(file, .4, 1.6)
-    assert len(answers) > 50 and set(answers.segments().label) <= set(labels)
+    answers = clf.predict_windows(file, .4, 1.6)
+    middles = ((answers.start + answers.end)/2*25).astype(int)
+    said = [clf.labels[k] for k in answers.probs.argmax(1)]
+    right = np.mean([truth[m] == s for m, s in zip(middles, said)])
+    assert len(answers) > 50 and right > .7, right                  # .82 where it was written
     assert Image.open(answers.save(tmp_path/'real.png')).width >= 600

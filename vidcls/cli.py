@@ -13,7 +13,9 @@ from importlib.util import find_spec
 import typer
 
 # the rooms add their commands when they are imported
-from .commands import demo, train, judge, embed, similar, compare, watch, export, data, benchmark  # noqa: F401
+from vidcls.commands import (  # noqa: F401
+    demo, train, judge, embed, similar, compare, watch, export, quantize, data, benchmark,
+)
 from .commands.judge import list_videos
 from .commands.options import app, in_words, note
 
