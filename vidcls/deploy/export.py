@@ -220,9 +220,9 @@ def export(
         except (CheckpointError, RuntimeError) as e:
             if suffix != '.pte':
                 raise
-            raise ArgumentError(f"{name}: ExecuTorch's runtime lacks operators of this network, as for 3D "
-                                "poolings or tensors of more than 6 axes. Export .onnx: onnxruntime runs "
-                                "it on phones, too.") from e
+            raise ArgumentError(f"{name}: ExecuTorch's runtime can't run what was written of this network ("
+                                f"{str(e)[:200]}). Try .onnx, for which onnxruntime has packages for "
+                                "phones, too.") from e
         if not difference <= most:
             raise ArgumentError(f"the scores of {path.name} differ from the network's by {difference:.2g}, "
                                 f"more than most={most:g}; it is not kept. Try another format.")
