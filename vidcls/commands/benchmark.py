@@ -94,6 +94,7 @@ STUDIES = {  # command: what it compares
     'imbalance': 'Remedies for rare classes.',
     'noise': 'Remedies for wrong labels.',
     'distill': 'Students with and without a teacher.',
+    'exports': 'Every conversion of trained classifiers, each with its verdict.',
     'curriculum': 'Orders of learning, with their controls.',
     'stages': 'Small clips first, against full size, for the same number of operations.',
     'real': 'Real clips, from scratch and from ImageNet, judged on people never seen.',
