@@ -4,7 +4,9 @@ PIP    := .venv/bin/python -m pip install --disable-pip-version-check -c constra
 DEPS   := settings.ini setup.py constraints.txt
 # How tests run: one thread each, so that two notebooks share two cores; no bars; output at once.
 QUIET  := PATH="$(CURDIR)/.venv/bin:$$PATH" OMP_NUM_THREADS=1 VIDCLS_PROGRESS=0 PYTHONUNBUFFERED=1
-# Tests in as many processes as there are cores, at most four; a file's tests stay together.
+# Tests of other runtimes have a process of their own: libraries that bring their own threads crashed a long-lived one.
+RUNTIMES := deploy quantize verdict
+# The fast tests run in as many processes as there are cores, at most four; a file's tests stay together.
 WIDE   := -n logical --maxprocesses 4 --dist loadfile
 # Test files that `make quick` leaves out, because they train, serve or wait.
 LONG   := train cli commands evaluation zoo hanging loading cache default classifier frames weights interpret
@@ -29,7 +31,8 @@ test: .venv/.dev ## Every check that CI makes: notebooks in step, tested, linted
 	@echo "== 4/5 the site builds and every link in it leads somewhere"
 	@$(QUIET) python tools/docs.py
 	@echo "== 5/5 what notebooks can't test"
-	@$(QUIET) python -m pytest -q -rs $(WIDE) tests
+	@$(QUIET) python -m pytest -q -rs $(RUNTIMES:%=--ignore=tests/test_%.py) tests
+	@$(QUIET) python -m pytest -q -rs $(RUNTIMES:%=tests/test_%.py)
 
 quick: .venv/.dev ## The inner loop, under two minutes: notebooks in step, imports, and the fast tests
 	@$(QUIET) python tools/check_sync.py
