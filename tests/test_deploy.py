@@ -237,7 +237,7 @@ def test_a_missing_runtime_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(VidclsError, match=r"needs onnxruntime.*pip install 'vidcls\[deploy\]'"):
         runtime.OnnxSession('a.onnx')
-    monkeypatch.setitem(sys.modules, 'executorch', None)
+    monkeypatch.setitem(sys.modules, 'executorch.runtime', None)            # it may be imported already
     with pytest.raises(VidclsError, match=r"needs executorch.*pip install 'vidcls\[mobile\]'"):
         runtime.ExecuTorchSession('a.pte')
 
