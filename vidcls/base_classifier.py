@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .calibration import NONE, UNSURE
+from .calibration import REASONS
 from .core import SINGLE, VidclsError, check_whole, progress
 from .data.label_sets import need_one_class
 from .inputs import is_address, is_frames, load_any, warn_if_long, web_address
@@ -127,5 +127,5 @@ class ClipClassifier(BaseClassifier):
         need_one_class('decide', self.task, 'predict names all labels, perhaps none.')
         z = self.view_logits(video, views).mean(0)[None]
         p, said = self.calibration.probs(z)[0], int(self.calibration.decide(z)[0])
-        reason = {UNSURE: 'unsure', NONE: 'none of these'}.get(said)
-        return dict(label=None if said < 0 else self.labels[said], score=float(p.max()), reason=reason)
+        label = None if said < 0 else self.labels[said]
+        return dict(label=label, score=float(p.max()), reason=REASONS.get(said))

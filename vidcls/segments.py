@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .calibration import NONE, UNSURE
+from .calibration import REASONS
 from .core import ArgumentError, atomic_path, check_at_least, check_choice
 from .data.label_sets import SINGLE
 from .view_clips import average_views
@@ -95,7 +95,7 @@ def find_segments(
         for a, b, code in _runs(edges, codes, min_s):
             label = answers.labels[code] if code >= 0 else None
             sure = p[:,code] if code >= 0 else p.max(1)
-            reason = {UNSURE: 'unsure', NONE: 'none of these'}.get(code)
+            reason = REASONS.get(code)
             rows.append([a, b, label, _mean_over(edges, sure, a, b), reason])
     else:
         for k, label in enumerate(answers.labels):

@@ -20,11 +20,11 @@ from threading import Condition
 
 import numpy as np
 
-from .calibration import NONE, UNSURE
+from .calibration import REASONS
 from .core import ArgumentError, VideoReadError, check_at_least, check_whole, patch
 from .data.decode import Video
 from .data.label_sets import SINGLE
-from .data.video import orientation
+from .data.video import upright
 from .parallel import ThreadPool
 from .view_clips import average_views
 from .window_answers import check_sees_clips, choose_windows
@@ -157,9 +157,7 @@ def _of_ffmpeg(address, kind, timeout_s):
 
 def _rgb(frame):
     "Return a frame as a player shows it."
-    image = frame.reformat(format='rgb24', threads=1).to_ndarray()
-    turns, mirrored = orientation(frame)
-    return np.ascontiguousarray(np.rot90(image, turns)[:,::-1] if mirrored else np.rot90(image, turns))
+    return upright(frame.reformat(format='rgb24', threads=1).to_ndarray(), frame)
 
 # %% ../nbs/inside/73a_streams.ipynb #stream
 class Stream:
@@ -355,7 +353,7 @@ def _answer(clf, w, arrived, stream):
     if clf.task == SINGLE:
         code = int(clf.calibration.decide(z)[0])
         label = clf.labels[code] if code >= 0 else None
-        reason = {UNSURE: 'unsure', NONE: 'none of these'}.get(code)
+        reason = REASONS.get(code)
     else:
         label, reason = '|'.join(l for l,q,t in zip(clf.labels, p, clf.thresholds) if q >= t), None
     return StreamAnswer(w.start, w.end, z[0], p, label, float(p.max()), reason, time.monotonic()-arrived,

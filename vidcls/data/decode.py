@@ -19,7 +19,7 @@ import numpy as np
 from ..core import ArgumentError, DecodeTimeoutError, VideoReadError, patch
 from .opening import FORMATS, MAX_PIXELS
 from .video import BACKENDS, Video, VideoInfo
-from .video import frame_times, orientation, probe, too_large
+from .video import frame_times, orientation, probe, too_large, upright
 from ..show import encode_h264, write_video
 
 # %% ../../nbs/inside/07_data.decode.ipynb #import-io-tempfile
@@ -161,11 +161,7 @@ def to_rgb(
         what = f"pixel format {frame.format.name}, colour space {frame.colorspace}"
         raise VideoReadError(self.name, f"FFmpeg can't convert its colours to RGB ({what}); "
                                         "convert it to H.264, yuv420p, or leave it out") from e
-    turns, mirrored = orientation(frame)
-    if not turns and not mirrored:
-        return image
-    image = np.rot90(image, turns)
-    return np.ascontiguousarray(image[:,::-1] if mirrored else image)
+    return upright(image, frame)
 
 # %% ../../nbs/inside/07_data.decode.ipynb #2501251e
 @patch

@@ -22,10 +22,10 @@ import numpy as np
 
 from ..calibration import scores_to_probs
 from ..core import MULTI, ArgumentError, DataError, SpecMismatchError
-from ..core import check_between, check_choice, check_whole, first_names, normalise_on_cpu
+from ..core import check_between, check_choice, check_whole, first_names
 from ..data.datasets import as_table
 from ..data.loaders import loader
-from .runtime import ExportFacts, RuntimeClassifier, need_package, read_facts
+from .runtime import ExportFacts, RuntimeClassifier, file_input, need_package, read_facts
 from .runtime import seal_file
 
 # %% ../../nbs/inside/76_deploy.quantize.ipynb #3c0828ee
@@ -296,12 +296,7 @@ def file_inputs(
     facts:ExportFacts, # Spec, and whether the file normalises itself
 )->list: # N arrays, each a batch of one
     "Return clips as an exported file takes them, one by one."
-    if facts.raw:
-        return list(clips[:,None])
-    s = facts.spec
-    x = np.empty((len(clips), 3, s.n_frames, s.size, s.size), np.float32)
-    normalise_on_cpu(clips, s, x)
-    return list(x[:,None])
+    return list(file_input(clips, facts)[:,None])
 
 # %% ../../nbs/inside/76_deploy.quantize.ipynb #9ab5104a
 def _kind_of(path, out):

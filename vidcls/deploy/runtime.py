@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACTS_FORMAT', 'RUNTIMES', 'SESSIONS', 'ExportFacts', 'is_exported', 'seal_file', 'read_facts', 'exported_file',
-           'need_package', 'OnnxSession', 'OpenVinoSession', 'ExecuTorchSession', 'open_session', 'RuntimeClassifier']
+           'need_package', 'OnnxSession', 'OpenVinoSession', 'ExecuTorchSession', 'open_session', 'file_input',
+           'RuntimeClassifier']
 
 # %% ../../nbs/inside/62h_deploy.runtime.ipynb #import-hashlib
 import hashlib
@@ -260,6 +261,19 @@ def open_session(
     return SESSIONS[path.suffix.lower()](path, None if threads is None else check_whole('threads', threads))
 
 # %% ../../nbs/inside/62h_deploy.runtime.ipynb #runtimeclassifier
+def file_input(
+    clips:np.ndarray, # uint8 (B,T,S,S,3)
+    facts:ExportFacts, # Spec, and whether the file normalises itself
+)->np.ndarray: # uint8 (B,T,S,S,3) or float32 (B,3,T,S,S)
+    "Return clips as an exported file takes them."
+    clips = np.ascontiguousarray(clips)
+    if facts.raw:
+        return clips
+    S, T = facts.spec.size, facts.spec.n_frames
+    x = np.empty((len(clips), 3, T, S, S), np.float32)
+    normalise_on_cpu(clips, facts.spec, x)
+    return x
+
 class RuntimeClassifier(ClipClassifier):
     "A classifier that answers from an exported file, without PyTorch."
     def __init__(self,
@@ -287,19 +301,10 @@ class RuntimeClassifier(ClipClassifier):
             kind = getattr(clips, 'dtype', type(clips).__name__)
             raise SpecMismatchError(f"clips are {kind} {shape}; expected uint8 {('N', *want)}.")
         parts = [clips[i:i+self.chunk] for i in range(0, len(clips), self.chunk)]
-        z = np.concatenate([self._scores(np.ascontiguousarray(c)) for c in parts]).astype(np.float64)
+        z = np.concatenate([self.session(file_input(c, self.facts)) for c in parts]).astype(np.float64)
         if not np.isfinite(z).all():
             raise CheckpointError(f"{self.path}: its scores are not finite; the file is broken.")
         return z
-
-    def _scores(self, clips):
-        "Return the scores of a few clips, normalised first where the file doesn't do that."
-        if self.facts.raw:
-            return self.session(clips)
-        S, T = self.spec.size, self.spec.n_frames
-        x = np.empty((len(clips), 3, T, S, S), np.float32)
-        normalise_on_cpu(clips, self.spec, x)
-        return self.session(x)
 
     @classmethod
     def load(cls,
