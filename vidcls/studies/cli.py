@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Runs', 'Seeds', 'RealSets', 'cli_benchmark_views', 'cli_benchmark_features', 'cli_benchmark_exports',
-           'cli_benchmark_fit', 'cli_benchmark_techniques', 'cli_benchmark_time', 'show_table', 'cli_benchmark_models',
+           'cli_benchmark_runtimes', 'cli_benchmark_windows', 'cli_benchmark_stream', 'cli_benchmark_fit',
+           'cli_benchmark_techniques', 'cli_benchmark_time', 'show_table', 'cli_benchmark_models',
            'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_distill', 'cli_benchmark_curriculum',
            'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults', 'cli_benchmark_ways']
 
@@ -80,6 +81,42 @@ def cli_benchmark_exports(
     found.about['sentences'] = said
     show_result(found, out, '\n'.join(['', *said]))
 
+# %% ../../nbs/studies/99_studies.cli.ipynb #f3e91a2f
+@bench.command('runtimes')
+def cli_benchmark_runtimes(
+    model: Annotated[str, Option(help='A model of the zoo, with first weights.')] = 'i3d',
+    frames: Annotated[Optional[int], a_count("Of a clip; default: the model's.")] = None,
+    size: Annotated[Optional[int], a_count("Height and width in pixels; default: the model's.", 16)] = None,
+    bs: Annotated[int, a_count('Clips at once.')] = 1,
+    rounds: Rounds = 15,
+    out: ResultFile = None,
+):
+    "The forward pass by PyTorch, onnxruntime and OpenVINO, as floats and INT8, in turn."
+    from vidcls.studies.in_use import benchmark_runtimes
+    show_result(benchmark_runtimes(model, frames, size, bs, rounds=rounds), out)
+
+@bench.command('windows')
+def cli_benchmark_windows(
+    model: Annotated[str, Option(help='A model of the zoo, with first weights.')] = 'i3d_tiny',
+    minutes: Annotated[float, Option(help='Of the made video.', min=.1)] = 10.,
+    rounds: Rounds = 5,
+    out: ResultFile = None,
+):
+    "The windows of a long video, beside decoding it and the network alone."
+    from vidcls.studies.in_use import benchmark_windows
+    show_result(benchmark_windows(model, minutes, rounds=rounds), out)
+
+@bench.command('stream')
+def cli_benchmark_stream(
+    model: Annotated[str, Option(help='A model of the zoo, with first weights.')] = 'videomae_small',
+    seconds: Annotated[float, Option(help='Of the made stream.', min=4)] = 15.,
+    out: ResultFile = None,
+):
+    "Answers about 25 frames a second, with larger clips and more of them: minutes."
+    from vidcls.studies.in_use import benchmark_stream
+    show_result(benchmark_stream(model, seconds=seconds), out)
+
+# %% ../../nbs/studies/99_studies.cli.ipynb #edf0692f
 @bench.command('fit')
 def cli_benchmark_fit(
     rounds: Annotated[int, a_count('Epochs of each loop.')] = 7,
