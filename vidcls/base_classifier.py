@@ -53,7 +53,13 @@ class BaseClassifier:
             with tempfile.TemporaryDirectory() as d:
                 file = fetch(web_address(video), Path(d)/'video', show=False)
                 return self.predict(file, top_k, views=views)
-        p = self.probs(video, views)
+        return self.ranked(self.probs(video, views), top_k)
+
+    def ranked(self,
+        p:np.ndarray, # float64 (K,), the probability of each class
+        top_k:int|None=None, # As for predict
+    )->list: # Of {'score': probability, 'label': name}, likeliest first
+        "Name the likeliest classes."
         best = np.argsort(-p, kind='stable')
         if self.thresholds is None:
             best = best[:5 if top_k is None else top_k]
@@ -129,3 +135,18 @@ class ClipClassifier(BaseClassifier):
         p, said = self.calibration.probs(z)[0], int(self.calibration.decide(z)[0])
         label = None if said < 0 else self.labels[said]
         return dict(label=label, score=float(p.max()), reason=REASONS.get(said))
+
+    def answer(self,
+        logits:np.ndarray, # float64 (V,K), the scores of a clip's views
+        views=None, # How they were looked at, as for probs
+        top_k:int|None=None, # As for predict
+    )->dict: # label or None, score of the likeliest, reason as decide gives it, top as predict gives it
+        "Answer from scores that are known already, in the words of `predict` and `decide`."
+        average, T = as_views(views).average, self.calibration.temperature
+        p = average_views(logits[None], average, T, self.task)[0][0]
+        top = self.ranked(p, top_k)
+        if self.task != SINGLE:
+            return dict(label='|'.join(t['label'] for t in top), score=float(p.max()), reason=None, top=top)
+        said = int(self.calibration.decide(logits.mean(0)[None])[0])
+        label = None if said < 0 else self.labels[said]
+        return dict(label=label, score=float(p.max()), reason=REASONS.get(said), top=top)

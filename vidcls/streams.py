@@ -27,8 +27,8 @@ from .data.label_sets import SINGLE
 from .data.video import upright
 from .parallel import ThreadPool
 from .view_clips import average_views
-from .window_answers import check_sees_clips, choose_windows
-from .windows import WindowCutter, Windows
+from .window_answers import check_sees_clips
+from .windows import WindowCutter, Windows, choose_windows
 
 # %% ../nbs/inside/73a_streams.ipynb #clock
 class StreamClock:
@@ -268,7 +268,7 @@ def _read(self:Stream, turn):
                 self._arrived = time.monotonic()
                 self._put(self._take(stamp, frame), arrived, turn)
                 arrived = self._arrived
-        self._put(self._at(self.cutter.finish()), arrived, turn)
+        self._put(self._at(self.cutter.finish()), arrived, turn, last=True)
     except Exception as e:                        # it is raised where the windows are asked for
         error = e
     with self._changed:
@@ -298,11 +298,11 @@ def _at(self:Stream, windows):
     return [w._replace(start=w.start+self.offset, end=w.end+self.offset) for w in windows]
 
 @patch
-def _put(self:Stream, windows, arrived, turn):
-    "Let windows wait for their answer; of a live stream the oldest goes when too many wait."
+def _put(self:Stream, windows, arrived, turn, last=False):
+    "Let windows wait for their answer; while a live stream goes on, the oldest goes when too many wait."
     for w in windows:
         with self._changed:
-            while not self.live and len(self._ready) >= self.ahead and turn == self._turn:
+            while (last or not self.live) and len(self._ready) >= self.ahead and turn == self._turn:
                 self._changed.wait(.5)
             if len(self._ready) >= self.ahead:
                 self._ready.popleft()

@@ -39,7 +39,7 @@ def cli_watch(
     from vidcls.predict import Classifier
     from vidcls.segments import clock_time
     from vidcls.streams import Stream, watch
-    from vidcls.window_answers import choose_windows
+    from vidcls.windows import choose_windows
     use_device(device)
     clf = Classifier.load(Path(classifier))
     stream = Stream(source, clf.spec, choose_windows(clf.spec, every, length), timeout_s=timeout)

@@ -24,7 +24,7 @@ from ..models.zoo import create_model
 from ..predict import Classifier
 from ..show import encode_h264
 from ..streams import Stream, watch
-from ..window_answers import choose_windows
+from ..windows import choose_windows
 
 # %% ../../nbs/studies/98c_studies.in_use.ipynb #untrained
 def _untrained(name, n_frames, size):
