@@ -71,6 +71,7 @@ def benchmark_exports(
     models, # Names of the zoo
     table=None, # ClipTable with train and test; None: moving shapes, 544 test clips
     epochs:int=12, # Of each training, >= 1
+    lr:float=2e-3, # Learning rate of each training, > 0
     probe:bool=False, # A linear layer on the frozen network, in place of a training?
     rounds:int=15, # Measurements of each answer, >= 1
     show:bool=True, # Show a progress bar?
@@ -87,16 +88,16 @@ def benchmark_exports(
             net = create_model(name, n_classes=table.n_classes, **kwargs)
             folder = Path(tmp, name)
             folder.mkdir()
-            clf = _probed(net, table) if probe else _trained(net, table, epochs, show)
+            clf = _probed(net, table) if probe else _trained(net, table, epochs, lr, show)
             for conversion,v in verdicts_of(clf, table, folder, rounds, show):
                 rows.append(verdict_row(name, conversion, v))
                 n = n if isinstance(v, str) else v.n
     about = dict(clips=f'{n} test clips of {table.name}', peer='each beside what it was made of',
-                 rounds=rounds, epochs=0 if probe else epochs, seed=0)
+                 rounds=rounds, epochs=0 if probe else epochs, lr=lr, seed=0)
     return Benchmark(rows, machine_facts() | about)
 
-def _trained(net, table, epochs, show):
-    fit(net, loaders(table, net.spec), epochs=epochs, lr=2e-3, show=show)
+def _trained(net, table, epochs, lr, show):
+    fit(net, loaders(table, net.spec), epochs=epochs, lr=lr, show=show)
     return Classifier(net)
 
 def _probed(net, table):

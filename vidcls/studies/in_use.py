@@ -19,7 +19,7 @@ from ..data.decode import Video
 from ..deploy.export import example_clips, export
 from ..deploy.quantize import quantize
 from ..deploy.runtime import open_session
-from ..models.logits import predict_logits
+from ..models.logits import model_input, predict_logits
 from ..models.zoo import create_model
 from ..predict import Classifier
 from ..show import encode_h264
@@ -53,7 +53,7 @@ def benchmark_runtimes(
     check_whole('threads', threads)
     clf = _untrained(name, n_frames, size)
     clips = example_clips(clf.spec, check_whole('bs', bs))
-    x = clf.spec.to_model(torch.from_numpy(clips))
+    x = model_input(clf.model, clips)
     was = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
