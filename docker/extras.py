@@ -1,4 +1,7 @@
-"""Print the packages of extras, as settings.ini names them: python docker/extras.py runtime serve."""
+"""Print what extras need, as settings.ini names it: python docker/extras.py runtime serve.
+
+The name library means what vidcls itself imports.
+"""
 import configparser
 import sys
 from pathlib import Path
@@ -6,4 +9,5 @@ from pathlib import Path
 said = configparser.ConfigParser(delimiters=['='])
 said.read(Path(__file__).resolve().parents[1]/'settings.ini', encoding='utf-8')
 for extra in sys.argv[1:]:
-    print(*said['DEFAULT'][f'{extra}_requirements'].split(), sep='\n')
+    key = 'requirements' if extra == 'library' else f'{extra}_requirements'
+    print(*said['DEFAULT'][key].split(), sep='\n')
