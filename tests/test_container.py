@@ -60,7 +60,7 @@ def test_it_says_how_it_is():
 
 
 def test_its_command_is_a_command():
-    "The entry point as written, with a port of its own and without a model: the service says what is missing."
+    "The entry point as written, without a model: the service says what is missing."
     entry = json.loads(said('ENTRYPOINT')[0])
     assert entry[0] == 'vidcls' and entry[entry.index('--port')+1] == said('EXPOSE')[0]
     env = {'VIDCLS_KEY': KEY, 'PATH': '/usr/bin'}
