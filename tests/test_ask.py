@@ -184,3 +184,14 @@ def test_a_busy_service_is_asked_again(clips, monkeypatch):
     with pytest.raises(RequestError, match='429'):
         client.models()
     assert len(waited) == 6
+
+
+def test_an_exported_run_keeps_its_record(tmp_path):
+    "From the folder of a run to what its service says of itself."
+    net = create_model('i3d_tiny', n_classes=2, n_frames=4, size=32)
+    Classifier(net, ['left', 'right']).save(tmp_path/'run'/'classifier')
+    (tmp_path/'run'/'record.json').write_text(json.dumps({'video_top1': .75, 'n_evaluated': 40}))
+    said = vidcls('export', tmp_path/'run', '--out', tmp_path/'run.onnx')
+    assert said.returncode == 0, said.stderr
+    with serving(tmp_path/'run.onnx') as (url, _):
+        assert ServiceClient(url, KEY).models()[0].record == {'video_top1': .75, 'n_evaluated': 40}
