@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from test_ask import KEY, free_port, serving, small_model, wait_until_ready
+from services import KEY, free_port, serving, small_model, wait_until_ready
 from test_project import settings
 
 from vidcls.data.decode import write_video
