@@ -28,6 +28,8 @@ def cli_export(
     "Write a saved classifier as one file for another runtime, and compare the two."
     from vidcls.deploy.export import export
     from vidcls.predict import Classifier
+    from vidcls.serve.models import kept_record
     out.parent.mkdir(parents=True, exist_ok=True)
-    say(repr(export(Classifier.load(classifier), out, raw, opset)))
+    record = kept_record(classifier)
+    say(repr(export(Classifier.load(classifier), out, raw, opset, record=record)))
     say(f'next: vidcls predict {out} VIDEOS')

@@ -110,7 +110,7 @@ def _rebuilt(job):
     "Return the arguments of a job, from JSON."
     more = {'spec': ClipSpec.from_dict(job['spec'])}
     if job.get('views') is not None:
-        more['views'] = Views.from_dict(job['views'])
+        more['views'] = Views(**job['views'])
     return job | more
 
 def run_decoder():
