@@ -30,6 +30,7 @@ setup(
     python_requires=f">={cfg['min_python']}",
     # studies belong to the checkout: an editable install sees them, a wheel doesn't hold them
     packages=find_packages(include=['vidcls', 'vidcls.*'], exclude=['vidcls.studies*']),
+    package_data={'vidcls.serve': ['page/*']},
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split(),

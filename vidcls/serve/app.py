@@ -27,6 +27,7 @@ import vidcls
 from .gate import Gate, refused
 from .limits import Limits, RequestError
 from .models import choose_model, open_models
+from .page import add_page, make_examples
 from .sandbox import Decoders
 from vidcls.serve.schemas import (
     ClipAnswer, EmbedAnswer, Health, ModelFacts, Refusal, WindowsAnswer,
@@ -110,7 +111,9 @@ class Service:
     async def running(self, app=None):
         "Be ready for the block."
         with tempfile.TemporaryDirectory(prefix='vidcls-uploads-') as folder:
-            self.folder = Path(folder)
+            self.folder = Path(folder)/'uploads'
+            self.folder.mkdir()
+            self.examples = make_examples(folder)
             await self.decoders.start()
             self.ready = True
             try:
@@ -194,6 +197,7 @@ def create_app(
     app.add_exception_handler(Exception, _mistake)
     add_answers(app, service)
     add_state(app, service)
+    add_page(app, lambda: service.examples)
     return Gate(app, service.limits, key)
 
 async def _refusal(request, e):

@@ -37,7 +37,7 @@ HEADERS = {
     'cache-control': 'no-store',
     'cross-origin-resource-policy': 'same-origin',
 }
-OPEN = ('/', '/healthz', '/readyz')                       # no key is asked for here
+OPEN = ('/', '/docs', '/healthz', '/readyz')                       # no key is asked for here
 FREE = ('/healthz', '/readyz', '/metrics')                # answered also where there is no place
 
 # %% ../../nbs/inside/78f_serve.gate.ipynb #refused
@@ -87,11 +87,11 @@ class Gate:
     ):
         "Raise `RequestError` where a request may not come in, before anything of its body is read."
         path = scope['path']
-        is_page = path in OPEN or path.startswith('/page/')
-        if self.key and not is_page and not hmac.compare_digest(
+        is_page = path.startswith('/page/')
+        if self.key and path not in OPEN and not is_page and not hmac.compare_digest(
                 headers.get('x-api-key', '').encode(), self.key.encode()):
             raise RequestError(401, "the header X-API-Key is missing, or is not the key of this service.")
-        if self.inside > self.limits.waiting and path not in FREE:
+        if self.inside > self.limits.waiting and path not in FREE and not is_page:
             raise RequestError(429, f"{self.limits.waiting} requests are waiting already; try again in a "
                                     "few seconds.", retry_s=2)
         size = headers.get('content-length', '0')
