@@ -203,7 +203,7 @@ function showModel() {
     network: m.network + (m.quantized ? ` (INT8, ${m.quantized})` : ''),
     sees: say('seesText', m.spec.n_frames, m.spec.size),
     labels: m.labels.join(', '),
-    record: recordOf(m.record),
+    evaluated: recordOf(m.record),
     licence: m.licence || say('unknown'),
     runtime: m.runtime,
     map: say('noMap'),
