@@ -142,6 +142,7 @@ def test_a_long_clip_has_a_timeline(service, home):
         assert named[0] == 'left' and named[-1] == 'right'
         page.locator('#track button').last.click()
         assert page.evaluate("document.getElementById('video').currentTime") > 4
+        until(page, "document.getElementById('said').textContent.startsWith('right')")
 
 
 def test_a_broken_clip_says_so(service, home):

@@ -3,8 +3,8 @@ import {percent, say, useLanguage} from './texts.js';
 
 const $ = id => document.getElementById(id);
 const COLOURS = ['#8fb0ff', '#ffc46b', '#8fd6a3', '#f2a3c7', '#c9b4ff', '#8ad8dc', '#e6d27a', '#f5a58a'];
-const LONG_S = 10;                                  // from here on the timeline is asked for at once
-let models = [], request = null, clip = null, shown = null;
+const LONG_S = 10;                                  // a longer clip is asked about part by part
+let models = [], request = null, clip = null, shown = null, segments = [];
 
 // ---- talking to the service
 class Refused extends Error {
@@ -49,13 +49,16 @@ async function take(file) {
   $('file-name').textContent = file.name;
   const seconds = await lengthOf($('video'));
   if (clip !== file) return;
+  if (seconds > LONG_S) return timeline(file);
   await answer(file);
-  if (clip === file && shown && seconds > LONG_S) await timeline(file);
-  $('when').hidden = !shown || seconds > LONG_S;
+  $('when').hidden = !shown;
 }
 
 function clear() {
   shown = null;
+  segments = [];
+  delete $('said').dataset.start;
+  $('said').setAttribute('aria-live', 'polite');
   for (const id of ['said', 'bars', 'trust', 'frames', 'error']) $(id).replaceChildren();
   for (const id of ['error', 'segments', 'timeline', 'seen', 'when', 'no-player']) $(id).hidden = true;
 }
@@ -150,9 +153,15 @@ async function timeline(file) {
 
 function clock(s) { return `${Math.floor(s/60)}:${String(Math.floor(s % 60)).padStart(2, '0')}`; }
 
-function showTimeline({segments, duration}) {
+const named = s => s.label ?? say(s.reason ?? 'nothing');
+
+function showTimeline(answer) {
+  const {duration} = answer;
+  segments = answer.segments;
   const names = [...new Set(segments.map(s => s.label))], track = $('track');
-  const named = s => s.label ?? say(s.reason ?? 'nothing');
+  for (const id of ['bars', 'trust']) $(id).replaceChildren();
+  $('said').replaceChildren();
+  $('said').setAttribute('aria-live', 'off');       // it changes as the video plays; the table says all of it
   for (const old of track.querySelectorAll('button')) old.remove();
   for (const s of segments) {
     const b = text('button', named(s), s.label === null ? 'none' : '');
@@ -185,6 +194,11 @@ function jump(seconds) {
 function moveMark() {
   const v = $('video');
   if (v.duration) $('mark').style.left = `${100*v.currentTime/v.duration}%`;
+  const now = segments.find(s => v.currentTime >= s.start && v.currentTime < s.end);
+  if (now && $('said').dataset.start !== String(now.start)) {
+    $('said').dataset.start = now.start;
+    $('said').replaceChildren(named(now), text('small', say('probability', percent(now.confidence))));
+  }
   requestAnimationFrame(moveMark);
 }
 
@@ -274,7 +288,7 @@ function begin() {
   $('language').onchange = () => {
     localStorage.setItem('language', useLanguage($('language').value));
     showModel();
-    if (shown) showAnswer();
+    if (shown && !segments.length) showAnswer();
   };
   $('file').onchange = () => { if ($('file').files.length) take($('file').files[0]); $('file').value = ''; };
   const drop = $('drop');
