@@ -13,10 +13,12 @@ import logging
 import re
 import time
 import uuid
+from datetime import datetime, timezone
+from urllib.parse import urlsplit
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from .limits import Limits, RequestError
+from .limits import Limits, RequestError, refusal
 
 # %% ../../nbs/inside/78f_serve.gate.ipynb #requests
 log = logging.getLogger('vidcls.serve')
@@ -71,7 +73,7 @@ class Gate:
             return await self.app(scope, receive, send)
         headers = {k.decode('latin-1').lower(): v.decode('latin-1') for k,v in scope['headers']}
         visit = Visit(self, scope, headers, receive, send)
-        scope['state'] = scope.get('state', {}) | {'request_id': visit.id}
+        scope['state'] = scope.get('state', {}) | {'request_id': visit.id, 'gate': self}
         self.inside += 1
         INSIDE.inc()
         try:
@@ -86,17 +88,25 @@ class Gate:
         headers:dict, # {lower case name: value}
     ):
         "Raise `RequestError` where a request may not come in, before anything of its body is read."
-        path = scope['path']
-        is_page = path in OPEN or path.startswith('/page/')
-        if self.key and not is_page and not hmac.compare_digest(
-                headers.get('x-api-key', '').encode(), self.key.encode()):
-            raise RequestError(401, "the header X-API-Key is missing, or is not the key of this service.")
+        path, is_socket = scope['path'], scope['type'] == 'websocket'
+        if is_socket and 'origin' in headers and urlsplit(headers['origin']).netloc != headers.get('host'):
+            raise RequestError(403, "a page of another site may not open a stream.")
+        later = is_socket and 'x-api-key' not in headers          # a browser shows it in its first message
+        if not (path in OPEN or path.startswith('/page/') or later):
+            self.check_key(headers.get('x-api-key', '').encode('latin-1'))
         if self.inside > self.limits.waiting and path not in FREE:
             raise RequestError(429, f"{self.limits.waiting} requests are waiting already; try again in a "
                                     "few seconds.", retry_s=2)
         size = headers.get('content-length', '0')
-        if not size.isdigit() or int(size) > self.limits.max_bytes:
+        if not re.fullmatch(r'\d{1,15}', size, re.ASCII) or int(size) > self.limits.max_bytes:
             raise self.too_large()
+
+    def check_key(self,
+        shown:bytes, # By a request
+    ):
+        "Raise `RequestError` unless this is the key of the service."
+        if self.key and not hmac.compare_digest(shown, self.key.encode()):
+            raise RequestError(401, "the header X-API-Key is missing, or is not the key of this service.")
 
     def too_large(self)->RequestError:
         "Return the error for a body that is too large."
@@ -134,6 +144,9 @@ class Visit:
                 raise
         except RequestError as e:
             await self.refuse(e)
+        except Exception as e:                             # Starlette raises it once more behind its answer
+            log.error(f'request {self.id} met an error', exc_info=e)
+            await self.refuse(refusal(e))
         finally:
             leave.cancel()
 
@@ -141,7 +154,7 @@ class Visit:
         "Return the next part of the body, within limits of size and time."
         left = self.gate.limits.upload_s - (time.perf_counter() - self.start)
         if self.body_over.is_set():
-            await asyncio.Event().wait()                   # `left` listens for the end
+            return await asyncio.Event().wait()            # `left` listens for the end
         try:
             said = await asyncio.wait_for(self.receive(), max(left, .001))
         except asyncio.TimeoutError:
@@ -149,7 +162,10 @@ class Visit:
         self.n_bytes += len(said.get('body', b''))
         if self.n_bytes > self.gate.limits.max_bytes:
             raise self.gate.too_large()
-        if said['type'] == 'http.disconnect' or not said.get('more_body'):
+        if said['type'] == 'http.disconnect':
+            self.body_over.set()
+            return await asyncio.Event().wait()            # `left` ends the work
+        if not said.get('more_body'):
             self.body_over.set()
         return said
 
@@ -161,6 +177,8 @@ class Visit:
 
     async def put(self, said):
         "Send a part of the answer, with our headers."
+        if said['type'].startswith('websocket.') and self.status is None:
+            self.status = 101 if said['type'] == 'websocket.accept' else 403
         if said['type'] == 'http.response.start':
             self.status = said['status']
             have = {k.lower() for k,_ in said.get('headers', [])}
@@ -190,6 +208,6 @@ class Visit:
         REQUESTS.labels(path, str(status)).inc()
         SECONDS.labels(path).observe(seconds)
         log.info(json.dumps(dict(
-            time=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()), id=self.id, status=status, path=path,
-            method=self.scope.get('method', 'WS'), ms=round(1e3*seconds, 1), bytes=self.n_bytes,
+            time=datetime.now(timezone.utc).isoformat(timespec='milliseconds'), id=self.id, status=status,
+            path=path, method=self.scope.get('method', 'WS'), ms=round(1e3*seconds, 1), bytes=self.n_bytes,
             **self.scope['state'].get('said', {}))))
