@@ -8,6 +8,7 @@ __all__ = ['LOOPBACK', 'LOGGING', 'cli_serve', 'checked_limits', 'run_server']
 # %% ../../nbs/inside/85h_commands.serve.ipynb #code-3
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import fields
 from importlib.util import find_spec
 from tempfile import TemporaryDirectory
@@ -80,8 +81,8 @@ def run_server(
 ):
     "Run uvicorn until it is told to end; requests that are inside get their answer first."
     import uvicorn
-    with TemporaryDirectory(prefix='vidcls-counts-') as counts:
-        if workers > 1:                                    # /metrics adds up what all of them count
+    with TemporaryDirectory(prefix='vidcls-counts-') if workers > 1 else nullcontext() as counts:
+        if counts:                                         # /metrics adds up what all of them count
             os.environ['PROMETHEUS_MULTIPROC_DIR'] = counts
         uvicorn.run('vidcls.serve.app:app_from_settings', factory=True, host=host, port=port,
                     workers=workers, access_log=False, timeout_graceful_shutdown=30, server_header=False,
