@@ -8,7 +8,10 @@ __all__ = ['LOOPBACK', 'LOGGING', 'cli_serve', 'checked_limits', 'run_server']
 # %% ../../nbs/inside/85h_commands.serve.ipynb #code-3
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import fields
+from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Annotated, Optional
 
 import typer
@@ -48,6 +51,8 @@ def cli_serve(
         m.close()
     os.environ[SETTINGS] = json.dumps(dict(models=models, key=key, threads=threads, device=device,
                                            decoders=decoders, limits=checked_limits(limit or [])))
+    if not find_spec('resource'):
+        say('Windows limits the time of a decoder, but not its memory: let nobody in whom you do not know.')
     say(f'http://{host}:{port} (Ctrl-C ends it)')
     run_server(host, port, workers)
 
@@ -75,12 +80,13 @@ def run_server(
     workers:int=1, # Processes
 ):
     "Run uvicorn until it is told to end; requests that are inside get their answer first."
-    import logging
     import uvicorn
-    logging.getLogger('vidcls.serve').setLevel(logging.INFO)
-    uvicorn.run('vidcls.serve.app:app_from_settings', factory=True, host=host, port=port, workers=workers,
-                access_log=False, timeout_graceful_shutdown=30, server_header=False, ws_max_size=2**24,
-                log_config=LOGGING)
+    with TemporaryDirectory(prefix='vidcls-counts-') if workers > 1 else nullcontext() as counts:
+        if counts:                                         # /metrics adds up what all of them count
+            os.environ['PROMETHEUS_MULTIPROC_DIR'] = counts
+        uvicorn.run('vidcls.serve.app:app_from_settings', factory=True, host=host, port=port,
+                    workers=workers, access_log=False, timeout_graceful_shutdown=30, server_header=False,
+                    ws_max_size=2**24, log_config=LOGGING)
 
 LOGGING = {
     'version': 1, 'disable_existing_loggers': False,

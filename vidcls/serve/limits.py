@@ -35,8 +35,8 @@ class Limits:
     max_pixels:int=2**23 # Of a frame; 4K video has 8.3 million
     max_frames:int=40_000 # Of a video
     max_views:int=30 # Views of one video: clips that go through the network
-    timeout_s:float=30. # Until there is an answer, from the end of the upload on, > 0
-    long_s:float=300. # Until there is an answer about a long video, > 0
+    timeout_s:float=30. # Until there is an answer, from the end of the upload on, > 0; as much of a processor
+    long_s:float=300. # The same for a long video, and the length of a stream, > 0
     upload_s:float=60. # That an upload may take, > 0
     memory_mb:int=2048 # Of a process that decodes
     waiting:int=64 # Requests that are in the service at once; more are sent away with 429
@@ -66,13 +66,13 @@ def check_upload(
         container, stream = open_stream(Path(file) if isinstance(file, str) else file, 'the upload',
                                         limits.max_pixels)
     except VideoReadError as e:
-        raise refusal(e) from e
+        raise refusal(e) from None
     with container:
-        kind, codec = container.format.name, stream.codec_context.name
+        kind, codec = container.format.name, stream.codec_context.codec.canonical_name
         if kind not in CONTAINERS:
             raise RequestError(415, f"the upload is a {container.format.long_name}; send MP4, WebM, MOV, "
                                     "MKV, AVI or GIF.")
-        if codec not in CODECS + _DECODERS:
+        if codec not in CODECS:
             raise RequestError(415, f"its codec {codec} is not accepted; convert it to H.264.")
         seconds = max(_seconds(stream.duration, stream.time_base), (container.duration or 0)/1e6)
         if seconds > limits.max_s:
@@ -81,8 +81,6 @@ def check_upload(
         if stream.frames > limits.max_frames:
             why = f"the upload has {stream.frames} frames; accepted are {limits.max_frames}."
             raise RequestError(413, why)
-
-_DECODERS = 'libdav1d', 'libaom-av1', 'libvpx', 'libvpx-vp9'     # libraries that FFmpeg calls for some
 
 def _seconds(n, time_base): return 0 if n is None or time_base is None else float(n*time_base)
 

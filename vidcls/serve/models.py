@@ -50,12 +50,16 @@ class ServedModel:
         clips, # uint8 (N,T,S,S,3)
     )->np.ndarray: # float32 (N,D)
         "Return the features of clips: what the last layer sees."
-        if not self.can_embed:
-            raise RequestError(409, f"{self.name} is a file that gives scores only; the folder that it was "
-                                    "exported from gives features, too.")
+        self.check_embeds()
         if self.embedder is None:
             self.embedder = Batcher(self._features, self.max_clips)
         return await self.embedder.scores(clips)
+
+    def check_embeds(self):
+        "Raise `RequestError` where there are no features."
+        if not self.can_embed:
+            raise RequestError(409, f"{self.name} is a file that gives scores only; the folder that it was "
+                                    "exported from gives features, too.")
 
     def _features(self, clips):
         import torch
