@@ -147,34 +147,42 @@ def frames_of_chunks(
 ): # Iterator of (seconds, uint8 (H,W,3)); (NaN, None) for what can't be decoded
     "Decode a video while it comes in."
     import av
+    n = 0
     try:
-        file = av.open(ChunkFile(chunks), metadata_errors='ignore', options={'format_whitelist': FORMATS})
+        with av.open(ChunkFile(chunks), metadata_errors='ignore',
+                     options={'format_whitelist': FORMATS}) as file:
+            for f in _decoded(file, limits):
+                check_n_frames(n := n+1, limits)
+                yield f
     except (av.error.FFmpegError, OSError, ValueError):
+        if n:
+            raise RequestError(422, f"the video is damaged behind its frame {n}.") from None
         raise RequestError(415, "the chunks are no video that can be read while it comes in; send WebM, "
                                 "MPEG-TS or fragmented MP4, from its first byte on.") from None
-    with file:
-        if not file.streams.video:
-            raise RequestError(415, "the chunks hold no video.")
-        stream = file.streams.video[0]
-        check_container(file, stream, limits)
-        if (pixels := stream.codec_context.width*stream.codec_context.height) > limits.max_pixels:
-            raise refusal(too_large('the stream', pixels, limits.max_pixels))
-        stream.thread_count = 1
-        stream.codec_context.options = {'max_pixels': str(2*limits.max_pixels)}
-        n = 0
-        for packet in file.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
+
+def _decoded(file, limits):
+    "Check an open video, and yield its frames."
+    import av
+    if not file.streams.video:
+        raise RequestError(415, "the chunks hold no video.")
+    stream = file.streams.video[0]
+    check_container(file, stream, limits)
+    if (pixels := stream.codec_context.width*stream.codec_context.height) > limits.max_pixels:
+        raise refusal(too_large('the stream', pixels, limits.max_pixels))
+    stream.thread_count = 1
+    stream.codec_context.options = {'max_pixels': str(2*limits.max_pixels)}
+    for packet in file.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            yield math.nan, None
+            continue
+        for f in frames:
+            if f.pts is None or f.is_corrupt:
                 yield math.nan, None
-                continue
-            for f in frames:
-                check_n_frames(n := n+1, limits)
-                if f.pts is None or f.is_corrupt:
-                    yield math.nan, None
-                else:
-                    image = f.reformat(format='rgb24', threads=1).to_ndarray()
-                    yield float(f.pts*stream.time_base), upright(image, f)
+            else:
+                image = f.reformat(format='rgb24', threads=1).to_ndarray()
+                yield float(f.pts*stream.time_base), upright(image, f)
 
 def check_n_frames(
     n:int, # Frames so far
