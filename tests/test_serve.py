@@ -8,7 +8,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -19,7 +21,7 @@ pytest.importorskip('onnxruntime', reason='needs the extra deploy')
 pytest.importorskip('onnxscript', reason='needs the extra deploy')
 
 import torch
-from hostile import HOSTILE, encode, ffmpeg
+from hostile import HOSTILE, encode, ffmpeg, numbered
 from services import RUN, free_port, wait_until_ready
 
 from vidcls.data.decode import write_video
@@ -28,6 +30,7 @@ from vidcls.deploy.runtime import RuntimeClassifier
 from vidcls.locks import lock_folder
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
+from vidcls.streams import watch
 
 KEY = 'naïve secret'
 posix = pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX')
@@ -153,6 +156,8 @@ def test_views_top_k_and_frames(service, models, clips):
             how = Views(clips=3) if views == '3' else views
             same_ranking(said['top'], models[model][1].predict(clip, views=how))
     assert len(ask(url, clip, model='onnx', top_k=2).json()['top']) == 2
+    whole, part = (ask(url, clip, model='sets', top_k=k).json() for k in (5, 1))
+    assert whole['label'] == part['label'] and len(part['top']) == 1 < len(whole['label'].split('|'))
     frames = ask(url, clip, model='onnx', frames=True).json()['frames']
     assert len(frames) == 8 and frames[0].startswith('data:image/jpeg;base64,')
     for bad in (dict(top_k=0), dict(top_k='x'), *(dict(views=v) for v in ('0', '²', '99', 'x'))):
@@ -339,3 +344,122 @@ def test_several_workers_count_together(folder, clips, tmp_path):
         found = [httpx.get(f'{url}/metrics').text for _ in range(4)]
     assert all('vidcls_requests_total{path="/predict",status="200"} 6.0' in t for t in found), found[0]
     assert not list(tmp_path.glob('vidcls-*'))
+
+
+# Streams
+
+def stream(url, messages, headers=None, **params):
+    "Send messages to /stream; return what is said until the end."
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+    address = f'{url.replace("http", "ws")}/stream?{urlencode(params)}'
+    found = []
+    with connect(address, additional_headers=headers, max_size=None) as socket:
+        def send():
+            try:
+                for m in messages:
+                    socket.send(m if isinstance(m, bytes) else json.dumps(m))
+            except ConnectionClosed:
+                pass
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(send)
+            try:
+                while True:
+                    found.append(json.loads(socket.recv(timeout=60)))
+            except ConnectionClosed:
+                return found
+
+
+HOW = dict(every_s=.25, length_s=.5)
+
+def same_windows(said, watched):
+    "Are the messages of a stream the answers of `watch`?"
+    *said, last = said
+    assert last['done'] and last['windows'] == len(said) == len(watched) > 4
+    for a,b in zip(said, watched):
+        assert abs(a['start'] - b.start) < 1e-9 and abs(a['end'] - b.end) < 1e-9
+        assert a['label'] == b.label and a['reason'] == b.reason and abs(a['score'] - b.score) < 1e-6
+
+
+def jpegs(n=50):
+    return [cv2.imencode('.jpg', f[...,::-1])[1].tobytes() for f in numbered(n)]
+
+
+def test_frames_get_the_answers_of_watch(service, models):
+    "With a rate, and with the time of each frame."
+    pictures = jpegs()
+    seen = [cv2.imdecode(np.frombuffer(p, np.uint8), 1)[...,::-1] for p in pictures]
+    for model in ('onnx', 'sets'):
+        wanted = list(watch(models[model][1], iter(seen), fps=25, **HOW))
+        same_windows(stream(service[0], [*pictures, {'end': True}], model=model, fps=25, **HOW), wanted)
+    times = np.cumsum(np.random.default_rng(0).uniform(.01, .06, 50)).tolist()
+    wanted = list(watch(models['onnx'][1], zip(times, seen), **HOW))
+    said = [m for t,p in zip(times, pictures) for m in ({'time': t}, p)]
+    same_windows(stream(service[0], [*said, {'end': True}], model='onnx', **HOW), wanted)
+
+
+@pytest.mark.parametrize('name', ['vp9.webm', 'clip.mkv', 'fragmented.mp4', 'transport.ts', 'vfr.mkv'])
+def test_chunks_get_the_answers_of_the_file(service, models, clips, name, tmp_path):
+    "A file, a stream and the service give the same answers on the same frames."
+    path = clips/name
+    if name == 'vfr.mkv':
+        ffmpeg('-i', clips/'vfr.mp4', '-c', 'copy', path := tmp_path/name)
+    content = path.read_bytes()
+    chunks = [content[i:i+5000] for i in range(0, len(content), 5000)]
+    said = stream(service[0], [*chunks, {'end': True}], model='onnx', kind='video', **HOW)
+    same_windows(said, list(watch(models['onnx'][1], path, pace=False, **HOW)))
+    found = models['onnx'][1].predict_windows(path, **HOW, show=False)
+    np.testing.assert_allclose([a['score'] for a in said[:-1]], found.probs.max(1), atol=1e-6)
+
+
+def test_streams_that_are_refused(service, slow_clip):
+    url, picture = service[0], jpegs(1)[0]
+    big = cv2.imencode('.jpg', np.zeros((3000, 3000, 3), np.uint8))[1].tobytes()
+    whole = slow_clip.read_bytes()                          # a large MP4 file, its index at the end
+    at_end = [whole[i:i+2**20] for i in range(0, len(whole), 2**20)]
+    for messages,params,status in (
+        ([picture], {}, 422), ([b'GIF89a...'], dict(fps=9), 415), ([picture[:-99]], dict(fps=9), 415),
+        ([big], dict(fps=9), 415), (['x'], dict(fps=9), 422), ([{'time': 'x'}], {}, 422),
+        ([{'time': float('nan')}], {}, 422), ([b'x'*9999, {'end': True}], dict(kind='video'), 415),
+        ([b'#EXTM3U\n#EXTINF:1,\n/etc/passwd\n', {'end': True}], dict(kind='video'), 415),
+        ([*at_end, {'end': True}], dict(kind='video'), 415), ([picture], dict(model='none', fps=9), 404),
+    ):
+        said = stream(url, messages, **{'model': 'onnx', **params})
+        assert said[-1].get('status') == status, (said, params)
+        assert set(said[-1]) == {'status', 'error', 'request_id'}
+    from websockets.exceptions import InvalidStatus
+    for headers,params in (({'origin': 'http://elsewhere.example'}, {}), (None, {'kind': 'nonsense'})):
+        with pytest.raises(InvalidStatus, match='403'):
+            stream(url, [], headers, **params)
+    host = {'origin': url}
+    assert stream(url, [picture, {'end': True}], host, model='onnx', fps=9)[-1]['done']
+    assert len(children(service[1].pid)) == 1, 'a stream leaves its decoder behind'
+
+
+def test_streams_have_limits_and_a_key(folder):
+    pictures = jpegs(30)
+    words = ['--limit', 'long_s=3', '--limit', 'upload_s=1', '--limit', 'max_mb=.05', '--decoders', 1]
+    with served(folder, folder/'small.onnx', *words, key=KEY) as (url, process, log):
+        def asked(*messages, **how):
+            return stream(url, messages, fps=25, **how)[-1]
+        assert asked({'key': 'wrong'})['status'] == asked(pictures[0])['status'] == 401
+        assert asked({'key': KEY}, *pictures[:9], {'end': True})['done']
+        shown = {'x-api-key': KEY.encode().decode('latin-1')}             # as websockets wants it
+        assert asked(*pictures[:9], {'end': True}, headers=shown)['done']
+        assert asked({'key': KEY}, *pictures*9)['status'] == 413
+        assert asked({'key': KEY})['status'] == 408
+        def dripping():
+            yield {'key': KEY}
+            for p in pictures:
+                time.sleep(.2)
+                yield p
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(lambda: stream(url, dripping(), fps=25)[-1])
+            time.sleep(.8)
+            assert asked({'key': KEY}, pictures[0])['status'] == 429
+            assert first.result()['status'] in (413, 504)
+        until = time.monotonic() + 5
+        while len(children(process.pid)) > 1:
+            assert time.monotonic() < until
+            time.sleep(.1)
+        assert KEY not in log.read_text() and 'Traceback' not in log.read_text()

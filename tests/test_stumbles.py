@@ -43,6 +43,8 @@ MODULES = [
 
 def made_with(f):
     "The parameters of a function or a class; none where it takes whatever an exception takes."
+    if hasattr(f, 'model_json_schema'):                       # forms of pydantic say it field by field
+        return []
     try:
         return [p for p in inspect.signature(f).parameters if p not in ('self', 'cls')]
     except ValueError:

@@ -9,6 +9,8 @@ __all__ = ['comments_by_line', 'numpydoc', 'document']
 import ast, inspect, os, tokenize
 
 # %% ../nbs/inside/88_docs.ipynb #numpydoc
+_FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
+
 def comments_by_line(
     source:str, # Of a module
     tree:ast.AST, # The same, parsed
@@ -17,7 +19,7 @@ def comments_by_line(
     wanted, lines = set(), source.splitlines(keepends=True)
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef)]
     for node in (*tree.body, *(n for c in classes for n in c.body)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, _FUNCTIONS):
             first = node.body[0]
             shares_line = lines[first.lineno-1][:first.col_offset].strip()        # as in `): return x`
             wanted |= {*range(node.lineno, node.end_lineno+1 if shares_line else first.lineno)}
@@ -38,7 +40,7 @@ def numpydoc(
     rows = [(head, notes.get(line, '')) for head,line in parts if not head.startswith(('self', 'cls'))]
     if any(note for _,note in rows):
         text += _section('Parameters', rows)
-    if isinstance(node, ast.FunctionDef):
+    if isinstance(node, _FUNCTIONS):
         last = node.returns.end_lineno if node.returns else node.body[0].lineno - 1
         back = notes.get(last, '') if last not in {line for _,line in parts} else ''
         kind = ast.unparse(node.returns) if node.returns else 'object'
@@ -92,7 +94,7 @@ def document(
             continue
         if isinstance(node, ast.ClassDef):
             _document_class(found, node, notes)
-        elif isinstance(node, ast.FunctionDef) and not _is_command(node):
+        elif isinstance(node, _FUNCTIONS) and not _is_command(node):
             _write(found, node, notes)
 
 def _found(node, module):
@@ -108,7 +110,7 @@ def _is_command(node):
     return any('.command(' in ast.unparse(d) for d in node.decorator_list)
 
 def _document_class(cls, node, notes):
-    own = {m.name: m for m in node.body if isinstance(m, ast.FunctionDef)}
+    own = {m.name: m for m in node.body if isinstance(m, _FUNCTIONS)}
     if '__init__' in own:
         _write(cls, own['__init__'], notes)
     elif _has_fields(node):
@@ -136,7 +138,7 @@ def _write(found, node, notes):
     found = getattr(found, '__func__', found)
     if isinstance(found, property) or not getattr(found, '__doc__', None) or '\n----' in found.__doc__:
         return
-    of_class = isinstance(node, ast.FunctionDef) and isinstance(found, type)                 # its __init__
+    of_class = isinstance(node, _FUNCTIONS) and isinstance(found, type)                 # its __init__
     text = numpydoc(_without_result(node) if of_class else node, notes, found.__doc__)
     try:
         found.__doc__ = text

@@ -40,7 +40,7 @@ def cli_serve(
     device: Device = None,
 ):
     "Serve classifiers: a page for people, addresses for programs. VIDCLS_KEY is the key that requests show."
-    from vidcls.serve.app import SETTINGS
+    from vidcls.serve.app import SERVICE_VARIABLE
     from vidcls.serve.models import open_models
     key = os.environ.get('VIDCLS_KEY') or None
     if host not in LOOPBACK and not key and not no_key:
@@ -49,7 +49,7 @@ def cli_serve(
     for m in open_models(models, threads, device).values():          # an error is said before anything starts
         say(f'{m.name}: {m.describe()["network"]} by {m.runtime}, {len(m.clf.labels)} classes')
         m.close()
-    os.environ[SETTINGS] = json.dumps(dict(models=models, key=key, threads=threads, device=device,
+    os.environ[SERVICE_VARIABLE] = json.dumps(dict(models=models, key=key, threads=threads, device=device,
                                            decoders=decoders, limits=checked_limits(limit or [])))
     if not find_spec('resource'):
         say('Windows limits the time of a decoder, but not its memory: let nobody in whom you do not know.')
@@ -91,7 +91,8 @@ def run_server(
 LOGGING = {
     'version': 1, 'disable_existing_loggers': False,
     'formatters': {'plain': {'format': '%(message)s'}},
-    'handlers': {'err': {'class': 'logging.StreamHandler', 'formatter': 'plain', 'stream': 'ext://sys.stderr'}},
+    'handlers': {'err': {'class': 'logging.StreamHandler', 'formatter': 'plain',
+                         'stream': 'ext://sys.stderr'}},
     'loggers': {'vidcls.serve': {'handlers': ['err'], 'level': 'INFO', 'propagate': False},
                 'uvicorn': {'handlers': ['err'], 'level': 'WARNING', 'propagate': False}},
 }

@@ -120,7 +120,13 @@ class Gate:
 # %% ../../nbs/inside/78f_serve.gate.ipynb #visit
 class Visit:
     "One request on its way through the gate."
-    def __init__(self, gate, scope, headers, receive, send):
+    def __init__(self,
+        gate:Gate, # That it stands before
+        scope:dict, # Of ASGI
+        headers:dict, # {lower case name: value}
+        receive, # Of ASGI: the next part of the request
+        send, # Of ASGI: takes a part of the answer
+    ):
         self.gate, self.scope, self.headers = gate, scope, headers
         self.receive, self.send = receive, send
         self.id, self.start = checked_id(headers.get('x-request-id')), time.perf_counter()
@@ -179,7 +185,9 @@ class Visit:
         while (await self.receive())['type'] != 'http.disconnect':
             pass
 
-    async def put(self, said):
+    async def put(self,
+        said:dict, # A message of ASGI
+    ):
         "Send a part of the answer, with our headers."
         if said['type'].startswith('websocket.') and self.status is None:
             self.status = 101 if said['type'] == 'websocket.accept' else 403
@@ -191,7 +199,9 @@ class Visit:
                 (k.encode(), v.encode()) for k,v in ours.items() if k.encode() not in have)]}
         await self.send(said)
 
-    async def refuse(self, e):
+    async def refuse(self,
+        e:RequestError, # What is wrong
+    ):
         "Answer with a status and a sentence."
         if self.status is not None:                        # the answer has begun
             return

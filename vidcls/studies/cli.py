@@ -66,7 +66,6 @@ def cli_benchmark_exports(
     epochs: Annotated[int, a_count('Of each training.')] = 12,
     lr: Annotated[float, Option(help='Learning rate of each training.', min=0)] = 2e-3,
     probe: Annotated[bool, Option('--probe', help='A linear layer on the frozen network instead.')] = False,
-    frames: Annotated[Optional[int], a_count("Of a clip; default: the model's.")] = None,
     size: Annotated[Optional[int], a_count("Height and width in pixels; default: the model's.", 16)] = None,
     pretrained: Annotated[Optional[str], Option(
         help="'imagenet', or weights as `vidcls train` takes them.")] = None,
@@ -77,8 +76,7 @@ def cli_benchmark_exports(
     "Every conversion of trained classifiers, each with its verdict."
     from vidcls.studies.exports import benchmark_exports
     table = None if data is None else ClipSource(data, group=group).table()
-    more = dict(n_frames=frames, size=size, pretrained=pretrained)
-    more = {k: v for k,v in more.items() if v is not None}
+    more = {k: v for k,v in dict(size=size, pretrained=pretrained).items() if v is not None}
     found = benchmark_exports(models.split(','), table, epochs, lr, probe, rounds, **more)
     said = [f"{r['model']}, {r['conversion']}: {r.pop('sentence')}" for r in found.rows]
     found.about['sentences'] = said
