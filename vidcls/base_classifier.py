@@ -146,7 +146,9 @@ class ClipClassifier(BaseClassifier):
         p = average_views(logits[None], average, T, self.task)[0][0]
         top = self.ranked(p, top_k)
         if self.task != SINGLE:
-            return dict(label='|'.join(t['label'] for t in top), score=float(p.max()), reason=None, top=top)
+            there = {t['label'] for t in top}
+            label = '|'.join(l for l in self.labels if l in there)        # the same set, the same name
+            return dict(label=label, score=float(p.max()), reason=None, top=top)
         said = int(self.calibration.decide(logits.mean(0)[None])[0])
         label = None if said < 0 else self.labels[said]
         return dict(label=label, score=float(p.max()), reason=REASONS.get(said), top=top)
