@@ -8,14 +8,17 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 from torch import nn
+from typer.testing import CliRunner
 
 from vidcls.calibrate import Calibration
+from vidcls.cli import app, in_words
 from vidcls.core import ArgumentError, CheckpointError, ClipSpec, SpecMismatchError, VidclsError
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loader
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.deploy import runtime
 from vidcls.deploy.export import example_clips, export
+from vidcls.deploy.quantize import quantize
 from vidcls.deploy.runtime import RuntimeClassifier, read_facts, seal_file
 from vidcls.evaluate import evaluate
 from vidcls.models.logits import predict_logits
@@ -285,6 +288,57 @@ def test_a_network_of_ones_own_is_exported_and_half_precision_is_float(tmp_path)
     file = RuntimeClassifier(export(clf, tmp_path/'a.onnx', record=dict(accuracy=.5)).path)
     assert file.facts.model == 'own_for_export' and file.facts.record == dict(accuracy=.5)
     del MODELS['own_for_export']
+
+
+@onnx
+def test_operators_of_another_version_are_refused(tmp_path):
+    clf = Classifier(OwnNet().eval(), list('abc'))
+    for opset in (7, 99):
+        with pytest.raises(ArgumentError, match=f'opset={opset}: .* version 18'):
+            export(clf, tmp_path/'a.onnx', opset=opset)
+    assert export(clf, tmp_path/'a.onnx', opset=19).facts.opset == 19
+
+
+@onnx
+@pytest.mark.parametrize('suffix', ['.onnx', pytest.param('.xml', marks=vino)])
+def test_weights_too_large_for_one_file_lie_beside_it(suffix, tmp_path, monkeypatch):
+    "ONNX ends at 2 GiB; here the limit is lowered, so that a small network meets it."
+    monkeypatch.setattr('vidcls.deploy.export.ONE_FILE', 1e3)
+    clf = made('videomae_tiny')
+    report = export(clf, tmp_path/f'a{suffix}')
+    beside = tmp_path/('a.onnx.data' if suffix == '.onnx' else 'a.bin')
+    assert sorted(tmp_path.iterdir()) == sorted([report.path, beside])
+    assert report.bytes == sum(f.stat().st_size for f in tmp_path.iterdir())
+    if suffix == '.xml':
+        return
+    (tmp_path/'elsewhere').mkdir()
+    for f in (report.path, beside):
+        f.rename(tmp_path/'elsewhere'/f.name)
+    moved = tmp_path/'elsewhere'/'a.onnx'
+    assert distance(RuntimeClassifier(moved), clf, 3) < 1e-4
+    clips = np.concatenate([example_clips(clf.spec, 8)]*2)
+    small = quantize(moved, tmp_path/'q.onnx', clips, how='dynamic', most_moved=1.)
+    assert small.share < 1 and not (tmp_path/'q.onnx.data').exists()
+    content = bytearray((moved.parent/beside.name).read_bytes())
+    content[len(content)//2] ^= 1
+    (moved.parent/beside.name).write_bytes(content)
+    with pytest.raises(CheckpointError, match='a.onnx.data: is damaged'):
+        RuntimeClassifier(moved)
+    (moved.parent/beside.name).unlink()
+    with pytest.raises(CheckpointError, match='not beside it; copy both'):
+        RuntimeClassifier(moved)
+
+
+@onnx
+def test_the_command_names_its_own_options(small, tmp_path):
+    d = small[0]
+    (tmp_path/'folder.onnx').mkdir()
+    for out, more, said in (('a.tflite', [], 'accepted: .onnx (onnxruntime), .xml (openvino), .pte'),
+                            ('folder.onnx', [], 'folder.onnx: is a folder'),
+                            ('a.onnx', ['--opset', '7'], '--opset 7: PyTorch')):
+        ran = CliRunner().invoke(app, ['export', str(d/'clf'), '--out', str(tmp_path/out), *more])
+        told = in_words(ran.exception)
+        assert said in told and '--path-column' not in told
 
 
 # Without PyTorch

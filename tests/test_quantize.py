@@ -182,6 +182,8 @@ def test_at_the_command_line(files, table, place):
     run = CliRunner().invoke(app, ['verdict', str(files/'float.onnx'), str(out), str(place/'motion'),
                                    '--rounds', '1', '--out', str(kept)])
     assert run.exit_code == 0 and ExportVerdict.load(kept).sentence in run.output
+    n = len(table.select_split('test'))                   # never those that calibrated, or trained
+    assert 0 < n < len(table) and ExportVerdict.load(kept).n == n and f'the {n} test clips' in run.output
     run = CliRunner().invoke(app, ['quantize', str(files/'float.onnx'), '--clips', str(place/'motion'),
                                    '--out', str(out), '--leave-out', 'all'])
     assert run.exit_code == 2 and 'numbers of parts' in run.output

@@ -3,6 +3,7 @@ import json
 import socket
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -18,6 +19,7 @@ from hostile import encode, numbered
 from vidcls.calibrate import Calibration
 from vidcls.cli import app
 from vidcls.core import ArgumentError, ClipSpec, VideoReadError, seed_everything
+from vidcls.data.decode import crop_frame
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.streams import Stream, StreamClock, shown_source, source_kind, watch
@@ -87,6 +89,48 @@ def test_an_address_is_the_file_behind_it(files, server):
         assert same(got, of_file(f))
     with pytest.raises(VideoReadError, match="can't be read as a stream"):
         windows_of(f'{server}/none.mp4')
+
+
+RTSP = """
+import asyncio, sys
+from aio_rtsp_toolkit.server import serve
+asyncio.run(serve(sys.argv[1], '127.0.0.1', int(sys.argv[2]), control_port=int(sys.argv[3])))
+"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def test_a_server_speaks_rtsp(tmp_path):
+    "As a camera in the network does. Its password is in no message."
+    pytest.importorskip('aio_rtsp_toolkit', reason='needs aio-rtsp-toolkit')
+    file = encode(tmp_path/'a.mp4', frames=numbered(75, 64, 64), g=10, bf=0)
+    port = free_port()
+    server = subprocess.Popen([sys.executable, '-c', RTSP, tmp_path, str(port), str(free_port())],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f'rtsp://user:secret@127.0.0.1:{port}/{file.name}'
+    try:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                socket.create_connection(('127.0.0.1', port), 1).close()
+                break
+            except OSError:
+                time.sleep(.1)
+        got = windows_of(address, live=False)
+    finally:
+        server.kill()
+        server.wait()
+    with open_video(file) as v:
+        known = {crop_frame(f, None, SPEC.size, short=SPEC.short_px).tobytes() for f in v.frames()}
+    assert [w.start for w in got[:4]] == [0, .5, 1, 1.5] and len(got) >= 5
+    assert all(f.tobytes() in known for w in got for f in w.clip)      # to the bit
+    with pytest.raises(VideoReadError, match="can't be read as a stream") as e:
+        windows_of(address)
+    assert 'secret' not in str(e.value)
 
 
 def test_ffmpeg_sends_over_udp(files):
@@ -219,7 +263,10 @@ def test_the_command_watch(clf, files, tmp_path):
     r = typed('watch', tmp_path/'clf', files[0], '--every', .5, '--length', 1)
     assert r.exit_code == 0, r.output
     assert r.stdout.startswith('0:00.0\t') and 'latency' in r.stdout and 'dropped 0' in r.stdout
+    assert 'the stream ended; ' in r.stderr
     assert 'parts of 1 s answered, 0 dropped, 0 frames left out, latency' in r.stderr
+    r = typed('watch', tmp_path/'clf', files[0], '--every', .5, '--length', .5, '--seconds', 1)
+    assert 'note: stopped; ' in r.stderr
     r = typed('watch', tmp_path/'clf', tmp_path/'none.mp4')
     assert isinstance(r.exception, VideoReadError) and 'no such file' in str(r.exception)
 

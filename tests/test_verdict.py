@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from vidcls.comparison import compare
-from vidcls.core import CheckpointError, DataError, seed_everything
-from vidcls.data.datasets import from_folder
+from vidcls.core import MULTI, CheckpointError, DataError, seed_everything
+from vidcls.data.datasets import as_table, from_folder
+from vidcls.data.duets import make_duets
 from vidcls.data.loaders import loader
 from vidcls.data.synthetic import make_motion_clips
 from vidcls.deploy.export import export
-from vidcls.deploy.verdict import ExportVerdict, compare_exports
+from vidcls.deploy.verdict import MOST_LOST, ExportVerdict, compare_exports
 from vidcls.evaluate import evaluate
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
@@ -118,3 +119,38 @@ def test_a_file_beside_its_folder(pair, place):
     (place/'short.onnx').write_bytes(content[:len(content)//2])
     with pytest.raises(CheckpointError):
         compare_exports(place/'folder', place/'short.onnx', dl)
+
+
+@onnx
+def test_a_verdict_on_sets_of_labels(place):
+    "Several labels a clip: mAP takes the place of top-1, and no probe of time is asked."
+    table = as_table(make_duets(place/'duets', 6, n_frames=8, size=32), task=MULTI)
+    seed_everything(0)
+    net = create_model('videomae_tiny', n_classes=len(table.labels), n_frames=8, size=32)
+    with torch.no_grad():
+        net.head.weight.normal_()
+    a = Classifier(net, table.labels, task=MULTI)
+    export(a, place/'sets.onnx')
+    dl = loader(table, net.spec)
+    v = compare_exports(a, place/'sets.onnx', dl, rounds=1, threads=1, show=False)
+    assert v.metric == 'mAP' and v['mAP']['before'] == evaluate(a, dl, show=False).mAP
+    assert v['mAP']['difference'] == 0 and v['agreement']['after'] == 1
+    assert 'nll' not in v and not [r for r in v.rows if r['what'].startswith('loss when')]
+    assert v.worst == 0 and v.pays is v.gain and 'answers the same' in v.sentence
+    other = copy.deepcopy(a)
+    with torch.no_grad():
+        other.model.head.weight.add_(torch.randn_like(net.head.weight))
+    v = compare_exports(a, other, dl, rounds=1, threads=1, show=False)
+    row = compare({'a': evaluate(a, dl, show=False), 'b': evaluate(other, dl, show=False)}).loc['b']
+    assert [v['mAP'][k] for k in ('difference', 'low', 'high')] == [row.difference, row.d_low, row.d_high]
+    assert v['agreement']['after'] < 1 and 'mAP' in v.sentence
+
+
+def test_few_groups_give_no_verdict(pair, place):
+    "All clips of one scene are one group, of which nothing follows for other scenes."
+    a, b, dl = pair
+    table = dl.sources().table
+    one = loader(table.with_rows(table.df[table.df.group == table.df.group.iloc[0]]), a.spec)
+    v = compare_exports(a, b, one, rounds=1, threads=1, probes=False, show=False)
+    assert np.isnan(v['top1']['low']) or v['top1']['low'] < -MOST_LOST
+    assert v.pays is not True and repr(v)

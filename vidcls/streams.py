@@ -20,13 +20,11 @@ from threading import Condition
 
 import numpy as np
 
-from .calibration import REASONS
+from .calibration import scores_to_probs
 from .core import ArgumentError, VideoReadError, check_at_least, check_whole, patch
 from .data.decode import Video
-from .data.label_sets import SINGLE
 from .data.video import upright
 from .parallel import ThreadPool
-from .view_clips import average_views
 from .window_answers import check_sees_clips
 from .windows import WindowCutter, Windows, choose_windows
 
@@ -349,12 +347,6 @@ def watch(
 def _answer(clf, w, arrived, stream):
     "Ask about one window."
     z = clf.score_clips(w.clip[None])
-    p = average_views(z[:,None], 'logits', clf.calibration.temperature, clf.task)[0][0]
-    if clf.task == SINGLE:
-        code = int(clf.calibration.decide(z)[0])
-        label = clf.labels[code] if code >= 0 else None
-        reason = REASONS.get(code)
-    else:
-        label, reason = '|'.join(l for l,q,t in zip(clf.labels, p, clf.thresholds) if q >= t), None
-    return StreamAnswer(w.start, w.end, z[0], p, label, float(p.max()), reason, time.monotonic()-arrived,
-                        stream.dropped, stream.left_out)
+    p, said = scores_to_probs(z, clf.task, clf.calibration.temperature)[0], clf.answer(z)
+    return StreamAnswer(w.start, w.end, z[0], p, said['label'], said['score'], said['reason'],
+                        time.monotonic()-arrived, stream.dropped, stream.left_out)

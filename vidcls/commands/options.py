@@ -169,7 +169,8 @@ def say(
 # %% ../../nbs/inside/80_commands.options.ipynb #in-words
 # what Python calls an argument, and what the command line calls it, where the two names differ
 ALSO = dict(n_frames='--frames', resume='--resume', salvage='--on-error', path='--path-column', out='--out',
-            k='--folds', format='--cache-format', data='DATA')
+            k='--folds', format='--cache-format', data='DATA', every_s='--every', length_s='--length',
+            timeout_s='--timeout')
 SAID = {'read it with salvage=True': 'leave such clips out with --on-error skip',
         "resume='auto' (--resume)": '--resume', "resume='auto'": '--resume',
         'as label= (at the command line --label)': 'with --label',

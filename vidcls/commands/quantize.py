@@ -63,8 +63,9 @@ def cli_verdict(
     before: Annotated[Path, _compared('before')],
     after: Annotated[Path, _compared('after')],
     data: Data,
-    split: Annotated[Optional[str], Option(
-        help="'train', 'valid', 'test', or 'all' clips. Default: as in `vidcls evaluate`.")] = None,
+    split: Annotated[Optional[str], Option(help=(
+        "'train', 'valid', 'test', or 'all' clips. Default: test clips; all, where the classifier was "
+        'trained on other data.'))] = None,
     rounds: Annotated[int, a_count('Measurements of each answer.')] = 15,
     threads: Annotated[Optional[int], a_count(
         'Of each runtime; default: as many as there are cores.')] = None,
@@ -75,8 +76,9 @@ def cli_verdict(
     from vidcls.deploy.verdict import compare_exports
     from vidcls.predict import Classifier
     clf = Classifier.load(before)
-    part = clips_to_judge(clf, ClipSource(data, label=label, group=group), split, settings_of(before),
-                          typed(ctx))
+    # a file does not know what it was trained on: perhaps on these clips, divided as quantize divides them
+    trained = settings_of(before) or dict(data=str(data))
+    part = clips_to_judge(clf, ClipSource(data, label=label, group=group), split, trained, typed(ctx))
     found = compare_exports(before, after, part, rounds, threads)
     if out:
         found.save(out)

@@ -6,6 +6,7 @@
 __all__ = ['cli_watch']
 
 # %% ../../nbs/inside/85d_commands.watch.ipynb #imports
+import time
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Optional
@@ -43,7 +44,7 @@ def cli_watch(
     use_device(device)
     clf = Classifier.load(Path(classifier))
     stream = Stream(source, clf.spec, choose_windows(clf.spec, every, length), timeout_s=timeout)
-    late, before = [], object()
+    late, before, why, begin = [], object(), 'the stream ended', time.monotonic()
     try:
         for a in watch(clf, stream, seconds=seconds):
             late.append(a.latency_s)
@@ -51,8 +52,10 @@ def cli_watch(
                 before = said
                 say(f'{clock_time(a.start, 1)}\t{said} {a.score:.3f}\tlatency {a.latency_s:.2f} s\t'
                     f'dropped {a.dropped}')
+        if seconds and time.monotonic() >= begin + seconds:
+            why = 'stopped'
     except KeyboardInterrupt:
-        pass
+        why = 'stopped'
     lag = f', latency {median(late):.2f} s (median)' if late else ''
-    typer.echo(f'note: {len(late)} parts of {stream.windows.length_s:g} s answered, {stream.dropped} '
+    typer.echo(f'note: {why}; {len(late)} parts of {stream.windows.length_s:g} s answered, {stream.dropped} '
                f'dropped, {stream.left_out} frames left out{lag}', err=True)

@@ -262,7 +262,7 @@ def quantize(
     path, out = Path(path).expanduser(), Path(out).expanduser()
     facts, kind = read_facts(path), _kind_of(path, out)
     if facts.quantized:
-        raise ArgumentError(f"path={path.name!r} is INT8 already; begin with the file that has floats.")
+        raise ArgumentError(f"{path}: is INT8 already; begin with the file that has floats.")
     check_between('most_moved', most_moved, 0, 1)
     clips = calibration_clips(clips, facts, n_clips, seed)
     is_check = np.arange(len(clips))%4 == 3
@@ -303,7 +303,7 @@ def _kind_of(path, out):
     "Return the quantizer of a file, if a new one can be written beside."
     suffix = path.suffix.lower()
     if suffix not in QUANTIZERS:
-        raise ArgumentError(f"path={path.name!r}: INT8 is made of {' and '.join(QUANTIZERS)} files; export "
+        raise ArgumentError(f"{path}: INT8 is made of {' and '.join(QUANTIZERS)} files; export "
                             "the classifier to one of these first.")
     if out.suffix.lower() != suffix or out.resolve() == path.resolve():
         raise ArgumentError(f"out={out.name!r}: give another name that ends in {suffix}, as {path.name} "

@@ -125,8 +125,9 @@ def _motion(v):
 
 @patch
 def __repr__(self:ExportVerdict):
-    shown = self.df.to_string(float_format=lambda x: f'{x:.3g}', na_rep='')
-    return f'{self.sentence}\nbefore: {self.before}; {self.n} clips of {self.about["dataset"]}\n{shown}'
+    shown, a = self.df.to_string(float_format=lambda x: f'{x:.3g}', na_rep=''), self.about
+    timed = f"timed on {a['machine']}, load {a['load'][0]}\n" if a.get('load') else ''
+    return f'{self.sentence}\nbefore: {self.before}; {self.n} clips of {a["dataset"]}\n{timed}{shown}'
 
 # %% ../../nbs/inside/77_deploy.verdict.ipynb #74bbd0ff
 def _answers_of(p, dl):
