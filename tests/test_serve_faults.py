@@ -389,7 +389,7 @@ def test_a_missing_model_is_said_at_once(folder):
 
 
 def test_nothing_is_reported(service, folder):
-    "No telemetry: onnxruntime leaves the file of a session in the folder of temporary files where it reports."
+    "No telemetry: where onnxruntime reports to its maker, it keeps a file .ses among temporary files."
     assert ask(service[0], folder/'good.mp4').status_code == 200
     assert not (folder/'tmp'/'.ses').exists()
     far = [c for pid in [service[1].pid, *children(service[1].pid)]
