@@ -181,3 +181,20 @@ BROKEN = {
         'not a video',
     ),
 }
+
+
+def mutate(raw, rng):
+    "Flip, overwrite, remove, insert or cut."
+    b, kind = bytearray(raw), rng.integers(5)
+    at, n = int(rng.integers(len(b))), int(rng.integers(1, 200))
+    if kind == 0:
+        b[at] ^= 1 << int(rng.integers(8))
+    if kind == 1:
+        b[at:at+n] = rng.bytes(len(b[at:at+n]))
+    if kind == 2:
+        del b[at:at+n]
+    if kind == 3:
+        b[at:at] = rng.bytes(n)
+    if kind == 4:
+        del b[max(at, len(b)//4):]
+    return bytes(b)

@@ -4,7 +4,7 @@ import io, os, random, struct, subprocess, sys, threading, time, warnings
 from fractions import Fraction
 from pathlib import Path
 import av, cv2, numpy as np, pytest
-from hostile import HOSTILE, encode, ffmpeg, numbered, read_numbers
+from hostile import HOSTILE, encode, ffmpeg, mutate, numbered, read_numbers
 from vidcls.core import ClipSpec, DecodeTimeoutError, VideoReadError
 from vidcls.data import decode, packets as index, video as videos
 from vidcls.data.decode import Video, crop_frame, probe, read_frames
@@ -982,23 +982,6 @@ def test_decord_and_torchcodec_in_one_process(tmp_path):
 
 
 # ---- random mutations
-
-def mutate(raw, rng):
-    "Flip, overwrite, remove, insert or cut."
-    b, kind = bytearray(raw), rng.integers(5)
-    at, n = int(rng.integers(len(b))), int(rng.integers(1, 200))
-    if kind == 0:
-        b[at] ^= 1 << int(rng.integers(8))
-    if kind == 1:
-        b[at:at+n] = rng.bytes(len(b[at:at+n]))
-    if kind == 2:
-        del b[at:at+n]
-    if kind == 3:
-        b[at:at] = rng.bytes(n)
-    if kind == 4:
-        del b[max(at, len(b)//4):]
-    return bytes(b)
-
 
 def tolerant(path):
     "All that FFmpeg gives, errors or not: (time stamp, frame)."

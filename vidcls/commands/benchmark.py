@@ -98,6 +98,7 @@ STUDIES = {  # command: what it compares
     'runtimes': 'The forward pass by PyTorch, onnxruntime and OpenVINO, in turn.',
     'windows': 'The windows of a long video, beside decoding it and the network alone.',
     'stream': 'Answers about 25 frames a second, with larger clips and more of them.',
+    'serve': 'A service with more and more clients, beside batches in process; minutes of mixed load.',
     'curriculum': 'Orders of learning, with their controls.',
     'stages': 'Small clips first, against full size, for the same number of operations.',
     'real': 'Real clips, from scratch and from ImageNet, judged on people never seen.',

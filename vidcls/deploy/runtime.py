@@ -174,6 +174,7 @@ def need_package(
     extra:str='deploy', # Extra of vidcls that brings it
 ): # The module
     "Import a package; where it is missing, say how it is installed."
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')      # else onnxruntime reports to its maker
     try:
         return import_module(name)
     except ImportError as e:

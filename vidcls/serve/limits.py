@@ -38,7 +38,7 @@ class Limits:
     timeout_s:float=30. # Until there is an answer, from the end of the upload on, > 0; as much of a processor
     long_s:float=300. # The same for a long video, and the length of a stream, > 0
     upload_s:float=60. # That an upload may take, > 0
-    memory_mb:int=2048 # Of a process that decodes
+    memory_mb:int=2048 # Of a process that decodes, >= 512
     waiting:int=64 # Requests that are in the service at once; more are sent away with 429
 
     def __post_init__(self):
@@ -46,7 +46,7 @@ class Limits:
             check_at_least(name, getattr(self, name), 1e-3)
         for name in ('max_pixels', 'max_frames', 'max_views', 'waiting'):
             check_whole(name, getattr(self, name))
-        check_whole('memory_mb', self.memory_mb, 256)
+        check_whole('memory_mb', self.memory_mb, 512)
 
     @property
     def max_bytes(self)->int:

@@ -231,6 +231,7 @@ def _rebuilt(job):
 
 def run_decoder():
     "Be a decoder process; its one argument is the limits as JSON."
+    import av  # noqa: F401 (now, so that the first job does not wait for it)
     for s in (signal.SIGINT, signal.SIGTERM):            # the service ends first, and then its pipe
         signal.signal(s, signal.SIG_IGN)
     limits = Limits(**json.loads(sys.argv[1]))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Runs', 'Seeds', 'RealSets', 'cli_benchmark_views', 'cli_benchmark_features', 'cli_benchmark_exports',
-           'cli_benchmark_runtimes', 'cli_benchmark_windows', 'cli_benchmark_stream', 'cli_benchmark_fit',
-           'cli_benchmark_techniques', 'cli_benchmark_time', 'show_table', 'cli_benchmark_models',
+           'cli_benchmark_runtimes', 'cli_benchmark_windows', 'cli_benchmark_stream', 'cli_benchmark_serve',
+           'cli_benchmark_fit', 'cli_benchmark_techniques', 'cli_benchmark_time', 'show_table', 'cli_benchmark_models',
            'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_distill', 'cli_benchmark_curriculum',
            'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults', 'cli_benchmark_ways']
 
@@ -116,6 +116,25 @@ def cli_benchmark_stream(
     "Answers about 25 frames a second, with larger clips and more of them: minutes."
     from vidcls.studies.in_use import benchmark_stream
     show_result(benchmark_stream(model, seconds=seconds), out)
+
+@bench.command('serve')
+def cli_benchmark_serve(
+    model: Annotated[str, Option(help='A model of the zoo, with first weights.')] = 'videomae_small',
+    frames: Annotated[Optional[int], a_count("Of a clip; default: the model's.")] = None,
+    size: Annotated[int, a_count('Height and width in pixels.', 16)] = 112,
+    requests: Annotated[int, a_count('Of each measurement.')] = 64,
+    minutes: Annotated[Optional[float], Option(
+        help='Watch memory, files and processes under mixed load for so long.', min=.1)] = None,
+    rounds: Rounds = 5,
+    out: ResultFile = None,
+):
+    "A service with 1, 8, 16 and 32 clients, beside batches in process; or minutes of mixed load."
+    from vidcls.studies.load import benchmark_long_load, benchmark_serve
+    if minutes is None:
+        found = benchmark_serve(model, frames, size, requests=requests, rounds=rounds)
+    else:
+        found = benchmark_long_load(model, frames, size, minutes)
+    show_result(found, out, f'\nready after {found.about["ready_s"]:.1f} s')
 
 # %% ../../nbs/studies/99_studies.cli.ipynb #edf0692f
 @bench.command('fit')
