@@ -395,3 +395,11 @@ def test_nothing_is_reported(service, folder):
     far = [c for pid in [service[1].pid, *children(service[1].pid)]
            for c in psutil.Process(pid).net_connections('inet') if c.raddr and c.raddr.ip != '127.0.0.1']
     assert not far
+
+
+def test_who_sends_too_much_gets_to_read_why(service):
+    "The answer comes while the body is still sent, and the connection is not reset before it is read."
+    url, *_ = service
+    body = (b'0'*1_000_000 for _ in range(60))
+    said = httpx.post(f'{url}/predict', content=body, headers={'content-length': '60000000'}, timeout=60)
+    assert said.status_code == 413 and 'larger than' in said.json()['error']

@@ -108,7 +108,7 @@ def refusal(
     if isinstance(error, VideoReadError):
         why = error.reason
         status = 413 if why.startswith(_TOO_LARGE) else 415 if why.startswith(_NOT_ACCEPTED) else 422
-        return RequestError(status, f"the upload {why}." if why[:1].islower() else why)
+        return RequestError(status, f"the upload: {why}.")
     if isinstance(error, ArgumentError):
         return RequestError(422, str(error))
     return RequestError(500, "the service made a mistake; its log says more under the id of this request.")
