@@ -19,7 +19,7 @@ from vidcls.data.synthetic import make_motion_clips
 from vidcls.deploy import runtime
 from vidcls.deploy.export import example_clips, export
 from vidcls.deploy.quantize import quantize
-from vidcls.deploy.runtime import RuntimeClassifier, read_facts, seal_file
+from vidcls.deploy.runtime import ExportFacts, RuntimeClassifier, read_facts, seal_file
 from vidcls.evaluate import evaluate
 from vidcls.models.logits import predict_logits
 from vidcls.models.zoo import MODELS, create_model, list_models, register_model
@@ -288,6 +288,20 @@ def test_a_network_of_ones_own_is_exported_and_half_precision_is_float(tmp_path)
     file = RuntimeClassifier(export(clf, tmp_path/'a.onnx', record=dict(accuracy=.5)).path)
     assert file.facts.model == 'own_for_export' and file.facts.record == dict(accuracy=.5)
     del MODELS['own_for_export']
+
+
+def test_a_seal_that_another_library_copied_is_not_taken_for_the_files_own(tmp_path):
+    "onnxruntime's quantiser copies it into its file, which may be larger than the first one was."
+    facts = ExportFacts('own', ClipSpec(2, 8), ['a', 'b'])
+    first = tmp_path/'first.onnx'
+    first.write_bytes(b'short')
+    copied = seal_file(first, facts).read_bytes()[5:]
+    second = tmp_path/'second.onnx'
+    second.write_bytes(b'a longer network' + copied)
+    assert seal_file(second, facts).read_bytes().startswith(b'a longer network' + copied)
+    assert read_facts(second).labels == ['a', 'b']
+    once = second.read_bytes()
+    assert seal_file(second, facts).read_bytes() == once               # its own seal is replaced
 
 
 @onnx

@@ -104,7 +104,9 @@ def seal_file(
 )->Path:
     "Write the facts to the end of a file, under a checksum of all of it."
     path = Path(path)
-    body, *_ = _parts(path)
+    body, text = _parts(path)
+    if text is not None and not _is_seal(json.loads(text), body):
+        body = path.read_bytes()                 # what another library copied from the file before
     said = facts.to_dict() | {'bytes': len(body), 'files': {f: file_sha256(path.parent/f) for f in files}}
     text = json.dumps(said, sort_keys=True)
     said['seal'] = _seal_of(body, text)
@@ -117,6 +119,11 @@ def _seal_of(body, text):
     digest = hashlib.sha256(body)
     digest.update(text.encode())
     return digest.hexdigest()
+
+def _is_seal(said, body):
+    "Do these facts belong to these bytes, unchanged?"
+    text = json.dumps({k: v for k,v in said.items() if k != 'seal'}, sort_keys=True)
+    return said.get('seal') == _seal_of(body, text)
 
 def _parts(path):
     "Return (what lies before the facts, the text of the facts, or None where there are none)."
@@ -144,11 +151,10 @@ def read_facts(
             "not write it: `vidcls export CLASSIFIER --out FILE` does, and seal_file adds the facts."
         )
     said = json.loads(text)
-    seal, files = said.pop('seal', None), said.get('files', {})
-    if seal != _seal_of(body, json.dumps(said, sort_keys=True)):
+    if not _is_seal(said, body):
         raise CheckpointError(f"{path}: was changed after its export, the network or what is said of it (the "
                               "checksum differs); copy it again, or export the classifier again.")
-    for name, sha256 in files.items():
+    for name, sha256 in said.get('files', {}).items():
         beside = path.parent/Path(name).name
         if not beside.is_file():
             raise CheckpointError(f"{path}: {beside.name}, which belongs to it, is not beside it; copy both.")
