@@ -55,7 +55,8 @@ def test_it_holds_the_library_and_no_study(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     modules = {n for n in names if n.startswith('vidcls/')}
     there = {str(f.relative_to(root)) for f in (root/'vidcls').rglob('*.py') if 'studies' not in f.parts}
-    assert modules == there
+    page = {str(f.relative_to(root)) for f in (root/'vidcls/serve/page').iterdir()}
+    assert modules == there | page and 'vidcls/serve/page/index.html' in page
     assert not [n for n in names if 'studies' in n]
 
 
