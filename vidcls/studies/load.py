@@ -46,7 +46,8 @@ def service_process(
         port = s.getsockname()[1]
     words = ['serve', model, '--port', port, '--decoders', decoders, '--threads', threads]
     start = time.perf_counter()
-    process = psutil.Popen([sys.executable, '-m', 'vidcls.cli', *map(str, words)],
+    env = os.environ | {'TMPDIR': str(Path(model).parent)}          # uploads lie beside the model
+    process = psutil.Popen([sys.executable, '-m', 'vidcls.cli', *map(str, words)], env=env,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while _status(port, 'GET', '/readyz') != 200:
@@ -179,9 +180,9 @@ def benchmark_long_load(
         bodies = [p.read_bytes() for p in paths]
         with service_process(file, cores, cores) as (port, process, ready_s):
             counts = mixed_load(port, bodies, 60*minutes*.2, clients)
-            rows = [dict(way='begin', **_state(process), **_told(counts))]
+            rows = [dict(way='begin', **_state(process, file.parent), **_told(counts))]
             counts += mixed_load(port, bodies, 60*minutes*.8, clients, 1)
-            rows.append(dict(way='end', **_state(process), **_told(counts)))
+            rows.append(dict(way='end', **_state(process, file.parent), **_told(counts)))
     about = dict(clips=f'{minutes:g} min, {clients} clients', peer=f'{name} as .onnx, begin beside end',
                  rounds=1, seed=0, threads=cores, decoders=cores, ready_s=round(ready_s, 2))
     return Benchmark(rows, machine_facts() | about)
@@ -217,11 +218,11 @@ def _told(counts):
     odd = sum(n for (kind, status), n in counts.items() if status != _EXPECTED.get(kind, status))
     return dict(requests=sum(counts.values()), odd=odd)
 
-def _state(process):
+def _state(process, folder):
     "Return what a service holds when it has nothing to do."
     time.sleep(3)
     family = [process, *process.children(recursive=True)]
-    uploads = Path(tempfile.gettempdir()).glob('vidcls-uploads-*/*')
+    uploads = folder.glob('vidcls-uploads-*/*')
     return dict(mb=sum(p.memory_info().rss for p in family)/1e6, files=sum(map(_n_open, family)),
                 processes=len(family), uploads=sum(1 for _ in uploads))
 
