@@ -133,7 +133,6 @@ class Visit:
         self.receive, self.send = receive, send
         self.id, self.start = checked_id(headers.get('x-request-id')), time.perf_counter()
         self.status, self.n_bytes, self.body_over = None, 0, asyncio.Event()
-        self.refusal = None
 
     async def run(self):
         "Let the request in, and end its work where its sender goes."

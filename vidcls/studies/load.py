@@ -26,13 +26,11 @@ import numpy as np
 import psutil
 
 from ..benchmark.report import Benchmark, compared, machine_facts, take_turns, timed
-from ..core import check_whole, seed_everything
+from ..core import check_whole
 from ..data.one_clip import load_clip
 from ..deploy.export import export
 from ..deploy.runtime import RuntimeClassifier
-from ..models.zoo import create_model
-from ..predict import Classifier
-from .in_use import make_long_video
+from .in_use import make_long_video, untrained_classifier
 
 # %% ../../nbs/studies/98d_studies.load.ipynb #ceabaf01
 @contextmanager
@@ -158,11 +156,8 @@ def made_service_parts(
     threads:int, # Of the runtime
 ): # Yields (the .onnx file, a RuntimeClassifier of it, paths of eight videos)
     "Make a model and videos in a folder that goes with the block."
-    how = {k: v for k,v in dict(n_frames=n_frames, size=size).items() if v is not None}
     with tempfile.TemporaryDirectory() as tmp:
-        seed_everything(0)
-        clf = Classifier(create_model(name, n_classes=10, **how), [f'class {i}' for i in range(10)])
-        export(clf, file := Path(tmp)/'model.onnx')
+        export(untrained_classifier(name, n_frames, size), file := Path(tmp)/'model.onnx')
         paths = [make_long_video(Path(tmp)/f'{i}.mp4', 4/60) for i in range(8)]
         yield file, RuntimeClassifier(file, threads), paths
 
