@@ -23,7 +23,7 @@ import numpy as np
 from .calibration import scores_to_probs
 from .core import ArgumentError, VideoReadError, check_at_least, check_whole, patch
 from .data.decode import Video
-from .data.video import upright
+from .data.video import frames_as_they_come, rgb_frame
 from .parallel import ThreadPool
 from .window_answers import check_sees_clips
 from .windows import WindowCutter, Windows, choose_windows
@@ -138,24 +138,15 @@ def _of_ffmpeg(address, kind, timeout_s):
             stream = file.streams.video[0]
             step = 1/float(stream.average_rate or 25)
             t = -step
-            for packet in file.demux(stream):
-                try:
-                    frames = packet.decode()
-                except av.error.InvalidDataError:
-                    yield math.nan, None
-                    continue
-                for f in frames:
+            for f in frames_as_they_come(file, stream):
+                if f is not None:
                     t = t+step if f.pts is None else f.pts*float(stream.time_base)
-                    yield (math.nan, None) if f.is_corrupt else (t, _rgb(f))
+                yield (math.nan, None) if f is None or f.is_corrupt else (t, rgb_frame(f))
     except (av.error.FFmpegError, OSError) as e:
         if isinstance(e, VideoReadError):
             raise
         raise VideoReadError(name, f"can't be read as a stream ({getattr(e, 'strerror', None) or e}); is it "
                                    "there, and does this FFmpeg know its protocol?") from e
-
-def _rgb(frame):
-    "Return a frame as a player shows it."
-    return upright(frame.reformat(format='rgb24', threads=1).to_ndarray(), frame)
 
 # %% ../nbs/inside/73a_streams.ipynb #stream
 class Stream:

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..core import ClipSpec
 from ..data.opening import FORMATS, too_large
-from ..data.video import upright
+from ..data.video import frames_as_they_come, rgb_frame
 from ..inputs import load_any
 from .limits import Limits, RequestError, check_container, check_upload, refusal
 from ..view_clips import Views
@@ -162,7 +162,6 @@ def frames_of_chunks(
 
 def _decoded(file, limits):
     "Check an open video, and yield its frames."
-    import av
     if not file.streams.video:
         raise RequestError(415, "the chunks hold no video.")
     stream = file.streams.video[0]
@@ -171,18 +170,11 @@ def _decoded(file, limits):
         raise refusal(too_large('the stream', pixels, limits.max_pixels))
     stream.thread_count = 1
     stream.codec_context.options = {'max_pixels': str(2*limits.max_pixels)}
-    for packet in file.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.error.InvalidDataError:
+    for f in frames_as_they_come(file, stream):
+        if f is None or f.pts is None or f.is_corrupt:
             yield math.nan, None
-            continue
-        for f in frames:
-            if f.pts is None or f.is_corrupt:
-                yield math.nan, None
-            else:
-                image = f.reformat(format='rgb24', threads=1).to_ndarray()
-                yield float(f.pts*stream.time_base), upright(image, f)
+        else:
+            yield float(f.pts*stream.time_base), rgb_frame(f)
 
 def check_n_frames(
     n:int, # Frames so far
