@@ -105,6 +105,15 @@ def test_other_clips_are_judged_whole(trained, place, tmp_path):
     assert '96 of 96 videos' in r.stdout and '64 of these clips are training clips' in r.stdout
 
 
+def test_an_exported_file_is_not_judged_on_its_training_clips(trained, place, tmp_path):
+    r = vidcls('export', 'runs/train', '--out', tmp_path/'m.onnx', cwd=place)
+    assert r.returncode == 0, r.stderr
+    r = vidcls('evaluate', tmp_path/'m.onnx', 'clips', cwd=place)
+    assert r.returncode == 0 and 'judged on the 24 test clips of 96' in r.stdout, r.stdout + r.stderr
+    r = vidcls('evaluate', tmp_path/'m.onnx', 'clips', '--split', 'all', cwd=place)
+    assert r.returncode == 0 and '96 of 96 videos' in r.stdout, r.stdout + r.stderr
+
+
 def test_folders_called_train_and_val(trained, place, tmp_path):
     for split, groups in (('train', 6), ('val', 2)):
         for move in ('up', 'down'):
