@@ -10,6 +10,7 @@ __all__ = ['PretrainShape', 'VideoMAEPretrain', 'videomae_pretrain_tiny', 'video
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, patch
@@ -102,14 +103,29 @@ class VideoMAEPretrain(VideoModel):
 
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #encode
 @patch
+def embed(self:VideoMAEPretrain,
+    clip:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
+    places:torch.Tensor, # int (B,n): which boxes
+)->torch.Tensor: # (B,n,D)
+    "Turn some boxes into tokens; the convolution of `patch_embed` would work out all of them."
+    (_, h, w), conv = self.grid, self.encoder.patch_embed.proj
+    for axis,step in zip((2,3,4), conv.stride):
+        clip = clip.unfold(axis, step, step)                              # (B,C,t,h,w,tubelet,patch,patch)
+    clip_of = torch.arange(len(clip), device=clip.device)[:,None]
+    boxes = clip.movedim(1,4)[clip_of, places//(h*w), places//w % h, places % w]
+    return F.linear(boxes.flatten(2), conv.weight.flatten(1), conv.bias)  # (B,n,C·tubelet·patch²) -> (B,n,D)
+
+@patch
 def encode(self:VideoMAEPretrain,
     clip:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     places:torch.Tensor|None=None, # int (B,n): which boxes; None: all of them
 )->torch.Tensor: # (B,n,D)
     "Return the encoder's tokens of some boxes."
     self.check_clips(clip)
-    x = self.encoder.patch_embed(clip) + self.pos                         # (B,C,T,H,W) -> (B,N,D)
-    x = x if places is None else _at(x, places)
+    if places is None:
+        x = self.encoder.patch_embed(clip) + self.pos                     # (B,C,T,H,W) -> (B,N,D)
+    else:
+        x = self.embed(clip, places) + self.pos[0,places]                 # (B,n,D)
     for block in self.encoder.blocks:
         x = self.run(block, x)
     return self.encoder.norm(x)
