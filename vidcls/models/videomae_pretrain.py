@@ -20,6 +20,31 @@ from .masking import check_mask
 from .pixel_targets import pixel_targets
 from .videomae import TubeletShape, VideoMAE, tubelet_positions
 
+# %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #places-of
+def _at(x, places):
+    "Return some tokens of each clip: (B,N,D) at int (B,n) gives (B,n,D)."
+    return x.gather(1, places[...,None].expand(-1, -1, x.shape[-1]))
+
+def _places(mask, n):
+    "Return where a mask is True, in the order of the tokens: int (B,n)."
+    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:,:n]
+
+@torch.compiler.assume_constant_result
+def _first_count(mask): return int(mask[0].sum())
+
+def _count(mask, shape, n, name, n_name):
+    "Return how many entries of each row are True; checked, unless the number is given on another device."
+    if torch.compiler.is_compiling():
+        n = _first_count(mask) if n is None else n
+        torch._assert_async((mask.sum(1) == n).all(), f"{name} has other counts than {n}, which was compiled")
+        return n
+    if n is not None and mask.device.type != 'cpu':                       # counting would wait for the device
+        return n
+    found = check_mask(mask, *shape, name)
+    if n not in (None, found):
+        raise ArgumentError(f"{n_name}={n} and {name} has {found} in each row; leave it out, or count again.")
+    return found
+
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #pretrainshape
 @dataclass(frozen=True)
 class PretrainShape(TubeletShape):
@@ -35,30 +60,6 @@ def _first_weights(module):
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
-def _at(x, places):
-    "Return some tokens of each clip: (B,N,D) at int (B,n) gives (B,n,D)."
-    return x.gather(1, places[...,None].expand(-1, -1, x.shape[-1]))
-
-def _places(mask, n):
-    "Return where a mask is True, in the order of the tokens: int (B,n)."
-    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:,:n]
-
-@torch.compiler.assume_constant_result
-def _first_count(mask): return int(mask[0].sum())
-
-def _count(mask, shape, n, name, n_name):
-    "Return how many entries of each row are True, (B,N); checked, unless they are given on another device."
-    if torch.compiler.is_compiling():
-        n = _first_count(mask) if n is None else n
-        torch._assert_async((mask.sum(1) == n).all(), f"{name} has other counts than {n}, which was compiled")
-        return n
-    if n is not None and mask.device.type != 'cpu':                       # counting would wait for the device
-        return n
-    found = check_mask(mask, *shape, name)
-    if n not in (None, found):
-        raise ArgumentError(f"{n_name}={n} and {name} has {found} in each row; leave it out, or count again.")
-    return found
-
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #videomaepretrain
 class VideoMAEPretrain(VideoModel):
     "An encoder of visible boxes and a decoder of hidden ones (Tong et al. 2022, section 3)."
@@ -69,7 +70,7 @@ class VideoMAEPretrain(VideoModel):
         pretrained_grid:tuple|None=None, # (n_frames, size) whose positions are resized; None: the spec's own
     ):
         super().__init__(spec, shape.tubelet, shape.patch)
-        s, self.shape = shape, shape
+        s, self.shape, self.pretrained_grid = shape, shape, pretrained_grid
         self.grid = spec.n_frames//s.tubelet, spec.size//s.patch, spec.size//s.patch
         def blocks(dim, depth, heads):
             return nn.ModuleList([Block(dim, heads, s.mlp_ratio) for _ in range(depth)])
