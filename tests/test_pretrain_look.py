@@ -1,0 +1,201 @@
+"Looking at a pre-training: is a collapse seen, is a healthy training left alone, are the pictures right?"
+import math
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from vidcls.core import ArgumentError, seed_everything
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.data.synthetic import make_motion_clips
+from vidcls.models.videomae import VideoMAE, TubeletShape
+from vidcls.pretraining.collapse import CollapseWarning, CollapseWatch, FeatureHealth
+from vidcls.pretraining.collapse import feature_health, neighbour_accuracy
+from vidcls.train import Callback, fit
+
+TIMES = ('seconds', 'waiting', 'clips_per_s')
+
+
+# --- figures with values by hand
+
+def test_rank_spread_and_cosine_by_hand():
+    "Eight clips along two axes, around a mean of length 3: singular values 4 and 2."
+    x = np.zeros((8,3))
+    x[:4,0], x[4:,1] = [2, -2, 2, -2], [1, -1, 1, -1]
+    x[:,2] = 3
+    found = feature_health(x)
+    p = np.array([4, 2])/6
+    assert found.rank == pytest.approx(np.exp(-(p*np.log(p)).sum()), rel=1e-12)
+    assert found.spread == pytest.approx(math.sqrt(20/(20+72)), rel=1e-12)
+    unit = x/np.sqrt([[13]]*4 + [[10]]*4)
+    pairs = [unit[i]@unit[j] for i in range(8) for j in range(8) if i != j]
+    assert found.alike == pytest.approx(np.mean(pairs), rel=1e-12)
+
+def test_equal_directions_count_as_many():
+    x = np.concatenate([np.eye(6), -np.eye(6)])
+    assert feature_health(x).rank == pytest.approx(6) and feature_health(x).spread == pytest.approx(1)
+    assert feature_health(torch.tensor(x)*1e-3).rank == pytest.approx(6)                 # no unit counts
+
+@pytest.mark.parametrize('constant', [0., 3.])
+def test_constant_features_are_a_collapse(constant):
+    found = feature_health(np.full((8,5), constant))
+    assert found.collapsed and 'same features' in found.why and found.rank == found.spread == 0
+
+def test_rounding_is_a_collapse_whatever_its_rank():
+    x = 1 + 1e-7*np.random.default_rng(0).normal(size=(32,16))
+    assert feature_health(x).rank > 12 and 'same features' in feature_health(x).why
+
+def test_one_direction_is_a_collapse():
+    x = np.outer(np.arange(8.), np.ones(5))
+    assert 'one direction' in feature_health(x).why
+
+def test_what_is_not_finite_is_a_collapse():
+    x = np.random.default_rng(0).normal(size=(8,5))
+    x[3,2] = np.nan
+    assert feature_health(x).why == 'the features are not finite'
+
+@pytest.mark.parametrize('part, said', [(.049, 'spread fell'), (.051, '')])
+def test_the_spread_is_compared_with_what_it_was(part, said):
+    rng = np.random.default_rng(0)
+    mean, rest = np.eye(1, 16)*100, rng.normal(size=(64,16))
+    rest -= rest.mean(0)
+    rest *= 50/np.sqrt((rest**2).sum(1).mean())
+    before = feature_health(mean + rest)
+    small = math.sqrt(1/(1/(part*before.spread)**2 - 1))*100/50
+    after = feature_health(mean + small*rest, before)
+    assert after.spread == pytest.approx(part*before.spread) and after.why[:200].count(said) and bool(said) == after.collapsed
+
+def test_the_rank_is_compared_with_what_it_was():
+    x = np.concatenate([np.eye(12), -np.eye(12)])
+    few = x*np.r_[np.ones(3), np.zeros(9)]
+    assert 'effective rank fell from 12.0 before training to 3.0' in feature_health(few, feature_health(x)).why
+    assert not feature_health(few).collapsed
+    five = x*np.r_[np.ones(5), np.zeros(7)]
+    assert not feature_health(five, feature_health(x)).collapsed
+
+def test_odd_features_are_refused():
+    with pytest.raises(ArgumentError, match=r'\(7, 4\).*N at least 8'):
+        feature_health(np.zeros((7,4)))
+    with pytest.raises(ArgumentError, match=r'\(8, 2, 4\)'):
+        feature_health(np.zeros((8,2,4)))
+
+
+# --- neighbours
+
+def test_neighbours_by_hand():
+    "On a circle around the mean: 0 and 1 lie together, 2 and 3 too."
+    at = np.array([0, .1, math.pi, math.pi+.1])
+    x = np.stack([np.cos(at), np.sin(at)], 1) + 5
+    assert neighbour_accuracy(x, [0,0,1,1]) == (1, pytest.approx(1/3))
+    assert neighbour_accuracy(x, [0,1,0,1]) == (0, pytest.approx(1/3))
+    assert neighbour_accuracy(x, [0,0,0,1]) == (.5, pytest.approx((3*2/3 + 0)/4))
+
+def test_a_neighbour_of_the_same_source_does_not_count():
+    at = np.array([0, .1, .3, math.pi, math.pi+.1, math.pi+.3])
+    x = np.stack([np.cos(at), np.sin(at)], 1)
+    labels = [0, 1, 0, 1, 0, 1]
+    assert neighbour_accuracy(x, labels)[0] == 0
+    found, chance = neighbour_accuracy(x, labels, ['a','a','b','c','c','d'])
+    assert found == pytest.approx(2/6)          # of 0 and of 3
+    assert chance == pytest.approx(np.mean([2/4, 2/4, 2/5, 2/4, 2/4, 2/5]))
+
+def test_one_source_has_no_neighbours():
+    assert all(map(math.isnan, neighbour_accuracy(np.eye(4), [0,0,1,1], ['a']*4)))
+
+def test_neighbours_want_a_label_for_each_clip():
+    with pytest.raises(ArgumentError, match=r'\(3,\).*\(4,\)'):
+        neighbour_accuracy(np.eye(4), [0,0,1])
+
+
+# --- the watch in a training; a classifier with `encode` stands for any network
+
+class Watched(VideoMAE):
+    def encode(self, x): return self.forward_features(x)
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory):
+    root = make_motion_clips(tmp_path_factory.mktemp('motion'), n_groups=40, n_frames=8, size=32, difficulty=.5)
+    return from_folder(root).select_classes(['left', 'up', 'spin_cw'])
+
+def small(table):
+    from vidcls.core import ClipSpec
+    seed_everything(0)
+    shape = TubeletShape(dim=48, depth=2, heads=4, patch=8)
+    return Watched(ClipSpec(n_frames=8, size=32), table.n_classes, shape, head_init_scale=1., drop_path=.2)
+
+def train(table, callbacks, epochs=3, **kw):
+    model = small(table)
+    dls = loaders(table, model.spec, bs=8)
+    hist = fit(model, dls, epochs=epochs, patience=None, show=False, callbacks=callbacks, **kw)
+    return hist, torch.cat([p.detach().flatten() for p in model.parameters()])
+
+def strip(rows, *more): return [{k: v for k,v in r.items() if k not in (*TIMES, *more)} for r in rows]
+
+def test_a_training_is_the_same_with_the_watch(table):
+    "To the bit, with drop path: it draws nothing. It adds its columns to the history."
+    (plain, w0), (seen, w1) = train(table, []), train(table, [CollapseWatch(n=16)])
+    assert torch.equal(w0, w1)
+    assert strip(plain.rows) == strip(seen.rows, 'rank', 'spread', 'neighbour')
+    assert all(1 < r['rank'] < 16 and 0 < r['spread'] < 1 and 0 <= r['neighbour'] <= 1 for r in seen.rows)
+
+def test_resumed_it_compares_with_the_same_start(table, tmp_path):
+    class Stop(Callback):
+        def after_epoch(self, run):
+            if run.epoch == 1:
+                run.stop('enough')
+    whole_watch, watch = CollapseWatch(n=16), CollapseWatch(n=16)
+    whole, w0 = train(table, [whole_watch, Callback()], 4)
+    class Same(Stop): kept_as = 'Callback'
+    first, _ = train(table, [CollapseWatch(n=16), Same()], 4, out=tmp_path)
+    assert len(first) == 2
+    rest, w1 = train(table, [watch, Callback()], 4, out=tmp_path, resume='auto')
+    assert torch.equal(w0, w1) and strip(whole.rows) == strip(rest.rows)
+    assert watch.before == whole_watch.before
+
+def test_every_second_epoch_and_the_last(table):
+    watch = CollapseWatch(n=16, every=2)
+    hist, _ = train(table, [watch], 3)
+    assert [math.isnan(r) for r in hist['rank']] == [True, False, False]
+    again, _ = train(table, [watch], 2)              # the next training is measured anew
+    assert len(again) == 2
+
+def test_the_clips_are_spread_over_the_table(table):
+    watch = CollapseWatch(n=8)
+    train(table, [watch], 1)
+    valid = table.select_split('valid')
+    rows = np.linspace(0, len(valid)-1, 8).round().astype(int)
+    assert (watch.labels == valid.targets[rows]).all() and len(set(watch.labels)) > 1
+    assert (watch.groups == valid.df.group.to_numpy()[rows]).all() and 0 < watch.chance < 1
+    assert 'chance of a neighbour' in repr(watch)
+
+def test_own_clips(table):
+    clips = np.random.default_rng(0).integers(0, 256, (8,8,32,32,3), dtype=np.uint8)
+    hist, _ = train(table, [CollapseWatch(clips)], 1)
+    assert 'neighbour' not in hist.rows[0] and hist.rows[0]['rank'] > 1
+    hist, _ = train(table, [CollapseWatch(clips, [0,1]*4)], 1)
+    assert 0 <= hist.rows[0]['neighbour'] <= 1
+
+def test_what_the_watch_refuses(table):
+    for kw, said in [(dict(n=7), 'n=7'), (dict(n=129), 'n=129'), (dict(every=0), 'every=0'),
+                     (dict(clips=np.zeros((4,8,32,32,3), np.uint8)), 'number of clips=4')]:
+        with pytest.raises(ArgumentError, match=said):
+            CollapseWatch(**kw)
+    run = SimpleNamespace(sharded=True, net=small(table))
+    with pytest.raises(ArgumentError, match='FSDP'):
+        CollapseWatch().before_fit(run)
+    run = SimpleNamespace(sharded=False, net=torch.nn.Linear(2,2))
+    with pytest.raises(ArgumentError, match='encode.*Linear lacks'):
+        CollapseWatch().before_fit(run)
+
+def test_weights_that_forget_the_clip_are_reported_in_that_epoch(table):
+    class Forget(Callback):
+        def after_train(self, run):
+            if run.epoch == 1:
+                torch.nn.init.zeros_(run.net.patch_embed.proj.weight)
+    with pytest.warns(CollapseWarning, match='in epoch 2.*same features') as seen:
+        hist, _ = train(table, [Forget(), CollapseWatch(n=16)], 3)
+    assert len([w for w in seen if w.category is CollapseWarning]) == 1
+    assert hist['spread'][0] > .01 and hist['spread'][1] < 1e-6
