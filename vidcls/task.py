@@ -29,6 +29,22 @@ class SingleLabelTask:
         "Return the probabilities of scores."
         return logits.softmax(-1)
 
+    def forward(self,
+        model, # The network that is trained
+        x, # float (B,C,T,H,W), normalised
+        targets, # What the loss takes
+    ): # What the loss compares with the targets: logits (B,K)
+        "Ask the model about training clips."
+        return model(x)
+
+    def judge(self,
+        model, # The network that is judged
+        x, # float (B,C,T,H,W), normalised
+        rows, # int64 (B,): of the table of validation clips
+    ): # (B,…), for loss and score
+        "Ask the model about validation clips."
+        return model(x)
+
     def loss(self,
         smoothing:float, # Label smoothing, in [0,1)
     )->nn.Module:

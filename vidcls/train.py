@@ -22,7 +22,7 @@ from .training.callbacks import EMA, EVENTS, Callback, EarlyStopping, GradualUnf
 from .training.callbacks import ProgressBar, TerminateOnNaN
 from .training.checkpoint import random_state, set_random_state, unsharded
 from .training.checks import Computing, FitConfig, Functions, Optimization, Saving, Selection
-from .training.checks import check_fit, own_network, refuse_names
+from .training.checks import check_fit, own_network, refuse_names, take_labels
 from .training.engine import SIGNALS, Run, agree_on_stop, any_process, count_clips, device_batches
 from .training.engine import half_precision, share_buffers
 from .training.history import History, plot_history, row_line
@@ -73,7 +73,7 @@ def accumulate(
     with nullcontext() if last else run.accelerator.no_sync(run.model):
         run.xb, run.targets = prepare_batch(run, batch)
         run('before_batch')
-        run.logits = run.model(run.xb)
+        run.logits = run.task.forward(run.model, run.xb, run.targets)
         run('after_pred')
         run.loss = run.loss_func(run.logits, run.targets)
         run('after_loss')
@@ -184,6 +184,7 @@ def fit(
         task_of(dls),
     )
     check_fit(model, dls, config)
+    take_labels(model, dls.labels, config.task.name)
     run, resumed = start_run(model, dls, config)
     return run_training(run, run_epoch, resumed)
 

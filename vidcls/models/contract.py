@@ -260,7 +260,7 @@ def build_model(
     cls, # A VideoModel class: cls(spec, n_classes, **arguments)
     usual:dict, # The arguments that make this size
     base:ClipSpec, # The usual spec of this size
-    n_classes:int, # K, >= 2
+    n_classes:int|None, # K, >= 2; None: the network has no classes, and cls doesn't take them
     spec:ClipSpec|None, # What a clip must be; None takes base
     overrides:dict, # Fields of ClipSpec, arguments of cls, and fields of its ViTShape
 )->VideoModel:
@@ -269,8 +269,9 @@ def build_model(
     kinds = {n: p.annotation for n,p in signature(cls).parameters.items() if n not in ('spec', 'n_classes')}
     parts = {n: _fields_of(kind) for n,kind in kinds.items()}
     of_net = [name for n,names in parts.items() for name in names or [n]]
+    classes = [] if n_classes is None else [n_classes]
     for name in overrides:
-        check_argument(name, ['n_classes', *of_net, *of_spec, 'spec'], cls.__name__)
+        check_argument(name, [*['n_classes'][:len(classes)], *of_net, *of_spec, 'spec'], cls.__name__)
     spec = check_spec(base if spec is None else spec)
     spec = spec.with_(**{k: v for k,v in overrides.items() if k in of_spec})
     given = usual | {k: v for k,v in overrides.items() if k in of_net}
@@ -278,7 +279,7 @@ def build_model(
     for n,names in parts.items():
         if names:
             arguments[n] = kinds[n](**{k: given[k] for k in names if k in given})
-    return cls(spec, n_classes, **arguments)
+    return cls(spec, *classes, **arguments)
 
 def _fields_of(kind):
     "Return the names that users give one by one in place of an argument; empty for a plain one."

@@ -296,7 +296,7 @@ def _from_hub(name):
 
 # %% ../../nbs/inside/33_models.weights.ipynb #save-transformers
 def save_transformers(
-    model:VideoModel, # A VideoMAE, a TimeSformer, or one of transformers; or a Classifier of one
+    model:VideoModel, # A VideoMAE, also for pre-training, a TimeSformer, one of transformers; or a Classifier
     folder, # Made if it is not there
     labels=None, # Class names, in the order of the head; None takes the model's own
 )->Path: # The folder
@@ -309,16 +309,8 @@ def save_transformers(
         raise VidclsError(f"the model takes {spec.channels}, which this format can't say: transformers would "
                           "give it RGB.")
     config, state = model.to_transformers(files=True)
-    if labels is None or match_labels(model.labels, labels, 'labels') is not None:
-        labels = model.labels          # the model's order
-    labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
-    if len(labels) != model.n_classes:
-        raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give "
-                            "one for each.")
     # a model of transformers says it in its own words
-    config = dict(image_size=spec.size, num_frames=spec.n_frames) | config
-    config['id2label'] = {str(i): l for i,l in enumerate(labels)}
-    config['label2id'] = {l: i for i,l in enumerate(labels)}
+    config = dict(image_size=spec.size, num_frames=spec.n_frames) | config | _label_words(model, labels)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder/'model.safetensors') as part:
@@ -338,3 +330,16 @@ def _processor_of(spec):
         do_rescale=True, rescale_factor=1/255,
         do_normalize=True, image_mean=list(spec.mean), image_std=list(spec.std),
     )
+
+def _label_words(model, labels):
+    "Return the names of the classes as a config has them; of a network without classes nothing."
+    if model.n_classes is None:
+        return {}
+    if labels is None or match_labels(model.labels, labels, 'labels') is not None:
+        labels = model.labels          # the model's order
+    labels = [f'LABEL_{i}' for i in range(model.n_classes)] if labels is None else [str(l) for l in labels]
+    if len(labels) != model.n_classes:
+        raise ArgumentError(f"labels has {len(labels)} names and the model {model.n_classes} classes; give "
+                            "one for each.")
+    numbered = list(enumerate(labels))
+    return dict(id2label={str(i): l for i,l in numbered}, label2id={l: i for i,l in numbered})

@@ -24,8 +24,8 @@ from .adapter import (
 from .contract import VideoModel
 from .facts import IN_PACKAGES, PUBLISHED, citation, model_table, where_from
 from .inflate import imagenet_file
-from .registry import (MODELS, check_registered, is_registered, list_models, make_model,
-                                    register_model, weight_shapes)
+from .registry import (MODELS, PRETRAINING, check_registered, is_registered, list_models,
+                                    make_model, register_model, weight_shapes)
 from .weights import (by_own_names, check_architecture, check_saved, find_weights, fit_in,
                                    save_transformers, weight_differences)
 
@@ -35,12 +35,14 @@ _all_ = ['MODELS', 'PUBLISHED', 'TransformersModel', 'check_registered', 'citati
 
 # %% ../../nbs/inside/35_models.zoo.ipynb #create-model
 def create_model(
-    name:str, # One of list_models()
+    name:str, # One of list_models(), or of list_models(pretraining=True)
     pretrained=None, # As in find_weights, or 'imagenet' for an inflated network; None: fresh
     n_classes:int|None=None, # K, >= 2; None: as many as the weights' head has, 400 without weights or head
     **overrides, # What the model takes: any field of ClipSpec, spec itself, or an argument of its class
 )->nn.Module: # With .spec and .n_classes, in training mode
     "Make a model by its name, fresh or with weights."
+    if name in PRETRAINING:
+        return _for_pretraining(name, pretrained, n_classes, overrides)
     check_choice('name', name, list_models())
     if pretrained is None or pretrained is False:
         return make_model(name, n_classes, overrides)
@@ -69,6 +71,23 @@ def create_model(
     if len(found.labels) == model.n_classes:
         model.labels = found.labels
         model.task = (found.saved or {}).get('task', SINGLE)
+    return model
+
+# %% ../../nbs/inside/35_models.zoo.ipynb #for-pretraining
+def _for_pretraining(name, pretrained, n_classes, overrides):
+    "Make a network to pre-train, fresh or with weights of a pre-training."
+    if n_classes is not None:
+        raise ArgumentError(f"n_classes={n_classes}: {name} has no classes. It is pre-trained first, and "
+                            "then begins a classifier by pretrained=.")
+    found = None if not pretrained else find_weights(pretrained, 'pretrained')
+    said = spec_of(found.config, found.processor) if found and found.config else {}
+    arguments = _said_unless(said, overrides) | overrides
+    model = PRETRAINING[name](**arguments)
+    of_spec = ('spec', *(f.name for f in fields(ClipSpec)))
+    model.name, model.arguments = name, {k: v for k,v in arguments.items() if k not in of_spec}
+    if found:
+        check_architecture(model, found.config, pretrained)
+        fit_in(model, found.read(), pretrained)
     return model
 
 # %% ../../nbs/inside/35_models.zoo.ipynb #said-unless

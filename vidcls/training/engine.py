@@ -19,7 +19,6 @@ from ..models.layers import VideoModel
 from ..optim import OPTIMIZERS, freeze_layers, make_schedule, param_groups
 from .callbacks import EMA, GradualUnfreeze, call_event
 from .checkpoint import random_state, set_random_state
-from ..task import task_of
 from .history import History
 
 # %% ../../nbs/inside/42_training.engine.ipynb #half-precision
@@ -285,7 +284,7 @@ class Run:
     ):
         o, c = config.optimization, config.computing
         self.config, self.callbacks, self.original_model = config, callbacks, model
-        self.dls, self.spec, self.task = dls, dls.spec, task_of(dls)
+        self.dls, self.spec, self.task = dls, dls.spec, config.task
         self.functions, self.monitor = config.functions, config.selection.monitor
         self.epochs, self.accum, self.max_grad_norm = o.epochs, o.accum, o.max_grad_norm
         self.accelerator = make_accelerator(c.precision, c.trackers, config.saving.out)

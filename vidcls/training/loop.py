@@ -14,9 +14,8 @@ import torch
 from ..core import ArgumentError, VidclsError
 from ..optim import freeze_layers
 from .checkpoint import random_state, set_random_state, unsharded
-from .checks import standard_callbacks, take_labels
+from .checks import standard_callbacks
 from .engine import SIGNALS, Run, agree_on_stop, end_callbacks, listening, put_best, release
-from ..task import task_of
 from .history import History, is_better
 from .memory import explain_error, is_out_of_memory, model_too_large
 from .resume import fingerprint, resume_run
@@ -30,7 +29,6 @@ def start_run(
     "Make the run; where that fails, leave the model as it was."
     about = fingerprint(model, dls, config)
     torch.manual_seed(config.computing.seed)
-    take_labels(model, dls.labels, task_of(dls).name)
     try:
         run = Run(model, dls, config, about, standard_callbacks(config, about))
         return run, resume_run(run)
@@ -65,8 +63,9 @@ def prepare_batch(
     "Turn loaded bytes into what the model and the loss take."
     augment, mix = run.functions.augment, run.functions.mix
     run.batch, clips, targets = batch, batch.clips, batch.labels
-    if hasattr(augment, 'see'):
-        augment.see(batch.rows, run.epoch)          # one whose draws depend on the clip
+    for draws in (augment, mix):
+        if hasattr(draws, 'see'):
+            draws.see(batch.rows, run.epoch)        # one whose draws depend on the clip
     if augment:
         clips, targets = check_pair('augment', augment(clips, targets, run.gen))
     run.clips = clips
@@ -124,7 +123,7 @@ def collect_answers(
         run.note_failed(batch, 'valid')
         if not len(batch.labels):
             continue
-        answers = run.eval_model(run.spec.to_model(batch.clips)).float()
+        answers = run.task.judge(run.eval_model, run.spec.to_model(batch.clips), batch.rows).float()
         answers, truth = run.accelerator.gather((answers, batch.labels))
         logits.append(answers.cpu())
         labels.append(truth.cpu())
