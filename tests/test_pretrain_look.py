@@ -10,8 +10,12 @@ import torch
 from vidcls.core import ArgumentError, seed_everything
 from vidcls.data.datasets import from_folder
 from vidcls.data.loaders import loaders
-from vidcls.data.synthetic import make_motion_clips
-from vidcls.models.videomae import VideoMAE, TubeletShape
+from vidcls.data.soft import soft_clips
+from vidcls.data.synthetic import make_motion_clips, motion_clip
+from vidcls.models.masking import MASKS, tube_mask
+from vidcls.models.pixel_targets import masked_mse
+from vidcls.models.videomae import TubeletShape, VideoMAE
+from vidcls.models.zoo import create_model
 from vidcls.pretraining.collapse import CollapseWarning, CollapseWatch, FeatureHealth
 from vidcls.pretraining.collapse import feature_health, neighbour_accuracy
 from vidcls.train import Callback, fit
@@ -57,8 +61,8 @@ def test_what_is_not_finite_is_a_collapse():
     x[3,2] = np.nan
     assert feature_health(x).why == 'the features are not finite'
 
-@pytest.mark.parametrize('part, said', [(.049, 'spread fell'), (.051, '')])
-def test_the_spread_is_compared_with_what_it_was(part, said):
+@pytest.mark.parametrize('part, said', [(.039, 'become alike'), (.041, '')])
+def test_rank_and_spread_are_compared_with_what_they_were(part, said):
     rng = np.random.default_rng(0)
     mean, rest = np.eye(1, 16)*100, rng.normal(size=(64,16))
     rest -= rest.mean(0)
@@ -66,12 +70,13 @@ def test_the_spread_is_compared_with_what_it_was(part, said):
     before = feature_health(mean + rest)
     small = math.sqrt(1/(1/(part*before.spread)**2 - 1))*100/50
     after = feature_health(mean + small*rest, before)
-    assert after.spread == pytest.approx(part*before.spread) and after.why[:200].count(said) and bool(said) == after.collapsed
+    assert after.spread == pytest.approx(part*before.spread) and after.rank == pytest.approx(before.rank)
+    assert said in after.why and after.collapsed == bool(said)
 
 def test_the_rank_is_compared_with_what_it_was():
     x = np.concatenate([np.eye(12), -np.eye(12)])
     few = x*np.r_[np.ones(3), np.zeros(9)]
-    assert 'effective rank fell from 12.0 before training to 3.0' in feature_health(few, feature_health(x)).why
+    assert 'lost most of their directions: since training began, their effective rank went from 12.0 to 3.0' in feature_health(few, feature_health(x)).why
     assert not feature_health(few).collapsed
     five = x*np.r_[np.ones(5), np.zeros(7)]
     assert not feature_health(five, feature_health(x)).collapsed
@@ -199,3 +204,101 @@ def test_weights_that_forget_the_clip_are_reported_in_that_epoch(table):
         hist, _ = train(table, [Forget(), CollapseWatch(n=16)], 3)
     assert len([w for w in seen if w.category is CollapseWarning]) == 1
     assert hist['spread'][0] > .01 and hist['spread'][1] < 1e-6
+
+def test_too_few_validation_clips_give_way_to_training_clips(table):
+    few = table.select_split('train').df.group.unique()[:6]
+    small_table = table.filter(table.df.group.isin(few) | (table.df.index == table.select_split('valid').df.index[0]))
+    watch = CollapseWatch(n=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        train(small_table, [watch], 1)
+    assert len(watch.clips) == 16
+
+
+# --- the watch in a pre-training, played by hand
+
+def play(net, clips, lr=1e-3, epochs=2, steps=12, bs=8, seed=0, constant=False, watch=None):
+    "Train as `pretrain` does, in short: masks, targets, AdamW with a warm-up; return the rows of the history."
+    gen = torch.Generator().manual_seed(seed)
+    opt = torch.optim.AdamW(net.parameters(), lr, betas=(.9,.95), weight_decay=.05)
+    run = SimpleNamespace(net=net, sharded=False, row={}, epochs=epochs, epoch=0,
+                          accelerator=SimpleNamespace(is_main_process=True))
+    watch.before_fit(run)
+    rows, step = [], 0
+    for run.epoch in range(epochs):
+        losses = []
+        for _ in range(steps):
+            x = net.spec.to_model(torch.from_numpy(clips[torch.randint(len(clips), (bs,), generator=gen).numpy()]))
+            mask = tube_mask(net.grid, .75, bs, gen)
+            target = net.targets(x, mask)
+            loss = masked_mse(net(x, mask), torch.ones_like(target) if constant else target).mean()
+            step += 1
+            opt.param_groups[0]['lr'] = lr*min(1, step/5)
+            opt.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.)
+            opt.step()
+            losses.append(loss.item())
+        run.row = dict(train_loss=np.mean(losses[-5:]))
+        watch.after_epoch(run)
+        rows.append(run.row)
+    return rows
+
+def tiny(seed=0):
+    seed_everything(seed)
+    return create_model('videomae_pretrain_tiny')
+
+CLIPS, OTHERS = soft_clips(128), soft_clips(32, seed=1)
+
+@pytest.mark.parametrize('seed', range(10))
+def test_a_healthy_training_raises_no_alarm(seed):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', CollapseWarning)
+        rows = play(tiny(seed), CLIPS, seed=seed, watch=CollapseWatch(OTHERS))
+    assert all(r['rank'] > 6 and r['spread'] > .1 for r in rows)
+
+@pytest.mark.parametrize('kind', ['plain', 'textured'])
+def test_no_alarm_while_nothing_is_learned(kind):
+    "On motion clips the loss stays for long where it began; that is no collapse."
+    clips = np.stack([motion_clip('left', g, difficulty=.5*(kind == 'textured'), n_frames=8, size=32) for g in range(64)])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', CollapseWarning)
+        rows = play(tiny(), clips[:32], watch=CollapseWatch(clips[32:]))
+    assert all(r['rank'] > 5 for r in rows)
+
+@pytest.mark.parametrize('seed', range(3))
+def test_a_huge_rate_is_reported_within_an_epoch(seed):
+    with pytest.warns(CollapseWarning, match='no longer tells clips apart .in epoch 1.*Lower lr'):
+        play(tiny(seed), CLIPS, lr=1., epochs=1, steps=20, seed=seed, watch=CollapseWatch(OTHERS))
+
+def test_a_constant_target_is_reported_within_an_epoch():
+    "Features stay; the loss falls under a fiftieth of what a blind answer reaches."
+    with pytest.warns(CollapseWarning, match='in epoch 1.*target is constant') as seen:
+        play(tiny(), CLIPS, lr=2e-3, epochs=1, steps=60, constant=True, watch=CollapseWatch(OTHERS))
+    assert len(seen) == 1
+
+def test_clips_of_one_colour_are_reported_before_training():
+    clips = np.broadcast_to(np.arange(16, dtype=np.uint8)[:,None,None,None,None]*15, (16,8,32,32,3))
+    watch, net = CollapseWatch(clips), tiny()
+    run = SimpleNamespace(net=net, sharded=False, row={}, accelerator=SimpleNamespace(is_main_process=True))
+    with pytest.warns(CollapseWarning, match='target is nearly the same for all 16 clips .before training'):
+        watch.before_fit(run)
+
+def test_the_blind_loss_by_hand():
+    "The variance of standardised pixels over the clips, in every second box."
+    watch, net = CollapseWatch(OTHERS[:8]), tiny()
+    run = SimpleNamespace(net=net, sharded=False, row={}, accelerator=SimpleNamespace(is_main_process=True))
+    watch.before_fit(run)
+    x = OTHERS[:8].astype(np.float64)/255
+    boxes = x.reshape(8, 4,2, 4,8, 4,8, 3).transpose(0, 1,3,5, 2,4,6, 7).reshape(8, 64, 128, 3)[:,1::2]
+    z = (boxes - boxes.mean(2, keepdims=True))/(boxes.std(2, ddof=1, keepdims=True) + 1e-6)
+    assert watch.blind == pytest.approx(z.var(0).mean(), rel=1e-3)
+
+def test_one_process_warns_and_all_measure():
+    run = SimpleNamespace(net=tiny(), sharded=False, row={}, accelerator=SimpleNamespace(is_main_process=False))
+    same = np.broadcast_to(OTHERS[:1], (8,8,32,32,3))
+    watch = CollapseWatch(same)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', CollapseWarning)
+        watch.before_fit(run)
+    assert watch.before['spread'] < 1e-3 and sorted(watch.warned) == ['features', 'target']
