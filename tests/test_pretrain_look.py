@@ -18,6 +18,7 @@ from vidcls.models.videomae import TubeletShape, VideoMAE
 from vidcls.models.zoo import create_model
 from vidcls.pretraining.collapse import CollapseWarning, CollapseWatch, FeatureHealth
 from vidcls.pretraining.collapse import feature_health, neighbour_accuracy
+from vidcls.pretraining.pictures import plot_reconstruction, reconstruct, trivial_losses
 from vidcls.train import Callback, fit
 
 TIMES = ('seconds', 'waiting', 'clips_per_s')
@@ -302,3 +303,131 @@ def test_one_process_warns_and_all_measure():
         warnings.simplefilter('error', CollapseWarning)
         watch.before_fit(run)
     assert watch.before['spread'] < 1e-3 and sorted(watch.warned) == ['features', 'target']
+
+
+# --- what a loss means
+
+def standard(clips):
+    "Standardised boxes of 2 × 8 × 8 of clips 8 × 32 × 32, float64 (B,4,16,128,3), by another way than the library's."
+    x = clips.astype(np.float64)/255
+    boxes = x.reshape(len(x), 4,2, 4,8, 4,8, 3).transpose(0, 1,3,5, 2,4,6, 7).reshape(len(x), 4, 16, 128, 3)
+    return (boxes - boxes.mean(3, keepdims=True))/(boxes.std(3, ddof=1, keepdims=True) + 1e-6)
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20,8,32,32,3), dtype=np.uint8)
+
+@pytest.mark.parametrize('kind', MASKS)
+def test_trivial_losses_by_hand(kind):
+    "Loops over boxes in float64; clips that resemble their neighbours in time."
+    clips = (.8*NOISE[:,:1] + .2*NOISE).astype(np.uint8)
+    net, gen = tiny(), torch.Generator().manual_seed(3)
+    mask = MASKS[kind](net.grid, .5, len(clips), gen)
+    z, hidden = standard(clips), mask.numpy().reshape(-1, 4, 16)
+    sums, shares = np.zeros(3), []
+    for b, t, place in zip(*np.nonzero(hidden)):
+        true = z[b,t,place]
+        earlier = z[b, t-1 if t else 1, place]
+        near = [s for s in (t-1, t+1) if 0 <= s < 4 and not hidden[b,s,place]]
+        copy = z[b,near[0],place] if near else 0*true
+        sums += [np.square(a - true).mean() for a in (0*true, earlier, copy)]
+        shares.append(bool(near))
+    found = trivial_losses(net, clips, mask)
+    assert [found[k] for k in ('mean', 'before', 'visible')] == pytest.approx(sums/hidden.sum(), rel=1e-4)
+    assert found['share'] == pytest.approx(np.mean(shares))
+    assert found['mean'] == pytest.approx(127/128, rel=1e-4)                      # (n-1)/n
+
+def test_independent_boxes_cost_twice_the_mean():
+    found = trivial_losses(tiny(), NOISE, 'random', .5)
+    assert found['before'] == pytest.approx(2*127/128, rel=.01)
+
+def test_clips_that_stand_still_are_copied_for_nothing():
+    still = np.repeat(NOISE[:,:1], 8, 1)
+    for kind, share in dict(tube=0, frame=pytest.approx(5/6, abs=.2)).items():
+        found = trivial_losses(tiny(), still, kind, .5)
+        assert found['before'] == pytest.approx(0, abs=1e-6) and found['share'] == share
+        assert found['visible'] == pytest.approx(found['mean']*(1-found['share']), rel=1e-4)
+
+def test_boxes_of_one_colour_cost_nothing():
+    clips = NOISE.copy()
+    clips[:,:,:,:16] = 90                                                         # half of the boxes
+    mask = torch.ones(20, 4, 4, 4, dtype=torch.bool)
+    mask[:,:,0] = False
+    assert trivial_losses(tiny(), clips, mask.flatten(1))['mean'] == pytest.approx(127/128/2, rel=.01)
+
+def test_a_loader_gives_the_same_as_its_clips(table):
+    dl = loaders(table, tiny().spec, bs=8).valid
+    clips = np.stack([np.asarray(dl.read_clip(i)) for i in range(len(dl.sources()))])
+    one, other = trivial_losses(tiny(), dl), trivial_losses(tiny(), clips)
+    assert one['mean'] == pytest.approx(other['mean'], rel=.05) and one['share'] == other['share'] == 0
+    with pytest.raises(ArgumentError, match="mask is a Tensor and clips is a loader.*'tube'"):
+        trivial_losses(tiny(), dl, torch.ones(8, 64, dtype=torch.bool))
+
+def test_what_trivial_losses_refuse():
+    with pytest.raises(ArgumentError, match="mask='tubes'"):
+        trivial_losses(tiny(), NOISE, 'tubes')
+    with pytest.raises(ArgumentError, match=r'mask is bool \(20, 63\)'):
+        trivial_losses(tiny(), NOISE, torch.ones(20, 63, dtype=torch.bool))
+    with pytest.raises(ArgumentError, match='one step of time .2 frames'):
+        trivial_losses(create_model('videomae_pretrain_tiny', n_frames=2), NOISE[:,:2])
+
+
+# --- pictures
+
+class Says(torch.nn.Module):
+    "A network that knows what it is asked, or says 0."
+    def __init__(self, net, factor):
+        super().__init__()
+        self.net, self.factor, self.asked_in = net, factor, None
+        self.spec, self.grid, self.shape, self.pixels = net.spec, net.grid, net.shape, net.pixels
+
+    def forward(self, x, mask):
+        self.asked_in = self.training
+        return self.factor*self.net.targets(x, mask)
+
+def masked(n=3): return tube_mask((4,4,4), .75, n, torch.Generator().manual_seed(0))
+
+def whole(mask):
+    "Boxes (B,N) as pixels (B,T,H,W)."
+    return mask.view(-1, 4, 4, 4).repeat_interleave(2, 1).repeat_interleave(8, 2).repeat_interleave(8, 3).numpy()
+
+def test_who_knows_the_target_draws_the_clip():
+    clips, mask = soft_clips(3), masked()
+    found = reconstruct(Says(tiny(), 1.), clips, mask)
+    hidden = whole(mask)
+    assert (found.clip == clips).all() and (found.borrowed == clips).all() and found.borrowed.dtype == np.uint8
+    assert (found.seen[hidden] == 128).all() and (found.seen[~hidden] == clips[~hidden]).all()
+    assert (found.honest[~hidden] == clips[~hidden]).all() and found.hidden == .75
+    z = standard(clips)
+    wanted = np.round(255*np.clip(.5 + z/6, 0, 1))
+    back = wanted.reshape(3, 4, 4, 4, 2, 8, 8, 3).transpose(0, 1,4, 2,5, 3,6, 7).reshape(clips.shape)
+    assert np.abs(found.honest[hidden] - back[hidden]).max() <= 1
+
+def test_who_says_nothing_borrows_all_colours():
+    clips, mask = soft_clips(3), masked()
+    found, hidden = reconstruct(Says(tiny(), 0.), clips, mask), whole(masked())
+    assert (found.honest[hidden] == 128).all()
+    x = clips.astype(float).reshape(3, 4,2, 4,8, 4,8, 3)
+    means = np.broadcast_to(x.mean((2,4,6), keepdims=True), x.shape).reshape(clips.shape)
+    assert np.abs(found.borrowed[hidden] - means[hidden]).max() <= .51
+
+def test_blue_before_red_is_drawn_as_it_is():
+    clips, net = soft_clips(3), create_model('videomae_pretrain_tiny', channels='BGR')
+    found = reconstruct(Says(net, 1.), clips, masked())
+    assert (found.clip == clips).all() and (found.borrowed == clips).all()
+
+def test_a_network_in_training_stays_so_and_is_asked_in_eval_mode():
+    net = Says(tiny(), 1.).train()
+    reconstruct(net, soft_clips(3), masked())
+    assert net.training and net.net.training and net.asked_in is False
+
+def test_a_real_network_draws_too_and_other_masks_are_refused():
+    net, clips = tiny(), soft_clips(3)
+    assert reconstruct(net, torch.from_numpy(clips), masked()).honest.shape == (3,8,32,32,3)
+    with pytest.raises(ArgumentError, match=r'mask is bool \(2, 64\)'):
+        reconstruct(net, clips, masked(2))
+
+def test_the_figure_is_large_enough_and_said_in_words():
+    found = reconstruct(tiny(), soft_clips(3), masked())
+    fig = plot_reconstruction(found, 1)
+    assert fig.get_figwidth()*fig.dpi >= 600 and len(fig.axes) == 4
+    assert found.text().startswith('Four rows of 4 frames') and '75% of the boxes' in found.text()
+    assert [a.get_title(loc='left')[:8] for a in fig.axes] == ['the clip', 'what the', 'predicte', 'predicte']

@@ -27,26 +27,37 @@ def trivial_losses(
     seed:int=0, # Of the masks that are drawn
 )->dict: # mean, before, visible: losses; share: of the hidden boxes, those with a visible neighbour in time
     "Return the losses of answers that need no network."
+    if net.grid[0] < 2:
+        raise ArgumentError(f"net has clips of one step of time ({net.spec.n_frames} frames), so no box has a "
+                            "neighbour in time; accepted: at least two steps.")
     gen, total, n = torch.Generator().manual_seed(seed), 0, 0
-    drawn = isinstance(mask, str)
-    check_choice('mask', mask, MASKS) if drawn else check_mask(mask, len(clips), math.prod(net.grid))
     for part in _batches(clips):
         B = len(part)
         target = standardise_boxes(_boxes(net, part))[0].flatten(2)                     # (B,N,pixels)
-        hidden = MASKS[mask](net.grid, ratio, B, gen) if drawn else mask[n:n+B].cpu()
+        hidden = _hidden(net, mask, ratio, clips, gen, slice(n, n+B))
         total, n = total + B*_losses(target, hidden, net.grid), n + B
     return dict(zip(('mean', 'before', 'visible', 'share'), (total/n).tolist()))
 
 def _batches(clips):
-    "Yield uint8 tensors (b,T,H,W,3): of one array few clips at a time, of a loader its batches."
+    "Yield uint8 clips (B,T,H,W,3): of an array few at a time, of a loader its batches."
     if hasattr(clips, 'shape'):
-        yield from torch.as_tensor(clips).split(16)
+        yield from (clips[i:i+16] for i in range(0, len(clips), 16))
     else:
         yield from (batch.clips for batch in clips if len(batch.clips))
 
+def _hidden(net, mask, ratio, clips, gen, part):
+    "Return the mask of some clips, drawn or as it was given: bool (B,N)."
+    if isinstance(mask, str):
+        return MASKS[check_choice('mask', mask, MASKS)](net.grid, ratio, part.stop-part.start, gen)
+    if not hasattr(clips, 'shape'):
+        raise ArgumentError(f"mask is a {type(mask).__name__} and clips is a loader; accepted with a loader: "
+                            f"{', '.join(map(repr, MASKS))}.")
+    check_mask(mask, len(clips), math.prod(net.grid))
+    return mask[part].cpu()
+
 def _boxes(net, clips):
-    "Return the pixels of all boxes as the targets of training see them: float (B,N,pixels,3) in [0,1]."
-    x = net.pixels(net.spec.to_model(torch.as_tensor(clips).cpu()))
+    "Return the pixels of all boxes, as the targets of training see them: float (B,N,pixels,3) in [0,1]."
+    x = net.pixels(model_input(net, clips).float()).cpu()
     return box_pixels(x, net.shape.tubelet, net.shape.patch)
 
 # %% ../../nbs/inside/73e_pretraining.pictures.ipynb #b02beb1d
