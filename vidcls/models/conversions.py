@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIMESFORMER_NAMES', 'VIDEOMAE_NAMES', 'PRETRAINING_NAMES', 'i3d_key_maps', 'read_i3d', 'read_timesformer',
-           'timesformer_arguments', 'heads_argument', 'transformer_config', 'timesformer_for_transformers',
+           'timesformer_arguments', 'heads_arguments', 'transformer_config', 'timesformer_for_transformers',
            'read_videomae', 'videomae_for_transformers', 'read_pretraining', 'pretraining_for_transformers']
 
 # %% ../../nbs/inside/24d_models.conversions.ipynb #imports
@@ -122,14 +122,15 @@ def timesformer_arguments(
     "Return the kind of attention and the number of heads, which no tensor shows."
     ways = {theirs: ours for ours,theirs in _TYPES.items()}
     kind = config.get('attention_type')
-    return ({'attention': ways[kind]} if kind in ways else {}) | heads_argument(config)
+    return ({'attention': ways[kind]} if kind in ways else {}) | heads_arguments(config)
 
-def heads_argument(
+def heads_arguments(
     config:dict, # config.json of a folder in transformers' format
+    arguments:tuple=('heads',), # Those that the network has: heads, decoder_heads
 )->dict: # Arguments of a transformer
-    "Return the number of heads, which no tensor shows."
-    heads = config.get('num_attention_heads')
-    return {} if heads is None else {'heads': heads}
+    "Return the numbers of heads, which no tensor shows."
+    words = dict(heads='num_attention_heads', decoder_heads='decoder_num_attention_heads')
+    return {ours: config[words[ours]] for ours in arguments if config.get(words[ours]) is not None}
 
 def transformer_config(
     model, # A TimeSformer or VideoMAE
@@ -214,10 +215,6 @@ def videomae_for_transformers(
     files:bool=False, # Names of transformers' files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "Return a model as transformers' VideoMAEForVideoClassification."
-    if files and resized:
-        raise VidclsError("the positions of this model were resized from other clips; transformers makes "
-                          "them for the clips at hand, so the model would be another one there. Fine-tune "
-                          "with pretrained_grid=(n_frames, size) of its own spec, then save.")
     config = dict(
         architectures=['VideoMAEForVideoClassification'],
         model_type='videomae',
@@ -225,7 +222,15 @@ def videomae_for_transformers(
         tubelet_size=model.patch_embed.proj.kernel_size[0],
     )
     theirs = VIDEOMAE_NAMES.to_theirs(model.state_dict())
-    return config | transformer_config(model), {_in_files(k) if files else k: v for k,v in theirs.items()}
+    return config | transformer_config(model), _for_files(theirs, resized) if files else theirs
+
+def _for_files(theirs, resized):
+    "Return tensors by the names of transformers' files; raise where a file would make another model there."
+    if resized:
+        raise VidclsError("the positions of this model were resized from other clips; transformers makes "
+                          "them for the clips at hand, so the model would be another one there. Fine-tune "
+                          "with pretrained_grid=(n_frames, size) of its own spec, then save.")
+    return {_in_files(k): v for k,v in theirs.items()}
 
 # %% ../../nbs/inside/24d_models.conversions.ipynb #read-pretraining
 def _pretraining_names():
@@ -248,6 +253,7 @@ def read_pretraining(
 
 def pretraining_for_transformers(
     model, # A VideoMAEPretrain
+    resized:bool, # Are its positions those of other clips, resized?
     files:bool=False, # Names of transformers' files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "Return a model as transformers' VideoMAEForPreTraining."
@@ -264,5 +270,4 @@ def pretraining_for_transformers(
         decoder_intermediate_size=int(s.decoder_dim*s.mlp_ratio),
     )
     theirs = PRETRAINING_NAMES.to_theirs(model.state_dict())
-    theirs = {_in_files(k) if files else k: v for k,v in theirs.items()}
-    return config | transformer_config(model.encoder), theirs
+    return config | transformer_config(model.encoder), _for_files(theirs, resized) if files else theirs

@@ -10,7 +10,8 @@ import math
 
 import torch
 
-from ..core import ArgumentError, check_between, check_choice
+from ..core import ArgumentError, check_between, check_choice, check_whole
+from .contract import check_wholes
 
 # %% ../../nbs/inside/28a_models.masking.ipynb #hidden-of
 def _hidden_of(n, ratio, what):
@@ -19,12 +20,12 @@ def _hidden_of(n, ratio, what):
     if 0 < k < n:
         return k
     none = 'nothing is hidden' if k == 0 else 'nothing stays visible'
-    raise ArgumentError(f"ratio={ratio:g} of {n} {what}: {none}; accepted here: from {1/n:.2g} to "
-                        f"{(n-1)/n:.3g}.")
+    range_ = f"from 1/{n} to {n-1}/{n}" if n > 1 else "a larger grid, or another kind of mask"
+    raise ArgumentError(f"ratio={ratio:g} of {n} {what}: {none}; accepted here: {range_}.")
 
 def _choose(rows, n, k, gen):
     "Choose k of n at random, in each row: bool (rows,n)."
-    return torch.rand(rows, n, generator=gen).argsort(1).argsort(1) < k
+    return torch.rand(check_whole('n', rows), n, generator=gen).argsort(1).argsort(1) < k
 
 # %% ../../nbs/inside/28a_models.masking.ipynb #tube-mask
 def tube_mask(
@@ -34,7 +35,7 @@ def tube_mask(
     gen:torch.Generator|None=None, # None: PyTorch's own
 )->torch.Tensor: # bool (n,N), N = t·h·w in the order of the tokens; True = hidden
     "Hide the same places at all times (VideoMAE; Tong et al. 2022, section 3.2)."
-    t, h, w = grid
+    t, h, w = check_wholes('grid', grid, 3)
     places = _choose(n, h*w, _hidden_of(h*w, ratio, 'places'), gen)
     return places[:,None].expand(n, t, h*w).reshape(n, -1)
 
@@ -45,7 +46,7 @@ def random_mask(
     gen:torch.Generator|None=None, # None: PyTorch's own
 )->torch.Tensor: # bool (n,N)
     "Hide any boxes (Feichtenhofer et al. 2022, section 3)."
-    N = math.prod(grid)
+    N = math.prod(check_wholes('grid', grid, 3))
     return _choose(n, N, _hidden_of(N, ratio, 'boxes'), gen)
 
 def frame_mask(
@@ -55,7 +56,7 @@ def frame_mask(
     gen:torch.Generator|None=None, # None: PyTorch's own
 )->torch.Tensor: # bool (n,N)
     "Hide whole steps of time (compared in Tong et al. 2022, Table 1b)."
-    t, h, w = grid
+    t, h, w = check_wholes('grid', grid, 3)
     steps = _choose(n, t, _hidden_of(t, ratio, 'steps of time'), gen)
     return steps.repeat_interleave(h*w, 1)
 
@@ -69,12 +70,12 @@ def running_cell_mask(
     gen:torch.Generator|None=None, # Draws where the cells begin; None: PyTorch's own
 )->torch.Tensor: # bool (n,N); True = the decoder is not asked about it
     "Leave out boxes that move through cells of 2 × 2 places."
-    t, h, w = grid
+    t, h, w = check_wholes('grid', grid, 3)
     if h % 2 or w % 2:
         raise ArgumentError(f"grid={tuple(grid)}: running cells need an even height and width.")
     check_choice('ratio', ratio, (.25, .5, .75))
     left_out = torch.arange(4) < round(4*ratio)
-    begin = torch.randint(4, (n,), generator=gen)
+    begin = torch.randint(4, (check_whole('n', n),), generator=gen)
     turn = (torch.arange(4) + begin[:,None,None] + torch.arange(t)[None,:,None]) % 4          # (n,t,4)
     cells = left_out[turn].view(n, t, 2, 2)
     return cells.repeat(1, 1, h//2, w//2).reshape(n, -1)
@@ -86,7 +87,7 @@ def mask_counts(
     ratio:float, # Share that is hidden, in (0,1)
 )->tuple: # (visible, hidden)
     "Count the boxes of a clip that stay visible, and those that are hidden."
-    hidden = int(MASKS[check_choice('mask', kind, MASKS)](grid, ratio).sum())
+    hidden = int(MASKS[check_choice('kind', kind, MASKS)](grid, ratio, 1, torch.Generator()).sum())
     return math.prod(grid) - hidden, hidden
 
 def check_mask(

@@ -7,17 +7,17 @@ __all__ = ['PretrainShape', 'VideoMAEPretrain', 'videomae_pretrain_tiny', 'video
            'videomae_pretrain_large']
 
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #code-2
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from ..core import ClipSpec, patch
-from .conversions import pretraining_for_transformers, read_pretraining
+from ..core import ArgumentError, ClipSpec, patch
+from .conversions import heads_arguments, pretraining_for_transformers, read_pretraining
 from .layers import Block, TubeletEmbed, VideoModel, build_model, sincos_pos_embed
 from .masking import check_mask
-from .pixel_targets import box_pixels, standardise_boxes
-from .videomae import TubeletShape
+from .pixel_targets import pixel_targets
+from .videomae import TubeletShape, VideoMAE, tubelet_positions
 
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #pretrainshape
 @dataclass(frozen=True)
@@ -42,6 +42,22 @@ def _places(mask, n):
     "Return where a mask is True, in the order of the tokens: int (B,n)."
     return (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:,:n]
 
+@torch.compiler.assume_constant_result
+def _first_count(mask): return int(mask[0].sum())
+
+def _count(mask, shape, n, name, n_name):
+    "Return how many entries of each row are True, (B,N); checked, unless they are given on another device."
+    if torch.compiler.is_compiling():
+        n = _first_count(mask) if n is None else n
+        torch._assert_async((mask.sum(1) == n).all(), f"{name} has other counts than {n}, which was compiled")
+        return n
+    if n is not None and mask.device.type != 'cpu':                       # counting would wait for the device
+        return n
+    found = check_mask(mask, *shape, name)
+    if n not in (None, found):
+        raise ArgumentError(f"{n_name}={n} and {name} has {found} in each row; leave it out, or count again.")
+    return found
+
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #videomaepretrain
 class VideoMAEPretrain(VideoModel):
     "An encoder of visible boxes and a decoder of hidden ones (Tong et al. 2022, section 3)."
@@ -49,11 +65,11 @@ class VideoMAEPretrain(VideoModel):
     def __init__(self,
         spec:ClipSpec, # What a clip must be; n_frames a multiple of tubelet, size one of patch
         shape:PretrainShape=PretrainShape(), # Widths, depths and boxes
+        pretrained_grid:tuple|None=None, # (n_frames, size) whose positions are resized; None: the spec's own
     ):
         super().__init__(spec, shape.tubelet, shape.patch)
         s, self.shape = shape, shape
         self.grid = spec.n_frames//s.tubelet, spec.size//s.patch, spec.size//s.patch
-        n = self.grid[0]*self.grid[1]*self.grid[2]
         def blocks(dim, depth, heads):
             return nn.ModuleList([Block(dim, heads, s.mlp_ratio) for _ in range(depth)])
         self.encoder = nn.ModuleDict(dict(
@@ -68,8 +84,9 @@ class VideoMAEPretrain(VideoModel):
             norm=nn.LayerNorm(s.decoder_dim, eps=1e-6),
             head=nn.Linear(s.decoder_dim, 3*self.box_size),
         ))
-        self.register_buffer('pos', sincos_pos_embed(n, s.dim), persistent=False)
-        self.register_buffer('decoder_pos', sincos_pos_embed(n, s.decoder_dim), persistent=False)
+        for name,dim in (('pos', s.dim), ('decoder_pos', s.decoder_dim)):
+            table = tubelet_positions(replace(s, dim=dim), (spec.n_frames, spec.size), pretrained_grid)
+            self.register_buffer(name, table, persistent=False)          # (1,N,D); in no file
         self.apply(_first_weights)
         nn.init.trunc_normal_(self.mask_token, std=.02)
 
@@ -107,29 +124,29 @@ def forward(self:VideoMAEPretrain,
 )->torch.Tensor: # (B,n,pixels): of the hidden boxes, or of those in predict, in the order of the tokens
     "Say what hidden boxes hold."
     self.check_clips(clip)
-    predict = mask if predict is None else predict
-    B, N = len(clip), self.pos.shape[1]
-    n_hidden = check_mask(mask, B, N) if n_hidden is None else n_hidden
-    if predict is mask:
-        n_predicted = n_hidden
-    elif n_predicted is None:
-        n_predicted = check_mask(predict, B, N, 'predict')
-    seen, asked = _places(~mask, N-n_hidden), _places(predict, n_predicted)
-    pos = self.decoder_pos.expand(B, -1, -1)
+    pos = self.decoder_pos.expand(len(clip), -1, -1)                      # (B,N,d)
+    n_hidden = _count(mask, pos.shape[:2], n_hidden, 'mask', 'n_hidden')
+    if predict is None:
+        predict, n_predicted = mask, n_hidden
+    else:
+        n_predicted = _count(predict, pos.shape[:2], n_predicted, 'predict', 'n_predicted')
+    seen, asked = _places(~mask, pos.shape[1] - n_hidden), _places(predict, n_predicted)
     x = self.encoder_to_decoder(self.encode(clip, seen)) + _at(pos, seen)
-    x = torch.cat([x, self.mask_token + _at(pos, asked)], 1)
-    for block in self.decoder.blocks:
+    x = torch.cat([self.mask_token + _at(pos, asked), x], 1)              # asked first
+    for block in self.decoder.blocks[:-1]:
         x = self.run(block, x)
-    return self.decoder.head(self.decoder.norm(x[:,-n_predicted:]))
+    x = self.run(self.decoder.blocks[-1], x, n_predicted)                 # the others are not needed any more
+    return self.decoder.head(self.decoder.norm(x))
 
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #pixels
 @patch
 def pixels(self:VideoMAEPretrain,
     clip:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
-)->torch.Tensor: # float (B,C,T,H,W) in [0,1]
+)->torch.Tensor: # (B,C,T,H,W) in [0,1], at least float32
     "Undo the normalisation."
-    mean, std = (torch.tensor(v, dtype=clip.dtype, device=clip.device).view(-1,1,1,1)
-                 for v in (self.spec.mean, self.spec.std))
+    self.check_clips(clip)
+    clip = clip.to(torch.promote_types(clip.dtype, torch.float32))
+    mean, std = (clip.new_tensor(v).view(-1,1,1,1) for v in (self.spec.mean, self.spec.std))
     return clip*std + mean
 
 @patch
@@ -137,11 +154,11 @@ def pixels(self:VideoMAEPretrain,
 def targets(self:VideoMAEPretrain,
     clip:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     mask:torch.Tensor, # bool (B,N): True where the network is asked; the same number in each clip
+    n:int|None=None, # That number, if it is known; None counts and checks
 )->torch.Tensor: # (B,n,pixels), in the order of the tokens
     "Return what boxes held, standardised."
-    boxes = box_pixels(self.pixels(clip), self.shape.tubelet, self.shape.patch)
-    n = int(mask[0].sum())
-    return standardise_boxes(boxes)[0].flatten(2)[mask].view(len(clip), n, -1)
+    wanted = pixel_targets(self.pixels(clip), self.shape.tubelet, self.shape.patch)     # (B,N,pixels)
+    return _at(wanted, _places(mask, _count(mask, wanted.shape[:2], n, 'mask', 'n')))
 
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #of-size
 def _of_size(usual, base, spec, overrides):
@@ -188,4 +205,15 @@ def convert_state_dict(self:VideoMAEPretrain, state):
 @patch
 def to_transformers(self:VideoMAEPretrain, files=False):
     "Return this model as transformers' VideoMAEForPreTraining: (config, tensors)."
-    return pretraining_for_transformers(self, files)
+    resized = not torch.equal(self.pos, sincos_pos_embed(*self.pos.shape[1:]).to(self.pos))
+    return pretraining_for_transformers(self, resized, files)
+
+@patch(cls_method=True)
+def config_arguments(cls:VideoMAEPretrain, config):
+    "Return the numbers of heads of a config in transformers' format."
+    return heads_arguments(config, ('heads', 'decoder_heads'))
+
+@patch(cls_method=True)
+def clip_arguments(cls:VideoMAEPretrain, made_for, wanted):
+    "Return the grid of the positions, which are in no file, where the clips differ."
+    return VideoMAE.clip_arguments(made_for, wanted)

@@ -17,6 +17,7 @@ from torch import nn
 from ..core import ArgumentError, CheckpointError, VidclsError, atomic_path, file_sha256, match_labels
 from .contract import VideoModel
 from .reading import WEIGHT_SUFFIXES, read_weights, some_names, unwrap_state
+from .videomae_pretrain import VideoMAEPretrain
 
 _all_ = ['WEIGHT_SUFFIXES', 'read_weights']
 
@@ -120,6 +121,7 @@ class FoundWeights:
     processor:dict = field(default_factory=dict) # preprocessor_config.json, or empty
     saved:dict = field(default_factory=dict) # config.json of a saved classifier of vidcls, or empty
     tensors:dict|None = None # The weights themselves, where they are in memory already
+    own:dict = field(default_factory=dict) # Arguments of a network of vidcls in memory, or empty
 
     def read(self)->dict: # Tensors by name
         "Read the tensors of all files."
@@ -152,7 +154,7 @@ _ACCEPTED = (
 )
 
 def find_weights(
-    source, # A file or a folder of weights, a hub id, a model of transformers, or tensors by name
+    source, # A file or folder, a hub id, a network of transformers or of pre-training, or tensors by name
     arg:str='source', # The argument's name, for the message
 )->FoundWeights:
     "Find the weights; fetch them from the hub where a hub id is given, and only there."
@@ -177,10 +179,15 @@ def _in_memory(source, arg):
     "Return what a model of transformers holds, or a dictionary of tensors."
     if isinstance(source, dict):
         return FoundWeights([], tensors=unwrap_state(source, arg))
+    if isinstance(source, VideoMAEPretrain):
+        config, grid = source.to_transformers()[0], (source.arguments or {}).get('pretrained_grid')
+        own = source.spec.to_dict() | ({} if grid is None else {'pretrained_grid': grid})
+        return FoundWeights([], config, tensors=source.state_dict(), own=own)
     config = getattr(source, 'config', None)
     if not hasattr(config, 'to_dict'):
-        raise ArgumentError(f"{arg} is a {type(source).__name__}; of networks, models of transformers are "
-                            f"accepted. Of any other give its weights: {arg}=model.state_dict().")
+        raise ArgumentError(f"{arg} is a {type(source).__name__}; of networks, models of transformers and of "
+                            f"pre-training are accepted. Of any other give its weights: "
+                            f"{arg}=model.state_dict().")
     return FoundWeights([], json.loads(config.to_json_string(use_diff=False)), tensors=source.state_dict())
 
 def _checked(path):
@@ -212,7 +219,8 @@ def check_architecture(
         own = dict(hidden_act='gelu') | model.to_transformers()[0]
     except VidclsError:
         return                         # no counterpart in transformers
-    compared = ('model_type', 'num_attention_heads', 'hidden_act', 'attention_type')
+    compared = ('model_type', 'num_attention_heads', 'decoder_num_attention_heads', 'hidden_act',
+                'attention_type')
     wrong = [k for k in compared if k in config and k in own and config[k] != own[k]]
     theirs, ours = (c.get('layer_norm_eps') for c in (config, own))
     if isinstance(theirs, (int, float)) and ours:

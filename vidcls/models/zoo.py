@@ -24,8 +24,8 @@ from .adapter import (
 from .contract import VideoModel
 from .facts import IN_PACKAGES, PUBLISHED, citation, model_table, where_from
 from .inflate import imagenet_file
-from .registry import (MODELS, PRETRAINING, check_registered, is_registered, list_models,
-                                    make_model, register_model, weight_shapes)
+from .registry import (MODELS, PRETRAINING, call_maker, check_registered, is_registered,
+                                    list_models, make_model, model_maker, register_model, weight_shapes)
 from .weights import (by_own_names, check_architecture, check_saved, find_weights, fit_in,
                                    save_transformers, weight_differences)
 
@@ -41,9 +41,7 @@ def create_model(
     **overrides, # What the model takes: any field of ClipSpec, spec itself, or an argument of its class
 )->nn.Module: # With .spec and .n_classes, in training mode
     "Make a model by its name, fresh or with weights."
-    if name in PRETRAINING:
-        return _for_pretraining(name, pretrained, n_classes, overrides)
-    check_choice('name', name, list_models())
+    check_choice('name', name, [*list_models(), *list_models(pretraining=True)])
     if pretrained is None or pretrained is False:
         return make_model(name, n_classes, overrides)
     if pretrained is True:
@@ -61,7 +59,7 @@ def create_model(
     model = make_model(name, n_classes, asked)
     if name != 'transformers':
         check_architecture(model, found.config, where)
-    if n_classes is None:
+    if n_classes is None and name not in PRETRAINING:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                              # fit_in says it
             k = len(by_own_names(model, state).get('head.weight', ()))
@@ -71,23 +69,6 @@ def create_model(
     if len(found.labels) == model.n_classes:
         model.labels = found.labels
         model.task = (found.saved or {}).get('task', SINGLE)
-    return model
-
-# %% ../../nbs/inside/35_models.zoo.ipynb #for-pretraining
-def _for_pretraining(name, pretrained, n_classes, overrides):
-    "Make a network to pre-train, fresh or with weights of a pre-training."
-    if n_classes is not None:
-        raise ArgumentError(f"n_classes={n_classes}: {name} has no classes. It is pre-trained first, and "
-                            "then begins a classifier by pretrained=.")
-    found = None if not pretrained else find_weights(pretrained, 'pretrained')
-    said = spec_of(found.config, found.processor) if found and found.config else {}
-    arguments = _said_unless(said, overrides) | overrides
-    model = PRETRAINING[name](**arguments)
-    of_spec = ('spec', *(f.name for f in fields(ClipSpec)))
-    model.name, model.arguments = name, {k: v for k,v in arguments.items() if k not in of_spec}
-    if found:
-        check_architecture(model, found.config, pretrained)
-        fit_in(model, found.read(), pretrained)
     return model
 
 # %% ../../nbs/inside/35_models.zoo.ipynb #said-unless
@@ -120,6 +101,9 @@ def _said_by(name, found, where):
         return spec.to_dict() | arguments
     config, family = found.config, name.split('_')[0]
     check_numbers(config, where)
+    if name == 'transformers' and found.own:
+        raise ArgumentError(f"{where} is no model of transformers; save_transformers(model, folder) makes a "
+                            "folder of it that name='transformers' takes.")
     if name == 'transformers':
         return {**spec_of(config, found.processor), 'config': config}
     if not config:
@@ -139,13 +123,14 @@ def _said_by(name, found, where):
     extra = _class_of(name).config_arguments(config)
     if 'heads' in extra:
         extra['heads'] = config_number('num_attention_heads', extra['heads'])
-    return spec_of(config, found.processor) | extra
+    return spec_of(config, found.processor) | extra | found.own
 
 # %% ../../nbs/inside/35_models.zoo.ipynb #class-of
 def _class_of(name):
     "Return the class of a model: as its maker's annotation says, else as it is made."
-    said = signature(MODELS[name]).return_annotation
-    cls = said if isinstance(said, type) else type(_without_memory(MODELS[name]))
+    make = model_maker(name)
+    said = signature(make).return_annotation
+    cls = said if isinstance(said, type) else type(_without_memory(make))
     return cls if issubclass(cls, VideoModel) else VideoModel
 
 @cache
@@ -153,7 +138,7 @@ def _without_memory(make):
     "Return a model with its usual arguments, on the device that stores nothing; None where that fails."
     try:
         with torch.device('meta'):
-            return make(n_classes=2)
+            return call_maker(make, None, {})
     except Exception:
         return None
 
@@ -164,8 +149,8 @@ def _for_clips(name, asked, found):
     if not cls.clip_arguments(ClipSpec(size=32), ClipSpec(size=64)):
         return {}
     of_clips = ('n_frames', 'size')
-    base = _without_memory(MODELS[name]).spec
-    said = found.saved.get('spec') or spec_of(found.config, found.processor)
+    base = _without_memory(model_maker(name)).spec
+    said = found.own or found.saved.get('spec') or spec_of(found.config, found.processor)
     made_for = base.with_(**{k: v for k,v in said.items() if k in of_clips})
     wanted = asked.get('spec') or base
     wanted = wanted.with_(**{k: asked[k] for k in of_clips if k in asked})
@@ -206,7 +191,7 @@ def _check_size(name, asked, state, where):
     "Raise `CheckpointError` where a config makes no network, or one that is larger than its weights."
     with no_larger_than(state, where):
         try:
-            MODELS[name](n_classes=400, **asked)
+            call_maker(model_maker(name), None, asked)
         except (CheckpointError, NotImplementedError):
             raise
         except VidclsError as e:
