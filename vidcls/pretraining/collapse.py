@@ -133,8 +133,8 @@ class CollapseWatch(Callback):
         if clips is not None:
             check_between('number of clips', len(clips), FEWEST_CLIPS, MOST_CLIPS)
         elif labels is not None or groups is not None:
-            raise ArgumentError("labels and groups belong to clips of your own; give clips, too, or leave them "
-                                "out: the loaders know theirs.")
+            raise ArgumentError("labels and groups belong to clips of your own; give clips, too, or leave "
+                                "them out: the loaders know theirs.")
         self.own, self.labels, self.groups = clips, labels, groups
         self.n, self.every = n, check_whole('every', every)
         self.before = self.blind = self.chance = None          # before: a FeatureHealth as a dictionary
@@ -205,8 +205,8 @@ def _choose(self:CollapseWatch, run):
                 if sources.on_error == 'raise':
                     raise
         if len(clips) < FEWEST_CLIPS:
-            raise ArgumentError(f"CollapseWatch found {len(clips)} clips that it can read; accepted: at least "
-                                f"{FEWEST_CLIPS}. Give it some: CollapseWatch(clips=…).")
+            raise ArgumentError(f"CollapseWatch found {len(clips)} clips that it can read; accepted: at "
+                                f"least {FEWEST_CLIPS}. Give it some: CollapseWatch(clips=…).")
         rows, clips = list(clips), np.stack(list(clips.values()))
         self.labels = None if np.ndim(sources.targets) != 1 else np.asarray(sources.targets)[rows]
         self.groups = None if sources.table is None else sources.table.df.group.to_numpy()[rows]
