@@ -36,8 +36,8 @@ def standardise_boxes(
     boxes:torch.Tensor, # float (B,N,pixels,C)
 )->tuple: # (standardised, mean, deviation): (B,N,pixels,C), (B,N,1,C), (B,N,1,C)
     "Give each box mean 0 and deviation 1 in each colour, and return what was taken away."
-    mean = boxes.mean(2, keepdim=True)
-    deviation = boxes.var(2, keepdim=True, unbiased=True).sqrt() + 1e-6
+    var, mean = torch.var_mean(boxes, 2, keepdim=True, correction=1)      # divided by n - 1
+    deviation = var.sqrt() + 1e-6
     return (boxes-mean)/deviation, mean, deviation
 
 def pixel_targets(

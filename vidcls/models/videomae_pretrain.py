@@ -10,6 +10,7 @@ __all__ = ['PretrainShape', 'VideoMAEPretrain', 'videomae_pretrain_tiny', 'video
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, patch
@@ -18,6 +19,31 @@ from .layers import Block, TubeletEmbed, VideoModel, build_model, sincos_pos_emb
 from .masking import check_mask
 from .pixel_targets import pixel_targets
 from .videomae import TubeletShape, VideoMAE, tubelet_positions
+
+# %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #places-of
+def _at(x, places):
+    "Return some tokens of each clip: (B,N,D) at int (B,n) gives (B,n,D)."
+    return x.gather(1, places[...,None].expand(-1, -1, x.shape[-1]))
+
+def _places(mask, n):
+    "Return where a mask is True, in the order of the tokens: int (B,n)."
+    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:,:n]
+
+@torch.compiler.assume_constant_result
+def _first_count(mask): return int(mask[0].sum())
+
+def _count(mask, shape, n, name, n_name):
+    "Return how many entries of each row are True; checked, unless the number is given on another device."
+    if torch.compiler.is_compiling():
+        n = _first_count(mask) if n is None else n
+        torch._assert_async((mask.sum(1) == n).all(), f"{name} has other counts than {n}, which was compiled")
+        return n
+    if n is not None and mask.device.type != 'cpu':                       # counting would wait for the device
+        return n
+    found = check_mask(mask, *shape, name)
+    if n not in (None, found):
+        raise ArgumentError(f"{n_name}={n} and {name} has {found} in each row; leave it out, or count again.")
+    return found
 
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #pretrainshape
 @dataclass(frozen=True)
@@ -34,30 +60,6 @@ def _first_weights(module):
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
-def _at(x, places):
-    "Return some tokens of each clip: (B,N,D) at int (B,n) gives (B,n,D)."
-    return x.gather(1, places[...,None].expand(-1, -1, x.shape[-1]))
-
-def _places(mask, n):
-    "Return where a mask is True, in the order of the tokens: int (B,n)."
-    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:,:n]
-
-@torch.compiler.assume_constant_result
-def _first_count(mask): return int(mask[0].sum())
-
-def _count(mask, shape, n, name, n_name):
-    "Return how many entries of each row are True, (B,N); checked, unless they are given on another device."
-    if torch.compiler.is_compiling():
-        n = _first_count(mask) if n is None else n
-        torch._assert_async((mask.sum(1) == n).all(), f"{name} has other counts than {n}, which was compiled")
-        return n
-    if n is not None and mask.device.type != 'cpu':                       # counting would wait for the device
-        return n
-    found = check_mask(mask, *shape, name)
-    if n not in (None, found):
-        raise ArgumentError(f"{n_name}={n} and {name} has {found} in each row; leave it out, or count again.")
-    return found
-
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #videomaepretrain
 class VideoMAEPretrain(VideoModel):
     "An encoder of visible boxes and a decoder of hidden ones (Tong et al. 2022, section 3)."
@@ -68,7 +70,7 @@ class VideoMAEPretrain(VideoModel):
         pretrained_grid:tuple|None=None, # (n_frames, size) whose positions are resized; None: the spec's own
     ):
         super().__init__(spec, shape.tubelet, shape.patch)
-        s, self.shape = shape, shape
+        s, self.shape, self.pretrained_grid = shape, shape, pretrained_grid
         self.grid = spec.n_frames//s.tubelet, spec.size//s.patch, spec.size//s.patch
         def blocks(dim, depth, heads):
             return nn.ModuleList([Block(dim, heads, s.mlp_ratio) for _ in range(depth)])
@@ -102,14 +104,29 @@ class VideoMAEPretrain(VideoModel):
 
 # %% ../../nbs/inside/29a_models.videomae_pretrain.ipynb #encode
 @patch
+def embed(self:VideoMAEPretrain,
+    clip:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
+    places:torch.Tensor, # int (B,n): which boxes
+)->torch.Tensor: # (B,n,D)
+    "Turn some boxes into tokens; the convolution of `patch_embed` would work out all of them."
+    (_, h, w), conv = self.grid, self.encoder.patch_embed.proj
+    for axis,step in zip((2,3,4), conv.stride):
+        clip = clip.unfold(axis, step, step)                              # (B,C,t,h,w,tubelet,patch,patch)
+    clip_of = torch.arange(len(clip), device=clip.device)[:,None]
+    boxes = clip.movedim(1,4)[clip_of, places//(h*w), places//w % h, places % w]
+    return F.linear(boxes.flatten(2), conv.weight.flatten(1), conv.bias)  # (B,n,C·tubelet·patch²) -> (B,n,D)
+
+@patch
 def encode(self:VideoMAEPretrain,
     clip:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
     places:torch.Tensor|None=None, # int (B,n): which boxes; None: all of them
 )->torch.Tensor: # (B,n,D)
     "Return the encoder's tokens of some boxes."
     self.check_clips(clip)
-    x = self.encoder.patch_embed(clip) + self.pos                         # (B,C,T,H,W) -> (B,N,D)
-    x = x if places is None else _at(x, places)
+    if places is None:
+        x = self.encoder.patch_embed(clip) + self.pos                     # (B,C,T,H,W) -> (B,N,D)
+    else:
+        x = self.embed(clip, places) + self.pos[0,places]                 # (B,n,D)
     for block in self.encoder.blocks:
         x = self.run(block, x)
     return self.encoder.norm(x)

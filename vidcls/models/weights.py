@@ -180,9 +180,9 @@ def _in_memory(source, arg):
     if isinstance(source, dict):
         return FoundWeights([], tensors=unwrap_state(source, arg))
     if isinstance(source, VideoMAEPretrain):
-        config, grid = source.to_transformers()[0], (source.arguments or {}).get('pretrained_grid')
-        own = source.spec.to_dict() | ({} if grid is None else {'pretrained_grid': grid})
-        return FoundWeights([], config, tensors=source.state_dict(), own=own)
+        grid = source.pretrained_grid
+        own = source.spec.to_dict() | ({} if grid is None else dict(pretrained_grid=grid))
+        return FoundWeights([], source.to_transformers()[0], tensors=source.state_dict(), own=own)
     config = getattr(source, 'config', None)
     if not hasattr(config, 'to_dict'):
         raise ArgumentError(f"{arg} is a {type(source).__name__}; of networks, models of transformers and of "
