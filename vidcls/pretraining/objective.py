@@ -82,10 +82,10 @@ class MaskDraws:
 class MeanOfClips(nn.Module):
     "The mean of the clips' losses; labels are not looked at."
     def forward(self,
-        losses, # float (B,)
+        losses, # float (B,2): of the network, and of the boxes' means
         labels, # Whatever belongs to the clips
     ): # A scalar
-        return losses.mean()
+        return losses[:,0].mean()
 
 class Reconstruction(SingleLabelTask):
     "Hidden boxes of a clip are to be filled in; labels are ignored."
@@ -103,15 +103,15 @@ class Reconstruction(SingleLabelTask):
         return self._losses(model, x, *_on(self.draws.of(rows, -1), x.device))
 
     def _losses(self, model, x, mask, predict):
-        "Return the mean squared error of each clip's hidden boxes: float (B,)."
+        "Return the mean squared error of each clip's hidden boxes, and that of their means: float (B,2)."
         said = model(x, mask, predict, **self.draws.counts)
-        if predict is None:
-            return masked_mse(said, self.net.targets(x, mask))
+        wanted = self.net.targets(x, mask if predict is None else predict)
         # a decoder that is asked about cells is asked about some visible boxes too
-        return masked_mse(said, self.net.targets(x, predict), mask[predict].view(len(x), -1))
+        counts = None if predict is None else mask[predict].view(len(x), -1)
+        return torch.stack([masked_mse(said, wanted, counts), masked_mse(0*wanted, wanted, counts)], 1)
 
     def loss(self, smoothing): return MeanOfClips()
 
     def score(self, losses, labels):
-        n = self.net.box_size                    # pixels of a box in one colour
-        return 1 - losses.mean().item()*n/(n-1)
+        mine, means = losses.mean(0).tolist()
+        return 1 - mine/max(means, 1e-9)
