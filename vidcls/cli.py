@@ -14,7 +14,8 @@ import typer
 
 # the rooms add their commands when they are imported
 from vidcls.commands import (  # noqa: F401
-    demo, train, pretrain, judge, embed, similar, compare, watch, export, quantize, serve, ask, data, benchmark,
+    demo, train, pretrain, judge, embed, similar, compare, watch, export, quantize, serve, ask, data,
+    benchmark,
 )
 from .commands.judge import list_videos
 from .commands.options import app, in_words, note
