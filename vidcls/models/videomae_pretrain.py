@@ -36,7 +36,8 @@ def _count(mask, shape, n, name, n_name):
     "Return how many entries of each row are True; checked, unless the number is given on another device."
     if torch.compiler.is_compiling():
         n = _first_count(mask) if n is None else n
-        torch._assert_async((mask.sum(1) == n).all(), f"{name} has other counts than {n}, which was compiled")
+        said = f"{name} has other counts than {n}, which this graph is made for; compile the network again"
+        torch._assert_async((mask.sum(1) == n).all(), said)
         return n
     if n is not None and mask.device.type != 'cpu':                       # counting would wait for the device
         return n
