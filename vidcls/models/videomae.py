@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, patch
-from .conversions import heads_arguments, read_videomae, videomae_for_transformers
+from .conversions import read_videomae, unseen_arguments, videomae_for_transformers
 from .layers import (Block, TubeletEmbed, VideoModel, ViTShape, build_model, check_rate,
                                   check_wholes, drop_path_rates, init_weights, new_head, resample_pos_embed,
                                   sincos_pos_embed)
@@ -97,8 +97,8 @@ def to_transformers(self:VideoMAE, files=False):
 
 @patch(cls_method=True)
 def config_arguments(cls:VideoMAE, config):
-    "Return the number of heads of a config in transformers' format."
-    return heads_arguments(config)
+    "Return what a config says of heads and positions, which no tensor shows."
+    return unseen_arguments(config, 'heads', 'pretrained_grid')
 
 @patch(cls_method=True)
 def clip_arguments(cls:VideoMAE, made_for, wanted):

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import ArgumentError, ClipSpec, patch
-from .conversions import heads_arguments, pretraining_for_transformers, read_pretraining
-from .layers import Block, TubeletEmbed, VideoModel, build_model, sincos_pos_embed
+from .conversions import pretraining_for_transformers, read_pretraining, unseen_arguments
+from .layers import Block, TubeletEmbed, VideoModel, build_model
 from .masking import check_mask
 from .pixel_targets import pixel_targets
 from .videomae import TubeletShape, VideoMAE, tubelet_positions
@@ -36,7 +36,8 @@ def _count(mask, shape, n, name, n_name):
     "Return how many entries of each row are True; checked, unless the number is given on another device."
     if torch.compiler.is_compiling():
         n = _first_count(mask) if n is None else n
-        torch._assert_async((mask.sum(1) == n).all(), f"{name} has other counts than {n}, which was compiled")
+        said = f"{name} has other counts than {n}, which this graph is made for; compile the network again"
+        torch._assert_async((mask.sum(1) == n).all(), said)
         return n
     if n is not None and mask.device.type != 'cpu':                       # counting would wait for the device
         return n
@@ -70,7 +71,8 @@ class VideoMAEPretrain(VideoModel):
         pretrained_grid:tuple|None=None, # (n_frames, size) whose positions are resized; None: the spec's own
     ):
         super().__init__(spec, shape.tubelet, shape.patch)
-        s, self.shape, self.pretrained_grid = shape, shape, pretrained_grid
+        s, self.shape, own = shape, shape, (spec.n_frames, spec.size)
+        self.pretrained_grid = None if pretrained_grid in (None, own, list(own)) else pretrained_grid
         self.grid = spec.n_frames//s.tubelet, spec.size//s.patch, spec.size//s.patch
         def blocks(dim, depth, heads):
             return nn.ModuleList([Block(dim, heads, s.mlp_ratio) for _ in range(depth)])
@@ -87,7 +89,7 @@ class VideoMAEPretrain(VideoModel):
             head=nn.Linear(s.decoder_dim, 3*self.box_size),
         ))
         for name,dim in (('pos', s.dim), ('decoder_pos', s.decoder_dim)):
-            table = tubelet_positions(replace(s, dim=dim), (spec.n_frames, spec.size), pretrained_grid)
+            table = tubelet_positions(replace(s, dim=dim), own, pretrained_grid)
             self.register_buffer(name, table, persistent=False)          # (1,N,D); in no file
         self.apply(_first_weights)
         nn.init.trunc_normal_(self.mask_token, std=.02)
@@ -222,13 +224,12 @@ def convert_state_dict(self:VideoMAEPretrain, state):
 @patch
 def to_transformers(self:VideoMAEPretrain, files=False):
     "Return this model as transformers' VideoMAEForPreTraining: (config, tensors)."
-    resized = not torch.equal(self.pos, sincos_pos_embed(*self.pos.shape[1:]).to(self.pos))
-    return pretraining_for_transformers(self, resized, files)
+    return pretraining_for_transformers(self, files)
 
 @patch(cls_method=True)
 def config_arguments(cls:VideoMAEPretrain, config):
-    "Return the numbers of heads of a config in transformers' format."
-    return heads_arguments(config, ('heads', 'decoder_heads'))
+    "Return what a config says of heads and positions, which no tensor shows."
+    return unseen_arguments(config, 'heads', 'decoder_heads', 'pretrained_grid')
 
 @patch(cls_method=True)
 def clip_arguments(cls:VideoMAEPretrain, made_for, wanted):

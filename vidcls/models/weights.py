@@ -121,7 +121,7 @@ class FoundWeights:
     processor:dict = field(default_factory=dict) # preprocessor_config.json, or empty
     saved:dict = field(default_factory=dict) # config.json of a saved classifier of vidcls, or empty
     tensors:dict|None = None # The weights themselves, where they are in memory already
-    own:dict = field(default_factory=dict) # Arguments of a network of vidcls in memory, or empty
+    own:dict = field(default_factory=dict) # Spec of a network of vidcls in memory, or empty
 
     def read(self)->dict: # Tensors by name
         "Read the tensors of all files."
@@ -180,9 +180,8 @@ def _in_memory(source, arg):
     if isinstance(source, dict):
         return FoundWeights([], tensors=unwrap_state(source, arg))
     if isinstance(source, VideoMAEPretrain):
-        grid = source.pretrained_grid
-        own = source.spec.to_dict() | ({} if grid is None else dict(pretrained_grid=grid))
-        return FoundWeights([], source.to_transformers()[0], tensors=source.state_dict(), own=own)
+        config = source.to_transformers()[0]
+        return FoundWeights([], config, tensors=source.state_dict(), own=source.spec.to_dict())
     config = getattr(source, 'config', None)
     if not hasattr(config, 'to_dict'):
         raise ArgumentError(f"{arg} is a {type(source).__name__}; of networks, models of transformers and of "

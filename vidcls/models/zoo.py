@@ -22,6 +22,7 @@ from .adapter import (
     TransformersModel, check_numbers, config_number, no_larger_than,
     read_by_transformers, spec_of, transformers_model)
 from .contract import VideoModel
+from .conversions import UNSEEN
 from .facts import IN_PACKAGES, PUBLISHED, citation, model_table, where_from
 from .inflate import imagenet_file
 from .registry import (MODELS, PRETRAINING, call_maker, check_registered, is_registered,
@@ -121,8 +122,9 @@ def _said_by(name, found, where):
         raise CheckpointError(f"pretrained has {odd[0]}={config[odd[0]]!r}; the network here has "
                               f"{_RESNET[odd[0]]!r}.")
     extra = _class_of(name).config_arguments(config)
-    if 'heads' in extra:
-        extra['heads'] = config_number('num_attention_heads', extra['heads'])
+    for argument in ('heads', 'decoder_heads'):
+        if argument in extra:
+            extra[argument] = config_number(UNSEEN[argument], extra[argument])
     return spec_of(config, found.processor) | extra | found.own
 
 # %% ../../nbs/inside/35_models.zoo.ipynb #class-of
