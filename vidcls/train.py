@@ -180,8 +180,7 @@ def fit(
         Selection(monitor=monitor, patience=patience, keep_last=keep_last, on_nan=on_nan),
         Saving(out=out, every=every, keep=keep, resume=resume),
         Computing(precision=precision, seed=seed, show=show, compile=compile, trackers=trackers),
-        Functions(augment=augment, mix=mix, loss=loss, metrics=metrics, callbacks=callbacks),
-        task_of(dls),
+        Functions(augment=augment, mix=mix, loss=loss, metrics=metrics, callbacks=callbacks), task_of(dls),
     )
     check_fit(model, dls, config)
     take_labels(model, dls.labels, config.task.name)
