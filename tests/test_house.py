@@ -20,6 +20,7 @@ FLAT = {
     'data.datasets.from_csv': 'flat keywords are what its users type',
     'data.datasets.from_df': 'flat keywords are what its users type',
     'commands.train.cli_train': 'options are the command line',
+    'commands.pretrain.cli_pretrain': 'options are the command line',
     'commands.judge.cli_evaluate': 'options are the command line',
     'commands.embed.cli_embed': 'options are the command line',
 }

@@ -86,7 +86,9 @@ from vidcls.core import seed_everything
 from vidcls.data.synthetic import roll_clips
 from vidcls.models.zoo import create_model
 from vidcls.pretrain import pretrain, pretraining_loaders
+from vidcls.pretraining.collapse import CollapseWatch
 from vidcls.train import Callback
+folder, bs, out, how, at = sys.argv[1:]
 class Killed(Callback):
     in_checkpoint = False
     def after_batch(self, run):
@@ -96,7 +98,7 @@ model = create_model('videomae_pretrain_tiny')
 dls = pretraining_loaders(folder, model.spec, bs=int(bs), valid=.25)
 extra = dict(optimizer='sgd', lr=.05, wd=0, opt_args={})
 if how == 'adamw': extra = dict(out=out + ' run', every=2, resume='auto', augment=roll_clips)
-extra |= dict(callbacks=[Killed()])
+extra |= dict(callbacks=[Killed(), CollapseWatch()])
 hist = pretrain(model, dls, epochs=3, ratio=.75, repeats=2, show=False, **extra)
 if PartialState().is_main_process:
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
