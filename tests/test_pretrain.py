@@ -11,6 +11,7 @@ from vidcls.core import ArgumentError, CheckpointError, SpecMismatchError, seed_
 from vidcls.data.synthetic import make_motion_clips, roll_clips
 from vidcls.models.zoo import create_model
 from vidcls.pretrain import pretrain, pretraining_loaders
+from vidcls.pretraining.recipes import PRETRAINING_RECIPES, pretraining_recipe
 
 
 def tiny(**kw):
@@ -77,6 +78,16 @@ def test_arguments(clips):
         pretrain(net, dls, mask='pipe')
     with pytest.raises(SpecMismatchError):
         pretrain(tiny(n_frames=4), dls)
+
+
+@pytest.mark.parametrize('dataset', PRETRAINING_RECIPES)
+def test_recipes_are_taken_as_they_stand(clips, dataset):
+    recipe = pretraining_recipe(dataset, bs=8)
+    net = tiny(**recipe.spec)
+    dls = pretraining_loaders(clips, net.spec, bs=8, **recipe.loaders)
+    smaller = dict(epochs=1, ratio=.75)                      # of a tiny grid .9 of the places is all but one
+    hist = pretrain(net, dls, **recipe | smaller, show=False)
+    assert len(hist) == 1 and dls.train.dataset.crop == 'multi-scale'
 
 
 SCRIPT = """

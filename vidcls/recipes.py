@@ -279,20 +279,22 @@ class Recipe(dict):
         entry:dict, # Of RECIPES
         name:tuple, # (model, data set)
         arithmetic:str, # How the rate was scaled
+        call:str='fit', # The function that takes the arguments
     ):
         super().__init__(args)
-        self.name, self.arithmetic = name, arithmetic
+        self.name, self.arithmetic, self.call = name, arithmetic, call
         self.model, self.loaders, self.spec = entry['model'], entry['loaders'], entry['spec']
         self.source, self.expect, self.differs = entry['source'], entry['expect'], list(entry['differs'])
-        if 'augment' not in args:
+        if 'augment' not in args and entry['augment']:
             left_out = 'augmentation and mixing' if entry['mix'] else 'augmentation'
             self.differs.append(f"left out: {left_out}, which need the classes; table= brings them")
 
     def __repr__(self):
         plain = str, int, float, dict, type(None)
         named = {k: repr(v) if isinstance(v, plain) else type(v).__name__ for k,v in self.items()}
+        arguments = ', '.join(f'{k}={v}' for k,v in named.items())
         return '\n'.join([
-            f"{self.name[0]} on {self.name[1]}: fit({', '.join(f'{k}={v}' for k,v in named.items())})",
+            f"{self.name[0]} on {self.name[1]}: {self.call}({arguments})",
             f"  rate:    {self.arithmetic}",
             f"  model:   {self.model}, clips: {self.spec}, loaders: {self.loaders}",
             f"  source:  {self.source}",

@@ -55,7 +55,7 @@ def frame_mask(
     n:int=1, # Clips
     gen:torch.Generator|None=None, # None: PyTorch's own
 )->torch.Tensor: # bool (n,N)
-    "Hide whole steps of time (compared in Tong et al. 2022, Table 1b)."
+    "Hide whole steps of time (compared in Tong et al. 2022, section 4)."
     t, h, w = check_wholes('grid', grid, 3)
     steps = _choose(n, t, _hidden_of(t, ratio, 'steps of time'), gen)
     return steps.repeat_interleave(h*w, 1)
