@@ -94,6 +94,7 @@ STUDIES = {  # command: what it compares
     'imbalance': 'Remedies for rare classes.',
     'noise': 'Remedies for wrong labels.',
     'distill': 'Students with and without a teacher.',
+    'pretrain': "A step of pre-training, beside transformers' and beside all boxes.",
     'exports': 'Every conversion of trained classifiers, each with its verdict.',
     'runtimes': 'The forward pass by PyTorch, onnxruntime and OpenVINO, in turn.',
     'windows': 'The windows of a long video, beside decoding it and the network alone.',

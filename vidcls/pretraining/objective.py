@@ -105,7 +105,7 @@ class Reconstruction(SingleLabelTask):
     def _losses(self, model, x, mask, predict):
         "Return the mean squared error of each clip's hidden boxes, and that of their means: float (B,2)."
         said = model(x, mask, predict, **self.draws.counts)
-        wanted = self.net.targets(x, mask if predict is None else predict)
+        wanted = self.net.targets(x, mask if predict is None else predict, said.shape[1])
         # a decoder that is asked about cells is asked about some visible boxes too
         counts = None if predict is None else mask[predict].view(len(x), -1)
         return torch.stack([masked_mse(said, wanted, counts), masked_mse(0*wanted, wanted, counts)], 1)

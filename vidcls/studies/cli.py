@@ -6,8 +6,9 @@
 __all__ = ['Runs', 'Seeds', 'RealSets', 'cli_benchmark_views', 'cli_benchmark_features', 'cli_benchmark_exports',
            'cli_benchmark_runtimes', 'cli_benchmark_windows', 'cli_benchmark_stream', 'cli_benchmark_serve',
            'cli_benchmark_fit', 'cli_benchmark_techniques', 'cli_benchmark_time', 'show_table', 'cli_benchmark_models',
-           'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_distill', 'cli_benchmark_curriculum',
-           'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults', 'cli_benchmark_ways']
+           'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_pretrain', 'cli_benchmark_distill',
+           'cli_benchmark_curriculum', 'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults',
+           'cli_benchmark_ways']
 
 # %% ../../nbs/studies/99_studies.cli.ipynb #imports
 from pathlib import Path
@@ -214,6 +215,20 @@ def cli_benchmark_noise(
     from vidcls.studies.imbalance import NOISE_ARMS, compare_noise
     from vidcls.studies.runs import gains_table
     show_table(gains_table(compare_noise(out, range(seeds), share=share), NOISE_ARMS))
+
+@bench.command('pretrain')
+def cli_benchmark_pretrain(
+    model: Annotated[str, Option(help='A network to pre-train.')] = 'videomae_pretrain_small',
+    size: Annotated[int, a_count('Height and width in pixels.', 16)] = 112,
+    bs: Annotated[int, a_count('Clips a batch.')] = 4,
+    ratio: Annotated[float, Option(help='Share of the boxes that are hidden.')] = .9,
+    rounds: Rounds = 15,
+    out: ResultFile = None,
+):
+    "A step of pre-training beside transformers', and beside an encoder that sees everything."
+    from vidcls.studies.pretrain import benchmark_pretraining
+    found = benchmark_pretraining(model, bs, ratio, rounds, size=size)
+    show_result(found, out, f"\nof a step that sees everything: {found.about['share_of_all_visible']:.2f}")
 
 @bench.command('distill')
 def cli_benchmark_distill(
