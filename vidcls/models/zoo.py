@@ -42,7 +42,8 @@ def create_model(
     **overrides, # What the model takes: any field of ClipSpec, spec itself, or an argument of its class
 )->nn.Module: # With .spec and .n_classes, in training mode
     "Make a model by its name, fresh or with weights."
-    check_choice('name', name, [*list_models(), *list_models(pretraining=True)])
+    others = list_models(pretraining=True)                # which are not offered to whoever asks for classes
+    check_choice('name', name, list_models() + (others if n_classes is None or name in others else []))
     if pretrained is None or pretrained is False:
         return make_model(name, n_classes, overrides)
     if pretrained is True:
