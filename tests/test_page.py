@@ -151,6 +151,10 @@ def test_a_broken_clip_says_so(service, home):
         give(page, home/'broken.mp4')
         answer, error = said(page)
         assert not answer and 'truncated' in error and re.search(r'Request [0-9a-f]{16}', error)
+        assert 'salvage' not in error
+        until(page, "document.getElementById('player').hidden")      # nothing to play, so no empty player
+        give(page, home/'right.mp4')
+        assert said(page)[0].startswith('right') and page.is_visible('#player')
 
 
 def test_the_key_is_asked_for(model, home):

@@ -6,7 +6,6 @@
 __all__ = ['cli_embed', 'what_to_embed', 'say_not_read', 'trunk']
 
 # %% ../../nbs/inside/85a_commands.embed.ipynb #code-3
-import re
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -91,8 +90,9 @@ def say_not_read(
     most:int=10, # Clips that are named
 ):
     "Name and count the clips that could not be read."
+    from vidcls.core import plain_reason
     for clip,reason in list(failures.items())[:most]:
-        reason = re.sub(r',? or [^,;]*salvage=True[^,;]*', '', reason)       # advice in Python
+        reason = plain_reason(reason)
         say(f'not read: {reason if str(clip) in reason else f"{clip}: {reason}"}')
     if failures:
         say(f'clips that could not be read: {len(failures)}')

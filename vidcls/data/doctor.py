@@ -11,7 +11,6 @@ import base64
 import html
 import multiprocessing
 import os
-import re
 import sys
 import time
 import warnings
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import ArgumentError, DataError, VideoReadError, WorkerError
-from ..core import atomic_path, check_at_least, check_whole, file_sha256, patch, progress
+from ..core import atomic_path, check_at_least, check_whole, file_sha256, patch, plain_reason, progress
 from .label_sets import count_labels
 from .datasets import as_table
 from .files import find_videos, text_frame
@@ -41,10 +40,10 @@ def examine(
         try:
             _decode_all(path, found)
         except VideoReadError as e:
-            found['fault'] = _for_reports(e.reason)
+            found['fault'] = plain_reason(e.reason)
         except Exception as e:
             found['fault'] = f"can't be examined ({type(e).__name__}: {e}); leave it out"
-    texts = [_for_reports(str(w.message).removeprefix(f'{path}: ')) for w in said]
+    texts = [plain_reason(str(w.message).removeprefix(f'{path}: ')) for w in said]
     found['said'] = '; '.join(dict.fromkeys(texts))
     return found
 
@@ -64,10 +63,6 @@ def _decode_all(path, found):
                  seconds=info.duration, safe_seek=info.safe_seek, content=file_sha256(path))
     if small:
         found.update(looks=_looks(small), thumb=_jpeg(small))
-
-def _for_reports(reason):
-    "Return the reason without advice in Python: a report is read at the command line as well."
-    return re.sub(r',? or [^,;]*salvage=True[^,;]*', '', reason)
 
 def _looks(frames):
     "Tell whether each pixel of a tiny grey picture is brighter than its right neighbour: (3*64,) bool."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import ArgumentError, DecodeTimeoutError, VideoReadError, VidclsError
-from ..core import check_at_least, check_whole
+from ..core import check_at_least, check_whole, plain_reason
 from ..data.opening import open_stream
 
 # %% ../../nbs/inside/78a_serve.limits.ipynb #requesterror
@@ -108,7 +108,7 @@ def refusal(
     if isinstance(error, VideoReadError):
         why = error.reason
         status = 413 if why.startswith(_TOO_LARGE) else 415 if why.startswith(_NOT_ACCEPTED) else 422
-        return RequestError(status, f"the upload: {why}.")
+        return RequestError(status, f"the upload: {plain_reason(why)}.")
     if isinstance(error, ArgumentError):
         return RequestError(422, str(error))
     return RequestError(500, "the service made a mistake; its log says more under the id of this request.")

@@ -61,12 +61,16 @@ function clear() {
   $('said').setAttribute('aria-live', 'polite');
   for (const id of ['said', 'bars', 'trust', 'frames', 'error']) $(id).replaceChildren();
   for (const id of ['error', 'segments', 'timeline', 'seen', 'when', 'no-player']) $(id).hidden = true;
+  showPlayer();
 }
+
+// a file that neither the browser plays nor the service reads has nothing to show
+function showPlayer() { $('player').hidden = !$('no-player').hidden && !$('error').hidden; }
 
 function lengthOf(video) {
   return new Promise(resolve => {
     video.onloadedmetadata = () => resolve(video.duration);
-    video.onerror = () => { $('no-player').hidden = false; resolve(0); };
+    video.onerror = () => { $('no-player').hidden = false; showPlayer(); resolve(0); };
     setTimeout(() => resolve(video.duration || 0), 3000);
   });
 }
@@ -96,6 +100,7 @@ async function send(path, values, file, name) {
 
 function showError(e) {
   $('error').hidden = false;
+  showPlayer();
   $('error').replaceChildren(text('p', e.message));
   if (e.id) $('error').append(text('p', say('requestId', e.id), 'quiet'));
 }
