@@ -32,4 +32,4 @@ def cli_export(
     out.parent.mkdir(parents=True, exist_ok=True)
     record = kept_record(classifier)
     say(repr(export(Classifier.load(classifier), out, raw, opset, record=record)))
-    say(f'next: vidcls predict {out} VIDEOS')
+    say(f'next: vidcls predict {out} VIDEOS, or vidcls serve {out}')
