@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SINGLE', 'MULTI', 'SAMPLINGS', 'DRAWN', 'SHORT', 'VidclsError', 'ArgumentError', 'DataError', 'LabelError',
            'LeakageError', 'SpecMismatchError', 'WorkerError', 'CheckpointError', 'VideoReadError',
-           'VideoNotFoundError', 'VideoFolderError', 'VideoPermissionError', 'DecodeTimeoutError', 'plain_reason',
-           'check_choice', 'check_at_least', 'check_whole', 'check_between', 'first_names', 'match_labels', 'patch',
-           'ClipSpec', 'normalise_on_cpu', 'seed_everything', 'pick_device', 'in_notebook', 'progress_on', 'progress',
-           'span', 'atomic_path', 'file_sha256', 'load_json']
+           'VideoNotFoundError', 'VideoFolderError', 'VideoPermissionError', 'DecodeTimeoutError', 'check_choice',
+           'check_at_least', 'check_whole', 'check_between', 'first_names', 'match_labels', 'patch', 'ClipSpec',
+           'normalise_on_cpu', 'seed_everything', 'pick_device', 'in_notebook', 'progress_on', 'progress', 'span',
+           'atomic_path', 'file_sha256', 'load_json']
 
 # %% ../nbs/inside/00_core.ipynb #import-os-random-sys
 import builtins
@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import sys
 import warnings
 from contextlib import contextmanager
@@ -79,13 +78,6 @@ class VideoPermissionError(VideoReadError, PermissionError):
 class DecodeTimeoutError(VideoReadError, TimeoutError):
     "A video whose decoding took longer than it may."
     __str__ = VideoReadError.__str__
-
-# %% ../nbs/inside/00_core.ipynb #plain-reason
-def plain_reason(
-    reason:str, # Of a VideoReadError
-)->str:
-    "Return why a video can't be read, without the advice that only who writes Python can follow."
-    return re.sub(r',? or [^,;]*salvage=True[^,;]*', '', reason)
 
 # %% ../nbs/inside/00_core.ipynb #check-choice
 def check_choice(

@@ -90,7 +90,7 @@ def say_not_read(
     most:int=10, # Clips that are named
 ):
     "Name and count the clips that could not be read."
-    from vidcls.core import plain_reason
+    from vidcls.data.opening import plain_reason
     for clip,reason in list(failures.items())[:most]:
         reason = plain_reason(reason)
         say(f'not read: {reason if str(clip) in reason else f"{clip}: {reason}"}')

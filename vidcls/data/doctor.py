@@ -21,10 +21,11 @@ import numpy as np
 import pandas as pd
 
 from ..core import ArgumentError, DataError, VideoReadError, WorkerError
-from ..core import atomic_path, check_at_least, check_whole, file_sha256, patch, plain_reason, progress
+from ..core import atomic_path, check_at_least, check_whole, file_sha256, patch, progress
 from .label_sets import count_labels
 from .datasets import as_table
 from .files import find_videos, text_frame
+from .opening import plain_reason
 from .table import ClipTable
 from .decode import Video, resize_short
 from ..show import filmstrip

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import ArgumentError, DecodeTimeoutError, VideoReadError, VidclsError
-from ..core import check_at_least, check_whole, plain_reason
-from ..data.opening import open_stream
+from ..core import check_at_least, check_whole
+from ..data.opening import open_stream, plain_reason
 
 # %% ../../nbs/inside/78a_serve.limits.ipynb #requesterror
 class RequestError(VidclsError):
