@@ -107,21 +107,14 @@ def test_a_step_that_is_kept_twice_is_there_at_each_moment(tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a real full device')
-def test_a_real_small_disk(tmp_path):
+def test_a_real_small_disk(tmp_path, small_disk):
     "A file system of one megabyte, where it can be made."
-    place = tmp_path/'small'
-    place.mkdir()
-    made = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', place], capture_output=True)
-    if made.returncode:
-        pytest.skip('file systems cannot be mounted here')
-    try:
+    with small_disk(tmp_path/'small', '1m') as place:
         save_checkpoint(place, {'x': torch.ones(50_000)}, 1)
         with pytest.raises(CheckpointError, match='no space'):
             save_checkpoint(place, {'x': torch.ones(500_000)}, 2)
         assert [p.name for p in place.iterdir()] == ['step_000000001']
         load_checkpoint(place/'step_000000001')
-    finally:
-        subprocess.run(['umount', place])
 
 
 @pytest.mark.skipif(os.name == 'nt' or os.geteuid() == 0, reason='root may write everywhere')

@@ -361,11 +361,6 @@ def test_half_precision(dtype):
 
 # --- transformers
 
-@pytest.fixture(scope='module')
-def hf():
-    os.environ['TRANSFORMERS_VERBOSITY'] = 'error'
-    return pytest.importorskip('transformers')
-
 def of_transformers(hf, ours):
     "transformers' network with our weights."
     config, state = ours.to_transformers()

@@ -93,11 +93,6 @@ def assert_same_function(ours, theirs, call, x, to_theirs, eps):
 
 # --- transformers
 
-@pytest.fixture(scope='module')
-def hf():
-    os.environ['TRANSFORMERS_VERBOSITY'] = 'error'
-    return pytest.importorskip('transformers')
-
 def of_transformers(hf, ours):
     "transformers' network with our weights."
     config, state = ours.to_transformers()
