@@ -269,9 +269,9 @@ def build_model(
     kinds = {n: p.annotation for n,p in signature(cls).parameters.items() if n not in ('spec', 'n_classes')}
     parts = {n: _fields_of(kind) for n,kind in kinds.items()}
     of_net = [name for n,names in parts.items() for name in names or [n]]
-    classes = [] if n_classes is None else [n_classes]
+    classes = {} if n_classes is None else dict(n_classes=n_classes)
     for name in overrides:
-        check_argument(name, [*['n_classes'][:len(classes)], *of_net, *of_spec, 'spec'], cls.__name__)
+        check_argument(name, [*classes, *of_net, *of_spec, 'spec'], cls.__name__)
     spec = check_spec(base if spec is None else spec)
     spec = spec.with_(**{k: v for k,v in overrides.items() if k in of_spec})
     given = usual | {k: v for k,v in overrides.items() if k in of_net}
@@ -279,7 +279,7 @@ def build_model(
     for n,names in parts.items():
         if names:
             arguments[n] = kinds[n](**{k: given[k] for k in names if k in given})
-    return cls(spec, *classes, **arguments)
+    return cls(spec, *classes.values(), **arguments)
 
 def _fields_of(kind):
     "Return the names that users give one by one in place of an argument; empty for a plain one."

@@ -7,7 +7,6 @@ __all__ = ['pretraining_clips', 'pretraining_loaders']
 
 # %% ../../nbs/inside/73b_pretraining.clips.ipynb #code-2
 import os
-from dataclasses import fields
 from pathlib import Path
 
 from ..core import ArgumentError, DataError, check_at_least, check_between
@@ -15,7 +14,7 @@ from ..data.annotations import annotation_tool
 from ..data.contract import ClipDraws, ClipLoaders, Keeping, Order, Reading, options
 from ..data.datasets import as_table
 from ..data.files import find_videos
-from ..data.loaders import loader
+from ..data.loaders import split_loaders
 from ..data.split_groups import add_valid
 from ..data.table import ClipTable
 from ..features import UNLABELLED, unlabelled_table, window_table
@@ -79,9 +78,4 @@ def pretraining_loaders(
 )->ClipLoaders:
     "Make loaders of clips whose labels nobody needs, ready for `pretrain`."
     options(kwargs, pretraining_loaders, Reading, Keeping, ClipDraws, Order, also=('workers',))
-    table = pretraining_clips(data, length_s, valid, seed)
-    of_train = {f.name for kind in (ClipDraws, Order) for f in fields(kind)}
-    rest = {k: v for k,v in kwargs.items() if k not in of_train}
-    each = dict(train=kwargs, valid=rest)
-    made = {s: loader(table.select_split(s), spec, bs, s == 'train', seed, **each[s]) for s in table.splits}
-    return ClipLoaders(table, spec, **made)
+    return split_loaders(pretraining_clips(data, length_s, valid, seed), spec, bs, seed, **kwargs)
