@@ -180,6 +180,29 @@ def test_leaks_are_found():
 def test_cells_do_without_the_skipped_ones(nb):
     assert not leaks([s for _,s in cells(nb)], settings()['tst_flags'].split())
 
+def run_by_site(src):
+    "Whether a cell that exports nothing is run when the site is built: it imports, and does more than that."
+    tree = ast.parse(src)
+    imports = (ast.Import, ast.ImportFrom)
+    harmless = (*imports, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Try)
+    if not any(isinstance(n, imports) for n in ast.walk(tree)):
+        return False
+    return not all(isinstance(n, harmless) for n in tree.body)
+
+def test_what_the_site_runs():
+    assert run_by_site('import av\nav.open("a.mp4")')
+    assert not run_by_site('import av')
+    assert not run_by_site('def f():\n    import av')
+    assert not run_by_site('x = 1')
+
+@every_notebook
+def test_imports_have_cells_of_their_own(nb):
+    "To document a page nbdev runs each cell with an import: work in it would be done once more."
+    sources = [s for _,s in cells(nb)]
+    if any('#| default_exp' in s for s in sources):
+        plain = [s for s in sources if not re.search(r'^#\|\s*export|^%%|nbdev_export\(\)', s, re.M)]
+        assert not [s for s in plain if run_by_site(s)]
+
 # paths and addresses
 MACHINE = re.compile(r'(?:/(?:work|root|home|tmp|Users)/|[A-Z]:\\)\S*| at 0x[0-9a-f]{6,}')
 

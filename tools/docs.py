@@ -74,8 +74,7 @@ def build()->tuple: # (the folder of the site, its published address)
     try:
         proc = proc_nbs(n_workers=2, force=True)
     except Exception as e:
-        why = re.search(r'^\w*(?:Error|Exception)\b.*', str(e.__cause__ or ''), re.M)
-        sys.exit(f"{e}\n\n{why[0] if why else ''}\n"
+        sys.exit(f"{e}\n\n{e.__cause__ or ''}\n"
                  "Pages run only the cells that export or import: keep imports in cells of their own.")
     stage(proc, site)
     if shutil.which('quarto'):

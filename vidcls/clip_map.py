@@ -88,10 +88,10 @@ class ClipMap:
         return f'ClipMap({len(self.names)} clips, {played} of them play{lost})'
 
     def _repr_html_(self):
-        key = hashlib.sha256(repr((self.places.tolist(), self.names)).encode()).hexdigest()[:8]
         low, high = self.places.min(0), self.places.max(0)
         at = 3 + 94*(self.places - low)/np.maximum(high - low, 1e-9)             # per cent of the plane
         at[:,1] = 100 - at[:,1]                                                  # upwards, as on paper
+        key = hashlib.sha256(repr((at.round().tolist(), self.names)).encode()).hexdigest()[:8]
         points = ''.join(self._point(i, *at[i], key) for i in np.argsort(at[:,0], kind='stable'))
         colours = [f'<li><i {_look(k)}></i>{html.escape(str(l))}</li>' for k,l in enumerate(self.labels)]
         one = 'a filled point' if None in self.strips else 'one'
