@@ -1,4 +1,5 @@
 "The page of the service, in a real Chromium."
+import base64
 import re
 import shutil
 import time
@@ -6,15 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import axe_core_python
+import cv2
 import numpy as np
 import pytest
 
 from services import KEY, serving
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
+from vidcls.data.decode import write_video
 from vidcls.data.loaders import loaders
-from vidcls.data.synthetic import make_motion_clips, motion_clip
+from vidcls.data.synthetic import make_motion_clips, motion_clip, motion_mask, roll_clips
 from vidcls.deploy.export import export
+from vidcls.map_verdict import judge_saved_maps
 from vidcls.models.zoo import create_model
 from vidcls.predict import Classifier
 from vidcls.show import encode_h264
@@ -212,3 +216,57 @@ def test_by_keyboard_alone(service):
             page.keyboard.press('Tab')
             seen.append(page.evaluate('(e => e.id || e.textContent.trim())(document.activeElement)'))
         assert {'language', 'file', 'right'} <= set(seen), seen
+
+
+@pytest.fixture(scope='module')
+def judged(home):
+    "A trained classifier in a folder, whose maps were judged."
+    clips = make_motion_clips(home/'sides', 120, n_frames=8, size=32)
+    table = from_folder(clips).select_classes(['left', 'right'])
+    seed_everything(0)
+    net = create_model('videomae_tiny', n_classes=2, patch=4)
+    dls = loaders(table, net.spec, bs=16)
+    fit(net, dls, epochs=16, lr=2e-3, augment=roll_clips, show=False)
+    folder = Classifier(net).save(home/'judged')
+    judge_saved_maps(folder, dls.valid, show=False)
+    return folder
+
+
+def test_what_counted_is_shown(judged, home):
+    "The map lies on the shape: more of what turned yellow is on it than elsewhere."
+    clip = motion_clip('right', 1001, n_frames=8, size=32)
+    path = write_video(home/'clip.mp4', clip, fps=8)
+    with serving(judged, key='') as (url, _), opened(url) as page:
+        page.locator('#about summary').click()
+        assert 'passed its checks' in page.inner_text('#facts')
+        give(page, path)
+        said(page)
+        page.locator('#seen summary').click()
+        plain = page.get_attribute('#frames img', 'src')
+        page.check('#map')
+        until(page, "document.getElementById('map-said').textContent")
+        shown = [e.get_attribute('src') for e in page.locator('#frames img').all()]
+        assert 'yellow most' in page.inner_text('#map-said') and shown[0] != plain and len(shown) == 8
+        yellow = np.stack([_yellow(source) for source in shown])
+        on = motion_mask('right', 1001, n_frames=8, size=32)
+        assert yellow[on].mean() > 2*yellow[~on].mean()
+        page.uncheck('#map')
+        assert page.get_attribute('#frames img', 'src') == plain and not page.inner_text('#map-said')
+        assert page.errors == []
+
+
+def _yellow(source):
+    "How yellow the pixels of a picture are: red and green over blue."
+    code = np.frombuffer(base64.b64decode(source.split(',')[1]), np.uint8)
+    blue, green, red = cv2.imdecode(code, cv2.IMREAD_COLOR).astype(float).transpose(2, 0, 1)
+    return (np.minimum(red, green) - blue).clip(0)
+
+
+def test_without_a_judged_map_there_is_no_switch(service, home):
+    with opened(service) as page:
+        give(page, video(home/'right.mp4', 'right'))
+        said(page)
+        page.locator('#seen summary').click()
+        assert not page.is_visible('#map')
+        page.locator('#about summary').click()
+        assert 'a file gives probabilities only' in page.inner_text('#facts')

@@ -143,16 +143,16 @@ def judge_methods(
         if given is not None and len(given) != len(clips):
             raise ArgumentError(f"{name} has {len(given)} entries for {len(clips)} clips.")
     area = None if masks is None else np.mean([np.mean(k) for k in masks])
-    twin, rows = scramble(model, seed), []
-    for m,f in progress(methods.items(), total=len(methods), desc='judging maps', show=show):
-        rng, found = np.random.default_rng(seed), []
-        for i,clip in enumerate(clips):
-            e = make_explanation(model, clip, f, m, None if targets is None else targets[i])
-            other = make_explanation(twin, clip, f, m, e.target)
-            judged = _judge_map(model, e, None if masks is None else masks[i], rng)
-            found.append(judged | dict(correlation=rank_correlation(e.heat, other.heat)))
-        rows.append(_summary(m, pd.DataFrame(found), area, groups))
-    return pd.DataFrame(rows)
+    twin, found, rng = scramble(model, seed), {}, None
+    work = [(m, i) for m in methods for i in range(len(clips))]
+    for m,i in progress(work, total=len(work), desc='judging maps', show=show):
+        if i == 0:
+            rng, found[m] = np.random.default_rng(seed), []      # every method is rolled alike
+        e = make_explanation(model, clips[i], methods[m], m, None if targets is None else targets[i])
+        other = make_explanation(twin, clips[i], methods[m], m, e.target)
+        judged = _judge_map(model, e, None if masks is None else masks[i], rng)
+        found[m].append(judged | dict(correlation=rank_correlation(e.heat, other.heat)))
+    return pd.DataFrame([_summary(m, pd.DataFrame(f), area, groups) for m,f in found.items()])
 
 def _judge_map(model, e, mask, rng):
     "The areas of the curves, and the share on the mask, of an Explanation's map and of its rolled self."

@@ -37,7 +37,7 @@ from .page import add_page
 from .sandbox import Decoders
 from .stream import add_stream
 from vidcls.serve.schemas import (
-    ClipAnswer, EmbedAnswer, Health, ModelFacts, Refusal, WindowsAnswer,
+    ClipAnswer, EmbedAnswer, Health, MapAnswer, ModelFacts, Refusal, WindowsAnswer,
 )
 from ..view_clips import PROTOCOLS, Views, as_views
 
@@ -193,6 +193,19 @@ class Service:
             found = await model.features(await self.decoders.clips(path, model.clf.spec))
         return EmbedAnswer(model=model.name, features=found[0].tolist())
 
+    async def explain(self,
+        path:Path, # Of the file
+        model, # ServedModel
+    )->MapAnswer:
+        "Return what counted for the answer about a clip."
+        model.check_explains()
+        async with self.room:
+            clips = await self.decoders.clips(path, model.clf.spec)
+            found = await model.explanation(clips[0])
+            frames = await asyncio.to_thread(lambda: as_jpegs(found.overlay()))
+        return MapAnswer(model=model.name, method=found.method, label=model.clf.labels[found.target],
+                         score=found.probability, frames=frames)
+
     async def windows(self,
         path:Path, # Of the file
         model, # ServedModel
@@ -298,6 +311,13 @@ def add_answers(
         m = choose_model(s.models, model)
         async with upload(request, s.folder) as path:
             return await s.within_time(s.embed(path, m))
+
+    @app.post('/explain', tags=['answers'], **how)
+    async def explain(request: Request, model: str|None = None)->MapAnswer:
+        "What counted for the answer about a short video; only where judges let the model's map pass."
+        m = choose_model(s.models, model)
+        async with upload(request, s.folder) as path:
+            return await s.within_time(s.explain(path, m))
 
 # %% ../../nbs/inside/78i_serve.app.ipynb #add-state
 def add_state(

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from ..core import VidclsError, check_whole, progress
 from ..deploy.runtime import need_package
 from .limits import RequestError
-from .schemas import ClipAnswer, EmbedAnswer, ModelFacts, WindowsAnswer
+from .schemas import ClipAnswer, EmbedAnswer, MapAnswer, ModelFacts, WindowsAnswer
 
 # %% ../../nbs/inside/78j_serve.client.ipynb #patiently
 BUSY = 429, 503                              # statuses that a later try may not get
@@ -98,6 +98,13 @@ class ServiceClient:
     )->EmbedAnswer:
         "Ask for a clip as a vector."
         return self._ask('/embed', EmbedAnswer, video, dict(model=model))
+
+    def explain(self,
+        video, # Path of a file
+        model:str|None=None, # As for predict
+    )->MapAnswer:
+        "Ask what counted for the answer about a clip."
+        return self._ask('/explain', MapAnswer, video, dict(model=model))
 
     def models(self)->list: # Of ModelFacts
         "Ask which models there are, and what each says of itself."

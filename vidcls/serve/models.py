@@ -9,6 +9,7 @@ __all__ = ['ServedModel', 'open_model', 'kept_record', 'open_models', 'choose_mo
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -30,10 +31,19 @@ class ServedModel:
     licence:str = '' # Of the published weights that the training began with; empty: none known
     quantized:str = '' # How the weights were made smaller; empty: they were not
     max_clips:int = 8 # Clips of a batch, >= 1
+    verdict:object = None # MapVerdict about its maps; None: nobody has judged them
 
     def __post_init__(self):
-        self.batcher = Batcher(self.clf.score_clips, self.max_clips)
-        self.embedder = None
+        self.alone = Lock()                  # a network is asked by one thread at a time
+        self.batcher = self._batcher(self.clf.score_clips, self.max_clips)
+        self.embedder = self.explainer = None
+
+    def _batcher(self, work, max_clips):
+        "Features and maps put hooks into the network, which must not see another request's clips."
+        def alone(clips):
+            with self.alone:
+                return work(clips)
+        return Batcher(alone, max_clips)
 
     @property
     def can_embed(self)->bool:
@@ -52,8 +62,30 @@ class ServedModel:
         "Return the features of clips: what the last layer sees."
         self.check_embeds()
         if self.embedder is None:
-            self.embedder = Batcher(self._features, self.max_clips)
+            self.embedder = self._batcher(self._features, self.max_clips)
         return await self.embedder.scores(clips)
+
+    async def explanation(self,
+        clip, # uint8 (T,S,S,3)
+    ): # Explanation
+        "Return a clip with the map of what counted for its likeliest class."
+        self.check_explains()
+        if self.explainer is None:
+            self.explainer = self._batcher(self._explanations, 1)
+        return (await self.explainer.scores(clip[None]))[0]
+
+    def check_explains(self):
+        "Raise `RequestError` where no map may be shown."
+        if self.runtime != 'PyTorch':
+            why = "is a file that gives scores only; maps need the folder that it was exported from"
+        elif self.verdict is None:
+            why = ("has maps that nobody has judged; `vidcls evaluate FOLDER CLIPS --maps` judges them, and "
+                   "then the service is started again")
+        elif self.verdict.method is None:
+            why = f"has no map that its judges let pass on {self.verdict.n} clips"
+        else:
+            return
+        raise RequestError(409, f"{self.name} {why}.")
 
     def check_embeds(self):
         "Raise `RequestError` where there are no features."
@@ -69,17 +101,22 @@ class ServedModel:
             x = model_input(self.clf.model, clips)
             return pooled_features(self.clf.model, x).float().cpu().numpy()
 
+    def _explanations(self, clips):
+        from vidcls.interpret import explain
+        return [explain(self.clf.model, clip, self.verdict.method) for clip in clips]
+
     def describe(self)->dict: # JSON-ready
         "Return what the model says of itself."
         c = self.clf
         calibration = c.calibration
         return dict(name=self.name, network=_network(c), runtime=self.runtime, quantized=self.quantized,
                     task=c.task, labels=list(c.labels), spec=c.spec.to_dict(), licence=self.licence,
-                    calibrated=calibration != Calibration(), can_embed=self.can_embed, record=self.record)
+                    calibrated=calibration != Calibration(), can_embed=self.can_embed, record=self.record,
+                    map=self.verdict and dict(method=self.verdict.method, n_judged=self.verdict.n))
 
     def close(self):
         "End its threads."
-        for b in (self.batcher, self.embedder):
+        for b in (self.batcher, self.embedder, self.explainer):
             if b is not None:
                 b.close()
 
@@ -101,10 +138,12 @@ def open_model(
     path = Path(path).expanduser()
     name = name or path.stem
     if not is_exported(path):
+        from vidcls.map_verdict import kept_verdict
         from vidcls.models.facts import family_facts
         from vidcls.predict import Classifier
         clf = Classifier.load(path, device)
-        return ServedModel(name, clf, 'PyTorch', kept_record(path), family_facts(_network(clf))[0])
+        return ServedModel(name, clf, 'PyTorch', kept_record(path), family_facts(_network(clf))[0],
+                           verdict=kept_verdict(path))
     clf = RuntimeClassifier(path, None if path.suffix == '.pte' else threads)
     f = clf.facts
     if f.raw:

@@ -59,7 +59,8 @@ function clear() {
   segments = [];
   delete $('said').dataset.start;
   $('said').setAttribute('aria-live', 'polite');
-  for (const id of ['said', 'bars', 'trust', 'frames', 'error']) $(id).replaceChildren();
+  for (const id of ['said', 'bars', 'trust', 'frames', 'map-said', 'error']) $(id).replaceChildren();
+  $('map').checked = false;
   for (const id of ['error', 'segments', 'timeline', 'seen', 'when', 'no-player']) $(id).hidden = true;
   showPlayer();
 }
@@ -129,13 +130,32 @@ function showAnswer() {
   $('bars').replaceChildren(...shown.top.map(bar));
   const about = models.find(m => m.name === shown.model);
   $('trust').textContent = about ? say(about.calibrated ? 'calibrated' : 'uncalibrated') : '';
-  $('frames').replaceChildren(...(shown.frames ?? []).map((source, i) => {
-    const img = document.createElement('img');
+  $('map-row').hidden = !about?.map?.method;
+  $('seen').hidden = !shown.frames;
+  showFrames();
+}
+
+function showFrames() {
+  const map = $('map').checked ? shown.map : null, frames = map?.frames ?? shown.frames ?? [];
+  $('frames').replaceChildren(...frames.map((source, i) => {
+    const img = document.createElement('img'), place = `${i + 1}/${frames.length}`;
     img.src = source;
-    img.alt = `${i + 1}/${shown.frames.length}`;
+    img.alt = map ? say('marked', place) : place;
     return img;
   }));
-  $('seen').hidden = !shown.frames;
+  $('map-said').textContent = map ? say('mapSaid', map.label) : '';
+}
+
+// what counted is computed when somebody wants to see it
+async function toggleMap() {
+  const asked = shown;
+  if ($('map').checked && !asked.map) {
+    $('map').disabled = true;
+    asked.map = await send('/explain', {}, clip, 'clip');
+    $('map').disabled = false;
+    if (!asked.map) $('map').checked = false;
+  }
+  if (shown === asked) showFrames();
 }
 
 function bar({label, score}) {
@@ -225,9 +245,14 @@ function showModel() {
     evaluated: recordOf(m.record),
     licence: m.licence || say('unknown'),
     runtime: m.runtime,
-    map: say('noMap'),
+    map: mapOf(m),
   };
   $('facts').replaceChildren(...Object.entries(facts).flatMap(([k, v]) => [text('dt', say(k)), text('dd', v)]));
+}
+
+function mapOf(m) {
+  if (m.map) return say(m.map.method ? 'mapText' : 'noMap', m.map.n_judged);
+  return say(m.runtime === 'PyTorch' ? 'unjudgedMap' : 'mapOfFile');
 }
 
 function recordOf(r) {
@@ -304,6 +329,7 @@ function begin() {
   $('record').onclick = record;
   $('cancel').onclick = () => request?.abort();
   $('when').onclick = () => timeline(clip);
+  $('map').onchange = toggleMap;
   $('model').onchange = () => { showModel(); if (clip) take(clip); };
   $('key-form').onsubmit = e => {
     e.preventDefault();
