@@ -189,11 +189,19 @@ def test_addresses_for_programs(service):
         assert 'POST /predict' in page.inner_text('#addresses') and page.errors == []
 
 
+def check_access(page, width):
+    "axe-core finds nothing serious, and nothing is wider than the window."
+    page.add_script_tag(path=Path(axe_core_python.__file__).parent/'axe.min.js')
+    found = page.evaluate('axe.run()')['violations']
+    serious = [v for v in found if v['impact'] in ('serious', 'critical')]
+    assert [(v['id'], v['nodes'][0]['html']) for v in serious] == []
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+
+
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 @pytest.mark.parametrize('width', [1280, 390])
 def test_everybody_can_use_it(service, home, scheme, width):
     "axe-core finds nothing serious, nothing is wider than a phone; and pictures to look at."
-    axe = Path(axe_core_python.__file__).parent/'axe.min.js'
     how = dict(color_scheme=scheme, viewport=dict(width=width, height=900), bypass_csp=True)
     with opened(service, **how) as page:
         for state in ('empty', 'answered'):
@@ -202,11 +210,7 @@ def test_everybody_can_use_it(service, home, scheme, width):
                 page.wait_for_selector('#segments:not([hidden])', timeout=20_000)
                 page.locator('#about summary').click()
             page.screenshot(path=home/f'{state}_{width}_{scheme}.png', full_page=True)
-            page.add_script_tag(path=axe)
-            found = page.evaluate('axe.run()')['violations']
-            serious = [v for v in found if v['impact'] in ('serious', 'critical')]
-            assert [(v['id'], v['nodes'][0]['html']) for v in serious] == []
-            assert page.evaluate('document.documentElement.scrollWidth') <= width
+            check_access(page, width)
 
 
 def test_by_keyboard_alone(service):
@@ -236,7 +240,8 @@ def test_what_counted_is_shown(judged, home):
     "The map lies on the shape: more of what turned yellow is on it than elsewhere."
     clip = motion_clip('right', 1001, n_frames=8, size=32)
     path = write_video(home/'clip.mp4', clip, fps=8)
-    with serving(judged, key='') as (url, _), opened(url) as page:
+    how = dict(viewport=dict(width=390, height=900), bypass_csp=True)
+    with serving(judged, key='') as (url, _), opened(url, **how) as page:
         page.locator('#about summary').click()
         assert 'passed its checks' in page.inner_text('#facts')
         give(page, path)
@@ -250,6 +255,8 @@ def test_what_counted_is_shown(judged, home):
         yellow = np.stack([_yellow(source) for source in shown])
         on = motion_mask('right', 1001, n_frames=8, size=32)
         assert yellow[on].mean() > 2*yellow[~on].mean()
+        page.screenshot(path=home/'map_390.png', full_page=True)
+        check_access(page, 390)
         page.uncheck('#map')
         assert page.get_attribute('#frames img', 'src') == plain and not page.inner_text('#map-said')
         assert page.errors == []
