@@ -71,7 +71,7 @@ def fit_in(
 def expecting_fresh_head():
     "In the block, don't warn that a head is fresh: it will be trained, or nobody asks it."
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', '.*fresh head')
+        warnings.filterwarnings('ignore', '.*(fresh head|are new and have to be trained)')
         yield
 
 # %% ../../nbs/inside/33_models.weights.ipynb #any-prefix
