@@ -5,19 +5,18 @@
 # %% auto #0
 __all__ = ['MASK_ARMS', 'compare_masks', 'masks_table']
 
-# %% ../../nbs/studies/97c_studies.masks.ipynb #ee395593
+# %% ../../nbs/studies/97c_studies.masks.ipynb #09f10024
 import numpy as np
 import pandas as pd
 
 from ..core import seed_everything
-from ..intervals import paired_difference
 from ..models.zoo import create_model
 from ..pretrain import pretrain, pretraining_loaders
 from ..pretraining.pictures import trivial_losses
-from .few_labels import encoder_right, few_of, made_clips
+from .few_labels import accuracies, encoder_right, few_of, made_clips
 from .runs import accuracy_of, run_missing
 
-# %% ../../nbs/studies/97c_studies.masks.ipynb #6f0e0539
+# %% ../../nbs/studies/97c_studies.masks.ipynb #e14b9a0f
 MASK_ARMS = {  # name: (mask, ratio)
     'tube .5': ('tube', .5), 'tube .75': ('tube', .75), 'tube .9': ('tube', .9),
     'random .5': ('random', .5), 'random .75': ('random', .75), 'random .9': ('random', .9),
@@ -55,12 +54,8 @@ def masks_table(
     runs:dict, # As compare_masks returns it
 )->pd.DataFrame: # arm, explained (mean, lowest, highest seed), copied, accuracy with its interval
     "Say what each mask gave."
-    seeds, rows = sorted({s for _,s in runs}), []
-    for arm in MASK_ARMS:
-        own = [runs[arm, s] for s in seeds]
-        explained = [r['explained'] for r in own]
-        x, groups = (np.concatenate([r[k] for r in own]) for k in ('right', 'group'))
-        mean, low, high = paired_difference(x, 0*x, groups)
-        rows.append(dict(mask=arm, explained=np.mean(explained), worst=min(explained), best=max(explained),
-                         copied=np.mean([r['copied'] for r in own]), accuracy=mean, low=low, high=high))
-    return pd.DataFrame(rows)
+    seeds, found = sorted({s for _,s in runs}), accuracies(runs, MASK_ARMS)
+    values = {k: np.array([[runs[a, s][k] for s in seeds] for a in MASK_ARMS]) for k in ('explained', 'copied')}
+    return found[['arm', 'accuracy', 'low', 'high']].assign(
+        explained=values['explained'].mean(1), worst=values['explained'].min(1),
+        best=values['explained'].max(1), copied=values['copied'].mean(1))
