@@ -6,15 +6,15 @@
 __all__ = ['Runs', 'Seeds', 'RealSets', 'cli_benchmark_views', 'cli_benchmark_features', 'cli_benchmark_exports',
            'cli_benchmark_runtimes', 'cli_benchmark_windows', 'cli_benchmark_stream', 'cli_benchmark_serve',
            'cli_benchmark_fit', 'cli_benchmark_techniques', 'cli_benchmark_time', 'show_table', 'cli_benchmark_models',
-           'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_pretrain', 'cli_benchmark_distill',
-           'cli_benchmark_curriculum', 'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults',
-           'cli_benchmark_ways']
+           'cli_benchmark_imbalance', 'cli_benchmark_noise', 'cli_benchmark_pretrain', 'cli_benchmark_few_labels',
+           'cli_benchmark_continued', 'cli_benchmark_masks', 'cli_benchmark_distill', 'cli_benchmark_curriculum',
+           'cli_benchmark_stages', 'cli_benchmark_real', 'cli_benchmark_defaults', 'cli_benchmark_ways']
 
 # %% ../../nbs/studies/99_studies.cli.ipynb #imports
 from pathlib import Path
 from typing import Annotated, Optional
 
-from typer import Option
+from typer import Argument, Option
 
 from ..commands.benchmark import show_result
 from vidcls.commands.options import (
@@ -229,6 +229,37 @@ def cli_benchmark_pretrain(
     from vidcls.studies.pretrain import benchmark_pretraining
     found = benchmark_pretraining(model, bs, ratio, rounds, size=size)
     show_result(found, out, f"\nof a step that sees everything: {found.about['share_of_all_visible']:.2f}")
+
+@bench.command('few-labels')
+def cli_benchmark_few_labels(
+    out: Runs = 'runs/few_labels',
+    data: Annotated[Optional[Path], a_folder('Folder of the real clips; default: made clips.')] = None,
+    seeds: Seeds = 3,
+    variant: Annotated[str, Option(help="Of made clips: 'appearance', the shapes; 'motion', the movements.")
+                       ] = 'appearance',
+):
+    "From scratch and pre-trained, with 5 to 40 labels a class: ten minutes for each seed."
+    from vidcls.studies.few_labels import compare_few_labels, few_labels_table
+    show_table(few_labels_table(compare_few_labels(out, data, range(seeds), variant=variant)))
+
+@bench.command('continued')
+def cli_benchmark_continued(
+    data: Annotated[Path, Argument(parser=as_path, help='Folder of the real clips.')],
+    out: Runs = 'runs/continued',
+    seeds: Seeds = 3,
+):
+    "Pre-training that goes on with real clips, beside not doing it: ten minutes for each seed."
+    from vidcls.studies.few_labels import CONTINUED, accuracies, compare_continued
+    show_table(accuracies(compare_continued(out, data, range(seeds)), CONTINUED))
+
+@bench.command('masks')
+def cli_benchmark_masks(
+    out: Runs = 'runs/masks',
+    seeds: Seeds = 3,
+):
+    "Tubes, boxes or frames, half to nine tenths hidden: what is learned; ten minutes for each seed."
+    from vidcls.studies.masks import compare_masks, masks_table
+    show_table(masks_table(compare_masks(out, range(seeds))))
 
 @bench.command('distill')
 def cli_benchmark_distill(

@@ -223,7 +223,7 @@ def compare_continued(
         return accuracy_of(right) | dict(right=[int(r) for r in right], group=own.group_numbers)
     return run_missing(out, CONTINUED, seeds, prepare, train, show)
 
-# %% ../../nbs/studies/97b_studies.few_labels.ipynb #aa7833f8
+# %% ../../nbs/studies/97b_studies.few_labels.ipynb #b917f496
 def few_labels_table(
     runs:dict, # As compare_few_labels returns it
     labels=LABELS, # Labelled clips a class
@@ -268,6 +268,5 @@ def plot_few_labels(
     ax.set(xscale='log', xlabel='labelled clips of each class', ylabel='accuracy', title=title)
     ax.set_xticks(ticks, [str(n) for n in ticks], minor=False)
     ax.minorticks_off()
-    ax.legend(loc='center left', bbox_to_anchor=(1.01, .5))
-    fig.tight_layout()
+    ax.legend(loc='center left', bbox_to_anchor=(1.01, .5), fontsize=9)
     return fig

@@ -16,7 +16,7 @@ from ..pretraining.pictures import trivial_losses
 from .few_labels import accuracies, encoder_right, few_of, made_clips
 from .runs import accuracy_of, run_missing
 
-# %% ../../nbs/studies/97c_studies.masks.ipynb #e14b9a0f
+# %% ../../nbs/studies/97c_studies.masks.ipynb #82f7bf77
 MASK_ARMS = {  # name: (mask, ratio)
     'tube .5': ('tube', .5), 'tube .75': ('tube', .75), 'tube .9': ('tube', .9),
     'random .5': ('random', .5), 'random .75': ('random', .75), 'random .9': ('random', .9),
@@ -26,7 +26,7 @@ MASK_ARMS = {  # name: (mask, ratio)
 def compare_masks(
     out, # Folder for the runs; what is there is not run again
     seeds=(0,1,2), # A run of each arm for each
-    epochs:int=20, # Of pre-training, >= 1
+    epochs:int=75, # Of pre-training, >= 1
     n_unlabelled:int=300, # Scenes to pre-train on, >= 10
     n:int=40, # Labelled clips a class, for the linear layer
     show:bool=True, # Print what is run?
@@ -55,7 +55,7 @@ def masks_table(
 )->pd.DataFrame: # arm, explained (mean, lowest, highest seed), copied, accuracy with its interval
     "Say what each mask gave."
     seeds, found = sorted({s for _,s in runs}), accuracies(runs, MASK_ARMS)
-    values = {k: np.array([[runs[a, s][k] for s in seeds] for a in MASK_ARMS]) for k in ('explained', 'copied')}
+    explained, copied = (np.array([[runs[a, s][k] for s in seeds] for a in MASK_ARMS])
+                         for k in ('explained', 'copied'))
     return found[['arm', 'accuracy', 'low', 'high']].assign(
-        explained=values['explained'].mean(1), worst=values['explained'].min(1),
-        best=values['explained'].max(1), copied=values['copied'].mean(1))
+        explained=explained.mean(1), worst=explained.min(1), best=explained.max(1), copied=copied.mean(1))
