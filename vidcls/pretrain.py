@@ -37,6 +37,6 @@ def pretrain(
     check_pretraining(model, dls, config)
     run, resumed = start_run(model, dls, config)
     hist = run_training(run, run_epoch, resumed)
-    if config.saving.out is not None and run.accelerator.is_main_process:
+    if config.saving.out is not None and hist.best is not None and run.accelerator.is_main_process:
         save_transformers(model, config.saving.out)
     return hist
