@@ -143,14 +143,13 @@ def judge_methods(
         if given is not None and len(given) != len(clips):
             raise ArgumentError(f"{name} has {len(given)} entries for {len(clips)} clips.")
     area = None if masks is None else np.mean([np.mean(k) for k in masks])
-    twin, found, rng = scramble(model, seed), {}, None
+    twin, found = scramble(model, seed), {m: [] for m in methods}
+    rngs = {m: np.random.default_rng(seed) for m in methods}         # every method is rolled alike
     work = [(m, i) for m in methods for i in range(len(clips))]
     for m,i in progress(work, total=len(work), desc='judging maps', show=show):
-        if i == 0:
-            rng, found[m] = np.random.default_rng(seed), []      # every method is rolled alike
         e = make_explanation(model, clips[i], methods[m], m, None if targets is None else targets[i])
         other = make_explanation(twin, clips[i], methods[m], m, e.target)
-        judged = _judge_map(model, e, None if masks is None else masks[i], rng)
+        judged = _judge_map(model, e, None if masks is None else masks[i], rngs[m])
         found[m].append(judged | dict(correlation=rank_correlation(e.heat, other.heat)))
     return pd.DataFrame([_summary(m, pd.DataFrame(f), area, groups) for m,f in found.items()])
 

@@ -94,8 +94,7 @@ def few_of(
 )->ClipTable:
     "Draw a few clips of each class."
     order = np.random.default_rng(seed).permutation(len(table))
-    nth = table.df.label.iloc[order].groupby(table.df.label.iloc[order]).cumcount().to_numpy()
-    return table.with_rows(table.df.iloc[order[nth < n]])
+    return table.with_rows(table.df.iloc[order].groupby('label').head(n))
 
 def pretrained_encoder(
     material:FewLabels, # Whose unlabelled clips are filled in
@@ -120,7 +119,7 @@ def pretrained_encoder(
     return folder
 
 def _network(material):
-    "Boxes that are an eighth of a made picture, and the same number in a real one."
+    "Return what a clip is, and boxes of which four fit along each side of a picture."
     return material.spec | dict(patch=material.spec['size']//4)
 
 # %% ../../nbs/studies/97b_studies.few_labels.ipynb #02fa6020
