@@ -11,6 +11,8 @@ root = Path(__file__).resolve().parents[1]
 # The limits: minutes, exported lines of a page and of a cell, cells with test_fail
 MINUTES, EXPORTED, CELL, FAILING = 25, 150, 25, 3
 WORDS_A_MINUTE, LINES_A_MINUTE = 150, 25                     # of prose, and of code
+# '### 03.1 Play it backwards (easy, 4 minutes)'
+EXERCISE = r'^### (\d\d[a-z]?\.\d+) .+ \((easy|medium|hard), (\d+) minutes?\)$'
 
 
 def lessons(
@@ -51,13 +53,19 @@ def weights(
 )->dict:
     "Return what one lesson weighs."
     cells = json.loads(file.read_text(encoding='utf-8'))['cells']
-    found = dict(exported=0, longest=0, shown=0, failing=0, figures=0, exercises=0, words=0, minutes=0)
+    keys = ('exported', 'longest', 'shown', 'failing', 'figures', 'exercises', 'words', 'minutes')
+    found, asking = dict.fromkeys(keys, 0), False
     for c in cells:
         source = ''.join(c['source'])
         found['figures'] += has_picture(c)
         if c['cell_type'] == 'markdown':
+            found['exercises'] += len(re.findall(EXERCISE, source, re.M))
+        if source.startswith('## Exercises'):
+            asking = True
+        if asking:                            # exercises have minutes of their own
+            continue
+        if c['cell_type'] == 'markdown':
             found['words'] += len(source.split())
-            found['exercises'] += 'xercise' in source
             continue
         n = len(code_lines(source))
         found['failing'] += source.count('test_fail(')
