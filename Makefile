@@ -42,8 +42,8 @@ quick: .venv/.dev ## The inner loop, under two minutes: notebooks in step, impor
 docs: .venv/.dev ## Build the site into _docs/ (Quarto where it is installed, else smalldocs)
 	@$(QUIET) python tools/docs.py
 
-lab: .venv/.dev ## Open the notebooks in JupyterLab
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" jupyter lab nbs
+lab: .venv/.dev ## Open the course in JupyterLab, as a copy of your own in vidcls-course/
+	@.venv/bin/vidcls lab
 
 refresh: .venv/.dev ## Run the notebooks and store their outputs; NB=nbs/inside/00_core.ipynb for one; then README.md
 	@$(QUIET) python tools/notebooks.py --store $(NB)

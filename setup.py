@@ -1,7 +1,11 @@
 "Packaging: every field comes from settings.ini, so that there is one place to change."
+import json
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
-from setuptools import setup, find_packages
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 root = Path(__file__).parent
 ini = ConfigParser(delimiters=['='])
@@ -9,8 +13,28 @@ ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 suffix = '_requirements'
 extras = {k[:-len(suffix)]: v.split() for k, v in cfg.items() if k.endswith(suffix)}
-extras['dev'] += [r for name, reqs in extras.items() if name != 'dev' for r in reqs]
+extras['dev'] += [r for name, reqs in extras.items() if name != 'dev' for r in reqs if r not in extras['dev']]
 readme = root/'README.md'
+
+
+class WithCourse(build_py):
+    "Packs the notebooks of the course, without their outputs, and the measurements that they read into a wheel."
+
+    def run(self):
+        super().run()
+        if self.editable_mode:                              # the checkout has them
+            return
+        to = Path(self.build_lib)/'vidcls'/'course'/'pages'
+        shutil.rmtree(to, ignore_errors=True)
+        shutil.copytree(root/'nbs', to, ignore=shutil.ignore_patterns('.*', '_*', '*.yml', '*.css', 'studies'))
+        shutil.copytree(root/'benchmarks', to/'benchmarks')
+        for page in to.rglob('*.ipynb'):
+            nb = json.loads(page.read_text(encoding='utf-8'))
+            for cell in nb['cells']:
+                if cell['cell_type'] == 'code':
+                    cell['outputs'] = []
+            page.write_text(json.dumps(nb, ensure_ascii=False), encoding='utf-8')
+
 
 setup(
     name=cfg['lib_name'],
@@ -30,7 +54,8 @@ setup(
     python_requires=f">={cfg['min_python']}",
     # studies belong to the checkout: an editable install sees them, a wheel doesn't hold them
     packages=find_packages(include=['vidcls', 'vidcls.*'], exclude=['vidcls.studies*']),
-    package_data={'vidcls.serve': ['page/*']},
+    package_data={'vidcls.serve': ['page/*'], 'vidcls.course': ['questions/*.toml', 'scoreboard.csv']},
+    cmdclass={'build_py': WithCourse},
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split(),

@@ -1,4 +1,5 @@
 "The wheel: what it holds, and that it works where there is no checkout."
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.slow
 root = Path(__file__).resolve().parents[1]
 # an editable install finds the checkout by a finder of its own
 ALONE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in str(f)]\n"
-SOURCES = ('setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', 'vidcls')
+SOURCES = ('setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', 'vidcls', 'nbs', 'benchmarks')
 RUN = 'from vidcls.cli import main; main()'
 
 
@@ -53,11 +54,35 @@ def run(unpacked, code, *args):
 
 def test_it_holds_the_library_and_no_study(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    modules = {n for n in names if n.startswith('vidcls/')}
+    course = {n for n in names if n.startswith('vidcls/course/pages/')}
+    modules = {n for n in names if n.startswith('vidcls/')} - course
     there = {str(f.relative_to(root)) for f in (root/'vidcls').rglob('*.py') if 'studies' not in f.parts}
     page = {str(f.relative_to(root)) for f in (root/'vidcls/serve/page').iterdir()}
+    page |= {str(f.relative_to(root)) for f in (root/'vidcls/course').rglob('*.toml')}
+    page |= {'vidcls/course/scoreboard.csv'}
     assert modules == there | page and 'vidcls/serve/page/index.html' in page
     assert not [n for n in names if 'studies' in n]
+
+
+def test_it_holds_the_course_without_outputs(wheel, unpacked):
+    pages = unpacked/'vidcls'/'course'/'pages'
+    there = {f.name for folder in ('nbs', 'nbs/inside') for f in (root/folder).glob('[!.]*.ipynb')}
+    assert {f.name for f in pages.rglob('*.ipynb')} == there
+    cells = json.loads((pages/'01_whole_game.ipynb').read_text(encoding='utf-8'))['cells']
+    assert len(cells) > 20 and not any(c.get('outputs') for c in cells)
+    assert (pages/'benchmarks'/'README.md').is_file()
+    assert wheel.stat().st_size < 6e6
+
+
+def test_its_lab_copies_the_course(unpacked, tmp_path):
+    got = run(unpacked, RUN, 'lab', str(tmp_path/'mine'), '--no-open')
+    assert got.returncode == 0, got.stderr
+    assert 'new pages' in got.stdout and '0 of' in got.stdout and '01.1' in got.stdout
+    page = tmp_path/'mine'/'pages'/'01_whole_game.ipynb'
+    assert "check('01.1', answer)" in page.read_text(encoding='utf-8')
+    page.write_text(page.read_text(encoding='utf-8').replace('answer = None', 'answer = 2'), encoding='utf-8')
+    again = run(unpacked, RUN, 'lab', str(tmp_path/'mine'), '--no-open')
+    assert 'is up to date' in again.stdout and 'answer = 2' in page.read_text(encoding='utf-8')
 
 
 def test_its_modules_need_no_checkout(unpacked):

@@ -15,7 +15,7 @@ import typer
 # the rooms add their commands when they are imported
 from vidcls.commands import (  # noqa: F401
     demo, train, pretrain, judge, embed, similar, compare, watch, export, quantize, serve, ask, data,
-    benchmark,
+    lab, benchmark,
 )
 from .commands.judge import list_videos
 from .commands.options import app, in_words, note

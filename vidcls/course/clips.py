@@ -7,9 +7,30 @@ __all__ = []
 
 # %% ../../nbs/inside/79b_course.clips.ipynb #d15998db
 import numpy as np
+import torch
 
 from .checking import as_number, exercise, is_near, is_same
 from ..data.synthetic import MOVES, motion_clip
+
+# %% ../../nbs/inside/79b_course.clips.ipynb #whole-game
+@exercise('01.1', 'a number', "The loss is minus the logarithm of the probability of the right class.")
+def _guessing(answer): return is_near(as_number(answer), np.log(8))
+
+@exercise('01.2', 'a function of clips (B,T,H,W,C) that returns clips of the same shape',
+          "Every frame of the result is frame T//2, and there are as many frames as before.")
+def _freeze_middle(answer):
+    clips = torch.arange(2*6*4).reshape(2, 6, 2, 2, 1)
+    return torch.equal(answer(clips), clips[:, 3:4].expand_as(clips))
+
+@exercise('01.3', 'a function of clips (B,T,H,W,C) that returns clips of the same shape',
+          "Every frame must occur exactly once, and the order must not be the same each time.")
+def _shuffle(answer):
+    clips = torch.arange(10).reshape(1, 10, 1, 1, 1)
+    orders = [answer(clips).flatten().tolist() for _ in range(5)]
+    return all(sorted(o) == list(range(10)) for o in orders) and len(set(map(tuple, orders))) > 1
+
+@exercise('01.4', 'a whole number', "Solve 1.96 * sqrt(.25/n) < .04 for n.")
+def _clips_needed(answer): return as_number(answer) == 601
 
 # %% ../../nbs/inside/79b_course.clips.ipynb #28915843
 @exercise('03.1', 'a number of pixels',
