@@ -93,10 +93,10 @@ def _dealt(answer):
     return True
 
 @exercise('49.5', 'a function of (parts, n) that returns n answers',
-          "The first batches of all processes come first, in the order of the processes; then the second ones.")
+          "First come the first batches of all processes, in the order of the processes; then the second.")
 def _collected(answer):
     for n, bs, world in ((8, 2, 2), (7, 2, 2), (13, 3, 2), (5, 2, 3), (4, 4, 1)):
-        order = list(range(n))
+        order = [i*i % 7 for i in range(n)]                             # answers; some are equal
         parts = [list(BatchSamplerShard(BatchSampler(order, bs, False), world, r)) for r in range(world)]
         if as_flat(answer(parts, n)).tolist() != order:
             return False
@@ -114,7 +114,7 @@ def _half_the_share(answer):
     return is_near(shares[1]/shares[0], .5)
 
 @exercise('51.3', 'a function of (teacher, y, alpha) that returns a float tensor (B,K)',
-          "Cross-entropy is linear in its target: the mean of two losses is the loss on the mean of the targets.")
+          "Cross-entropy is linear in its target. So the mean of two losses is one loss, on which target?")
 def _mixed_target(answer):
     gen = torch.Generator().manual_seed(0)
     for alpha in (0., .3, 1.):
@@ -131,7 +131,7 @@ def _mixed_target(answer):
     return True
 
 @exercise('51.4', 'a function of (student, teacher, y) that returns a scalar tensor',
-          "Compute both losses for every clip, choose one of them for each clip, and take the mean at the end.")
+          "Compute both losses for every clip, choose one for each clip, and take the mean at the end.")
 def _careful_loss(answer):
     gen = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 6, 4, generator=gen)
