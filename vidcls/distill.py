@@ -26,7 +26,7 @@ class Distill(Callback):
     "Let `fit` learn from a teacher as well as from labels."
     def __init__(self,
         teacher, # Of create_model; the same classes, frames and size as the student
-        alpha:float=.5, # Share of the teacher's loss, in [0,1]; the labels get the rest
+        alpha:float=.5, # Weight of the teacher's loss, in [0,1]; that of the labels has 1-alpha
         temperature:float=2., # Softens both answers, > 0
         features:float=0., # Weight of the distance between features, >= 0
         cache=None, # Folder for answers; needs a SeededAugment, and clips that are loaded the same each time
@@ -72,7 +72,7 @@ def _ask(self:Distill, run):
     return self.answers.ask([(r, variant) for r in run.batch.rows.tolist()], teacher).to(run.xb)
 
 def _renormalised(xb, own, other):
-    "Return clips that are normalised for one model, as another wants them."
+    "Return clips that are normalised for one model (`own`) as another model (`other`) needs them."
     m1, s1, m2, s2 = (torch.tensor(v, device=xb.device).view(3, 1, 1, 1)
                       for v in (own.mean, own.std, other.mean, other.std))
     return (xb*s1 + m1 - m2)/s2
@@ -103,7 +103,7 @@ def before_fit(self:Distill, run):
 # %% ../nbs/51_distill.ipynb #refusals
 @patch
 def _check(self:Distill, run):
-    "Refuse a teacher that is the student, or sees or names something else."
+    "Raise an error where the teacher is the student, or takes other clips or has other classes."
     need_one_class('a teacher', run.task.name, 'Its answers are shares of one class.')
     if self.teacher is run.original_model:
         raise ArgumentError("the teacher is the student itself; give a trained model, such as copy.deepcopy "
@@ -120,14 +120,14 @@ def _check(self:Distill, run):
 @patch
 def state_dict(self:Distill):
     if self.answers:
-        self.answers.keep()                    # before the checkpoint that counts on these answers
+        self.answers.keep()                    # before the checkpoint that was made with these answers
     state = None if self.projector is None else self.projector.state_dict()
     return dict(teaching=self.teaching, bridge=state)               # its name in checkpoints
 
 @patch
 def load_state_dict(self:Distill, state):
     if state['teaching'] != self.teaching:
-        raise CheckpointError("the training to go on with was taught otherwise: "
+        raise CheckpointError("the training in this folder was taught otherwise: "
                               f"{state['teaching']} there, {self.teaching} here. Take another folder.")
     if self.projector is not None:
         self.projector.load_state_dict(state['bridge'])
@@ -141,5 +141,5 @@ def after_fit(self:Distill, run):
 
 @patch
 def _watch(self:Distill, name, model):
-    "Keep what comes to the head of a model."
+    "Keep what goes into the head of a model, at each forward pass."
     return model.head.register_forward_pre_hook(lambda head, inputs: self.seen.__setitem__(name, inputs[0]))

@@ -11,12 +11,12 @@ from .parallel import rank_world
 
 # %% ../nbs/49_distributed.ipynb #global-batch
 def global_batch(
-    bs:int, # Clips that one process loads at a time
-    accum:int=1, # Batches that share a step
+    bs:int, # Clips that one process loads at a time, >= 1
+    accum:int=1, # Batches that share a step, >= 1
     processes:int|None=None, # None asks PyTorch or the launcher; 1 without them
     show:bool=True, # Print the arithmetic?
 )->int:
-    "Return the clips that an optimiser step sees: the number that a learning rate belongs to."
+    "Return the number of clips in one optimiser step; a learning rate belongs to this number."
     n = rank_world()[1] if processes is None else processes
     total = check_whole('bs', bs)*check_whole('accum', accum)*check_whole('processes', n)
     if show:
@@ -27,8 +27,8 @@ def global_batch(
 def launch(
     function, # What each process runs; it makes model and loaders itself
     *args, # For the function
-    processes:int=2, # How many
-    port:str='29500', # Where they meet; another one if it is in use
+    processes:int=2, # How many, >= 1
+    port:str='29500', # TCP port at which the processes meet; choose another one if it is in use
 ):
     "Run a function in several processes, from a notebook."
     check_whole('processes', processes)
@@ -44,6 +44,6 @@ def launch(
         )
     from accelerate import notebook_launcher
     from accelerate.state import AcceleratorState
-    # or the forks inherit "there is one process", if `fit` ran here before
+    # otherwise the forked processes inherit "there is one process", if `fit` ran here before
     AcceleratorState._reset_state(reset_partial_state=True)
     notebook_launcher(function, args, num_processes=processes, use_port=port)

@@ -5,5 +5,143 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79f_course.scaling.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79f_course.scaling.ipynb #df5f2362
+import math
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler
+
+from .checking import as_flat, as_number, exercise, is_near, is_same
+from ..distributed import global_batch
+from ..losses import DistillationLoss
+
+# %% ../../nbs/inside/79f_course.scaling.ipynb #79c7486a
+@exercise('48.1', 'a number',
+          "Let the computer add. The sum must be a bfloat16 tensor after every step, and so must the step.")
+def _bfloat16_sum(answer):
+    total, step = torch.tensor(0., dtype=torch.bfloat16), torch.tensor(.0001, dtype=torch.bfloat16)
+    for _ in range(10_000):
+        total = total + step
+    return is_near(as_number(answer), total.item())
+
+@exercise('48.2', 'two numbers of GB',
+          "Without: all that 12 blocks hold. With: what is kept of every block, and the inside of one block.")
+def _kept_activations(answer):
+    return is_near(answer, [12*(1+10), 12 + 10], rel=1e-3)
+
+@exercise('48.3', 'two whole numbers of clips',
+          "How many GB do 48 more clips take? What is left for zero clips is the fixed part. Round down.")
+def _fitting(answer):
+    def largest(gb_16, gb_64):
+        each = (gb_64-gb_16)/48
+        return int((24 - gb_16 + 16*each)/each)
+    return is_near(answer, [largest(11.25, 40.62), largest(3.27, 9.63)], rel=1e-6)
+
+@exercise('48.4', 'a function of a tensor that returns a number',
+          "Which gradient becomes infinite first, and what is the largest number of float16?")
+def _largest_factor(answer):
+    for row in ([3e-6, -2e-5, 1e-7], [.7, -1.3, 0.], [5e4, -3.], [1e5]):
+        gradients = torch.tensor(row)
+        factor = as_number(answer(gradients.clone()))
+        if math.frexp(factor)[0] != .5:
+            return "The factor has to be a power of two."
+        if not (factor*gradients).half().isfinite().all():
+            return "With your factor a gradient becomes infinite. Mind the signs."
+        if (2*factor*gradients).half().isfinite().all():
+            return "Twice your factor would still be small enough."
+    return True
+
+@exercise('48.5', 'a function of a table that returns a list of ways',
+          "Compare each row with all rows: as good in both columns, and better in one? Mind two equal rows.")
+def _unbeaten(answer):
+    table = pd.DataFrame(dict(way=list('abcdef'), ratio=[1., 2., .5, 2., .4, 1.],
+                              peak_mb=[500, 900, 100, 900, 100, 600]), index=range(10, 16))
+    if not is_same(answer(table[:1].copy()), ['a']):
+        return "A table of one row has one way that nothing beats."
+    return is_same(answer(table.copy()), list('abcd'))
+
+# %% ../../nbs/inside/79f_course.scaling.ipynb #4c976a36
+@exercise('49.1', 'a whole number',
+          "A step saw 32 clips. It sees bs x accum x processes.")
+def _same_batch(answer):
+    return global_batch(4, int(as_number(answer)), 4, show=False) == 32 and as_number(answer) % 1 == 0
+
+@exercise('49.2', 'a number of GB',
+          "How many numbers are there for each weight, and how many bytes has a float32 number?")
+def _sharded_gb(answer): return is_near(as_number(answer), 7*4*4/8)
+
+@exercise('49.3', 'a whole number',
+          "Write down the seeds of the four processes of each training.")
+def _shared_seeds(answer):
+    seeds = [{seed + rank for rank in range(4)} for seed in (0, 1)]
+    return is_near(as_number(answer), len(seeds[0] & seeds[1]))
+
+@exercise('49.4', 'a function of (order, bs, rank, processes) that returns a list of batches',
+          "Fill the order up first, until all processes get the same number of whole batches.")
+def _dealt(answer):
+    for n, bs, world in ((16, 4, 2), (10, 2, 2), (9, 2, 2), (11, 3, 4), (3, 2, 4), (5, 2, 1)):
+        order = list(range(100, 100+n))
+        for rank in range(world):
+            right = BatchSamplerShard(BatchSampler(order, bs, False), world, rank)
+            found = answer(list(order), bs, rank, world)
+            if [[int(i) for i in batch] for batch in found] != [list(batch) for batch in right]:
+                return (f"Process {rank} of {world} gets other batches for {n} clips and bs={bs}. Are all "
+                        "batches full, and are there as many in each process?")
+    return True
+
+@exercise('49.5', 'a function of (parts, n) that returns n answers',
+          "First come the first batches of all processes, in the order of the processes; then the second.")
+def _collected(answer):
+    for n, bs, world in ((8, 2, 2), (7, 2, 2), (13, 3, 2), (5, 2, 3), (4, 4, 1)):
+        order = [i*i % 7 for i in range(n)]                             # answers; some are equal
+        parts = [list(BatchSamplerShard(BatchSampler(order, bs, False), world, r)) for r in range(world)]
+        if as_flat(answer(parts, n)).tolist() != order:
+            return False
+    return True
+
+# %% ../../nbs/inside/79f_course.scaling.ipynb #fabec2e3
+@exercise('51.1', 'two whole numbers',
+          "Without a cache: one answer for each clip in each epoch. With it: one for each clip and view.")
+def _asked(answer): return is_near(answer, [1000*60, 1000*4], rel=1e-6)
+
+@exercise('51.2', 'a number',
+          "The ratio of two shares is exp((6 - 3.5)/T).")
+def _half_the_share(answer):
+    shares = (torch.tensor([6., 3.5, 1., .5])/as_number(answer)).softmax(0)
+    return is_near(shares[1]/shares[0], .5)
+
+@exercise('51.3', 'a function of (teacher, y, alpha) that returns a float tensor (B,K)',
+          "Cross-entropy is linear in its target. So the mean of two losses is one loss, on which target?")
+def _mixed_target(answer):
+    gen = torch.Generator().manual_seed(0)
+    for alpha in (0., .3, 1.):
+        teacher, y = torch.randn(5, 3, generator=gen), torch.randint(3, (5,), generator=gen)
+        student = torch.randn(5, 3, generator=gen).requires_grad_()
+        target = answer(teacher.clone(), y.clone(), alpha)
+        if target.shape != teacher.shape:
+            return "The target has one row for each clip and one column for each class."
+        two = (1-alpha)*F.cross_entropy(student, y) + alpha*DistillationLoss(1.)(student, teacher)
+        want, = torch.autograd.grad(two, student)
+        found, = torch.autograd.grad(F.cross_entropy(student, target), student)
+        if not is_near(found, want, rel=1e-3, abs_=1e-5):
+            return f"With alpha={alpha} the gradients differ."
+    return True
+
+@exercise('51.4', 'a function of (student, teacher, y) that returns a scalar tensor',
+          "Compute both losses for every clip, choose one for each clip, and take the mean at the end.")
+def _careful_loss(answer):
+    gen = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 6, 4, generator=gen)
+    first = teacher.argmax(1)
+    mixed = torch.where(torch.arange(6) < 2, (first+1) % 4, first)
+    said = {'right about all clips': first, 'wrong about all clips': (first+1) % 4, 'wrong about some': mixed}
+    for how, y in said.items():
+        taught = torch.stack([DistillationLoss(3.)(s[None], t[None]) for s,t in zip(student, teacher)])
+        by_label = F.cross_entropy(student, y, reduction='none')
+        want = torch.where(first == y, taught, by_label).mean()
+        if not is_near(answer(student.clone(), teacher.clone(), y.clone()).detach(), want, rel=1e-3):
+            return f"The loss differs where the teacher is {how}."
+    return True
