@@ -26,7 +26,7 @@ _all_ = ['FILL', 'OPS', 'Augment', 'RandomResizedCrop', 'MultiScaleCrop', 'Rando
 
 # %% ../nbs/21_augment.ipynb #class-map
 class _ClassMap(Augment):
-    "Base: flips a dimension, and the label with it."
+    "The base of `Flip` and `Reverse`: flip one dimension of a clip, and change its label by a map."
     def __init__(self,
         classes=None, # int64 (K,): class after the change, -1 where it is forbidden; None leaves labels alone
         p:float=.5, # Probability that a clip is changed, in [0,1]
@@ -43,11 +43,11 @@ class _ClassMap(Augment):
 
 # %% ../nbs/21_augment.ipynb #flip-and-reverse
 class Flip(_ClassMap):
-    "Mirror left and right."
+    "Mirror clips, so that left and right change places."
     dim = 3
 
 class Reverse(_ClassMap):
-    "Play backwards."
+    "Play clips backwards."
     dim = 1
 
 # %% ../nbs/21_augment.ipynb #presets

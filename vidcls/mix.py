@@ -13,7 +13,7 @@ from .core import ArgumentError, LabelError, SpecMismatchError, check_at_least, 
 
 # %% ../nbs/22_mix.ipynb #mix
 class Mix:
-    "Base: mixes each clip with its counterpart in the reversed batch."
+    "The base of the mixes: mix each clip with its counterpart in the reversed batch."
     def __init__(self,
         n_classes:int, # K, for the targets
         alpha:float=1., # Of Beta(alpha, alpha), > 0
@@ -33,8 +33,8 @@ class Mix:
 def draw(
     self:Mix,
     shape, # Of the batch: (B,C,T,H,W)
-    rng:np.random.Generator, # Draws
-)->tuple: # (share of the clip itself, what the kind of mix needs to join two clips)
+    rng:np.random.Generator, # The source of the draws
+)->tuple: # (share of the clip itself, what this kind of mix needs to join two clips)
     "Draw whether to mix, how much, and where."
     on, lam = rng.uniform() < self.p, rng.beta(self.alpha, self.alpha)
     return self._place(shape[2:], lam, rng) if on else (1., None)
@@ -66,7 +66,7 @@ def __call__(
     if not self.per_clip:
         draws = draws*len(xb)
     mixed = torch.stack([self._join(a, b, d) for a,b,d in zip(xb, xb.flip(0), draws)])
-    # of the clip itself
+    # the share of the clip itself, as a column
     share = torch.tensor([d[0] for d in draws], dtype=torch.float32, device=yb.device)[:,None]
     own = yb
     if yb.ndim == 1:
@@ -75,13 +75,13 @@ def __call__(
 
 # %% ../nbs/22_mix.ipynb #mixup
 class Mixup(Mix):
-    "λ·clip + (1−λ)·other (Zhang et al. 2018)."
+    "Blend two clips: λ·clip + (1−λ)·other (Zhang et al. 2018)."
     def _place(self, shape, lam, rng): return lam, lam
     def _join(self, a, b, draw): return a if draw[1] is None else torch.lerp(b, a, draw[1])
 
 # %% ../nbs/22_mix.ipynb #cutmix
 class CutMix(Mix):
-    "A box of the other clip, in all frames (Yun et al. 2019); λ is the share that is left."
+    "Show a box of the other clip in all frames (Yun et al. 2019); λ is the share that is left."
     time = False
     def _place(self, shape, lam, rng):
         dims = 3 if self.time else 2
@@ -106,12 +106,12 @@ class CutMix(Mix):
 
 # %% ../nbs/22_mix.ipynb #cube-mix
 class CubeMix(CutMix):
-    "A box of the other clip, for some of the frames (VideoMix's cube)."
+    "Show a box of the other clip in some of the frames (VideoMix's cube)."
     time = True
 
 # %% ../nbs/22_mix.ipynb #mixupcutmix
 class MixupCutMix:
-    "Mixup or CutMix, one of them for each batch."
+    "Mix each batch by Mixup or by CutMix."
     def __init__(self,
         n_classes:int, # K, for the targets
         mixup:float=.8, # alpha of Mixup, > 0
@@ -130,6 +130,7 @@ class MixupCutMix:
         yb, # int64 tensor (B,)
         gen, # torch.Generator on the CPU
     ): # (clips of the same shape, targets float (B,K))
+        "Choose one of the two, and mix the batch."
         cut = torch.rand(1, generator=gen).item() < self.switch
         return (self.cutmix if cut else self.mixup)(xb, yb, gen)
 

@@ -5,5 +5,190 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79c_course.batches.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79c_course.batches.ipynb #00b7d805
+import time
+
+import numpy as np
+import torch
+
+from .checking import as_number, exercise, is_near, is_same
+from ..data.synthetic import MOVES, motion_clip
+from ..mix import CubeMix, CutMix, Mixup
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #2b744492
+@exercise('20a.1', 'a number from 0 to 1',
+          "How many clips a second do the cores prepare together? The GPU is busy for that part of a second.")
+def _gpu_waits(answer): return is_near(as_number(answer), 1 - 8*20/300)
+
+@exercise('20a.2', 'a number of gigabytes',
+          "A byte for each colour of each pixel of each frame of each video; then divide by 10^9.")
+def _raw_cache(answer): return is_near(as_number(answer), 10_000*150*112*112*3/1e9)
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #bb5151b6
+def _frames_decoded(frames, g):
+    "Return how many frames lie between the key frames and the last wanted frame of their groups."
+    return len({k for f in frames for k in range(f - f % g, f + 1)})
+
+@exercise('20a.3', 'a function of a list of frame numbers and of g, that returns a whole number',
+          "Which frames are decoded to reach one frame f? Frames of the same group share them.")
+def _decoded(answer):
+    cases = (([20, 28], 8), (list(range(0, 32, 4)), 32), (list(range(0, 32, 4)), 1), ([7, 7], 8),
+             ([5, 3, 4, 16], 4))
+    for frames, g in cases:
+        if as_number(answer(list(frames), g)) != _frames_decoded(frames, g):
+            return f"It is not right for the frames {frames} and g = {g}."
+    return True
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #e673f989
+@exercise('20a.4', 'a function of (seed, epoch, i), that returns 0, 1, 2 or 3',
+          "Make a generator from the three numbers inside the function, and draw from it.")
+def _draw(answer):
+    draws = lambda seed, epoch, first=0: [int(answer(seed, epoch, i)) for i in range(first, first + 200)]
+    rows = draws(3, 0)
+    if rows != draws(3, 0) or rows[::-1] != [int(answer(3, 0, i)) for i in range(199, -1, -1)]:
+        return "Two calls with the same three numbers gave different draws."
+    if set(rows) != {0, 1, 2, 3} or min(rows.count(k) for k in range(4)) < 25:
+        return "Over many clips, each of 0, 1, 2 and 3 should come up about equally often."
+    if rows in (draws(3, 1), draws(4, 0)):
+        return "Another epoch or another seed should give other draws."
+    shifted = [draws(3, 0, 1), draws(3, 0, 2)]
+    if draws(3, 1) in shifted or draws(4, 0) in shifted:
+        return "The next epoch, or the next seed, gives the same draws to other clips."
+    return True
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #b793a1af
+def _share_measured(answer, wait_s, step_s, n=6):
+    "Return what the answer says where waits and steps take so many seconds, and the batches it stepped on."
+    def slowly():
+        for i in range(n):
+            time.sleep(wait_s)
+            yield i
+    seen = []
+    def step(batch):
+        seen.append(batch)
+        time.sleep(step_s)
+    return as_number(answer(slowly(), step)), seen
+
+@exercise('20a.5', 'a function of batches and of a function `step`, that returns a number from 0 to 1',
+          "Read the clock when a batch is asked for, when it has come, and when its step is done.")
+def _wait_share(answer):
+    slow, seen = _share_measured(answer, .02, .004)
+    quick, _ = _share_measured(answer, .002, .02)
+    if seen != list(range(6)):
+        return "Call step once for each batch, in the order of the batches."
+    if as_number(answer(iter(()), print)) != 0:
+        return "Without batches the share is 0."
+    return .55 < slow < .95 and .02 < quick < .45
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #04ccb68d
+def _after(change):
+    "Return the map of a change of velocities over the eight movements; -1 where it leads to none of them."
+    names = {tuple(round(v, 6) for v in move): k for k,move in enumerate(MOVES.values())}
+    return [names.get(tuple(round(v, 6) + 0. for v in change(*move)), -1) for move in MOVES.values()]
+
+@exercise('21.1', 'a list of eight whole numbers, in the order of MOVES',
+          "Up and down change places. What becomes of a turn, and of a move up and to the left?")
+def _upside_down(answer): return is_near(answer, _after(lambda x, y, turn: (x, -y, -turn)), rel=0)
+
+@exercise('21.2', 'a number of clips',
+          "How many clips are mirrored, and which movements have another label in a mirror?")
+def _wrong_labels(answer):
+    kept = sum(k == after for k,after in enumerate(_after(lambda x, y, turn: (-x, y, -turn))))
+    return is_near(as_number(answer), 800/2*(len(MOVES) - kept)/len(MOVES))
+
+@exercise('21.3', 'a list of names',
+          "Go through the names: could somebody who sees only the changed clip still give the old label?")
+def _left_out(answer):
+    offered = {'Flip', 'Reverse', 'Speed', 'ColorJitter', 'RandomResizedCrop', 'GaussianBlur'}
+    if unknown := {str(a) for a in answer} - offered:
+        return f"These are not offered: {sorted(unknown)}."
+    return is_same(answer, ['Reverse', 'Speed'])
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #2368d0ef
+def _faded(xb, u):
+    "Return clips that get darker evenly, from their own brightness to 1 - u of it."
+    n = xb.shape[1]
+    factor = 1 - u.view(-1, 1)*torch.arange(n)/max(n - 1, 1)
+    return xb*factor.view(len(xb), n, 1, 1, 1)
+
+@exercise('21.4', 'a subclass of Augment (the class itself, without parentheses)',
+          "The factor of frame t is 1 - u·t/(T-1). Give it the shape (N,T,1,1,1) and end with bytes.")
+def _fade(answer):
+    gen = torch.Generator().manual_seed(0)
+    for n in (5, 2, 1):
+        xb = torch.randint(256, (3, n, 4, 4, 3), generator=gen).to(torch.uint8)
+        u, yb = torch.tensor([[.0], [.5], [.9]]), torch.tensor([2, 0, 1])
+        changed, labels = answer().change(xb.clone(), yb.clone(), u)
+        if changed.dtype != torch.uint8 or changed.shape != xb.shape:
+            return "The changed clips should be torch.uint8 and have the shape of the clips."
+        if not torch.equal(labels, yb):
+            return "The labels should stay as they are."
+        if (changed - _faded(xb, u)).abs().max() > 1.001:
+            return f"It is not right for a clip of {n} frame{'s' if n > 1 else ''}."
+    return True
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #3197c8d5
+@exercise('21.5', 'a function (clips, labels, generator) that returns (clips, labels)',
+          "torch.rot90 turns dimensions 2 and 3. Which movement is each of the four afterwards?")
+def _quarter_turn(answer):
+    four = ['left', 'right', 'up', 'down']
+    xb = torch.from_numpy(np.stack([motion_clip(label, 3, n_frames=4, size=32) for label in four]))
+    yb = torch.arange(4)
+    rows = torch.tensor([2, 0, 3, 1, 0])
+    turned, labels = answer(xb[rows].clone(), yb[rows].clone(), torch.Generator().manual_seed(0))
+    if not torch.equal(turned, torch.rot90(xb[rows], 1, (2, 3))):
+        return "The clips should be turned by 90 degrees, counterclockwise, all frames alike."
+    right = is_near(labels, torch.tensor([3, 2, 0, 1])[rows], rel=0)
+    return right or "The clips are right. Look at the labels again."
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #20cc689d
+@exercise('22.1', 'a list of three numbers',
+          "Which clip is its counterpart in the reversed batch? A quarter of the target is its own class.")
+def _mixed_target(answer): return is_near(answer, [0, .25, .75])
+
+@exercise('22.2', 'a list of four numbers',
+          "Smoothing keeps 0.9 of the target and spreads 0.1 evenly over all classes.")
+def _smoothed(answer): return is_near(answer, .9*np.array([.7, .3, 0, 0]) + .1/4)
+
+@exercise('22.3', 'a number from 0 to 1',
+          "How long is a side of the box? Cut off what sticks out of the frame, then count pixels.")
+def _counted(answer): return is_near(as_number(answer), 1 - 24*32/64**2, rel=.001)
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #ab566eda
+@exercise('22.4', 'a function of three clips (the two and the mixed one), that returns a number',
+          "In which share of the way from b to a does each pixel lie?")
+def _share_found(answer):
+    gen = torch.Generator().manual_seed(0)
+    a = torch.rand(3, 4, 16, 16, generator=gen)
+    b = a - .5 - torch.rand(3, 4, 16, 16, generator=gen)
+    b[:, :2] += 4                                  # in some frames a is the darker clip
+    for kind in (Mixup, CutMix, CubeMix):
+        for seed in range(6):
+            mixed, target = kind(2)(torch.stack([a, b]), torch.arange(2), gen.manual_seed(seed))
+            if not is_near(answer(a, b, mixed[0]), target[0, 0], rel=.001, abs_=1e-4):
+                return f"It is not right for {kind.__name__}."
+    return True
+
+# %% ../../nbs/inside/79c_course.batches.ipynb #77b36675
+def _batch_of_two(n):
+    "Return a clip of ones and a clip of zeros with n frames, and their labels."
+    return torch.stack([torch.ones(3, n, 4, 4), torch.zeros(3, n, 4, 4)]), torch.arange(2)
+
+@exercise('22.5', 'a subclass of Mix (the class itself, without parentheses)',
+          "_place gets (T,H,W): return the share that you counted in whole frames, and the number of frames.")
+def _time_cut(answer):
+    gen, shares = torch.Generator(), set()
+    for seed in range(40):
+        xb, yb = _batch_of_two(5)
+        mixed, target = answer(2, alpha=.8)(xb, yb, gen.manual_seed(seed))
+        frames = mixed[0].mean((0, 2, 3))
+        n = int(frames.sum().round())
+        if not torch.equal(mixed[0], xb[0]*(torch.arange(5) < n).view(1, 5, 1, 1)):
+            return "The first frames should be the clip's own, all others those of the other clip."
+        if not is_near(target[0], [n/5, 1 - n/5], rel=.001, abs_=1e-5):
+            return "The target should be the share of frames that you can count in the mixed clip."
+        shares.add(n)
+    xb, yb = _batch_of_two(5)
+    if not torch.equal(answer(2, p=0)(xb, yb, gen)[0], xb):
+        return "With p=0 the clips should stay as they are."
+    return shares == set(range(6)) or "All numbers of frames, from 0 to T, should come up: round λ·T."
