@@ -46,15 +46,15 @@ _all_ = [                                                   # from the pages tha
 def from_folder(
     root, # Folder with one folder for each class, or train/val/test above them, or a list of its clips
     split=(.7,.1,.2), # Where nothing names splits: shares as for split_groups, or one split's name for all
-    group=None, # Function of a Path that gives its group; 'parent'; or a column of the list; None: see above
+    group=None, # A function of a Path that returns its group; 'parent'; a column of the list; None: see above
     label:str='label', # Column of the list with the classes
-    valid:float|None=None, # Share of train made 'valid', where splits are named but not this; None: .15
-    seed:int=0, # Order of the groups
+    valid:float|None=None, # Share of train that becomes 'valid' if only other splits are named; None: .15
+    seed:int=0, # Seed for the order of the groups
     leaks:str='error', # A group in two splits: 'error', 'warn' or 'allow'
     labels=None, # Class names in the order of a model; None sorts those found
-    check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
+    check_content:bool=False, # Also compare the bytes of files, to find the same clip in two splits?
     path:str='path', # Column of the list with the paths
-    name:str='', # Of the data set; the default is the folder's
+    name:str='', # Name of the data set; the default is the folder's name
     task:str=SINGLE, # 'multi-label': the list has a set of labels for each clip
 )->ClipTable:
     "Read a data set from a folder of class folders, or from a folder of clips with a list of them."
@@ -70,7 +70,7 @@ def from_folder(
     return table
 
 # %% ../../nbs/15_data.datasets.ipynb #lists
-LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')             # a folder's list of its clips
+LISTS = ('clips.csv', 'labels.csv', 'annotations.csv')             # names of a list of the clips in a folder
 
 # %% ../../nbs/15_data.datasets.ipynb #list-in
 def _frame_of_folder(root, columns, rule):
@@ -106,16 +106,16 @@ def from_csv(
     root=None, # Folder that paths are relative to; None is the file's own, or the one that `save` noted
     path:str='path', # Column with the paths; without a 'path', 'filename', 'video', … are understood
     label='label', # Column with the classes; without a 'label', 'class', 'action', … are understood
-    group=None, # Column with the groups, a function of a Path, or 'parent'; None: 'group' where it is there
+    group=None, # Column with the groups, a function of a Path, or 'parent'; None takes 'group' if it is there
     split='split', # Column with the splits; shares as for split_groups; or one split's name, for all clips
-    valid:float|None=None, # Share of train made 'valid' where there is none; None: .15, after `save` 0
-    seed:int=0, # Order of the groups
+    valid:float|None=None, # Share of train that becomes 'valid' if no clip is; None: .15, after `save` 0
+    seed:int=0, # Seed for the order of the groups
     leaks:str='error', # A group in two splits: 'error', 'warn' or 'allow'
     labels=None, # Class names in the order of a model; None takes what `save` noted, or sorts what is found
     start:str|None=None, # Column with the second where a clip starts; None takes 'start' if it is there
     end:str|None=None, # Column with the second where it ends; None takes 'end' if it is there
-    missing:str='error', # A file that is not there: 'error'; 'drop' and count it; or 'unchecked', don't look
-    check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
+    missing:str='error', # A missing file: 'error'; 'drop' leaves it out and counts; 'unchecked' doesn't look
+    check_content:bool=False, # Also compare the bytes of files, to find the same clip in two splits?
     task:str=SINGLE, # 'multi-label': a label is a set such as run|wave; or `label` lists columns of 0 and 1
 )->ClipTable:
     "Read a data set from a CSV file."
@@ -127,18 +127,18 @@ def from_csv(
 def from_df(
     df:pd.DataFrame, # One row for each clip
     root='.', # Folder that paths are relative to
-    path:str='path', # Column with the paths; others are understood as in from_csv
+    path:str='path', # Column with the paths; other names are understood as in from_csv
     label='label', # Column with the classes
     group=None, # As for from_csv
     split='split', # As for from_csv
-    valid:float|None=None, # Share of train made 'valid' where the column knows none; None: .15
-    seed:int=0, # Order of the groups
+    valid:float|None=None, # Share of train that becomes 'valid' if no clip is; None: .15
+    seed:int=0, # Seed for the order of the groups
     leaks:str='error', # A group in two splits: 'error', 'warn' or 'allow'
     labels=None, # Class names in the order of a model; None sorts those found
     start:str|None=None, # Column with the second where a clip starts; None takes 'start' if it is there
     end:str|None=None, # Column with the second where it ends; None takes 'end' if it is there
-    missing:str='error', # A file that is not there: 'error'; 'drop' and count it; or 'unchecked', don't look
-    check_content:bool=False, # Compare the bytes of files too, for the same clip in two splits?
+    missing:str='error', # A missing file: 'error'; 'drop' leaves it out and counts; 'unchecked' doesn't look
+    check_content:bool=False, # Also compare the bytes of files, to find the same clip in two splits?
     task:str=SINGLE, # 'multi-label': a label is a set such as run|wave; or `label` lists columns of 0 and 1
 )->ClipTable:
     "Read a data set from a pandas frame."
@@ -151,7 +151,7 @@ def as_table(
     data, # A ClipTable, a pandas frame, a folder, a CSV file, or an export of an annotation tool
     **kwargs, # For from_df, from_folder or from_csv
 )->ClipTable:
-    "Read a data set by the reader that fits it."
+    "Read a data set with the function that fits it."
     if isinstance(data, ClipTable):
         return data
     if isinstance(data, pd.DataFrame):

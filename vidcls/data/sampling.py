@@ -48,7 +48,7 @@ def segment_idxs(
 
 # %% ../../nbs/08_data.sampling.ipynb #window
 def _window(n_total, n, stride, place):
-    "Return a window whose first frame is `place(free)`, where `free` is how far it can be moved."
+    "Return a window that begins with frame `place(free)`. It can begin anywhere from 0 to `free`."
     for k,v in dict(n_total=n_total, n=n, stride=stride).items():
         check_whole(k, v)
     free = n_total - ((n-1)*stride + 1)
@@ -60,7 +60,7 @@ def _window(n_total, n, stride, place):
 def center_idxs(
     n_total:int, # Frames in the video, >= 1
     n:int, # Frames wanted, >= 1
-    stride:int=1, # Frames from one to the next, >= 1
+    stride:int=1, # Distance from one frame to the next, >= 1
 )->np.ndarray: # int64 (n,), in [0, n_total)
     "Return a window in the middle of the video."
     return _window(n_total, n, stride, lambda free: free//2)
@@ -69,9 +69,9 @@ def random_idxs(
     n_total:int, # Frames in the video, >= 1
     n:int, # Frames wanted, >= 1
     rng:np.random.Generator, # Draws the place of the window
-    stride:int=1, # Frames from one to the next, >= 1
+    stride:int=1, # Distance from one frame to the next, >= 1
 )->np.ndarray: # int64 (n,), in [0, n_total)
-    "Return a window anywhere in the video, each place equally likely."
+    "Return a window anywhere in the video. Each place is equally likely."
     return _window(n_total, n, stride, lambda free: rng.integers(free+1))
 
 # %% ../../nbs/08_data.sampling.ipynb #view-idxs
@@ -79,9 +79,9 @@ def view_idxs(
     n_total:int, # Frames in the video, >= 1
     n:int, # Frames of a view, >= 1
     n_views:int, # Views, >= 1
-    stride:int=1, # Frames from one to the next, >= 1
+    stride:int=1, # Distance from one frame to the next, >= 1
 )->np.ndarray: # int64 (n_views,n), in [0, n_total)
-    "Return windows spread evenly over the video; a single one lies in the middle."
+    "Return windows that are spread evenly over the video. A single one lies in the middle."
     check_whole('n_views', n_views)
     if n_views == 1:
         return center_idxs(n_total, n, stride)[None]
@@ -93,10 +93,10 @@ def view_idxs(
 def time_idxs(
     times, # float (N,), seconds at which each frame is shown, non-decreasing; np.arange(N)/fps
     n:int, # Frames wanted, >= 1
-    step_s:float, # Seconds from one to the next, > 0
-    rng:np.random.Generator|None=None, # Draws when the first one is; None puts them into the middle
+    step_s:float, # Seconds from one frame to the next, > 0
+    rng:np.random.Generator|None=None, # Draws the first moment; None puts the moments into the middle
 )->np.ndarray: # int64 (n,), non-decreasing, in [0, N)
-    "Return the frames nearest to equal steps of time; beyond the end the last frame repeats."
+    "Return the frames nearest to equally spaced moments. Beyond the end the last frame repeats."
     times = np.asarray(times, float)
     if times.ndim != 1 or not len(times):
         raise ArgumentError(f"times has shape {times.shape}; expected (N,), N >= 1.")
@@ -104,7 +104,7 @@ def time_idxs(
     check_at_least('step_s', step_s, 1e-6)
     free = max(0, times[-1] - times[0] - (n-1)*step_s)
     asked = times[0] + free*(.5 if rng is None else rng.uniform()) + np.arange(n)*step_s
-    after = np.searchsorted(times, asked).clip(1, max(1, len(times)-1))  # the first frame not before
+    after = np.searchsorted(times, asked).clip(1, max(1, len(times)-1))  # the first frame at or after it
     before, after = after-1, np.minimum(after, len(times)-1)
     return np.where(asked - times[before] <= times[after] - asked, before, after)
 
@@ -121,8 +121,8 @@ def still_idxs(
 def sample_idxs(
     n_total:int, # Frames in the video, >= 1
     spec:ClipSpec, # Says how many frames, by which rule
-    rng:np.random.Generator|None=None, # For rules that draw in training; None takes their middle
-    times=None, # When each frame is shown, in seconds (n_total,); needed by 'time' alone
+    rng:np.random.Generator|None=None, # For rules that draw in training; None takes the middle instead
+    times=None, # When each frame is shown, in seconds (n_total,); only 'time' needs it
 )->np.ndarray: # int64 (spec.n_frames,), in [0, n_total)
     "Return the frames that `spec` asks for."
     n, rule = spec.n_frames, spec.sampling
