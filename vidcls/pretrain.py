@@ -25,12 +25,12 @@ def pretrain(
     lr:float=1e-3, # Peak learning rate
     mask:str='tube', # Which boxes are hidden: a key of MASKS
     ratio:float=.9, # Share of the boxes that are hidden, in (0,1)
-    predict:float|None=None, # Share of all boxes that the decoder is asked about; None: all hidden ones
+    predict:float|None=None, # Share of all boxes that the decoder predicts; None: all hidden ones
     repeats:int=1, # Masks of each decoded clip, >= 1
     augment=None, # Function (clips uint8 (B,T,H,W,C), labels (B,), torch.Generator) -> (clips, labels)
     **kwargs, # As for fit; callbacks: None takes [CollapseWatch()]
-)->History: # The model holds the weights that explain most of hidden boxes of the validation clips
-    "Let a network learn from clips without labels by filling in what is hidden."
+)->History: # The model holds the weights that explain most of the hidden boxes of the validation clips
+    "Train a network on clips without labels: it learns to fill in hidden boxes."
     given = dict(epochs=epochs, lr=lr, augment=augment) | kwargs
     masks = dict(kind=mask, ratio=ratio, predict=predict, repeats=repeats)
     config = pretraining_config(pretrain, model, given, **masks)

@@ -5,5 +5,209 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79i_course.using.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79i_course.using.ipynb #9d45c887
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .checking import as_flat, as_number, exercise, is_near, is_same
+from ..deploy.verdict import FASTER, MOST_LOST, NOT_LARGER, NOT_SLOWER, SMALLER
+from ..intervals import wilson
+from ..models.masking import MASKS, mask_counts
+from ..models.tokens import POOLS, Tokens, pool_tokens
+
+# %% ../../nbs/inside/79i_course.using.ipynb #2785836f
+@exercise('72.1', 'a whole number',
+          "Each of the 10 classes has a weight for each feature, and one more number.")
+def _probe_size(answer): return is_near(as_number(answer), 512*10 + 10, rel=1e-6)
+
+@exercise('72.2', 'a list of names of POOLS, such as ["mean"]',
+          "The difference of two neighbours has no sign here. What says which half came first?")
+def _know_order(answer):
+    x = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
+    forth, back = Tokens(x, (6,1,1)), Tokens(x.flip(1), (6,1,1))
+    asked = [pool for pool in POOLS if pool != 'cls']
+    same = lambda p: torch.allclose(pool_tokens(forth, p), pool_tokens(back, p))
+    return is_same(answer, [p for p in asked if not same(p)])
+
+@exercise('72.3', 'a function of a float array (T,D) that returns a vector (2·D)',
+          "The mean over the first axis comes first. The last row minus the first row comes after it.")
+def _own_pooling(answer):
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(size=shape) for shape in ((5,3), (2,1), (8,4))]
+    return all(is_near(answer(f), np.r_[f.mean(0), f[-1] - f[0]], 1e-4, 1e-6) for f in clips)
+
+@exercise('72.4', 'a function of known features (N,D), their labels (N,) and new features (M,D)',
+          "Compute the distance of each new clip to each known one, and take the label of the smallest.")
+def _nearest(answer):
+    rng = np.random.default_rng(1)
+    for n, m, d in ((20,7,3), (1,4,2)):
+        known, new = rng.normal(size=(n,d)) + 5, rng.normal(size=(m,d))*3 + 5
+        labels = rng.integers(0, 4, n)
+        near = np.square(new[:,None] - known).sum(2).argmin(1)
+        if not np.array_equal(as_flat(answer(known, labels, new)), labels[near]):
+            return False
+    return True
+
+@exercise('72.5', 'a function of a list of groups and a number of folds',
+          "Deal out whole groups, not clips. It helps to number the groups first.")
+def _group_folds(answer):
+    for groups, k in ((list('aabbbcddde'), 3), (list('zxyzxy'), 3), ([7,7,3,3,1], 2), (['one']*4, 1)):
+        folds = as_flat(answer(groups, k))
+        if len(folds) != len(groups):
+            return "Return one fold for each clip."
+        if set(folds.tolist()) != set(range(k)):
+            return "Each fold from 0 to k − 1 has to have a clip, and there are no other folds."
+        if any(len(set(folds[np.array(groups) == g].tolist())) > 1 for g in groups):
+            return "The clips of one group are in more than one fold."
+    return True
+
+# %% ../../nbs/inside/79i_course.using.ipynb #031ad76b
+@exercise('73.1', 'a whole number',
+          "A window with this moment began at most 2 seconds earlier. How many began in that time?")
+def _windows_at(answer): return is_near(as_number(answer), 2/.5, rel=1e-6)
+
+@exercise('73.2', 'a number of windows',
+          "How many windows come in a minute, and how many answers can the network give in a minute?")
+def _dropped(answer): return is_near(as_number(answer), 60/.25 - 60/.3, rel=1e-3)
+
+@exercise('73.3', 'a function of two segments (start, end) that returns a number from 0 to 1',
+          "The common time goes from the later start to the earlier end. Don't count it twice in the union.")
+def _temporal_iou(answer):
+    pairs = [((0,4), (2,6)), ((0,4), (0,4)), ((0,10), (4,5)), ((5,6), (1,5.5)), ((0,1), (2,3)),
+             ((8,9), (1,2))]
+    for (a, b), (c, d) in pairs:
+        common = max(0, min(b, d) - max(a, c))
+        if not is_near(as_number(answer((a, b), (c, d))), common/(b-a + d-c - common), 1e-4):
+            return "Two segments without common time give 0." if not common else False
+    return True
+
+@exercise('73.4', 'a function of a list of labels that returns a list of pairs (label, count)',
+          "Count on while the label stays the same, and begin a new pair where it changes.")
+def _runs_of_labels(answer):
+    right = {'': [], 'a': [('a',1)], 'aab': [('a',2), ('b',1)], 'abba': [('a',1), ('b',2), ('a',1)]}
+    for labels, runs in right.items():
+        if [tuple(pair) for pair in answer(list(labels))] != runs:
+            return f"{list(labels)} should give {runs}." if len(labels) < 2 else False
+    return True
+
+@exercise('73.5', 'a function of a time, the starts and the scores of windows of 1 second',
+          "A window counts 1 in its middle and 0 at its ends. Divide by the sum of the weights.")
+def _weighted(answer):
+    starts, scores = np.array([0, .5, 1, 1.5]), np.array([2., -1, 4, 0])
+    for t in (.25, .6, .75, 1.2, 1.5, 2.1):
+        weights = np.maximum(0, 1 - np.abs(t - starts - .5)/.5)
+        if not is_near(as_number(answer(t, starts, scores)), weights @ scores/weights.sum(), 1e-3, 1e-6):
+            return "Before 0.5 s, only the first window counts." if t == .25 else False
+    return True
+
+# %% ../../nbs/inside/79i_course.using.ipynb #680fd352
+@exercise('74.1', 'a whole number of boxes',
+          "Count the places of a frame, hide three quarters of them, rounded down, and count the times.")
+def _visible_boxes(answer): return is_near(as_number(answer), mask_counts('tube', (4,7,7), .75)[0], rel=1e-6)
+
+@exercise('74.2', 'three numbers: for the zeros, the half and the inverse',
+          "The mean square of the targets is 1. Which part of a target is the difference to each answer?")
+def _three_losses(answer): return is_near(answer, [1, .25, 4])
+
+@exercise('74.3', 'a share from 0 to 1',
+          "The pairs grow with the square of the tokens, and a quarter of the tokens is left.")
+def _share_of_pairs(answer): return is_near(as_number(answer), .25**2)
+
+@exercise('74.4', 'two numbers: before and mean',
+          "Repeat the first frame of each clip, and ask trivial_losses about these clips.")
+def _still(answer):
+    before, mean = as_flat(answer)
+    return is_near(before, 0, abs_=1e-6) and is_near(mean, .99, rel=.03)
+
+@exercise('74.5', 'a function of one mask, bool (t, places), True where a box is hidden',
+          "Look at the same place one step earlier and one step later. The ends have one neighbour.")
+def _copying(answer):
+    gen = torch.Generator().manual_seed(3)
+    masks = [make((4,3,3), ratio, 1, gen)[0].view(4, 9) for make in MASKS.values() for ratio in (.5, .8)]
+    masks += [torch.tensor([[True], [False]]), torch.tensor([[True, False], [True, False], [False, True]])]
+    for mask in masks:
+        hidden = np.pad(mask.numpy(), ((1,1), (0,0)), constant_values=True)
+        seen = ~hidden[:-2] | ~hidden[2:]
+        if not is_near(as_number(answer(mask)), seen[mask.numpy()].mean(), 1e-4):
+            return "A tube gives 0." if not seen[mask.numpy()].any() else False
+    return True
+
+# %% ../../nbs/inside/79i_course.using.ipynb #11628daa
+@exercise('78.1', 'a number above 1',
+          "Add up the new times, or take whole_gain with the network's share of the time.")
+def _amdahl(answer): return is_near(as_number(answer), (30+10)/(30+10/4), rel=.002)
+
+@exercise('78.2', 'a function of a share and a wanted gain; a number, or None',
+          "Solve Amdahl's law for f. Which gain is out of reach, even for a network that takes no time?")
+def _needed(answer):
+    for share, f in ((.6, 6), (.5, 3), (.9, 10), (1., 2)):
+        if not is_near(as_number(answer(share, 1/(1 - share + share/f))), f, 1e-3):
+            return False
+    hopeless = (.4, 2), (.1, 1.5)
+    return all(answer(*case) is None for case in hopeless) or "Some gains are out of reach: return None."
+
+@exercise('78.3', 'a function of a float array that returns floats of the same shape',
+          "The step is the largest absolute value divided by 127. Divide by it, round, and multiply again.")
+def _to_bytes(answer):
+    rng = np.random.default_rng(0)
+    for w in (rng.normal(size=(30,40)), np.array([-2., 1, .004]), 1e-3*rng.normal(size=7)):
+        step = np.abs(w).max()/127
+        if not is_near(answer(w.copy()), (w/step).round()*step, 1e-4, step*1e-3):
+            return False
+    return is_near(answer(np.zeros(3)), np.zeros(3)) or "Weights that are all 0 have to stay 0."
+
+@exercise('78.4', 'a whole number of clips',
+          "Which is the first n for which the lower end of the interval is above 0.995? Let a loop count up.")
+def _enough_clips(answer):
+    n = as_number(answer)
+    return n == int(n) and wilson(int(n), int(n))[0] > .995 >= wilson(int(n)-1, int(n)-1)[0]
+
+_CONVERSIONS = {                                # size and time as shares of before, largest possible loss
+    'A': (1.5, .45, 0.), 'B': (.3, 1.05, .004), 'C': (.3, 1.6, 0.), 'D': (1.04, .46, 0.), 'E': (.9, .9, 0.),
+}
+
+@exercise('78.5', 'a list of letters',
+          "A conversion pays by speed or by size, and each way has a limit for the other. Check all limits.")
+def _which_pay(answer): return is_same(answer, [k for k,c in _CONVERSIONS.items() if _by_rule(*c)])
+
+def _by_rule(size, time, lost):
+    "Does a conversion pay, by the rule of the verdict?"
+    quick = 1/time >= FASTER and size <= NOT_LARGER
+    small = size <= SMALLER and 1/time >= NOT_SLOWER
+    return (quick or small) and lost <= MOST_LOST
+
+# %% ../../nbs/inside/79i_course.using.ipynb #d49dcd5d
+@exercise('79.1', 'a number of gigabytes',
+          "Multiply width, height, 3 colours, 25 frames a second and 10 seconds. A gigabyte has 1e9 bytes.")
+def _gigabytes(answer): return is_near(as_number(answer), 3840*2160*3*25*10/1e9)
+
+@exercise('79.2', 'a dictionary with the keys large, playlist, hung and stranger',
+          "Each of these statuses was printed above. 500 is the service's own mistake, and 200 is an answer.")
+def _statuses(answer):
+    right = dict(large=413, playlist=415, hung=504, stranger=401)
+    return {k: int(answer[k]) for k in right} == right
+
+@exercise('79.3', 'a function of a folder and a name that returns True or False',
+          "Put folder and name together, resolve the path, and ask whether the folder is among its parents.")
+def _stays_inside(answer):
+    folder = Path('/srv/uploads')
+    names = {'clip.mp4': True, 'a/b.mp4': True, 'a/../b.mp4': True, '../../name': False, '/etc/passwd': False,
+             'a/../../x': False, '../uploads2/x.mp4': False, '../uploads/x.mp4': True}
+    wrong = [name for name,inside in names.items() if bool(answer(folder, name)) is not inside]
+    return not wrong or f"Try the name {wrong[0]!r}."
+
+@exercise('79.4', 'a function of an iterator of bytes and a limit; returns bytes, or raises ValueError',
+          "Add up the lengths as the pieces come, and raise as soon as the sum is above the limit.")
+def _cut_off(answer):
+    for pieces, limit in (([b'ab', b'cde'], 5), ([], 3), ([b'x'], 10)):
+        if answer(iter(pieces), limit) != b''.join(pieces):
+            return "A body of up to `limit` bytes is returned whole."
+    taken = []
+    endless = (taken.append(1) or b'0123456789' for _ in range(1000))
+    try:
+        answer(endless, 35)
+    except ValueError:
+        return len(taken) == 4 or "Stop at the first piece that passes the limit, and read no more."
+    return False
