@@ -13,12 +13,13 @@ ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 suffix = '_requirements'
 extras = {k[:-len(suffix)]: v.split() for k, v in cfg.items() if k.endswith(suffix)}
-extras['dev'] += [r for name, reqs in extras.items() if name != 'dev' for r in reqs if r not in extras['dev']]
+others = [r for name, reqs in extras.items() if name != 'dev' for r in reqs]
+extras['dev'] += [r for r in others if r not in extras['dev']]
 readme = root/'README.md'
 
 
 class WithCourse(build_py):
-    "Packs the notebooks of the course, without their outputs, and the measurements that they read into a wheel."
+    "Packs the notebooks of the course, without outputs, and the measurements that they read into a wheel."
 
     def run(self):
         super().run()

@@ -1,6 +1,6 @@
 """Exercises and questions of the course: what each lesson holds.
 
-That solutions are accepted and wrong answers are not is proved on each page, which runs in a kernel (`prove`).
+Each page proves, when it runs, that its solutions are accepted and wrong answers are not (`prove`).
 """
 import json
 import re

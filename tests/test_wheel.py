@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 root = Path(__file__).resolve().parents[1]
 # an editable install finds the checkout by a finder of its own
 ALONE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in str(f)]\n"
-SOURCES = ('setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', 'vidcls', 'nbs', 'benchmarks')
+SOURCES = ('setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', 'vidcls', 'nbs',
+           'benchmarks')
 RUN = 'from vidcls.cli import main; main()'
 
 
