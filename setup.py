@@ -27,7 +27,8 @@ class WithCourse(build_py):
             return
         to = Path(self.build_lib)/'vidcls'/'course'/'pages'
         shutil.rmtree(to, ignore_errors=True)
-        shutil.copytree(root/'nbs', to, ignore=shutil.ignore_patterns('.*', '_*', '*.yml', '*.css', 'studies'))
+        left_out = shutil.ignore_patterns('.*', '_*', '*.yml', '*.css', 'studies')
+        shutil.copytree(root/'nbs', to, ignore=left_out)
         shutil.copytree(root/'benchmarks', to/'benchmarks')
         for page in to.rglob('*.ipynb'):
             nb = json.loads(page.read_text(encoding='utf-8'))

@@ -29,7 +29,7 @@ _all_ = ['NONE', 'UNSURE', 'Calibration', 'temperature_scale',
 HIGHEST = 1e4       # no temperature is sought above it, or below its inverse
 
 def _without_valley(z, truth):
-    "Return the temperature of scores whose likelihood has no lowest point, with a warning; else None."
+    "Warn and return a temperature if the negative log-likelihood has no lowest point; else return None."
     if (truth >= z.max(1)).all():
         tied = ', or tied with another class' if ((z == truth[:,None]).sum(1) > 1).any() else ''
         warnings.warn(
@@ -46,6 +46,7 @@ def _without_valley(z, truth):
 
 # %% ../nbs/59_calibrate.ipynb #finite-scores
 def _finite_scores(logits):
+    "Return scores (N,K) as an array; raise where they are not finite."
     z = as_scores(logits)
     if z.ndim != 2 or not len(z):
         raise ArgumentError(f"logits has shape {z.shape}; expected (N,K), N >= 1.")
@@ -55,9 +56,9 @@ def _finite_scores(logits):
 
 # %% ../nbs/59_calibrate.ipynb #fit-temperature
 def fit_temperature(
-    logits, # (N,K) scores of clips that were not trained on
+    logits, # (N,K) scores of clips that were not used in training
     targets, # (N,) their class indices
-)->float: # T; with a warning, 1 where every clip is right, and HIGHEST where the model is not above chance
+)->float: # T; with a warning, 1 if every clip is right, and HIGHEST if the model is not better than chance
     "Return the temperature at which the negative log-likelihood is lowest."
     z = _finite_scores(logits)
     y = class_idxs('targets', targets, z.shape[1])
@@ -66,7 +67,7 @@ def fit_temperature(
     truth = z[np.arange(len(y)), y]
     if (T := _without_valley(z, truth)) is not None:
         return T
-    # the slope of the mean negative log-likelihood in b = 1/T; it only rises
+    # the slope of the mean negative log-likelihood over b = 1/T; it rises with b
     slope = lambda b: ((temperature_scale(z, 1/b)*z).sum(1) - truth).mean()
     low, high = 1/HIGHEST, HIGHEST
     for _ in range(60):
@@ -79,7 +80,7 @@ def auroc(
     of_known, # (N,) scores that should be high
     of_foreign, # (M,) scores that should be low
 )->float: # In [0,1]; .5 is guessing
-    "Return how often a score of the first kind exceeds one of the second; ties count half."
+    "Return how often a known score exceeds a foreign one; ties count half."
     a, b = (as_numbers(n, s).astype(float) for n,s in (('of_known', of_known), ('of_foreign', of_foreign)))
     if not len(a) or not len(b):
         raise ArgumentError(f"{len(a)} known and {len(b)} foreign scores; expected at least one of each.")
@@ -90,7 +91,7 @@ def auroc(
 
 # %% ../nbs/59_calibrate.ipynb #clips-to-fit-on
 def _answers(model, dl, views, show):
-    "Return scores (N,K), class indices and groups of the clips that can be read; warn of the others."
+    "Return scores (N,K), class indices and groups of the clips that can be read; warn about the others."
     table = dl.sources().table
     logits, rows, failures = predict_views(model, dl, as_views(views), show=show)
     if failures:
@@ -106,13 +107,13 @@ def _answers(model, dl, views, show):
 # %% ../nbs/59_calibrate.ipynb #calibrate
 def calibrate(
     model, # Has .spec
-    dl, # A loader of clips that were not trained on, such as dls.valid; needs a few hundred clips to say much
+    dl, # A loader of a few hundred or more clips that were not used in training, such as dls.valid
     error:float|None=None, # Withhold answers until at most this share is wrong, in (0,1); None answers always
     keep:float|None=.95, # Share of known clips that get an answer, in (0,1); None never says "none of these"
-    views=None, # How each video is looked at, as in evaluate; logits are averaged, for "none of these"
+    views=None, # How each video is looked at, as in evaluate; the logits of the views are averaged
     show:bool=True, # Show a progress bar?
 )->Calibration:
-    "Fit the temperature, the threshold, and the limit of what is known."
+    "Fit the temperature and the two thresholds, for unsure answers and for foreign clips."
     dl = check_loader_for(model, dl)
     for name,v in (('error', error), ('keep', keep)):
         if v is not None:

@@ -64,7 +64,7 @@ _all_ = [
 
 # %% ../nbs/57_evaluate.ipynb #answers
 def _answers(net, T, dl, views, chunk, show):
-    "Return rows, probabilities, answers of each view or None, failures and cache, in the table's order."
+    "Return rows, probabilities, answers of each view (or None), failures and cache, in the table's order."
     each, cache = None, ''
     if views == Views() and join_processes()[1] == 1:
         probs, rows, failures = predict_probs(net, dl, show, T)
@@ -77,7 +77,7 @@ def _answers(net, T, dl, views, chunk, show):
 
 # %% ../nbs/57_evaluate.ipynb #what-is-judged
 def _network(model):
-    "Return (the network, the temperature and the thresholds of its answers); a classifier has all."
+    "Return the network, and the temperature and the thresholds of its answers, which a classifier has."
     if not hasattr(model, 'calibration'):
         return model, 1., None
     if not hasattr(model, 'model'):
@@ -95,7 +95,7 @@ def evaluate(
     show:bool=True, # Show a progress bar?
     views=None, # Views, or a name of PROTOCOLS; None looks once, as in training
     chunk:int=16, # With views: clips that go through the model at once
-    optimistic:bool=False, # Were the weights chosen, or learned, on these very clips? The record says so
+    optimistic:bool=False, # Were the weights learned or chosen on these clips? The record says so
 )->EvalRecord|LabelSetRecord: # The same on every process, where there are several
     "Judge a model on the clips of a loader."
     net, T, cuts = _network(model)
@@ -112,28 +112,29 @@ def show_predictions(
     rec:EvalRecord, # Its clips say what was predicted
     dl, # The loader that it was made from
     n:int=16, # Clips to show
-    cols:int=2, # Beside each other
+    cols:int=2, # Clips in one row
+    height:int=48, # Height of a clip in pixels
 ): # matplotlib Figure
-    "Draw a contact sheet: the wrong clips first, the most confident ones on top, then correct ones."
+    "Draw a contact sheet: first the wrong clips, by falling confidence, then correct ones."
     check_record(rec)
     c = rec.clips.assign(p=rec.probs.max(1), correct=rec.clips.label == rec.clips.predicted)
     wrong = c[~c.correct].sort_values('p', ascending=False, kind='stable')
     right = c[c.correct].sort_values('label', kind='stable')
-    # evenly over the classes
-    right = right.iloc[np.linspace(0, len(right)-1, min(n, len(right))).astype(int)]
+    room = min(max(0, n-len(wrong)), len(right))
+    right = right.iloc[np.linspace(0, len(right)-1, room).astype(int)]    # evenly over the classes
     c = pd.concat([wrong, right]).head(n)
     clips = clips_of(dl, c)
     titles = [f'{r.predicted} {r.p:.0%}' + ('' if r.correct else f', is {r.label}') for r in c.itertuples()]
-    return contact_sheet(clips, titles, c.correct.tolist(), n=rec.spec['n_frames'], cols=cols)
+    return contact_sheet(clips, titles, c.correct.tolist(), n=rec.spec['n_frames'], cols=cols, height=height)
 
 # %% ../nbs/57_evaluate.ipynb #compare-views
 def compare_views(
     model, # Has .spec
     dl, # A loader
-    views:dict, # Name -> Views or name of a protocol; the first is what the others are compared with
+    views:dict, # Name -> Views or name of a protocol; the others are compared with the first
     chunk:int=16, # Clips that go through the model at once
-)->pd.DataFrame: # As compare, with seconds and n_views
-    "Return what more views give, and what they cost."
+)->pd.DataFrame: # The columns of compare, and seconds and n_views
+    "Return the accuracy and the cost of several ways to look at a video."
     records, cost = {}, {}
     for name,v in views.items():
         start = time.perf_counter()

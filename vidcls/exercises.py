@@ -10,10 +10,8 @@ import json
 import re
 import sys
 from importlib import import_module
-from pathlib import Path
 
-import vidcls
-from .core import ArgumentError, check_choice
+from .core import check_choice
 from .course.checking import EXERCISES, verdict_of
 from .course.copies import note_solved, pages_folder
 from .course.quiz import quiz

@@ -77,9 +77,9 @@ def per_class(
 def most_confused(
     conf, # int (K,K), from confusion
     labels, # The K class names, in the order of their indices
-    min_count:int=1, # Leave out pairs that are rarer, >= 1
-)->list: # [(true, predicted, count), …], the most frequent first; of equal ones, in the order of the classes
-    "Return the mistakes, as pairs of true and predicted label."
+    min_count:int=1, # Leave out pairs that occur less often, >= 1
+)->list: # [(true, predicted, count), …], the most frequent first; equal counts in the order of the classes
+    "Return the mistakes, as pairs of true and predicted label with their counts."
     check_at_least('min_count', min_count, 1)
     conf,labels = check_confusion(conf, labels)
     wrong = conf - np.diag(conf.diagonal())

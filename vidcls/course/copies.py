@@ -19,7 +19,7 @@ from ..core import DataError, atomic_path, load_json
 
 # %% ../../nbs/inside/79k_course.copies.ipynb #97943eba
 def pages_folder()->Path:
-    "Return the folder of the notebooks: in the installed package, or `nbs` of the checkout. Raises DataError."
+    "Return the folder of the notebooks: in the package, or `nbs` of the checkout. Raises DataError."
     package = Path(vidcls.__file__).parent
     for folder in (package/'course'/'pages', package.parent/'nbs'):
         if folder.is_dir():

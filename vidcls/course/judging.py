@@ -5,5 +5,184 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79g_course.judging.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79g_course.judging.ipynb #01ea7884
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+from ..calibrate import auroc, fit_temperature, temperature_scale
+from ..calibration import scores_to_probs
+from .checking import as_number, exercise, is_near, is_same
+from ..intervals import wilson
+from ..metrics import confusion, ece, mean_class_accuracy, nll, topk_accuracy
+from ..probes import PERTURBATIONS, report_of
+
+# %% ../../nbs/inside/79g_course.judging.ipynb #a98dfe4f
+@exercise('54.1', 'two numbers: precision and recall of class 1',
+          "Precision divides by the sum of a column, recall by the sum of a row.")
+def _read_matrix(answer):
+    conf = np.array([[8,2,0], [1,6,3], [0,4,6]])
+    return is_near(answer, [conf[1,1]/conf[:,1].sum(), conf[1,1]/conf[1].sum()])
+
+@exercise('54.2', 'two arrays: predictions and targets, class indices from 0 to 3',
+          "One class needs most of the clips. How many of the four classes may be right at all?")
+def _two_accuracies(answer):
+    preds, targets = map(np.asarray, answer)
+    if set(targets.tolist()) != {0,1,2,3}:
+        return "Each of the four classes needs at least one clip in the targets."
+    clips, classes = float((preds == targets).mean()), mean_class_accuracy(preds, targets, 4)
+    if clips > .8 and classes < .4:
+        return True
+    return f"The accuracy over clips is {clips:.3f}, the mean over classes is {classes:.3f}."
+
+@exercise('54.3', 'two numbers: the error with one bin and with four bins',
+          "In each bin, compare the mean confidence with the share of right clips. Then weight each gap "
+          "by the number of clips in its bin.")
+def _bins_by_hand(answer):
+    sure = np.array([.9, .9, .8, .6, .6])
+    probs, targets = np.stack([sure, 1-sure], 1), np.array([0, 1, 0, 0, 0])
+    return is_near(answer, [ece(probs, targets, n_bins=n) for n in (1,4)])
+
+@exercise('54.4', 'a function of scores (N,K) and targets (N,) that returns a number',
+          "A clip counts only if no score exceeds that of its true class. How many classes share this score?")
+def _fair_ties(answer):
+    rng = np.random.default_rng(0)
+    scores, targets = rng.normal(size=(50,4)), rng.integers(0, 4, 50)
+    if not is_near(as_number(answer(scores, targets)), topk_accuracy(scores, targets)):
+        return "Without ties, it should be the accuracy that you know."
+    if not is_near(as_number(answer(np.zeros((5,4)), np.zeros(5, int))), 1/4):
+        return "A model with the same score for all four classes should get 1/4 on any targets."
+    tied = np.array([[2.,2,0], [2,2,0], [2,2,0], [1,0,0]])
+    return is_near(as_number(answer(tied, np.array([0,1,2,0]))), 2/4)
+
+@exercise('54.5', 'a function of a matrix (K,K) and two classes a < b that returns a matrix (K-1,K-1)',
+          "Row b is added to row a, and column b to column a. Then row and column b are deleted.")
+def _merged(answer):
+    rng = np.random.default_rng(0)
+    preds, targets = rng.integers(0, 4, (2,200))
+    conf = confusion(preds, targets, 4)
+    given = conf.copy()
+    for a,b in ((0,1), (1,3), (2,3)):
+        new = np.array([a if k == b else k-(k > b) for k in range(4)])          # old class -> new class
+        got = np.asarray(answer(given, a, b))
+        if not np.array_equal(given, conf):
+            return "The function changes the matrix that it gets. Work on a copy."
+        if not np.array_equal(got, confusion(new[preds], new[targets], 3)):
+            return False
+    return True
+
+# %% ../../nbs/inside/79g_course.judging.ipynb #10f92f84
+@exercise('57.1', 'a number between 0 and 1',
+          "The border lies half-way between the centres. How many standard deviations is it away from each?")
+def _best_of_two(answer): return is_near(as_number(answer), NormalDist().cdf(40/20), rel=.003)
+
+@exercise('57.2', 'a whole number of clips',
+          "Try one size after another: wilson(4*n//5, n) returns both ends.")
+def _clips_enough(answer):
+    n = as_number(answer)
+    need = next(n for n in range(5, 10**4, 5) if wilson(4*n//5, n)[1] < .85)
+    if n > need:
+        return "The upper end lies below 0.85 with fewer clips, too."
+    return n == need
+
+@exercise('57.3', 'a function of a table of clips that returns a number between 0 and 1',
+          "Mark the clips that are right, then ask for each group whether all of its clips are.")
+def _whole_groups(answer):
+    clips = pd.DataFrame(dict(
+        label=['dim', 'mid', 'dim', 'mid', 'dim', 'mid'], group=['a', 'a', 'b', 'b', 'c', 'd'],
+        predicted=['dim', 'mid', 'dim', 'dim', 'dim', 'dim']))
+    found = [as_number(answer(clips)), as_number(answer(clips.iloc[:2])), as_number(answer(clips.iloc[2:4]))]
+    return is_near(found, [2/4, 1, 0])
+
+@exercise('57.4', 'scores of two views, (2,K) with K >= 3',
+          "A very low score costs little in the mean of probabilities, and much in the mean of scores.")
+def _two_means(answer):
+    logits = np.asarray(answer, float)
+    if logits.ndim != 2 or len(logits) != 2:
+        raise TypeError(f"shape {logits.shape}")
+    means = scores_to_probs(logits).mean(0), scores_to_probs(logits.mean(0))
+    if any(np.sort(p)[-1] - np.sort(p)[-2] < 1e-6 for p in means):
+        return "Two classes are tied. Let one class be clearly ahead in each of the two means."
+    return means[0].argmax() != means[1].argmax()
+
+# %% ../../nbs/inside/79g_course.judging.ipynb #e2e507f0
+@exercise('58.1', 'a number between 0 and 1', "On which of its clips does a mistake become a right answer?")
+def _flipped(answer): return is_near(as_number(answer), .1)
+
+@exercise('58.2', 'a list of names',
+          "Print the eight frame numbers of each perturbation, and look for repetitions.")
+def _all_frames(answer):
+    if set(answer) - set(PERTURBATIONS):
+        return f"These are no names of perturbations: {sorted(set(answer) - set(PERTURBATIONS))}."
+    rng = np.random.default_rng(0)
+    return is_same(answer, [n for n,f in PERTURBATIONS.items() if sorted(f(8, rng)) == list(range(8))])
+
+@exercise('58.3', 'a function of T and rng that returns T frame numbers',
+          "The second half holds the numbers of the first half in reverse.")
+def _there_and_back(answer):
+    found = [np.asarray(answer(T, np.random.default_rng(0))) for T in (2, 4, 8)]
+    right = [[0, 0], [0, 1, 1, 0], [0, 1, 2, 3, 3, 2, 1, 0]]
+    return all(np.array_equal(f, r) for f,r in zip(found, right))
+
+@exercise('58.4', "a dict with keys 'as it is', 'reversed', 'shuffled' and 'frozen', 100 classes each",
+          "The first perturbation that harms the model decides. Reversal must not be the one.")
+def _verdict_by_hand(answer):
+    names = ('as it is', 'reversed', 'shuffled', 'frozen')
+    known = dict(path=[f'{i}.mp4' for i in range(100)], group=range(100), target=np.repeat([1, 0], [10, 90]))
+    found = report_of(pd.DataFrame(known | {n: np.asarray(answer[n]) for n in names}), 'yours', 2).verdict
+    if found == 'uses how frames follow each other, but not in which direction':
+        return True
+    return f'The verdict on these answers is "{found}".'
+
+@exercise('58.5', 'a function of T and rng that returns T frame numbers',
+          "Make an array of pairs, (T/2,2), and draw for each pair whether its two numbers change places.")
+def _neighbours_swap(answer):
+    drawn = np.array([answer(8, np.random.default_rng(i)) for i in range(200)])
+    if drawn.shape != (200,8) or not (np.sort(drawn, 1) == np.arange(8)).all():
+        return "Each of the eight frames should occur exactly once."
+    if (drawn//2 != np.arange(8)//2).any():
+        return "Frames 0 and 1 may change places, and 2 and 3, and so on; no frame may leave its pair."
+    swapped = drawn[:,::2] % 2 == 1                                               # (200,4)
+    if len(np.unique(swapped, axis=0)) < 12:
+        return "Draw for each pair by itself."
+    return bool((abs(swapped.mean(0) - .5) < .15).all()) or "A pair should be swapped in half of the draws."
+
+# %% ../../nbs/inside/79g_course.judging.ipynb #24caede9
+@exercise('59.1', 'a temperature, a number above 0',
+          "The probability depends on the difference of the two scores alone, divided by T. When is it 0.9?")
+def _which_temperature(answer): return is_near(as_number(answer), 4/math.log(9))
+
+@exercise('59.2', 'a temperature, a number above 0',
+          "The softmax does not notice a constant that is added to all scores of a clip.")
+def _moved_scores(answer): return is_near(as_number(answer), 4, rel=.02)
+
+@exercise('59.3', 'a number between 0 and 1',
+          "Compare each known score with each foreign one: there are nine pairs.")
+def _pairs(answer): return is_near(as_number(answer), auroc([3, 5, 6], [2, 4, 5]))
+
+def _some_scores(stretch):
+    "Return stretched scores (400,3) and classes drawn from the probabilities before the stretch."
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400,3))*2
+    return z*stretch, (temperature_scale(z).cumsum(1) > rng.random((400,1))).argmax(1)
+
+@exercise('59.4', 'a function of scores (N,K) and targets (N,) that returns one of the five temperatures',
+          "Compute the negative log-likelihood for each temperature, and take the smallest one.")
+def _five_temperatures(answer):
+    choice = (.25, .5, 1, 2, 4)
+    for stretch in (.25, 1, 4):
+        scores, y = _some_scores(stretch)
+        likely = [nll(temperature_scale(scores, T), y) for T in choice]
+        if not is_near(as_number(answer(scores, y)), choice[int(np.argmin(likely))]):
+            best = fit_temperature(scores, y)
+            return f"On one of the test sets the fit finds T = {best:.2f}; the nearest choice is another one."
+    return True
+
+@exercise('59.5', 'a function of sureness (N,), flags (N,) and a coverage that returns a number',
+          "Sort the clips by sureness, the surest first, and keep the first ones.")
+def _errors_of_the_surest(answer):
+    sure, right = np.array([.5, .9, .6, .8]), np.array([False, True, True, False])
+    found = [as_number(answer(sure, right, c)) for c in (.25, .5, .75, 1.)]
+    return is_near(found, [0, 1/2, 1/3, 1/2])

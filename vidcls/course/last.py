@@ -18,7 +18,8 @@ def _best_row(answer):
     board = pd.DataFrame(dict(experiment=['a', 'a', 'b'], model=['x', 'y', 'z'], accuracy=[.4, .6, .9]))
     return [answer(board, e) for e in 'ab'] == ['y', 'z']
 
-@exercise('79z.2', 'True or False', "Compare the upper end of the lower interval with the lower end of the other.")
+@exercise('79z.2', 'True or False',
+          "Compare the upper end of the lower interval with the lower end of the other.")
 def _do_overlap(answer):
     return answer in (True, False) and bool(answer) is (wilson(70, 100)[1] > wilson(80, 100)[0])
 
