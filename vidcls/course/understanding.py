@@ -5,5 +5,63 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79h_course.understanding.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79h_course.understanding.ipynb #a4e63c9c
+import numpy as np
+import torch
+
+from .checking import exercise, is_near, is_same
+from ..data.synthetic import motion_clip, motion_mask
+from ..map_judges import on_target
+
+# %% ../../nbs/inside/79h_course.understanding.ipynb #effb8f95
+@exercise('60.1', 'three numbers: the share on the shape, the area, the share of the rolled map',
+          "Divide by the sum of the whole map, and the number of places of the shape by that of all places.")
+def _map_shares(answer):
+    heat = np.array([[[0, 0, 1, 0], [3, 6, 3, 3], [1, 0, 2, 1]]])
+    mask = np.zeros(heat.shape, bool)
+    mask[0,1] = True
+    shares = on_target(heat, mask), mask.mean(), on_target(np.roll(heat, 1, 1), mask)
+    return is_near(answer, shares)
+
+@exercise('60.2', 'a list of names of methods', "Compare .heat of the two explanations with np.array_equal.")
+def _maps_without_class(answer): return is_same(answer, 'rollout')
+
+@exercise('60.3', 'four numbers',
+          "Multiply features and gradients, add up at each place, and set what is negative to zero.")
+def _two_weightings(answer):
+    a, g = np.array([[2, 1], [1, 3]]), np.array([[2, -1], [-1, .5]])
+    maps = np.concatenate([(a*g).sum(1), (a*g.mean(0)).sum(1)])
+    if is_near(answer, maps):
+        return "One step is missing: keep what is positive, and set the rest to zero."
+    return is_near(answer, maps.clip(0))
+
+@exercise('60.4', 'a function (clip, heat, share) that returns a uint8 clip of the same shape',
+          "Begin with a clip of the mean colour, and copy the places with the highest heat into it.")
+def _show_only(answer):
+    clip = motion_clip('up', 5, n_frames=4, size=16)
+    heat = np.random.default_rng(0).permutation(clip[...,0].size).reshape(clip.shape[:3])/1000
+    mean = clip.mean((0,1,2))
+    for share in (0, .25, 1):
+        found = np.asarray(answer(clip.copy(), heat.copy(), share))
+        if found.shape != clip.shape or found.dtype != np.uint8:
+            return "The new clip has the shape and the dtype of the old one."
+        shown = heat >= (1-share)*heat.size/1000
+        grey = np.abs(found[~shown] - mean).max(initial=0) < 1.5
+        if not (grey and np.array_equal(found[shown], clip[shown])):
+            return f"With share={share}, other places are shown than asked for."
+    return True
+
+@exercise('60.5', 'a function (model, x, target) that returns a map (T,H,W) and does not use the model',
+          "How far is the colour of each pixel from the colour of the ground?")
+def _map_without_model(answer):
+    shares = []
+    for label, scene in (('left', 3), ('up', 7), ('down', 11)):
+        clip = motion_clip(label, scene, n_frames=8, size=32)
+        x = torch.from_numpy(clip).permute(3,0,1,2)[None].float()/255 - .5
+        heat = np.asarray(answer(None, x, 0))
+        if heat.shape != (8, 32, 32) or heat.min() < 0:
+            return "The map has a value for each pixel of each frame, (T,H,W), nowhere below zero."
+        shares.append(on_target(heat, motion_mask(label, scene, n_frames=8, size=32)))
+    if min(shares) < .8:
+        return f"In one of three clips, only {min(shares):.0%} of the map lies on the shape."
+    return True
