@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79h_course.understanding.ipynb #a4e63c9c
+# %% ../../nbs/inside/79h_course.understanding.ipynb #edcdccae
 import numpy as np
+import pandas as pd
 import torch
 
-from .checking import exercise, is_near, is_same
+from .checking import as_number, exercise, is_near, is_same
 from ..data.synthetic import motion_clip, motion_mask
+from ..intervals import wilson
 from ..map_judges import on_target
 
 # %% ../../nbs/inside/79h_course.understanding.ipynb #effb8f95
@@ -64,4 +66,49 @@ def _map_without_model(answer):
         shares.append(on_target(heat, motion_mask(label, scene, n_frames=8, size=32)))
     if min(shares) < .8:
         return f"In one of three clips, only {min(shares):.0%} of the map lies on the shape."
+    return True
+
+# %% ../../nbs/inside/79h_course.understanding.ipynb #e38a2440
+@exercise('61.1', 'a number', "The probability is 1/8. Take its natural logarithm, and mind the sign.")
+def _loss_of_guessing(answer): return is_near(as_number(answer), np.log(8))
+
+@exercise('61.2', 'a function of two lists of names, that returns a dict {name: recall}',
+          "For each label: of the clips that have it, which share was predicted right?")
+def _recalls(answer):
+    labels = ['a', 'b', 'a', 'b', 'c', 'a', 'b', 'b']
+    predicted = ['a', 'b', 'b', 'a', 'd', 'a', 'b', 'b']            # d is the label of no clip
+    found = dict(answer(labels, predicted))
+    if set(found) != set('abc'):
+        return f"The dict has {sorted(found)}. Asked for are the classes among the labels, a, b and c."
+    return is_near([found[l] for l in 'abc'], [2/3, 3/4, 0])
+
+@exercise('61.3', 'a function of a table that returns a pair (true class, predicted class)',
+          "Leave out the right answers, and count how often each pair occurs.")
+def _most_frequent_mistake(answer):
+    pairs = [('a', 'a')]*5 + [('b', 'c')]*3 + [('c', 'b')]*2 + [('a', 'c')]*2
+    for said in (pairs, pairs[::-1] + [('c', 'b')]*2):
+        clips = pd.DataFrame(said, columns=['label', 'predicted'], index=range(7, 7+len(said)))
+        found, right = tuple(answer(clips)), ('b', 'c') if said is pairs else ('c', 'b')
+        if found == right[::-1]:
+            return "The right two classes, in the wrong order: the true class comes first."
+        if found != right:
+            return False
+    return True
+
+@exercise('61.4', 'a number of clips, divisible by four', "Compute high − low for 4, 8, 12, … clips.")
+def _clips_needed(answer):
+    width = lambda n: np.diff(wilson(3*n//4, n))[0]
+    return as_number(answer) == next(n for n in range(4, 1000, 4) if width(n) < .2)
+
+@exercise('61.5', 'a function (p, y, changed) that returns a rank for each changed clip',
+          "argsort says which clip is at a rank. You need the inverse: at which rank a clip is.")
+def _ranks_of_changed(answer):
+    rng = np.random.default_rng(0)
+    p, y = rng.dirichlet(np.ones(4), 30), rng.integers(4, size=30)
+    p[11, y[11]] = 0                                                # an infinite loss
+    p_label = p[np.arange(30), y]
+    for changed in ([11, 3, 25], [8], np.arange(30)):
+        right = [(p_label <= p_label[i]).sum() for i in changed]
+        if not is_near(answer(p.copy(), y.copy(), np.array(changed)), right, rel=0):
+            return False
     return True
