@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79h_course.understanding.ipynb #edcdccae
+# %% ../../nbs/inside/79h_course.understanding.ipynb #c0aa2878
+import hashlib
+
 import numpy as np
 import pandas as pd
 import torch
@@ -112,3 +114,51 @@ def _ranks_of_changed(answer):
         if not is_near(answer(p.copy(), y.copy(), np.array(changed)), right, rel=0):
             return False
     return True
+
+# %% ../../nbs/inside/79h_course.understanding.ipynb #30c69cae
+@exercise('63.1', 'three numbers',
+          "A softmax depends on the differences of the scores: subtract the largest one first.")
+def _large_scores(answer):
+    p = np.exp([0., -1., -2.])
+    return is_near(answer, p/p.sum())
+
+@exercise('63.2', 'two labels: the one by hand, the one of the classifier',
+          "Run both. A trained model carries its class names, and a classifier compares.")
+def _names_in_another_order(answer):
+    return [str(l).strip().lower() for l in answer] == ['right', 'up']
+
+@exercise('63.3', 'a function (scores, keep) that returns a limit',
+          "Sort the highest scores of the clips. How many of them may lie below the limit?")
+def _limit_of_none(answer):
+    scores = np.random.default_rng(0).normal(size=(20, 4))
+    for keep in (.95, .8, .5):
+        limit = as_number(answer(scores.copy(), keep))
+        share = (scores.max(1) >= limit).mean()
+        if not is_near(share, keep):
+            return f"With keep={keep}, {share:.0%} of twenty known clips get an answer."
+    return True
+
+def _weights_and_config():
+    "Return the bytes of a small file, and a config with their checksum."
+    weights = np.arange(50, dtype=np.float32).tobytes()
+    return weights, {'labels': ['left', 'right'], 'sha256': hashlib.sha256(weights).hexdigest()}
+
+@exercise('63.4', 'a function (weights, config) that returns True or False',
+          "Compute the checksum of the bytes, and compare it with the one in the config.")
+def _is_whole(answer):
+    weights, config = _weights_and_config()
+    damaged = weights[:70] + bytes([weights[70] ^ 4]) + weights[71:]
+    files = (weights, damaged, weights[:-1], b'')
+    return [bool(answer(f, dict(config))) for f in files] == [True, False, False, False]
+
+@exercise('63.5', 'a function (weights, config) that returns (other weights, a config that fits)',
+          "Change one byte, and compute the checksum again.")
+def _forged(answer):
+    weights, config = _weights_and_config()
+    before = dict(config)
+    forged, told = answer(weights, config)
+    if config != before:
+        return "The dict that the function gets is changed. Return a new one."
+    if bytes(forged) == weights or len(forged) != len(weights):
+        return "The weights have to be others, of the same length."
+    return told == before | {'sha256': hashlib.sha256(forged).hexdigest()}
