@@ -21,19 +21,19 @@ _all_ = ['Explorer']
 # %% ../nbs/61_explore.ipynb #top-losses
 def top_losses(
     rec, # An EvalRecord
-    n:int|None=20, # Rows; None: all
-)->pd.DataFrame: # path (start, end), label, predicted, p_true, p_predicted, loss in nats; the worst first
+    n:int|None=20, # Number of rows; None returns all
+)->pd.DataFrame: # path (start, end), label, predicted, p_true, p_predicted, loss (in nats); the worst first
     "Return the clips whose label surprised the model most."
     return rec.top_losses(n)
 
 # %% ../nbs/61_explore.ipynb #show-clips
 def show_clips(
-    rows:pd.DataFrame, # With path, label and predicted (start, end), as top_losses gives it
+    rows:pd.DataFrame, # With path (start, end), label and predicted, as top_losses gives it
     dl, # The loader that the record was made from
-    n:int=8, # Clips shown at most
-    cols:int=2, # Beside each other
+    n:int=8, # Largest number of clips shown
+    cols:int=2, # Film strips beside each other
 ): # matplotlib Figure
-    "Draw clips as film strips, with what the model said of them."
+    "Draw clips as film strips, with the model's answer to each."
     rows = rows.head(check_whole('n', n))
     clips = clips_of(dl, rows)
     right = (rows.label == rows.predicted).tolist()
@@ -41,7 +41,7 @@ def show_clips(
     return contact_sheet(clips, titles, right, n=len(clips[0]), cols=cols)
 
 def _said(r):
-    "The predicted class with its probability, and the true one where it is another."
+    "Return the predicted class with its probability, and the true class if it is another."
     sure = f' {r.p_predicted:.0%}' if hasattr(r, 'p_predicted') else ''
     return r.predicted + sure + ('' if r.label == r.predicted else f', is {r.label}')
 
@@ -49,17 +49,17 @@ def _said(r):
 def class_table(
     rec, # An EvalRecord
 )->pd.DataFrame: # A row for each class, the worst first: n, recall, low, high, precision, f1, taken_for
-    "Return how each class fares."
+    "Return how well each class is recognised."
     return rec.class_table()
 
 # %% ../nbs/61_explore.ipynb #show-confused
 def show_confused(
     rec, # An EvalRecord
-    dl, # The loader that it was made from
-    pair:tuple|None=None, # (true, predicted); None: the most frequent mistake
-    n:int=6, # Clips shown at most
+    dl, # The loader that the record was made from
+    pair:tuple|None=None, # (true, predicted); None takes the most frequent mistake
+    n:int=6, # Largest number of clips shown
 ): # matplotlib Figure
-    "Draw the clips of one mistake, above some of the class that they were taken for."
+    "Draw the clips of one mistake, and below them some of the class for which they were taken."
     if pair is None:
         pairs = most_confused(np.array(rec.confusion), rec.labels)
         if not pairs:
@@ -79,8 +79,8 @@ def show_confused(
 def explore(
     model, # Has .spec; or a Classifier
     dl, # A loader
-    rec=None, # An EvalRecord of it: puts the worst clips first
-    augment=None, # As fit takes it
+    rec=None, # An EvalRecord of the loader's clips; puts the worst clips first
+    augment=None, # A function as fit takes it
 )->Explorer:
     "Look at clips, augmentations, predictions and maps."
     return Explorer(model, dl, rec, augment)

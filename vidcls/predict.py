@@ -39,10 +39,10 @@ class Classifier(ClipClassifier):
     "A model with its class names: from a video to names and probabilities."
     def __init__(self,
         model, # From create_model; carries its spec
-        labels=None, # Class names, in the order of the model's scores; None takes those of the model
-        calibration:Calibration|None=None, # How sure to be, and when not to answer; see calibrate
-        thresholds=None, # (K,): from which probability on a label of a set is named; None: ½
-        task:str|None=None, # 'single-label', 'multi-label'; None: what the model was trained for
+        labels=None, # Class names, in the order of the model's scores; None takes the model's own
+        calibration:Calibration|None=None, # Temperature and limits, as calibrate fits them; None: no limits
+        thresholds=None, # (K,): probability from which a label of a set is named; None: ½
+        task:str|None=None, # 'single-label' or 'multi-label'; None: as the model was trained
     ):
         self.model = bare_network(model).eval()
         self.labels = check_names(labels, self.model)
@@ -61,7 +61,7 @@ def score_clips(
     self:Classifier,
     clips:np.ndarray, # uint8 (N,T,S,S,3), as the spec says
 )->np.ndarray: # float64 (N,K)
-    "Return the scores of clips before the softmax; as many go through the network at a time as fit."
+    "Return the scores of clips before the softmax; as many clips go through the network at once as fit."
     return np.stack(list(logits_in_chunks(self.model, [clips], self.labels)))
 
 # %% ../nbs/63_predict.ipynb #calibrate
@@ -70,10 +70,10 @@ def calibrate(
     self:Classifier,
     dl, # A loader of clips that were not trained on, such as dls.valid
     error:float|None=None, # At most this share of the answers is wrong, in (0,1); None answers always
-    keep:float|None=.95, # Share of known clips that get an answer, in (0,1); None never says "none of these"
+    keep:float|None=.95, # Share of known clips with an answer, in (0,1); None never says "none of these"
     show:bool=True, # Show a progress bar?
     views=None, # How each video will be looked at, as for probs
-)->Calibration: # It is kept, and saved with the classifier
+)->Calibration: # The classifier keeps it and saves it
     "Fit the temperature, and the limits below which there is no answer."
     need_one_class('calibrate', self.task, 'choose_thresholds(dl) says from where on each label is named.')
     self.calibration = calibrate_model(self.model, dl, error, keep, views, show)
@@ -85,8 +85,8 @@ def choose_thresholds(
     self:Classifier,
     dl, # A loader of clips that were not trained on, such as dls.valid
     show:bool=True, # Show a progress bar?
-)->np.ndarray: # float64 (K,), in (0,1); they are kept, and saved with the classifier
-    "Choose from which probability on each label of a set is named: by the highest F1."
+)->np.ndarray: # float64 (K,), in (0,1); the classifier keeps them and saves them
+    "Choose the probability from which each label of a set is named: that of the highest F1."
     self.thresholds = best_for_f1(self.model, dl, show)
     return self.thresholds
 
@@ -96,7 +96,7 @@ def config(
     self:Classifier,
     sha256:str, # Of the weights file
 )->dict: # JSON-ready
-    "Return everything but the weights."
+    "Return everything except the weights."
     import vidcls
     more = {} if self.calibration == Calibration() else {'calibration': self.calibration.to_dict()}
     if self.task != SINGLE:
@@ -111,7 +111,7 @@ def save(
     self:Classifier,
     folder, # Made if it is not there; a classifier in it is replaced
 )->Path:
-    "Write `config.json` and `model.safetensors`, whole or not at all."
+    "Write `config.json` and `model.safetensors`, completely or not at all."
     folder = check_target(folder)
     check_registered(self.model)                                 # what is saved has to be loaded again
     return write_classifier_folder(folder, self.model.state_dict(), self.config)
@@ -121,7 +121,7 @@ def save_pretrained(
     self:Classifier,
     folder, # As for save
 )->Path:
-    "Do as `save` does, by the name that it has in transformers."
+    "Save the classifier: `save` under the name that transformers uses."
     return self.save(folder)
 
 # %% ../nbs/63_predict.ipynb #load
@@ -131,7 +131,7 @@ def load(
     folder, # As save wrote it, or the folder of a run that holds it as classifier/; or an exported file
     device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None is the CPU
 ):
-    "Read a classifier; nothing but tensors and JSON is ever loaded."
+    "Read a classifier. Only tensors and JSON are ever loaded."
     if is_exported(folder):
         model = load_exported(folder, device)
         facts = model.file.facts
@@ -148,5 +148,5 @@ def from_pretrained(
     folder, # As for load
     device:str|None=None, # As for load
 ):
-    "Do as `load` does, by the name that it has in transformers."
+    "Read a classifier: `load` under the name that transformers uses."
     return cls.load(folder, device)

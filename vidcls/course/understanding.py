@@ -5,5 +5,160 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79h_course.understanding.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79h_course.understanding.ipynb #c0aa2878
+import hashlib
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .checking import as_number, exercise, is_near, is_same
+from ..data.synthetic import motion_clip, motion_mask
+from ..intervals import wilson
+from ..map_judges import on_target
+
+# %% ../../nbs/inside/79h_course.understanding.ipynb #effb8f95
+@exercise('60.1', 'three numbers: the share on the shape, the area, the share of the rolled map',
+          "Divide by the sum of the whole map, and the number of places of the shape by that of all places.")
+def _map_shares(answer):
+    heat = np.array([[[0, 0, 1, 0], [3, 6, 3, 3], [1, 0, 2, 1]]])
+    mask = np.zeros(heat.shape, bool)
+    mask[0,1] = True
+    shares = on_target(heat, mask), mask.mean(), on_target(np.roll(heat, 1, 1), mask)
+    return is_near(answer, shares)
+
+@exercise('60.2', 'a list of names of methods', "Compare .heat of the two explanations with np.array_equal.")
+def _maps_without_class(answer): return is_same(answer, 'rollout')
+
+@exercise('60.3', 'four numbers',
+          "Multiply features and gradients, add up at each place, and set what is negative to zero.")
+def _two_weightings(answer):
+    a, g = np.array([[2, 1], [1, 3]]), np.array([[2, -1], [-1, .5]])
+    maps = np.concatenate([(a*g).sum(1), (a*g.mean(0)).sum(1)])
+    if is_near(answer, maps):
+        return "One step is missing: keep what is positive, and set the rest to zero."
+    return is_near(answer, maps.clip(0))
+
+@exercise('60.4', 'a function (clip, heat, share) that returns a uint8 clip of the same shape',
+          "Begin with a clip of the mean colour, and copy the places with the highest heat into it.")
+def _show_only(answer):
+    clip = motion_clip('up', 5, n_frames=4, size=16)
+    heat = np.random.default_rng(0).permutation(clip[...,0].size).reshape(clip.shape[:3])/1000
+    mean = clip.mean((0,1,2))
+    for share in (0, .25, 1):
+        found = np.asarray(answer(clip.copy(), heat.copy(), share))
+        if found.shape != clip.shape or found.dtype != np.uint8:
+            return "The new clip has the shape and the dtype of the old one."
+        shown = heat >= (1-share)*heat.size/1000
+        grey = np.abs(found[~shown] - mean).max(initial=0) < 1.5
+        if not (grey and np.array_equal(found[shown], clip[shown])):
+            return f"With share={share}, other places are shown than asked for."
+    return True
+
+@exercise('60.5', 'a function (model, x, target) that returns a map (T,H,W) and does not use the model',
+          "How far is the colour of each pixel from the colour of the ground?")
+def _map_without_model(answer):
+    shares = []
+    for label, scene in (('left', 3), ('up', 7), ('down', 11)):
+        clip = motion_clip(label, scene, n_frames=8, size=32)
+        x = torch.from_numpy(clip).permute(3,0,1,2)[None].float()/255 - .5
+        heat = np.asarray(answer(None, x, 0))
+        if heat.shape != (8, 32, 32) or heat.min() < 0:
+            return "The map has a value for each pixel of each frame, (T,H,W), nowhere below zero."
+        shares.append(on_target(heat, motion_mask(label, scene, n_frames=8, size=32)))
+    if min(shares) < .8:
+        return f"In one of three clips, only {min(shares):.0%} of the map lies on the shape."
+    return True
+
+# %% ../../nbs/inside/79h_course.understanding.ipynb #e38a2440
+@exercise('61.1', 'a number', "The probability is 1/8. Take its natural logarithm, and mind the sign.")
+def _loss_of_guessing(answer): return is_near(as_number(answer), np.log(8))
+
+@exercise('61.2', 'a function of two lists of names, that returns a dict {name: recall}',
+          "For each label: of the clips that have it, which share was predicted right?")
+def _recalls(answer):
+    labels = ['a', 'b', 'a', 'b', 'c', 'a', 'b', 'b']
+    predicted = ['a', 'b', 'b', 'a', 'd', 'a', 'b', 'b']            # d is the label of no clip
+    found = dict(answer(labels, predicted))
+    if set(found) != set('abc'):
+        return f"The dict has {sorted(found)}. Asked for are the classes among the labels, a, b and c."
+    return is_near([found[l] for l in 'abc'], [2/3, 3/4, 0])
+
+@exercise('61.3', 'a function of a table that returns a pair (true class, predicted class)',
+          "Leave out the right answers, and count how often each pair occurs.")
+def _most_frequent_mistake(answer):
+    pairs = [('a', 'a')]*5 + [('b', 'c')]*3 + [('c', 'b')]*2 + [('a', 'c')]*2
+    for said in (pairs, pairs[::-1] + [('c', 'b')]*2):
+        clips = pd.DataFrame(said, columns=['label', 'predicted'], index=range(7, 7+len(said)))
+        found, right = tuple(answer(clips)), ('b', 'c') if said is pairs else ('c', 'b')
+        if found == right[::-1]:
+            return "The right two classes, in the wrong order: the true class comes first."
+        if found != right:
+            return False
+    return True
+
+@exercise('61.4', 'a number of clips, divisible by four', "Compute high − low for 4, 8, 12, … clips.")
+def _clips_needed(answer):
+    width = lambda n: np.diff(wilson(3*n//4, n))[0]
+    return as_number(answer) == next(n for n in range(4, 1000, 4) if width(n) < .2)
+
+@exercise('61.5', 'a function (p, y, changed) that returns a rank for each changed clip',
+          "argsort says which clip is at a rank. You need the inverse: at which rank a clip is.")
+def _ranks_of_changed(answer):
+    rng = np.random.default_rng(0)
+    p, y = rng.dirichlet(np.ones(4), 30), rng.integers(4, size=30)
+    p[11, y[11]] = 0                                                # an infinite loss
+    p_label = p[np.arange(30), y]
+    for changed in ([11, 3, 25], [8], np.arange(30)):
+        right = [(p_label <= p_label[i]).sum() for i in changed]
+        if not is_near(answer(p.copy(), y.copy(), np.array(changed)), right, rel=0):
+            return False
+    return True
+
+# %% ../../nbs/inside/79h_course.understanding.ipynb #30c69cae
+@exercise('63.1', 'three numbers',
+          "A softmax depends on the differences of the scores: subtract the largest one first.")
+def _large_scores(answer):
+    p = np.exp([0., -1., -2.])
+    return is_near(answer, p/p.sum())
+
+@exercise('63.2', 'two labels: the one by hand, the one of the classifier',
+          "Run both. A trained model carries its class names, and a classifier compares.")
+def _names_in_another_order(answer):
+    return [str(l).strip().lower() for l in answer] == ['right', 'up']
+
+@exercise('63.3', 'a function (scores, keep) that returns a limit',
+          "Sort the highest scores of the clips. How many of them may lie below the limit?")
+def _limit_of_none(answer):
+    scores = np.random.default_rng(0).normal(size=(20, 4))
+    for keep in (.95, .8, .5):
+        limit = as_number(answer(scores.copy(), keep))
+        share = (scores.max(1) >= limit).mean()
+        if not is_near(share, keep):
+            return f"With keep={keep}, {share:.0%} of twenty known clips get an answer."
+    return True
+
+def _weights_and_config():
+    "Return the bytes of a small file, and a config with their checksum."
+    weights = np.arange(50, dtype=np.float32).tobytes()
+    return weights, {'labels': ['left', 'right'], 'sha256': hashlib.sha256(weights).hexdigest()}
+
+@exercise('63.4', 'a function (weights, config) that returns True or False',
+          "Compute the checksum of the bytes, and compare it with the one in the config.")
+def _is_whole(answer):
+    weights, config = _weights_and_config()
+    damaged = weights[:70] + bytes([weights[70] ^ 4]) + weights[71:]
+    files = (weights, damaged, weights[:-1], b'')
+    return [bool(answer(f, dict(config))) for f in files] == [True, False, False, False]
+
+@exercise('63.5', 'a function (weights, config) that returns (other weights, a config that fits)',
+          "Change one byte, and compute the checksum again.")
+def _forged(answer):
+    weights, config = _weights_and_config()
+    before = dict(config)
+    forged, told = answer(weights, config)
+    if config != before:
+        return "The dict that the function gets is changed. Return a new one."
+    if bytes(forged) == weights or len(forged) != len(weights):
+        return "The weights have to be others, of the same length."
+    return told == before | {'sha256': hashlib.sha256(forged).hexdigest()}
