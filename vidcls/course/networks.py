@@ -5,5 +5,51 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79d_course.networks.ipynb #9af43edf
+# %% ../../nbs/inside/79d_course.networks.ipynb #ba7bc6fa
+import torch
+
+from ..core import ClipSpec
 from .checking import as_number, exercise, is_near
+from ..models.videomae import TubeletShape, VideoMAE
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #0450321c
+@exercise('25.1', 'a number of tokens',
+          "Divide each side of the clip by that of the box, then multiply the three.")
+def _tokens(answer): return is_near(as_number(answer), (32//4)*(112//16)**2, rel=0)
+
+@exercise('25.2', 'a number of tokens', "Set 12·N·D² and 2·N²·D equal. One N and one D cancel.")
+def _pairs(answer): return is_near(as_number(answer), 6*768, rel=.001)
+
+@exercise('25.3', 'a function of tokens (B,N,D) and a grid (t,h,w) that returns a tensor (B,t,D)',
+          "Fold the row of tokens back into a grid. Which of its three axes changes slowest?")
+def _step_means(answer):
+    tokens = torch.arange(2*24*3.).reshape(2,24,3) ** 1.5
+    for grid in ((4,2,3), (1,4,6), (24,1,1)):
+        right = torch.stack([part.mean(1) for part in tokens.chunk(grid[0], dim=1)], 1)
+        found = answer(tokens, grid)
+        if found.shape != right.shape:
+            return f"for tokens (2,24,3) and the grid {grid} the shape should be {tuple(right.shape)}."
+        if not torch.allclose(found, right):
+            return False
+    return True
+
+@exercise('25.4', 'a function of t and n that returns a bool tensor (t·n, t·n)',
+          "Token i belongs to step i // n. Compare the steps, not the tokens.")
+def _causal(answer):
+    def right(t, n):
+        return torch.tensor([[j//n <= i//n for j in range(t*n)] for i in range(t*n)])
+    return all(torch.equal(answer(t, n), right(t, n)) for t,n in ((3,2), (2,5), (4,1), (1,3)))
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #44818670
+@exercise('25.5', 'a function of dim, depth, patch, tubelet and n_classes that returns a whole number',
+          "Embedding and head have biases. Count 12·D² + 12·D for a block, and don't forget the last norm.")
+def _count(answer):
+    for sizes in ((768, 12, 16, 2, 400), (24, 3, 8, 1, 5), (48, 1, 4, 2, 7)):
+        dim, depth, patch, tubelet, n_classes = sizes
+        shape = TubeletShape(dim=dim, depth=depth, heads=3, patch=patch, tubelet=tubelet)
+        with torch.device('meta'):
+            net = VideoMAE(ClipSpec(n_frames=2, size=patch), n_classes, shape)
+        right = sum(p.numel() for p in net.parameters())
+        if (found := as_number(answer(*sizes))) != right:
+            return f"for {sizes} the function's number is off by {found-right:+,.0f}."
+    return True
