@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79d_course.networks.ipynb #ba7bc6fa
+# %% ../../nbs/inside/79d_course.networks.ipynb #ce508c3e
 import torch
 
 from ..core import ClipSpec
 from .checking import as_number, exercise, is_near
+from ..models.i3d import I3D_LAYERS, i3d, same_padding
 from ..models.videomae import TubeletShape, VideoMAE
 
 # %% ../../nbs/inside/79d_course.networks.ipynb #0450321c
@@ -53,3 +54,49 @@ def _count(answer):
         if (found := as_number(answer(*sizes))) != right:
             return f"for {sizes} the function's number is off by {found-right:+,.0f}."
     return True
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #f4e6be5c
+@exercise('27.1', 'two numbers, (before, behind)',
+          "25 places come out. How far does the filter of the last one reach? The odd place goes behind.")
+def _padding(answer): return is_near(answer, same_padding(50, 7, 2), rel=0)
+
+@exercise('27.2', 'four numbers: (channels, time, height, width)',
+          "Go through the list of layers. How often is time halved, and how often height and width?")
+def _i3d_shape(answer):
+    with torch.device('meta'):
+        net = i3d(n_frames=40, size=160)
+        features = net.forward_features(torch.empty(1, 3, 40, 160, 160))
+    return is_near(answer, features.shape[1:], rel=0)
+
+@exercise('27.3', 'a function of a tensor (out,in,h,w) and an odd n that returns a tensor (out,in,n,h,w)',
+          "All slices but one are zero. Which one is not, and is it divided by anything?")
+def _middle_slice(answer):
+    weight = torch.arange(1, 2*3*3*3+1.).reshape(2,3,3,3)
+    for n in (1, 3, 5):
+        deep = answer(weight, n)
+        if deep.shape != (2,3,n,3,3):
+            return f"for n = {n} the shape should be {(2,3,n,3,3)}."
+        if not torch.equal(deep[:,:,n//2], weight) or deep.abs().sum() != weight.sum():
+            return False
+    return True
+
+@exercise('27.4', 'a function of the number of steps that returns as many weights',
+          "In how many pairs is a step? The weights add up to 1, also where there is only one step.")
+def _step_weights(answer):
+    def right(n):
+        pairs = [(i, i+1) for i in range(n-1)] or [(0, 0)]
+        return [sum(p.count(i) for p in pairs) / (2*len(pairs)) for i in range(n)]
+    return all(is_near(answer(n), right(n), rel=1e-4) for n in (8, 2, 3, 31, 1))
+
+@exercise('27.5', 'a number of frames',
+          "Go through the list of layers and keep two numbers: the field, and the distance j.")
+def _frames_seen(answer):
+    seen, distance = 1, 1
+    for name,args in I3D_LAYERS:
+        kernel, stride = (3, 1) if name.startswith('Mixed') else _kernel_and_stride(args)
+        seen, distance = seen + (kernel-1)*distance, distance*stride
+    return is_near(as_number(answer), seen, rel=0)
+
+def _kernel_and_stride(args):
+    "Return frames and stride in time of a pool, given as two tuples, or of a convolution."
+    return (args[0][0], args[1][0]) if isinstance(args[0], tuple) else args[1:]
