@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79d_course.networks.ipynb #ce508c3e
+# %% ../../nbs/inside/79d_course.networks.ipynb #c97d3057
 import torch
 
 from ..core import ClipSpec
-from .checking import as_number, exercise, is_near
+from .checking import as_number, exercise, is_near, is_same
 from ..models.i3d import I3D_LAYERS, i3d, same_padding
+from ..models.timesformer import ATTENTIONS, timesformer_base
 from ..models.videomae import TubeletShape, VideoMAE
 
 # %% ../../nbs/inside/79d_course.networks.ipynb #0450321c
@@ -100,3 +101,53 @@ def _frames_seen(answer):
 def _kernel_and_stride(args):
     "Return frames and stride in time of a pool, given as two tuples, or of a convolution."
     return (args[0][0], args[1][0]) if isinstance(args[0], tuple) else args[1:]
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #202384fc
+@exercise('28.1', 'two numbers, (joint, divided)',
+          "There are 14 · 14 patches in a frame. Along time a patch sees T tokens, in space n + 1.")
+def _partners(answer): return is_near(answer, (14*14*16 + 1, 16 + 14*14 + 1), rel=0)
+
+@exercise('28.2', "a list of names, of 'divided', 'joint' and 'space'",
+          "Attention along time sees the tokens of a place as a set. What tells it which frame comes first?")
+def _blind(answer): return is_same(answer, ATTENTIONS)
+
+@exercise('28.3', 'a number of weights',
+          "A divided block has one more attention with all its biases, one more norm, and temporal_fc.")
+def _weights_of_time(answer):
+    with torch.device('meta'):
+        nets = [timesformer_base(attention=a) for a in ('divided', 'joint')]
+    divided, joint = (sum(p.numel() for p in net.parameters()) for net in nets)
+    return is_near(as_number(answer), divided-joint, rel=0)
+
+@exercise('28.4', 'a function of z (B,1+n·T,D) and T that returns a tensor (B,T,1+n,D)',
+          "Within a place, the frames change fastest. Each frame gets its own copy of the class token.")
+def _frames_of(answer):
+    for T,n in ((3,4), (5,2), (1,6)):
+        z = torch.arange(2*(1+n*T)*2.).reshape(2,1+n*T,2)
+        found = answer(z, T)
+        if found.shape != (2,T,1+n,2):
+            return f"for n = {n} and T = {T} the shape should be {(2,T,1+n,2)}."
+        if not torch.equal(found[:,:,0], z[:,:1].expand(-1,T,-1)):
+            return "the first token of each frame should be the class token."
+        places = range(n)
+        if not all(torch.equal(found[:,t,1+p], z[:,1+p*T+t]) for t in range(T) for p in places):
+            return False
+    return True
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #b2c0f8bc
+@exercise('28.5', 'a function of three layers and tokens (B,T,H,W,D) that returns tokens of the same shape',
+          "One axis after the other; the other axes go into the batch. Add each result at once.")
+def _axial(answer):
+    gen = torch.Generator().manual_seed(0)
+    x, matrices = torch.randn(2,3,4,5,6, generator=gen), torch.randn(3,6,6, generator=gen)
+    layers = [lambda s, m=m: (s.cumsum(1) @ m).tanh() for m in matrices]     # not blind to the order
+    right = x
+    for layer,axis in zip(layers, (1,2,3)):
+        right = right + _along(layer, right, axis)
+    return torch.allclose(answer(layers, x), right, atol=1e-5)
+
+def _along(layer, x, axis):
+    "Apply a layer to each line of tokens along one axis of (B,T,H,W,D)."
+    lines = x.movedim(axis, 3)
+    found = torch.stack([layer(line[None])[0] for line in lines.flatten(0,2)])
+    return found.view(lines.shape).movedim(3, axis)
