@@ -151,3 +151,58 @@ def _along(layer, x, axis):
     lines = x.movedim(axis, 3)
     found = torch.stack([layer(line[None])[0] for line in lines.flatten(0,2)])
     return found.view(lines.shape).movedim(3, axis)
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #e24382a7
+@exercise('29.1', 'a number of tokens',
+          "Count the places of one frame and the visible ones of them, then the pairs of frames.")
+def _seen(answer): return is_near(as_number(answer), 64//4*8, rel=0)
+
+@exercise('29.2', 'a function of t, n, share and gen that returns a bool tensor (t,n)',
+          "Draw a random order of the places once, and hide the first ones in all steps.")
+def _tubes(answer):
+    gen = lambda seed: torch.Generator().manual_seed(seed)
+    for t,n,share in ((8, 196, .9), (3, 10, .75), (2, 5, 0.), (1, 4, 1.)):
+        hidden = answer(t, n, share, gen(0))
+        if hidden.shape != (t,n) or hidden.dtype != torch.bool:
+            return f"for t = {t} and n = {n} the result should be a bool tensor {(t,n)}."
+        if not (hidden == hidden[:1]).all():
+            return "a place should be hidden in all steps or in none."
+        if hidden[0].sum() != round(share*n):
+            return f"of {n} places, {round(share*n)} should be hidden for share = {share}."
+    draws = [answer(2, 50, .5, gen(seed)) for seed in (0, 0, 1, 2)]
+    return torch.equal(*draws[:2]) and not all(torch.equal(draws[0], d) for d in draws[2:])
+
+@exercise('29.3', 'a function of found (B,N,P), wanted (B,N,P) and hidden (B,N) that returns one number',
+          "Pick the hidden boxes first, then take the mean over them and nothing else.")
+def _hidden_error(answer):
+    gen = torch.Generator().manual_seed(0)
+    found, wanted = torch.randn(2,3,6,4, generator=gen)
+    hidden = torch.tensor([[1,1,1,0,1,0], [0,1,0,0,0,0], [1,1,1,1,1,0]]).bool()
+    found[~hidden] = torch.nan                                       # what is visible must not count
+    boxes = [(found[b,n]-wanted[b,n])**2 for b,n in hidden.nonzero().tolist()]
+    return is_near(as_number(answer(found, wanted, hidden)), torch.stack(boxes).mean(), rel=1e-4)
+
+@exercise('29.4', 'a number of pixels',
+          "Set 24·N²·D equal to the two other terms. Then N = 8 · (S/16)².")
+def _half(answer): return is_near(as_number(answer), 16*((3*2*16*16 + 12*12*768)/24/8)**.5, rel=.015)
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #b0f519b5
+@exercise('29.5', 'a function of a model, clips (B,C,T,H,W) and hidden (N,) that returns tokens (B,V,D)',
+          "Embed, add the positions, drop the hidden tokens, then run model.blocks.")
+def _visible_only(answer):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = VideoMAE(ClipSpec(n_frames=4, size=16), 3, TubeletShape(dim=12, depth=2, heads=3, patch=8))
+        for p in model.parameters():
+            torch.nn.init.normal_(p, std=.3)
+        x = torch.randn(2,3,4,16,16)
+    model.eval()
+    nothing, some = torch.zeros(8).bool(), torch.tensor([1,0,0,1,1,0,0,1]).bool()
+    with torch.no_grad():
+        if not torch.allclose(answer(model, x, nothing), model.forward_features(x), atol=1e-5):
+            return "where nothing is hidden, the tokens should be those of forward_features."
+        tokens = (model.patch_embed(x) + model.pos)[:,~some]
+        for block in model.blocks:
+            tokens = block(tokens)
+        found = answer(model, x, some)
+    return found.shape == tokens.shape and torch.allclose(found, tokens, atol=1e-5)
