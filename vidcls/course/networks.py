@@ -5,12 +5,17 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79d_course.networks.ipynb #c97d3057
+# %% ../../nbs/inside/79d_course.networks.ipynb #b618ad82
+from math import comb
+
+import numpy as np
 import torch
 
 from ..core import ClipSpec
-from .checking import as_number, exercise, is_near, is_same
+from .checking import as_flat, as_number, exercise, is_near, is_same
+from ..models.ensemble import average_scores
 from ..models.i3d import I3D_LAYERS, i3d, same_padding
+from ..models.layers import Mlp
 from ..models.timesformer import ATTENTIONS, timesformer_base
 from ..models.videomae import TubeletShape, VideoMAE
 
@@ -206,3 +211,50 @@ def _visible_only(answer):
             tokens = block(tokens)
         found = answer(model, x, some)
     return found.shape == tokens.shape and torch.allclose(found, tokens, atol=1e-5)
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #2f720ba8
+@exercise('36.1', 'a number from 0 to 1', "Divide by the sum of the weights, not by the number of models.")
+def _weighted(answer): return is_near(as_number(answer), (2*.9 + .6 + .3)/4, rel=.002)
+
+@exercise('36.2', 'a number from 0 to 1',
+          "A mean of logarithms is the logarithm of the geometric mean. Then turn odds into a probability.")
+def _odds(answer):
+    scores = [np.log([[.9, .1]]), np.log([[.2, .8]])]
+    return is_near(as_number(answer), average_scores(scores, of='logits')[0,0], rel=.002)
+
+@exercise('36.3', 'a number from 0 to 1', "Add the probabilities that exactly 3, 4 and 5 models are right.")
+def _majority(answer): return is_near(as_number(answer), sum(comb(5, k)*.7**k*.3**(5-k) for k in (3, 4, 5)))
+
+@exercise('36.4', 'a function of a list of arrays (N,K) that returns N class numbers',
+          "Count the votes first. The mean probability decides only between classes with equally many votes.")
+def _vote(answer):
+    rng = np.random.default_rng(0)
+    sure = np.log([[.9, .05, .05]])
+    ties = [[sure, np.log([[.3, .4, .3]])], [sure[:,::-1], np.log([[.45, .5, .05]])]]
+    outvoted = [sure, *[np.log([[.35, .4, .25]])]*2]                # two votes for class 1; class 0 is surer
+    many = [[rng.normal(size=(40,4)) for _ in range(m)] for m in (1, 2, 5)]
+    return all(np.array_equal(as_flat(answer(s)), _voted(s)) for s in (*ties, outvoted, *many))
+
+def _voted(scores):
+    "Return the class with most votes of each row; between equals, that with the larger mean probability."
+    means, chosen = average_scores(scores), []
+    for i,mean in enumerate(means):
+        votes = [sum(int(s[i].argmax()) == k for s in scores) for k in range(len(mean))]
+        chosen.append(max(range(len(mean)), key=lambda k: (votes[k], mean[k])))
+    return np.array(chosen)
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #0c1e6976
+@exercise('36.5', 'a function of an Mlp and a permutation that returns an Mlp',
+          "A hidden unit has a row in fc1, an entry in its bias and a column in fc2. Work on a copy.")
+def _permuted(answer):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mlp, x = Mlp(3, 5), torch.randn(4, 3)
+    perm, before = torch.tensor([3, 0, 4, 1, 2]), {k: v.clone() for k,v in mlp.state_dict().items()}
+    with torch.no_grad():
+        right, other = mlp(x), answer(mlp, perm)
+        if not all(torch.equal(v, before[k]) for k,v in mlp.state_dict().items()):
+            return "the original has changed; work on a copy."
+        if not torch.allclose(other(x), right, atol=1e-6):
+            return "the copy doesn't compute the same."
+    return torch.equal(other.fc1.weight, before['fc1.weight'][perm])
