@@ -5,5 +5,256 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79d_course.networks.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79d_course.networks.ipynb #b618ad82
+from math import comb
+
+import numpy as np
+import torch
+
+from ..core import ClipSpec
+from .checking import as_flat, as_number, exercise, is_near, is_same
+from ..models.ensemble import average_scores
+from ..models.i3d import I3D_LAYERS, i3d, same_padding
+from ..models.layers import Mlp
+from ..models.timesformer import ATTENTIONS, timesformer_base
+from ..models.videomae import TubeletShape, VideoMAE
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #0450321c
+@exercise('25.1', 'a number of tokens',
+          "Divide each side of the clip by that of the box, then multiply the three.")
+def _tokens(answer): return is_near(as_number(answer), (32//4)*(112//16)**2, rel=0)
+
+@exercise('25.2', 'a number of tokens', "Set 12·N·D² and 2·N²·D equal. One N and one D cancel.")
+def _pairs(answer): return is_near(as_number(answer), 6*768, rel=.001)
+
+@exercise('25.3', 'a function of tokens (B,N,D) and a grid (t,h,w) that returns a tensor (B,t,D)',
+          "Fold the row of tokens back into a grid. Which of its three axes changes slowest?")
+def _step_means(answer):
+    tokens = torch.arange(2*24*3.).reshape(2,24,3) ** 1.5
+    for grid in ((4,2,3), (1,4,6), (24,1,1)):
+        right = torch.stack([part.mean(1) for part in tokens.chunk(grid[0], dim=1)], 1)
+        found = answer(tokens, grid)
+        if found.shape != right.shape:
+            return f"for tokens (2,24,3) and the grid {grid} the shape should be {tuple(right.shape)}."
+        if not torch.allclose(found, right):
+            return False
+    return True
+
+@exercise('25.4', 'a function of t and n that returns a bool tensor (t·n, t·n)',
+          "Token i belongs to step i // n. Compare the steps, not the tokens.")
+def _causal(answer):
+    def right(t, n):
+        return torch.tensor([[j//n <= i//n for j in range(t*n)] for i in range(t*n)])
+    return all(torch.equal(answer(t, n), right(t, n)) for t,n in ((3,2), (2,5), (4,1), (1,3)))
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #44818670
+@exercise('25.5', 'a function of dim, depth, patch, tubelet and n_classes that returns a whole number',
+          "Embedding and head have biases. Count 12·D² + 12·D for a block, and don't forget the last norm.")
+def _count(answer):
+    for sizes in ((768, 12, 16, 2, 400), (24, 3, 8, 1, 5), (48, 1, 4, 2, 7)):
+        dim, depth, patch, tubelet, n_classes = sizes
+        shape = TubeletShape(dim=dim, depth=depth, heads=3, patch=patch, tubelet=tubelet)
+        with torch.device('meta'):
+            net = VideoMAE(ClipSpec(n_frames=2, size=patch), n_classes, shape)
+        right = sum(p.numel() for p in net.parameters())
+        if (found := as_number(answer(*sizes))) != right:
+            return f"for {sizes} the function's number is off by {found-right:+,.0f}."
+    return True
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #f4e6be5c
+@exercise('27.1', 'two numbers, (before, behind)',
+          "25 places come out. How far does the filter of the last one reach? The odd place goes behind.")
+def _padding(answer): return is_near(answer, same_padding(50, 7, 2), rel=0)
+
+@exercise('27.2', 'four numbers: (channels, time, height, width)',
+          "Go through the list of layers. How often is time halved, and how often height and width?")
+def _i3d_shape(answer):
+    with torch.device('meta'):
+        net = i3d(n_frames=40, size=160)
+        features = net.forward_features(torch.empty(1, 3, 40, 160, 160))
+    return is_near(answer, features.shape[1:], rel=0)
+
+@exercise('27.3', 'a function of a tensor (out,in,h,w) and an odd n that returns a tensor (out,in,n,h,w)',
+          "All slices but one are zero. Which one is not, and is it divided by anything?")
+def _middle_slice(answer):
+    weight = torch.arange(1, 2*3*3*3+1.).reshape(2,3,3,3)
+    for n in (1, 3, 5):
+        deep = answer(weight, n)
+        if deep.shape != (2,3,n,3,3):
+            return f"for n = {n} the shape should be {(2,3,n,3,3)}."
+        if not torch.equal(deep[:,:,n//2], weight) or deep.abs().sum() != weight.sum():
+            return False
+    return True
+
+@exercise('27.4', 'a function of the number of steps that returns as many weights',
+          "In how many pairs is a step? The weights add up to 1, also where there is only one step.")
+def _step_weights(answer):
+    def right(n):
+        pairs = [(i, i+1) for i in range(n-1)] or [(0, 0)]
+        return [sum(p.count(i) for p in pairs) / (2*len(pairs)) for i in range(n)]
+    return all(is_near(answer(n), right(n), rel=1e-4) for n in (8, 2, 3, 31, 1))
+
+@exercise('27.5', 'a number of frames',
+          "Go through the list of layers and keep two numbers: the field, and the distance j.")
+def _frames_seen(answer):
+    seen, distance = 1, 1
+    for name,args in I3D_LAYERS:
+        kernel, stride = (3, 1) if name.startswith('Mixed') else _kernel_and_stride(args)
+        seen, distance = seen + (kernel-1)*distance, distance*stride
+    return is_near(as_number(answer), seen, rel=0)
+
+def _kernel_and_stride(args):
+    "Return frames and stride in time of a pool, given as two tuples, or of a convolution."
+    return (args[0][0], args[1][0]) if isinstance(args[0], tuple) else args[1:]
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #202384fc
+@exercise('28.1', 'two numbers, (joint, divided)',
+          "There are 14 · 14 patches in a frame. Along time a patch sees T tokens, in space n + 1.")
+def _partners(answer): return is_near(answer, (14*14*16 + 1, 16 + 14*14 + 1), rel=0)
+
+@exercise('28.2', "a list of names, of 'divided', 'joint' and 'space'",
+          "Attention along time sees the tokens of a place as a set. What tells it which frame comes first?")
+def _blind(answer): return is_same(answer, ATTENTIONS)
+
+@exercise('28.3', 'a number of weights',
+          "A divided block has one more attention with all its biases, one more norm, and temporal_fc.")
+def _weights_of_time(answer):
+    with torch.device('meta'):
+        nets = [timesformer_base(attention=a) for a in ('divided', 'joint')]
+    divided, joint = (sum(p.numel() for p in net.parameters()) for net in nets)
+    return is_near(as_number(answer), divided-joint, rel=0)
+
+@exercise('28.4', 'a function of z (B,1+n·T,D) and T that returns a tensor (B,T,1+n,D)',
+          "Within a place, the frames change fastest. Each frame gets its own copy of the class token.")
+def _frames_of(answer):
+    for T,n in ((3,4), (5,2), (1,6)):
+        z = torch.arange(2*(1+n*T)*2.).reshape(2,1+n*T,2)
+        found = answer(z, T)
+        if found.shape != (2,T,1+n,2):
+            return f"for n = {n} and T = {T} the shape should be {(2,T,1+n,2)}."
+        if not torch.equal(found[:,:,0], z[:,:1].expand(-1,T,-1)):
+            return "the first token of each frame should be the class token."
+        places = range(n)
+        if not all(torch.equal(found[:,t,1+p], z[:,1+p*T+t]) for t in range(T) for p in places):
+            return False
+    return True
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #b2c0f8bc
+@exercise('28.5', 'a function of three layers and tokens (B,T,H,W,D) that returns tokens of the same shape',
+          "One axis after the other; the other axes go into the batch. Add each result at once.")
+def _axial(answer):
+    gen = torch.Generator().manual_seed(0)
+    x, matrices = torch.randn(2,3,4,5,6, generator=gen), torch.randn(3,6,6, generator=gen)
+    layers = [lambda s, m=m: (s.cumsum(1) @ m).tanh() for m in matrices]     # not blind to the order
+    right = x
+    for layer,axis in zip(layers, (1,2,3)):
+        right = right + _along(layer, right, axis)
+    return torch.allclose(answer(layers, x), right, atol=1e-5)
+
+def _along(layer, x, axis):
+    "Apply a layer to each line of tokens along one axis of (B,T,H,W,D)."
+    lines = x.movedim(axis, 3)
+    found = torch.stack([layer(line[None])[0] for line in lines.flatten(0,2)])
+    return found.view(lines.shape).movedim(3, axis)
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #e24382a7
+@exercise('29.1', 'a number of tokens',
+          "Count the places of one frame and the visible ones of them, then the pairs of frames.")
+def _seen(answer): return is_near(as_number(answer), 64//4*8, rel=0)
+
+@exercise('29.2', 'a function of t, n, share and gen that returns a bool tensor (t,n)',
+          "Draw a random order of the places once, and hide the first ones in all steps.")
+def _tubes(answer):
+    gen = lambda seed: torch.Generator().manual_seed(seed)
+    for t,n,share in ((8, 196, .9), (3, 10, .75), (2, 5, 0.), (1, 4, 1.)):
+        hidden = answer(t, n, share, gen(0))
+        if hidden.shape != (t,n) or hidden.dtype != torch.bool:
+            return f"for t = {t} and n = {n} the result should be a bool tensor {(t,n)}."
+        if not (hidden == hidden[:1]).all():
+            return "a place should be hidden in all steps or in none."
+        if hidden[0].sum() != round(share*n):
+            return f"of {n} places, {round(share*n)} should be hidden for share = {share}."
+    draws = [answer(2, 50, .5, gen(seed)) for seed in (0, 0, 1, 2)]
+    return torch.equal(*draws[:2]) and not all(torch.equal(draws[0], d) for d in draws[2:])
+
+@exercise('29.3', 'a function of found (B,N,P), wanted (B,N,P) and hidden (B,N) that returns one number',
+          "Pick the hidden boxes first, then take the mean over them and nothing else.")
+def _hidden_error(answer):
+    gen = torch.Generator().manual_seed(0)
+    found, wanted = torch.randn(2,3,6,4, generator=gen)
+    hidden = torch.tensor([[1,1,1,0,1,0], [0,1,0,0,0,0], [1,1,1,1,1,0]]).bool()
+    found[~hidden] = torch.nan                                       # what is visible must not count
+    boxes = [(found[b,n]-wanted[b,n])**2 for b,n in hidden.nonzero().tolist()]
+    return is_near(as_number(answer(found, wanted, hidden)), torch.stack(boxes).mean(), rel=1e-4)
+
+@exercise('29.4', 'a number of pixels',
+          "Set 24·N²·D equal to the two other terms. Then N = 8 · (S/16)².")
+def _half(answer): return is_near(as_number(answer), 16*((3*2*16*16 + 12*12*768)/24/8)**.5, rel=.015)
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #b0f519b5
+@exercise('29.5', 'a function of a model, clips (B,C,T,H,W) and hidden (N,) that returns tokens (B,V,D)',
+          "Embed, add the positions, drop the hidden tokens, then run model.blocks.")
+def _visible_only(answer):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = VideoMAE(ClipSpec(n_frames=4, size=16), 3, TubeletShape(dim=12, depth=2, heads=3, patch=8))
+        for p in model.parameters():
+            torch.nn.init.normal_(p, std=.3)
+        x = torch.randn(2,3,4,16,16)
+    model.eval()
+    nothing, some = torch.zeros(8).bool(), torch.tensor([1,0,0,1,1,0,0,1]).bool()
+    with torch.no_grad():
+        if not torch.allclose(answer(model, x, nothing), model.forward_features(x), atol=1e-5):
+            return "where nothing is hidden, the tokens should be those of forward_features."
+        tokens = (model.patch_embed(x) + model.pos)[:,~some]
+        for block in model.blocks:
+            tokens = block(tokens)
+        found = answer(model, x, some)
+    return found.shape == tokens.shape and torch.allclose(found, tokens, atol=1e-5)
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #2f720ba8
+@exercise('36.1', 'a number from 0 to 1', "Divide by the sum of the weights, not by the number of models.")
+def _weighted(answer): return is_near(as_number(answer), (2*.9 + .6 + .3)/4, rel=.002)
+
+@exercise('36.2', 'a number from 0 to 1',
+          "A mean of logarithms is the logarithm of the geometric mean. Then turn odds into a probability.")
+def _odds(answer):
+    scores = [np.log([[.9, .1]]), np.log([[.2, .8]])]
+    return is_near(as_number(answer), average_scores(scores, of='logits')[0,0], rel=.002)
+
+@exercise('36.3', 'a number from 0 to 1', "Add the probabilities that exactly 3, 4 and 5 models are right.")
+def _majority(answer): return is_near(as_number(answer), sum(comb(5, k)*.7**k*.3**(5-k) for k in (3, 4, 5)))
+
+@exercise('36.4', 'a function of a list of arrays (N,K) that returns N class numbers',
+          "Count the votes first. The mean probability decides only between classes with equally many votes.")
+def _vote(answer):
+    rng = np.random.default_rng(0)
+    sure = np.log([[.9, .05, .05]])
+    ties = [[sure, np.log([[.3, .4, .3]])], [sure[:,::-1], np.log([[.45, .5, .05]])]]
+    outvoted = [sure, *[np.log([[.35, .4, .25]])]*2]                # two votes for class 1; class 0 is surer
+    many = [[rng.normal(size=(40,4)) for _ in range(m)] for m in (1, 2, 5)]
+    return all(np.array_equal(as_flat(answer(s)), _voted(s)) for s in (*ties, outvoted, *many))
+
+def _voted(scores):
+    "Return the class with most votes of each row; between equals, that with the larger mean probability."
+    means, chosen = average_scores(scores), []
+    for i,mean in enumerate(means):
+        votes = [sum(int(s[i].argmax()) == k for s in scores) for k in range(len(mean))]
+        chosen.append(max(range(len(mean)), key=lambda k: (votes[k], mean[k])))
+    return np.array(chosen)
+
+# %% ../../nbs/inside/79d_course.networks.ipynb #0c1e6976
+@exercise('36.5', 'a function of an Mlp and a permutation that returns an Mlp',
+          "A hidden unit has a row in fc1, an entry in its bias and a column in fc2. Work on a copy.")
+def _permuted(answer):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mlp, x = Mlp(3, 5), torch.randn(4, 3)
+    perm, before = torch.tensor([3, 0, 4, 1, 2]), {k: v.clone() for k,v in mlp.state_dict().items()}
+    with torch.no_grad():
+        right, other = mlp(x), answer(mlp, perm)
+        if not all(torch.equal(v, before[k]) for k,v in mlp.state_dict().items()):
+            return "the original has changed; work on a copy."
+        if not torch.allclose(other(x), right, atol=1e-6):
+            return "the copy doesn't compute the same."
+    return torch.equal(other.fc1.weight, before['fc1.weight'][perm])

@@ -18,7 +18,7 @@ def check_weights(
     weights, # M numbers, or None
     n:int, # M
 )->np.ndarray: # float64 (M,), adding up to 1
-    "Return the weights of an ensemble's members, checked."
+    "Check the weights of an ensemble's members, and return them with a sum of 1."
     w = np.ones(n) if weights is None else np.asarray(weights, float)
     if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() == 0:
         raise ArgumentError(
@@ -67,7 +67,7 @@ def average_weights(
     states, # List of models or state_dicts with the same names and shapes
     weights=None, # As in average_scores
 )->dict: # A state_dict
-    "Return the mean of several models' weights; whole numbers, such as counters, are those of the first."
+    "Return the mean of several models' weights; whole numbers, such as counters, come from the first."
     states = [s.state_dict() if hasattr(s, 'state_dict') else s for s in states]
     if not states:
         raise ArgumentError("states is empty; give at least one model.")
@@ -93,7 +93,7 @@ def greedy_soup(
     states = [s.state_dict() if hasattr(s, 'state_dict') else s for s in states]
     if not states:
         raise ArgumentError("states is empty; give at least one model.")
-    # one that diverged is the worst
+    # a model that diverged is the worst
     alone = [s if math.isfinite(s) else -math.inf for s in map(judge, states)]
     if max(alone) == -math.inf:
         raise ArgumentError("judge gives no finite number for any of these models.")

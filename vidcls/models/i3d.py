@@ -23,13 +23,13 @@ def same_padding(
     kernel:int, # Of the filter
     stride:int, # Of the filter
 )->tuple: # (before, behind)
-    "TensorFlow's 'SAME': ceil(n/stride) places come out; an odd one is added behind."
+    "Return TensorFlow's 'SAME' padding: ceil(n/stride) places come out, an odd place is added behind."
     total = max((-(-n//stride)-1)*stride + kernel - n, 0)
     return total//2, total - total//2
 
 # %% ../../nbs/27_models.i3d.ipynb #pad
 def _pad(x, kernel, stride):
-    "Add the odd places behind `x`; return it, and what to pad on both sides of each axis."
+    "Add the odd places behind `x`; return it, and how much to pad on both sides of each axis."
     pads = [same_padding(n, k, s) for n,k,s in zip(x.shape[2:], kernel, stride)]
     odd = [behind-before for before,behind in pads]
     if any(odd):
@@ -38,10 +38,10 @@ def _pad(x, kernel, stride):
 
 # %% ../../nbs/27_models.i3d.ipynb #conv-unit
 class ConvUnit(nn.Module):
-    "Convolution, batch norm, ReLU."
+    "A convolution, followed by a batch norm and a ReLU."
     def __init__(self,
-        c_in:int, # Channels that come in
-        c_out:int, # Channels that go out
+        c_in:int, # Channels of the input
+        c_out:int, # Channels of the output
         kernel:int=1, # Frames, height and width of the filter
         stride:int=1, # In time and space
     ):
@@ -56,10 +56,10 @@ class ConvUnit(nn.Module):
 
 # %% ../../nbs/27_models.i3d.ipynb #max-pool
 class MaxPool(nn.Module):
-    "The largest value of each neighbourhood, of something that is never below zero."
+    "Return the largest value of each neighbourhood. No value of the input may be below zero."
     def __init__(self,
         kernel:tuple, # (frames, height, width)
-        stride:tuple, # The same
+        stride:tuple, # (frames, height, width)
     ):
         super().__init__()
         self.kernel,self.stride = kernel,stride
@@ -70,9 +70,9 @@ class MaxPool(nn.Module):
 
 # %% ../../nbs/27_models.i3d.ipynb #inceptionblock
 class InceptionBlock(nn.Module):
-    "Four looks at the input, side by side: 1 × 1 × 1, twice 3 × 3 × 3, and the strongest neighbour."
+    "Four branches side by side: 1 × 1 × 1, twice 3 × 3 × 3, and a max pool."
     def __init__(self,
-        c_in:int, # Channels that come in
+        c_in:int, # Channels of the input
         b0:int, # Channels of the first branch
         b1_reduce:int, # Channels before the filter of the second
         b1:int, # Channels after it
@@ -142,9 +142,9 @@ class I3D(VideoModel):
 def forward_features(self:I3D,
     x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
 )->torch.Tensor: # (B,1024,T/8,H/32,W/32), rounded up
-    "Return what the last mixed block gives."
+    "Return the output of the last mixed block."
     self.check_clips(x)
-    # the order of numbers that convolutions like best
+    # the order in memory in which convolutions are fastest
     x = x.contiguous(memory_format=torch.channels_last_3d)
     for name,_ in I3D_LAYERS:
         x = self.run(getattr(self, name), x)
@@ -154,7 +154,7 @@ def forward_features(self:I3D,
 def forward_head(self:I3D,
     x:torch.Tensor, # (B,1024,T',H',W'), as forward_features gives it
 )->torch.Tensor: # (B,K), logits
-    "Return the class scores: of two neighbouring steps at a time, then their mean."
+    "Return the class scores: each pair of neighbouring steps gives scores, and their mean is the answer."
     x = x.mean((3,4))                                                # (B,1024,T')
     if x.shape[2] > 1:
         x = F.avg_pool1d(x, 2, 1)                     # (B,1024,T'-1)
@@ -166,7 +166,7 @@ def i3d(
     spec:ClipSpec|None=None, # What a clip must be; None: 64 frames of 224 × 224, values in [-1,1]
     **overrides, # Any field of ClipSpec or argument of I3D
 )->I3D:
-    "I3D as published: Inception-v1, 12.7 million weights. Not the ResNet-50 that other zoos call I3D."
+    "Make I3D as published: Inception-v1, 12.7 million weights. (Other zoos call a ResNet-50 I3D.)"
     return build_model(I3D, {}, ClipSpec(n_frames=64, size=224, mean=.5, std=.5), n_classes, spec, overrides)
 
 def i3d_tiny(
@@ -174,7 +174,7 @@ def i3d_tiny(
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
     **overrides, # Any field of ClipSpec or argument of I3D
 )->I3D:
-    "For lessons and tests: the same layers with a quarter of the channels."
+    "Make a small I3D for lessons and tests: the same layers with a quarter of the channels."
     usual = dict(width=.25, dropout=0.)
     return build_model(I3D, usual, ClipSpec(n_frames=8, size=32, mean=.5, std=.5), n_classes, spec, overrides)
 
@@ -189,5 +189,5 @@ def layer_key(self:I3D,
 # %% ../../nbs/27_models.i3d.ipynb #i3d-key-maps
 @patch
 def convert_state_dict(self:I3D, state):
-    "Return the weights of either port by this model's names."
+    "Return the weights of either port under this model's names."
     return read_i3d(state, [name for name,_ in I3D_LAYERS])

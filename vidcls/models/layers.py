@@ -45,14 +45,14 @@ def sincos_pos_embed(
     n:int, # N, tokens
     dim:int, # D, numbers per token
 )->torch.Tensor: # float32 (1,N,D) in [-1,1]; sine at even entries, cosine at odd ones
-    "Return the fixed table of positions that is added to the tokens; it is not learned."
+    "Return the fixed table of positions that is added to the tokens. It is not learned."
     check_at_least('n', n, 1)
     check_at_least('dim', dim, 1)
     if n*dim > 2**28:
         raise ArgumentError(f"n={n} and dim={dim} make a table of {n*dim/1e9:.3g}e9 numbers; accepted: up to "
                             "0.27e9.")
     if torch.get_default_device().type == 'meta':
-        return torch.empty(1, n, dim)      # no numbers are wanted
+        return torch.empty(1, n, dim)      # this device holds no numbers
     entry = np.arange(dim)
     angle = np.arange(n)[:,None] / 10000 ** (entry//2*2 / dim)         # (N,D), float64: angles reach 1567
     return torch.tensor(np.where(entry%2, np.cos(angle), np.sin(angle)), dtype=torch.float32)[None]
@@ -80,9 +80,9 @@ class Attention(nn.Module):
 @patch
 def split_heads(self:Attention,
     x, # (B,N,D)
-    n_queries:int|None=None, # Only the first Q tokens ask; None: all N
+    n_queries:int|None=None, # Queries of the first Q tokens only; None: of all N
 ): # (B,h,Q,d), (B,h,N,d), (B,h,N,d)
-    "Return queries, keys and values, by three products, so that each lies by itself in memory."
+    "Return queries, keys and values, each contiguous in memory because it has a product of its own."
     w_q,w_k,w_v = self.qkv.weight.chunk(3)
     b_q,b_k,b_v = (self.q_bias, None, self.v_bias) if self.qkv.bias is None else self.qkv.bias.chunk(3)
     q = F.linear(x[:,:n_queries], w_q, b_q)                              # (B,Q,D)
@@ -94,9 +94,9 @@ def split_heads(self:Attention,
 def forward(self:Attention,
     x, # (B,N,D)
     n_queries:int|None=None, # As in split_heads
-    then:nn.Linear|None=None, # The next layer, whose matrix is multiplied in: one product less
-): # (B,Q,D); with `then`, its result but for its bias
-    "Let each token take what it looks for from all tokens."
+    then:nn.Linear|None=None, # The next layer; its matrix is multiplied in, which saves a product
+): # (B,Q,D); with `then`, the result of that layer without its bias
+    "Return for each token a weighted mean of all tokens' values."
     x = F.scaled_dot_product_attention(*self.split_heads(x, n_queries))     # (B,h,Q,d)
     x = x.transpose(1,2).flatten(2)                                      # heads side by side again
     if then is None:
@@ -120,9 +120,9 @@ class Mlp(nn.Module):
 
 # %% ../../nbs/25_models.layers.ipynb #drop-path
 class DropPath(nn.Module):
-    "Stochastic depth: in training, zero the branch of a random part of the clips."
+    "Stochastic depth: during training, set the branch to zero for a random part of the clips."
     def __init__(self,
-        p:float=0., # Probability that a clip's branch is dropped, in [0,1)
+        p:float=0., # Probability that the branch of a clip is dropped, in [0,1)
     ):
         super().__init__()
         self.p = check_rate('drop_path', p)
@@ -137,13 +137,13 @@ class DropPath(nn.Module):
 
 # %% ../../nbs/25_models.layers.ipynb #block
 class Block(nn.Module):
-    "One layer of a transformer: tokens look at each other, then each works on what it saw."
+    "One layer of a transformer: attention between the tokens, then an MLP within each token."
     def __init__(self,
         dim:int, # D
         heads:int, # h
         mlp_ratio:float=4., # Width of the MLP's middle, in units of D
         drop_path:float=0., # Probability that training leaves a branch out, in [0,1)
-        eps:float=1e-6, # Of both LayerNorms
+        eps:float=1e-6, # Added to the variance in both LayerNorms
         key_bias:bool=False, # As in Attention
     ):
         super().__init__()
@@ -155,7 +155,7 @@ class Block(nn.Module):
 
     def forward(self,
         x, # (B,N,D)
-        n_queries:int|None=None, # Work out the first Q tokens only; None: all N
+        n_queries:int|None=None, # Compute the first Q tokens only; None: all N
     ): # (B,Q,D)
         x = x[:,:n_queries] + self.drop_path(self.attn(self.norm1(x), n_queries))    # between tokens
         return x + self.drop_path(self.mlp(self.norm2(x)))                           # within each token
@@ -163,7 +163,7 @@ class Block(nn.Module):
 # %% ../../nbs/25_models.layers.ipynb #drop-path-rates
 def drop_path_rates(
     last:float, # Rate of the last block, in [0,1)
-    depth:int, # Blocks
+    depth:int, # Number of blocks
 )->list: # One rate for each block
-    "Return rates that rise from 0 to `last`."
+    "Return rates that rise linearly from 0 to `last`."
     return [check_rate('drop_path', last) * i/max(1, depth-1) for i in range(depth)]

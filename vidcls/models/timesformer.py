@@ -32,7 +32,7 @@ class PatchEmbed(nn.Module):
 
 # %% ../../nbs/28_models.timesformer.ipynb #dividedblock
 class DividedBlock(nn.Module):
-    "Each token looks along time at its own place, then around in its own frame, then works on what it saw."
+    "A layer: attention along time at a token's own place, attention in its own frame, then an MLP."
     def __init__(self,
         dim:int, # D
         heads:int, # h
@@ -56,7 +56,7 @@ class DividedBlock(nn.Module):
 def forward(self:DividedBlock,
     z, # (B,1+n·T,D): the class token, then place by place the T frames
     T:int, # Frames
-    n_queries:int|None=None, # 1: work out the class token only; None: all
+    n_queries:int|None=None, # 1: compute the class token only; None: all
 ): # (B,1+n·T,D), or (B,1,D)
     cls,x = z.split([1, z.shape[1]-1], 1)  # not slices: their gradients would each be padded with zeros
     x = x.unflatten(1, (-1,T))                                                 # (B,1,D), (B,n,T,D)
@@ -87,7 +87,7 @@ class TimeSformer(VideoModel):
     def __init__(self,
         spec:ClipSpec, # What a clip must be; size a multiple of patch
         n_classes:int=400, # K, >= 2
-        attention:str='divided', # 'divided': in time, then in space; 'joint': all with all; 'space': by frame
+        attention:str='divided', # 'divided': in time, then space; 'joint': all tokens; 'space': each frame
         shape:ViTShape=ViTShape(), # Widths, depth and patch
         drop_path:float=0., # Probability to leave out the last block's branches, in [0,1); paper: 0.1
         dropout:float=0., # Probability that an input of the head is zeroed, in [0,1)
@@ -150,7 +150,7 @@ def forward(self:TimeSformer, x): # noqa: F811
 # %% ../../nbs/28_models.timesformer.ipynb #convert-state-dict
 @patch
 def convert_state_dict(self:TimeSformer, state):
-    "Return published weights, or those of an image model, by this model's names and for its clips."
+    "Return published weights, or those of an image model, under this model's names and for its clips."
     return read_timesformer(state, self.state_dict())
 
 @patch
@@ -166,7 +166,7 @@ def timesformer_tiny(
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
     **overrides, # Any field of ClipSpec or argument of TimeSformer
 )->TimeSformer:
-    "For lessons and tests: 0.6 million weights, patches of 8 × 8; no published weights have this size."
+    "Make a small TimeSformer for lessons and tests: 0.6 million weights, patches of 8 × 8, none published."
     usual = dict(dim=96, depth=4, heads=4, patch=8, scratch=True)
     return build_model(TimeSformer, usual, _SPEC.with_(size=32), n_classes, spec, overrides)
 
@@ -175,7 +175,7 @@ def timesformer_base(
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of TimeSformer
 )->TimeSformer:
-    "TimeSformer: 8 frames of 224 × 224, in the paper every 32nd of the video; 121 million weights."
+    "Make TimeSformer: 8 frames of 224 × 224, in the paper every 32nd of the video; 121 million weights."
     return build_model(TimeSformer, {}, _SPEC, n_classes, spec, overrides)
 
 # %% ../../nbs/28_models.timesformer.ipynb #timesformer-hr
@@ -184,7 +184,7 @@ def timesformer_hr(
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 448 × 448
     **overrides, # Any field of ClipSpec or argument of TimeSformer
 )->TimeSformer:
-    "TimeSformer-HR: the same network on 16 frames of 448 × 448."
+    "Make TimeSformer-HR: the same network on 16 frames of 448 × 448."
     return build_model(TimeSformer, {}, _SPEC.with_(n_frames=16, size=448), n_classes, spec, overrides)
 
 def timesformer_l(
@@ -192,5 +192,5 @@ def timesformer_l(
     spec:ClipSpec|None=None, # What a clip must be; None: 96 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of TimeSformer
 )->TimeSformer:
-    "TimeSformer-L: the same network on 96 frames of 224 × 224."
+    "Make TimeSformer-L: the same network on 96 frames of 224 × 224."
     return build_model(TimeSformer, {}, _SPEC.with_(n_frames=96), n_classes, spec, overrides)

@@ -21,7 +21,7 @@ from .layers import (Block, TubeletEmbed, VideoModel, ViTShape, build_model, che
 # %% ../../nbs/29_models.videomae.ipynb #tubeletshape
 @dataclass(frozen=True)
 class TubeletShape(ViTShape):
-    "The numbers of a plain vision transformer whose patches span several frames."
+    "The sizes of a plain vision transformer whose patches span several frames."
     tubelet:int = 2 # Frames of a box
 
 def tubelet_positions(
@@ -29,14 +29,14 @@ def tubelet_positions(
     own:tuple, # (n_frames, size) of the clips
     made_for:tuple|None=None, # (n_frames, size) that weights were made for; None: the same
 )->torch.Tensor: # (1,N,D)
-    "Return the fixed table of positions, resized from that of other clips where weights were made for them."
+    "Return the fixed table of positions; resize it if the weights were made for other clips."
     t, p = shape.tubelet, shape.patch
     if made_for:
         check_wholes('pretrained_grid', made_for, 2)
     n_frames, size = made_for or own
     if n_frames % t or size % p:
         raise ArgumentError(f"pretrained_grid={made_for!r}; accepted: frames that are a multiple "
-                            f"of {t}, and a size that is one of {p}.")
+                            f"of {t}, and a size that is a multiple of {p}.")
     there, here = ((n//t, s//p, s//p) for n,s in ((n_frames, size), own))
     return resample_pos_embed(sincos_pos_embed(there[0]*there[1]*there[2], shape.dim), there, here)
 
@@ -69,7 +69,7 @@ class VideoMAE(VideoModel):
 def forward_features(self:VideoMAE,
     x:torch.Tensor, # float (B,C,T,H,W), normalised as self.spec says
 )->torch.Tensor: # (B,N,D), tokens of the last block
-    "Return the tokens, before they are averaged."
+    "Return the tokens of the last block, before they are averaged."
     self.check_clips(x)
     x = self.patch_embed(x) + self.pos                                            # (B,C,T,H,W) -> (B,N,D)
     for block in self.blocks:
@@ -80,13 +80,13 @@ def forward_features(self:VideoMAE,
 def forward_head(self:VideoMAE,
     x:torch.Tensor, # (B,N,D), as forward_features gives it
 )->torch.Tensor: # (B,K), logits
-    "Return the class scores of the tokens' mean."
+    "Return the class scores, computed from the mean of the tokens."
     return self.head(self.dropout(self.fc_norm(x.mean(1))))
 
 # %% ../../nbs/29_models.videomae.ipynb #theirs
 @patch
 def convert_state_dict(self:VideoMAE, state):
-    "Return weights of the authors or of transformers by this model's names; of a pre-training, the encoder."
+    "Return weights of the authors or of transformers under this model's names, without a decoder."
     return read_videomae(state, self.state_dict())
 
 @patch
@@ -97,12 +97,12 @@ def to_transformers(self:VideoMAE, files=False):
 
 @patch(cls_method=True)
 def config_arguments(cls:VideoMAE, config):
-    "Return what a config says of heads and positions, which no tensor shows."
+    "Return what a config says about heads and positions, which no tensor shows."
     return unseen_arguments(config, 'heads', 'pretrained_grid')
 
 @patch(cls_method=True)
 def clip_arguments(cls:VideoMAE, made_for, wanted):
-    "Return the grid of the positions, which are in no file, where the clips differ."
+    "Return the grid of the positions, which are in no file, if the clips differ."
     grid, own = ((spec.n_frames, spec.size) for spec in (made_for, wanted))
     return {} if grid == own else {'pretrained_grid': grid}
 
@@ -112,7 +112,7 @@ def videomae_tiny(
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
-    "For lessons and tests: 0.5 million weights, boxes of 2 × 8 × 8; no published weights have this size."
+    "Make a small VideoMAE for lessons and tests: 0.5 million weights, boxes of 2 × 8 × 8, none published."
     usual = dict(dim=96, depth=4, heads=4, patch=8, head_init_scale=1.)
     return build_model(VideoMAE, usual, ClipSpec(n_frames=8, size=32), n_classes, spec, overrides)
 
@@ -122,7 +122,7 @@ def videomae_small(
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
-    "VideoMAE-S: 22 million weights."
+    "Make VideoMAE-S: 22 million weights."
     return build_model(VideoMAE, dict(dim=384, depth=12, heads=6), ClipSpec(), n_classes, spec, overrides)
 
 def videomae_base(
@@ -130,7 +130,7 @@ def videomae_base(
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
-    "VideoMAE-B: 87 million weights."
+    "Make VideoMAE-B: 87 million weights."
     return build_model(VideoMAE, dict(dim=768, depth=12, heads=12), ClipSpec(), n_classes, spec, overrides)
 
 # %% ../../nbs/29_models.videomae.ipynb #videomae-large
@@ -139,7 +139,7 @@ def videomae_large(
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
-    "VideoMAE-L: 304 million weights."
+    "Make VideoMAE-L: 304 million weights."
     return build_model(VideoMAE, dict(dim=1024, depth=24, heads=16), ClipSpec(), n_classes, spec, overrides)
 
 def videomae_huge(
@@ -147,7 +147,7 @@ def videomae_huge(
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
-    "VideoMAE-H: 632 million weights."
+    "Make VideoMAE-H: 632 million weights."
     return build_model(VideoMAE, dict(dim=1280, depth=32, heads=16), ClipSpec(), n_classes, spec, overrides)
 
 # %% ../../nbs/29_models.videomae.ipynb #videomaev2-small
@@ -156,7 +156,7 @@ def videomaev2_small(
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
-    "VideoMAE v2, distilled into ViT-S: 22 million weights."
+    "Make VideoMAE v2, distilled into ViT-S: 22 million weights."
     return videomae_small(n_classes, spec, **overrides)
 
 def videomaev2_base(
@@ -164,5 +164,5 @@ def videomaev2_base(
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of VideoMAE
 )->VideoMAE:
-    "VideoMAE v2, distilled into ViT-B: 87 million weights."
+    "Make VideoMAE v2, distilled into ViT-B: 87 million weights."
     return videomae_base(n_classes, spec, **overrides)
