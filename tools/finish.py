@@ -178,6 +178,8 @@ def foreign(
     links = r'\brel="(?:canonical|next|prev|alternate|license)"'
     tags = [t for t in FETCHED.findall(html) if not re.search(links, t)]
     found = [m for t in tags for m in re.findall(rf'\s(?:src|href|poster|data)="({FOREIGN}[^"]+)"', t)]
+    for script in re.findall(r'<script\b[^>]*>(.*?)</script>', html, flags=re.S):
+        found += re.findall(rf'\bimport\b[^;]*?["\']({FOREIGN}[^"\']+)["\']', script)
     for style in re.findall(r'<style\b[^>]*>(.*?)</style>', html, flags=re.S):
         found += re.findall(rf'(?:@import|url\()\s*(?:url\()?["\']?({FOREIGN}[^"\')]+)', style)
     return found
