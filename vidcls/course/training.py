@@ -5,5 +5,81 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79e_course.training.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79e_course.training.ipynb #af8d2c4f
+import math
+
+import torch
+from torch.nn.functional import cross_entropy, one_hot
+
+from .checking import as_number, exercise, is_near, is_same
+from ..losses import LabelSmoothingCrossEntropy, smoothing_floor
+from ..optim import warmup_cosine_factor
+
+# %% ../../nbs/inside/79e_course.training.ipynb #224be3f0
+@exercise('37.1', 'two numbers',
+          "The first is on this page for any target. A function of this page gives the second.")
+def _begin_and_end(answer): return is_near(answer, [math.log(51), smoothing_floor(51)])
+
+@exercise('37.2', 'a whole number',
+          "The floor of 400 classes is 0.92. Go on from there, one class at a time.")
+def _floor_above_one(answer):
+    K = as_number(answer)
+    return K == int(K) and smoothing_floor(int(K)) > 1 >= smoothing_floor(int(K)-1)
+
+@exercise('37.3', 'a number', "Write down both factors. What is their quotient?")
+def _gamma(answer): return is_near(as_number(answer), math.log(1000)/math.log(9))
+
+# %% ../../nbs/inside/79e_course.training.ipynb #8e89d227
+@exercise('37.4', 'a function (logits, targets, freq, eps) that returns one number',
+          "The share eps goes to the classes in proportion to freq, and the loss is a mean over the clips.")
+def _towards_frequencies(answer):
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 3, generator=draws)
+    targets = torch.tensor([0, 1, 2, 2, 1, 0])
+    even, uneven = torch.full((3,), 1/3), torch.tensor([.7, .2, .1])
+    if not is_near(as_number(answer(logits, targets, uneven, 0.)), cross_entropy(logits, targets)):
+        return "With eps = 0 the loss has to be plain cross-entropy."
+    smoothed = LabelSmoothingCrossEntropy(.1)(logits, targets)
+    if not is_near(as_number(answer(logits, targets, even, .1)), smoothed):
+        return "With equal frequencies the loss has to be that of LabelSmoothingCrossEntropy."
+    shares = .6*one_hot(targets, 3) + .4*uneven
+    return is_near(as_number(answer(logits, targets, uneven, .4)), cross_entropy(logits, shares), rel=1e-4)
+
+@exercise('37.5', 'a number', "What is q, averaged over all clips? The answer doesn't depend on ε.")
+def _never_looks(answer):
+    freq = torch.tensor([.5, .25, .25])
+    return is_near(as_number(answer), -(freq*freq.log()).sum())
+
+# %% ../../nbs/inside/79e_course.training.ipynb #a312678f
+@exercise('38.1', 'a list of names of parameters',
+          "Parameters with one axis are spared, and so are tables and tokens, by their names.")
+def _decaying(answer): return is_same(answer, ['0.weight', '3.weight'])
+
+@exercise('38.2', 'a number',
+          "The last block learns at 0.75 of the rate. How many such factors does the embedding get?")
+def _first_layer(answer): return is_near(as_number(answer), 1e-3*.75**25)
+
+@exercise('38.3', 'a number', "How many clips does one step of the optimiser see, over both GPUs?")
+def _my_rate(answer): return is_near(as_number(answer), 5e-4*48/256)
+
+# %% ../../nbs/inside/79e_course.training.ipynb #18caff5d
+@exercise('38.4', 'a function (step, n_steps, n_warmup) that returns one number',
+          "Half-way between n_warmup and n_steps it has to be a half.")
+def _straight_lines(answer):
+    for step in (0, 3, 9):
+        if not is_near(as_number(answer(step, 100, 10)), warmup_cosine_factor(step, 100, 10)):
+            return "During the warm-up it has to be equal to warmup_cosine_factor."
+    if not is_near([answer(100, 100, 10), answer(150, 100, 10)], [0, 0]):
+        return "At n_steps and after it the factor has to be 0."
+    found = [as_number(answer(*a)) for a in ((10, 100, 10), (55, 100, 10), (0, 8, 0), (2, 8, 0))]
+    return is_near(found, [1, .5, 1, .75])
+
+@exercise('38.5', 'a number', "Run two steps, and compare the weight before and after the second.")
+def _remembers(answer):
+    w, start = torch.nn.Parameter(torch.zeros(1)), 0.
+    opt = torch.optim.AdamW([w], lr=.01, weight_decay=0)
+    for g in (3., 0.):
+        start = w.item()
+        w.grad = torch.tensor([g])
+        opt.step()
+    return is_near(abs(as_number(answer)), abs(w.item()-start))
