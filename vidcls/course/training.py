@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79e_course.training.ipynb #af8d2c4f
+# %% ../../nbs/inside/79e_course.training.ipynb #95c66ac7
 import math
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from .checking import as_number, exercise, is_near, is_same
 from ..losses import LabelSmoothingCrossEntropy, smoothing_floor
 from ..optim import warmup_cosine_factor
+from ..training.history import History
 
 # %% ../../nbs/inside/79e_course.training.ipynb #224be3f0
 @exercise('37.1', 'two numbers',
@@ -83,3 +84,79 @@ def _remembers(answer):
         w.grad = torch.tensor([g])
         opt.step()
     return is_near(abs(as_number(answer)), abs(w.item()-start))
+
+# %% ../../nbs/inside/79e_course.training.ipynb #e3df9ad6
+class _PlayedRun:
+    "Announce the events of a training to one callback, and note whether it ends the training."
+    def __init__(self, callback):
+        self.callback, self.hist = callback, History()
+        self.epoch = self.step = self.n_steps = 0
+        self.max_grad_norm, self.stopped = 1., False
+
+    def __call__(self, *events):
+        for event in events:
+            if hasattr(self.callback, event):
+                getattr(self.callback, event)(self)
+
+    def stop(self, why): self.stopped = True
+
+    def take_step(self, norm):
+        self.grad_norm = torch.tensor(norm)
+        self('before_batch', 'after_pred', 'after_loss', 'before_step')
+        self.step += 1
+        self('after_step')
+        self.n_steps += 1
+        self('after_batch')
+
+    def take_epoch(self, accuracy):
+        self('before_epoch', 'after_train')
+        self.row = dict(epoch=self.epoch+1, train_loss=.5, valid_loss=.5, accuracy=accuracy)
+        self.hist.rows.append(self.row)
+        self('after_epoch')
+        self.epoch += 1
+
+# %% ../../nbs/inside/79e_course.training.ipynb #dcfe9818
+@exercise('46.1', 'three numbers',
+          "Each loss is a mean over the clips of its batch. The three numbers add up to 1.")
+def _shares(answer): return is_near(answer, [8/19, 8/19, 3/19])
+
+@exercise('46.2', 'a number of steps',
+          "How many batches has an epoch, and how many groups of up to four batches are they?")
+def _n_steps(answer): return as_number(answer) == 32
+
+@exercise('46.3', 'a function of a list of dicts that returns the number of an epoch',
+          "The accuracy decides, then the lower loss, then the earlier epoch.")
+def _kept_epoch(answer):
+    def kept(*scores):
+        return answer([dict(epoch=i+1, accuracy=a, valid_loss=l) for i,(a,l) in enumerate(scores)])
+    found = [kept((.5, .7), (.9, .4), (.8, .3)), kept((.9, .4), (.9, .3), (.9, .5)), kept((.6, .5), (.6, .5))]
+    return found == [2, 2, 1]
+
+@exercise('46.4', 'a class of callbacks with an attribute `largest`',
+          "The norm is run.grad_norm, and before_step is called once in each step.")
+def _largest_norm(answer):
+    for norms in ([.5, 3., 1.25], [2., 1.], []):
+        run = _PlayedRun(answer())
+        run('before_fit')
+        for norm in norms:
+            run.take_step(norm)
+        if not is_near(as_number(run.callback.largest), max([0., *norms])):
+            return f"After steps with the norms {norms}, largest was {run.callback.largest}."
+    return True
+
+@exercise('46.5', 'a class of callbacks',
+          "After each epoch run.row has the accuracy. run.stop ends the training.")
+def _two_good_epochs(answer):
+    for scores, end in (([.5, .96, .97, .99], 3), ([.96, .5, .96, .5, .96], None), ([.95, .95, .5], 2)):
+        run = _PlayedRun(answer())
+        run('before_fit')
+        ended = None
+        for score in scores:
+            run.take_epoch(score)
+            if run.stopped:
+                ended = run.epoch
+                break
+        if ended != end:
+            said = 'never' if ended is None else f'after epoch {ended}'
+            return f"With the accuracies {scores} the training ended {said}."
+    return True
