@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79e_course.training.ipynb #95c66ac7
+# %% ../../nbs/inside/79e_course.training.ipynb #9199af6a
 import math
 
 import torch
@@ -15,6 +15,7 @@ from .checking import as_number, exercise, is_near, is_same
 from ..losses import LabelSmoothingCrossEntropy, smoothing_floor
 from ..optim import warmup_cosine_factor
 from ..training.history import History
+from ..tune import LRFound
 
 # %% ../../nbs/inside/79e_course.training.ipynb #224be3f0
 @exercise('37.1', 'two numbers',
@@ -159,4 +160,44 @@ def _two_good_epochs(answer):
         if ended != end:
             said = 'never' if ended is None else f'after epoch {ended}'
             return f"With the accuracies {scores} the training ended {said}."
+    return True
+
+# %% ../../nbs/inside/79e_course.training.ipynb #ce8c9a2a
+@exercise('47.1', 'a number of hours',
+          "How many steps has an epoch? It also has one validation. Then turn seconds into hours.")
+def _hours(answer): return is_near(as_number(answer), 50*(math.ceil(9537/16)*.8 + 60)/3600)
+
+@exercise('47.2', 'a number of gigabytes', "How many numbers are kept for each weight?")
+def _gigabytes(answer): return is_near(as_number(answer), 1.6)
+
+@exercise('47.3', 'a learning rate',
+          "Does the loss fall by a tenth anywhere? If not, find the edge first.")
+def _flat_curve(answer):
+    seen = LRFound([1e-5, 1e-4, 1e-3, 1e-2, .1, 1.], [2.08, 2.07, 2.06, 2.07, 2.5, 6.])
+    return is_near(as_number(answer), seen.valley)
+
+# %% ../../nbs/inside/79e_course.training.ipynb #c0cd426d
+@exercise('47.4', 'a function of a list of numbers that returns a list of the same length',
+          "Keep a running mean that starts at 0, and divide it by 1 - 0.95**t, where the first t is 1.")
+def _smoothed(answer):
+    if not is_near(answer([4., 4., 4.]), [4., 4., 4.]):
+        return "Equal losses have to stay as they are."
+    if not is_near(answer([7.]), [7.]):
+        return "The first value has to be the first loss."
+    mean = .95*(.95*.05*1 + .05*2) + .05*6
+    return is_near(answer([1., 2., 6.]), [1., (.95*.05 + .05*2)/(1-.95**2), mean/(1-.95**3)], rel=1e-4)
+
+@exercise('47.5', 'a function of `fits` that returns a whole number',
+          "First find a size that fits and one that doesn't. Then try the size in the middle.")
+def _largest_batch(answer):
+    for room in (1, 2, 7, 8, 100, 1000):
+        asked = []
+        def fits(bs):
+            asked.append(bs)
+            return bs <= room
+        found = answer(fits)
+        if found != room:
+            return f"On a device with room for {room} clips your function returned {found}."
+        if len(asked) > 25:
+            return f"On a device with room for {room} clips your function asked {len(asked)} times."
     return True
