@@ -1,6 +1,6 @@
 """Draw the film of the home page: a shape changes its movement, and a network says which one it sees.
 
-`python tools/home_clip.py` trains a small network on made clips (two minutes) and writes nbs/images/home.webp.
+`python tools/home_clip.py` trains a small network on made clips (some minutes) and writes nbs/images/home.webp.
 """
 import tempfile
 from pathlib import Path

@@ -115,7 +115,7 @@ def pretrained_encoder(
         dls = pretraining_loaders(material.unlabelled, net.spec, bs=64, seed=seed, on_error='skip',
                                   cache=material.cache)
         pretrain(net, dls, epochs=epochs, lr=lr, mask=mask, ratio=ratio, seed=seed, patience=None, out=folder,
-                 show=show)
+                 resume='auto', show=show)
     return folder
 
 def _network(material):
