@@ -1,6 +1,7 @@
 """Draw the film of the home page: a shape changes its movement, and a network says which one it sees.
 
-`python tools/home_clip.py` trains a small network on made clips (some minutes) and writes nbs/images/home.webp.
+`python tools/home_clip.py` trains a small network on made clips, which takes some minutes, and writes
+nbs/images/home.webp.
 """
 import tempfile
 from pathlib import Path
@@ -43,7 +44,7 @@ def film(
 )->np.ndarray: # uint8 (T,FILM,FILM,3)
     "Draw one long film in which the movement changes."
     scene, pose, frames = draw_scene(np.random.default_rng(group)), np.array([.5, .5, .3]), []
-    for move in PLAY*2:                                      # twice, so that the loop has no seam in its answers
+    for move in PLAY*2:                            # twice, so that the answers of the loop have no seam
         for _ in range(12):
             frames.append(draw_frame(scene, tuple(pose), size=256))
             pose = (pose + SPEED*np.array(MOVES[move])*(1, 1, SPIN)) % (1, 1, 2*np.pi)
