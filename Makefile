@@ -11,7 +11,7 @@ WIDE   := -n logical --maxprocesses 4 --dist loadfile
 # Test files that `make quick` leaves out, because they train, serve or wait.
 LONG   := train pretrain cli commands evaluation zoo hanging loading cache default classifier frames weights interpret serve serve_faults page site ask container
 # Notebooks that hang end here. In a terminal, --foreground lets Ctrl-C through.
-LIMIT  := $(patsubst %,% $(shell [ -t 0 ] && echo --foreground) 900,$(firstword $(shell command -v timeout || command -v gtimeout)))
+LIMIT  := $(patsubst %,% $(shell [ -t 0 ] && echo --foreground) 1500,$(firstword $(shell command -v timeout || command -v gtimeout)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -80,14 +80,36 @@ def weights(
     return found
 
 
+def sentences(
+    file:Path, # A notebook
+)->list:
+    "Return the sentences of its prose, without headings, tables, code and links."
+    cells = json.loads(file.read_text(encoding='utf-8'))['cells']
+    prose = '\n\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+    prose = re.sub(r'```.*?```|\$\$.*?\$\$|<[^>]+>|^\*About.*?\*$', ' ', prose, flags=re.S | re.M)
+    prose = re.sub(r'\]\([^)]*\)', ']', prose)
+    blocks = [b for b in re.split(r'\n\s*\n|\n(?=[-|#>]|\d+\.)', prose) if not re.match(r'\s*[|#]', b)]
+    found = [s for b in blocks for s in re.split(r'(?<=[.!?:;])[*_")]*\s+(?=[A-Z`*\[(])', b)]
+    return [s for s in found if len(s.split()) > 2]
+
+
+def readability(
+    file:Path, # A notebook
+)->dict: # mean: words of a sentence; long: per cent of sentences over 30 words
+    "Return how long its sentences are."
+    n = [len(s.split()) for s in sentences(file)]
+    return {'mean': round(sum(n)/len(n), 1), 'long': round(100*sum(k > 30 for k in n)/len(n), 1)}
+
+
 def table(
     top:Path=root, # The checkout
 )->str:
     "Return the table, one line a lesson."
-    rows = {name: weights(f) for name,f in lessons(top).items()}
+    rows = {name: weights(f) | readability(f) for name,f in lessons(top).items()}
     keys = list(next(iter(rows.values())))
     said = [f"{'lesson':26}" + ''.join(f'{k:>10}' for k in keys)]
     rows['whole'] = {k: sum(r[k] for r in rows.values()) for k in keys}
+    rows['whole'] |= {k: round(rows['whole'][k]/(len(rows)-1), 1) for k in ('mean', 'long')}
     return '\n'.join(said + [f'{name:26}' + ''.join(f'{r[k]:10}' for k in keys) for name,r in rows.items()])
 
 

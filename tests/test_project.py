@@ -120,10 +120,11 @@ def test_readme_is_the_home_page():
     assert got.returncode == 0, got.stderr
 
 def test_sidebar_has_every_page_once_in_order():
-    "Three groups, one for each folder, each in the order of the numbers."
+    "One group for each folder, each in the order of the numbers."
     home, *groups = yaml.safe_load((root/'_quarto.yml').read_text())['website']['sidebar']['contents']
     assert home == 'index.ipynb'
-    folders = {'The course': 'nbs', 'Inside': 'inside', 'Studies': 'studies'}
+    folders = {'The course': 'nbs', 'Walkthroughs': 'walkthroughs', 'Reference': 'reference',
+               'Inside': 'inside', 'Studies': 'studies'}
     assert [g['section'] for g in groups] == list(folders)
     for g in groups:
         there = [f for f in notebooks if f.parent.name == folders[g['section']] and f.name != 'index.ipynb']

@@ -17,7 +17,7 @@ def class_idxs(
     x, # (N,): class indices
     n_classes:int, # K, >= 1
 )->np.ndarray: # int64 (N,), in [0, n_classes)
-    "Return class indices as an array; raise where one of them is no class."
+    "Return class indices as an array; raise an error if one of them is no class."
     x = as_array(name, x)
     if x.ndim != 1:
         raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), one class index per clip.")
@@ -38,7 +38,7 @@ def check_scores(
     scores, # (N,K): logits or probabilities, no NaN
     targets, # (N,): class indices in [0,K)
 )->tuple: # (array (N,K), int64 (N,))
-    "Return scores and targets as arrays; raise where they do not fit each other."
+    "Return scores and targets as arrays; raise an error if they do not fit each other."
     scores = as_numbers('scores', scores)
     if scores.ndim != 2:
         raise ArgumentError(f"scores has shape {scores.shape}; expected (N,K), one row per clip.")
@@ -58,7 +58,7 @@ def check_probs(
     probs, # (N,K): rows that add up to 1
     targets, # (N,): class indices
 )->tuple: # (float64 (N,K), int64 (N,))
-    "Return probabilities and targets as arrays; raise where they are something else."
+    "Return probabilities and targets as arrays; raise an error if they are something else."
     probs = as_numbers('probs', probs).astype(float)
     if probs.ndim != 2 or not len(probs):
         raise ArgumentError(f"probs has shape {probs.shape}; expected (N,K), N >= 1.")
@@ -76,7 +76,7 @@ def check_confusion(
     conf, # (K,K): counts, 0 or more
     labels, # The K class names, in the order of their indices
 )->tuple: # (array (K,K), list of K names as text)
-    "Return a confusion matrix and its class names; raise where they do not fit each other."
+    "Return a confusion matrix and its class names; raise an error if they do not fit each other."
     conf = as_numbers('conf', conf)
     if conf.ndim != 2 or conf.shape[0] != conf.shape[1]:
         raise ArgumentError(f"conf has shape {conf.shape}; expected (K,K), as `confusion` gives it.")

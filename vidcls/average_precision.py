@@ -15,7 +15,7 @@ def check_sets(
     scores, # (N,K): logits or probabilities, one for each clip and label
     targets, # (N,K) of 0 and 1
 )->tuple: # (float64 (N,K), bool (N,K))
-    "Return scores and labels as arrays; raise where they don't fit each other."
+    "Return scores and targets as arrays, or raise an error if they don't fit each other."
     there = lambda a: a.detach().cpu() if hasattr(a, 'detach') else a
     scores, y = (np.asarray(there(a), float) for a in (scores, targets))
     if scores.ndim != 2 or not len(scores) or scores.shape != y.shape:
@@ -32,7 +32,7 @@ def check_sets(
 def average_precision(
     scores, # (N,K): logits or probabilities
     targets, # (N,K) of 0 and 1
-    weights=None, # (B,N): how often each clip counts, in each of B draws of a bootstrap; None: once
+    weights=None, # (B,N): how often each clip counts in each of B bootstrap draws; None: once
 )->np.ndarray: # float64 (K,), or (B,K) with weights; in [0,1], NaN for a label without a clip
     "Return the average precision of each label."
     scores, y = check_sets(scores, targets)
@@ -41,9 +41,9 @@ def average_precision(
     return found[0] if weights is None else found
 
 def _one_label(s, y, w):
-    "Average precision of one label, for each row of weights."
+    "Return the average precision of one label for each row of weights."
     order = np.argsort(-s, kind='stable')
-    ends = np.r_[np.flatnonzero(np.diff(s[order])), len(s)-1]            # the last clip of each equal score
+    ends = np.r_[np.flatnonzero(np.diff(s[order])), len(s)-1]            # the last clip of each score
     counted = w[:,order]
     right, named = (np.cumsum(c, axis=1)[:,ends] for c in (counted*y[order], counted))
     precision = np.divide(right, named, out=np.zeros_like(right), where=named > 0)
@@ -53,8 +53,8 @@ def _one_label(s, y, w):
 
 def mean_over_labels(
     values, # (…,K), perhaps with NaN
-)->np.ndarray: # (…): NaN where no label has a value
-    "Return the mean over the labels that have a value: of average precisions, the mAP."
+)->np.ndarray: # (…): NaN if no label has a value
+    "Return the mean over the labels that have a value; for average precisions this is the mAP."
     values = np.asarray(values, float)
     n = np.isfinite(values).sum(-1)
     return np.divide(np.nansum(values, -1), n, out=np.full(n.shape, np.nan), where=n > 0)[()]
@@ -64,11 +64,11 @@ def f1_scores(
     said, # (N,K): was the label named?
     targets, # (N,K) of 0 and 1
     weights=None, # (B,N): how often each clip counts, in each of B draws; None: once
-)->tuple: # (of each label (K,), micro, macro), with weights (B,K), (B,), (B,); NaN: nothing to find or named
-    "Return F1 of each label, over all answers together, and the mean over labels."
+)->tuple: # (of each label (K,), micro, macro); with weights (B,K), (B,), (B,); NaN: neither present nor named
+    "Return the F1 of each label, the F1 of all answers together, and the mean over labels."
     said, y = check_sets(said, targets)
     w = np.ones((1, len(y))) if weights is None else np.asarray(weights, float)
-    right, either = w @ (said*y), w @ (said + y)                         # (B,K): both; named plus there
+    right, either = w @ (said*y), w @ (said + y)                         # (B,K): right; named plus present
     share = lambda a, b: np.divide(2*a, b, out=np.full(a.shape, np.nan), where=b > 0)
     each, micro = share(right, either), share(right.sum(1), either.sum(1))
     found = each, micro, mean_over_labels(each)
@@ -79,17 +79,17 @@ def best_thresholds(
     probs, # (N,K): probabilities of validation clips, in [0,1]
     targets, # (N,K) of 0 and 1
 )->np.ndarray: # float64 (K,), in (0,1): a label is named where its probability is at least this
-    "Return the threshold of each label that gives the highest F1; ½ where there is nothing to learn from."
+    "Return the threshold with the highest F1 for each label; ½ if no clip or every clip has the label."
     probs, y = check_sets(probs, targets)
     return np.array([_best_cut(p, t) for p,t in zip(probs.T, y.T)])
 
 def _best_cut(p, y):
-    "The best threshold of one label."
+    "Return the best threshold of one label."
     if y.all() or not y.any():
         return .5
     order = np.argsort(-p, kind='stable')
-    ends = np.r_[np.flatnonzero(np.diff(p[order])), len(p)-1]            # the last clip of each equal value
-    f1 = 2*np.cumsum(y[order])[ends]/(ends + 1 + y.sum())                # where all down to there are named
+    ends = np.r_[np.flatnonzero(np.diff(p[order])), len(p)-1]            # the last clip of each value
+    f1 = 2*np.cumsum(y[order])[ends]/(ends + 1 + y.sum())                # if all clips down to here are named
     levels = p[order][ends]
     cuts = (levels + np.r_[levels[1:], 0])/2
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)

@@ -18,7 +18,7 @@ from .intervals import as_numbers
 def as_scores(
     logits, # (…,K) scores of clips
 )->np.ndarray: # float64 (…,K)
-    "Return scores as numbers; raise where a row has no largest one."
+    "Return scores as numbers; raise an error if a row has no finite largest score."
     z = as_numbers('logits', logits).astype(float)
     if not z.shape[-1]:
         raise ArgumentError(f"logits has shape {z.shape}; expected (N,K), K >= 1.")
@@ -27,8 +27,8 @@ def as_scores(
     return z
 
 def temperature_scale(
-    logits, # (N,K) scores before the softmax; log-probabilities do as well
-    temperature:float=1., # T > 0; above 1 less sure
+    logits, # (N,K) scores before the softmax; log-probabilities work as well
+    temperature:float=1., # T > 0; values above 1 make the probabilities less sure
 )->np.ndarray: # float64 (N,K), rows add up to 1
     "Return the probabilities of scores that are divided by a temperature."
     z = as_scores(logits)/check_between('temperature', temperature, 0, math.inf, ends=False)
@@ -38,29 +38,29 @@ def temperature_scale(
 # %% ../nbs/inside/53d_calibration.ipynb #scores-to-probs
 def scores_to_probs(
     logits, # (…,K) scores
-    task:str=SINGLE, # Kind of task: of sets of labels each label has a probability of its own
+    task:str=SINGLE, # Kind of task: for sets of labels each label has a probability of its own
     temperature:float=1., # The scores are divided by it, > 0
 )->np.ndarray: # float64 (…,K)
     "Return the probabilities of scores."
     if task != MULTI:
         return temperature_scale(logits, temperature)
     z = as_scores(logits)/check_between('temperature', temperature, 0, math.inf, ends=False)
-    return .5*(1 + np.tanh(z/2))                       # the sigmoid, which overflows nowhere
+    return .5*(1 + np.tanh(z/2))                       # the sigmoid, in a form that never overflows
 
 # %% ../nbs/inside/53d_calibration.ipynb #calibration
 UNSURE, NONE = -1, -2           # instead of a class
-REASONS = {UNSURE: 'unsure', NONE: 'none of these'}          # what is said where there is no answer
+REASONS = {UNSURE: 'unsure', NONE: 'none of these'}          # what is said in place of an answer
 
 @dataclass(frozen=True)
 class Calibration:
-    "Numbers that turn scores into honest probabilities, and into decisions."
+    "Hold the numbers that turn scores into honest probabilities, and into decisions."
     temperature:float = 1. # Scores are divided by it
     threshold:float = 0. # Answers that are less sure than this are withheld
-    none_below:float|None = None # A largest score below this: none of the classes; None never says so
-    # The share of wrong answers that the threshold keeps; None: no threshold was asked for
+    none_below:float|None = None # Answers with all scores below this are "none of these"; None: never
+    # share of wrong answers among those above the threshold; None: no threshold was asked for
     error:float|None = None
     keep:float|None = None # The share of known clips above none_below
-    n:int = 0 # Clips that it was fitted on
+    n:int = 0 # Number of clips that it was fitted on
     fitted_on:str = '' # Data set and split
 
     def __post_init__(self):
@@ -74,14 +74,14 @@ class Calibration:
 def probs(self:Calibration,
     logits, # (N,K)
 )->np.ndarray: # float64 (N,K)
-    "Return the probabilities."
+    "Return the probabilities that belong to scores."
     return temperature_scale(logits, self.temperature)
 
 @patch
 def decide(self:Calibration,
     logits, # (N,K)
 )->np.ndarray: # int64 (N,): class indices, UNSURE or NONE
-    "Return the answers, or why there is none."
+    "Return the answers, or the reason if there is none."
     logits, p = as_scores(logits), self.probs(logits)
     out = np.where(p.max(-1) >= self.threshold, p.argmax(-1), UNSURE)
     return out if self.none_below is None else np.where(logits.max(-1) < self.none_below, NONE, out)
@@ -94,10 +94,10 @@ def to_dict(self:Calibration)->dict: # JSON-ready
 # %% ../nbs/inside/53d_calibration.ipynb #check
 def check_thresholds(
     thresholds, # K numbers in (0,1), or None
-    task:str, # Of the classifier
+    task:str, # Kind of task of the classifier
     n_classes:int, # K
-)->np.ndarray|None: # float64 (K,); ½ for None; None where each clip has one class
-    "Return the thresholds of a classifier, checked."
+)->np.ndarray|None: # float64 (K,); ½ for None; None if each clip has one class
+    "Return the thresholds of a classifier after checking them."
     if task != MULTI:
         if thresholds is not None:
             raise ArgumentError(f"thresholds are for sets of labels, and this is a {task} task, whose "

@@ -20,7 +20,7 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.sw
 def bare_network(
     model, # As create_model makes it, perhaps wrapped
 ): # The network inside
-    "Return the network without the wrappers around it; raise where a classifier could not hold it."
+    "Return the network without the wrappers around it; raise an error if a classifier could not hold it."
     while True:
         if isinstance(model, WRAPPERS):
             model = model.module
@@ -34,7 +34,7 @@ def bare_network(
 
 # %% ../nbs/inside/61c_classifier_checks.ipynb #no-network
 def _no_network(model):
-    "Say why this is no network that a classifier can ask; None where it is one."
+    "Return why a classifier can't use this as a network; None if it can."
     kind = type(model).__name__
     if isinstance(model, (str, os.PathLike)):
         return f"is the path {str(model)!r}; Classifier.load reads a saved classifier"
@@ -50,7 +50,7 @@ def _no_network(model):
         )
 
 def _odd_weights(model):
-    "Say what keeps a network from being cast, asked and saved; None where nothing does."
+    "Return what keeps a network from being cast, asked and saved; None if nothing does."
     way = "a classifier holds weights in floating point: give the network as it was before"
     for name,m in model.named_modules():
         home = type(m).__module__
@@ -72,7 +72,7 @@ def check_names(
     labels, # Class names, in the order of the model's scores; None takes those of the model
     model, # A network
 )->list: # Texts, one for each class
-    "Return the class names, checked, in the order of the model's scores."
+    "Return the class names in the order of the model's scores, after checking them."
     own = getattr(model, 'labels', None)
     labels = own if labels is None else labels
     if labels is None:

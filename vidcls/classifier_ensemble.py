@@ -19,10 +19,10 @@ SAVED_ALONE = ("an ensemble is not saved or loaded as one; save each of its memb
                "EnsembleClassifier([Classifier.load(f) for f in folders]).")
 
 class EnsembleClassifier(BaseClassifier):
-    "Several classifiers with the same labels, asked together."
+    "Ask several classifiers with the same labels together."
     def __init__(self,
         members:list, # Classifiers, of any models and specs
-        weights=None, # One number >= 0 for each; None counts all the same
+        weights=None, # One weight >= 0 for each member; None: equal weights
         of:str='probs', # What is averaged: 'probs' or 'logits'
     ):
         if not members:
@@ -49,21 +49,21 @@ class EnsembleClassifier(BaseClassifier):
     def logits(self,
         video, # As for Classifier
     )->np.ndarray: # float64 (K,): log-probabilities, since members may have scores of different scales
-        "Return scores whose softmax are the probabilities."
+        "Return scores whose softmax gives the probabilities."
         return np.log(np.maximum(self.probs(video), 1e-12))
 
     def save(self,
         folder, # Where a classifier would be saved
     ):
-        "Refuse: save the members."
+        "Raise an error: the members are saved instead."
         raise ArgumentError(SAVED_ALONE)
 
     @classmethod
     def load(cls,
         folder, # Where a classifier would be loaded from
-        device:str|None=None, # Where it would be
+        device:str|None=None, # Device for it
     ):
-        "Refuse: load the members."
+        "Raise an error: the members are loaded instead."
         raise ArgumentError(SAVED_ALONE)
 
     save_pretrained, from_pretrained = save, load

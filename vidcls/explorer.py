@@ -22,11 +22,11 @@ from .views import check_loader_for, rows_of
 
 # %% ../nbs/inside/60a_explorer.ipynb #explorer
 class Explorer:
-    "Clips, augmentations, predictions and maps behind a few controls."
+    "Show clips, augmentations, predictions and maps behind a few controls."
     def __init__(self,
-        model, # Has .spec; or a Classifier, whose network is looked at
+        model, # Has .spec; or a Classifier, whose network is used
         dl, # A loader
-        rec=None, # An EvalRecord of it: puts the worst clips first
+        rec=None, # An EvalRecord of these clips, which puts the worst clips first
         augment=None, # As fit takes it: (xb, yb, gen) -> (xb, yb)
     ):
         if hasattr(model, 'calibration') and hasattr(model, 'model'):
@@ -38,21 +38,21 @@ class Explorer:
             raise DataError("the loader has no clips to explore.")
         worst = [] if rec is None else rows_of(rec.top_losses(None), self.table.df)
         self.rows = {n: i for i,n in enumerate(names)}
-        # the worst, then those that no record has
+        # the worst clips first, then those that the record lacks
         self.paths = [names[i] for i in dict.fromkeys([*worst, *range(len(names))])]
 
 def clip_titles(
     df, # A table with path; several rows of one path are parts of that file
-)->list: # One text a row, different for each
-    "Return a name for each clip: its path, and which part of the file where there are several."
+)->list: # One text for each row, all different
+    "Return a name for each clip: its path, and the part of the file if there are several."
     part, n = df.groupby('path').cumcount()+1, df.groupby('path').path.transform('size')
     return [p if k == 1 else f'{p}, {i} of {k}' for p,i,k in zip(df.path, part, n)]
 
 # %% ../nbs/inside/60a_explorer.ipynb #clip-of-the-explorer
 @patch
 def clip(self:Explorer,
-    path:str, # One of .paths: as the table has it, and which one where a file has several clips
-    seed:int|None=None, # Of the augmentation's draw; None: as it is
+    path:str, # One of .paths: the path in the table, and the part if a file has several clips
+    seed:int|None=None, # Seed of the augmentation; None: no augmentation
 )->np.ndarray: # uint8 (T,H,W,C)
     "Return a clip as the model sees it."
     row = self.rows[check_choice('path', path, self.rows)]
@@ -67,9 +67,9 @@ def clip(self:Explorer,
 def view(self:Explorer,
     path:str, # One of .paths
     method:str|None=None, # A map on the clip: one of METHODS; None: none
-    seed:int|None=None, # Of the augmentation's draw; None: as it is
+    seed:int|None=None, # Seed of the augmentation; None: no augmentation
 )->str: # HTML
-    "Return a player with the clip, its map, and what the model says; or why the clip cannot be read."
+    "Return a player with the clip, its map and the model's answer, or why the clip cannot be read."
     try:
         clip = self.clip(path, seed)
     except VideoReadError as e:
@@ -102,7 +102,7 @@ def _bar(label, p, is_true):
 
 # %% ../nbs/inside/60a_explorer.ipynb #widgets
 @patch
-def widgets(self:Explorer): # An ipywidgets VBox; None where ipywidgets is not installed
+def widgets(self:Explorer): # An ipywidgets VBox; None if ipywidgets is not installed
     "Return the controls."
     try:
         import ipywidgets as w
@@ -128,7 +128,7 @@ def _repr_html_(self:Explorer): return self.view(self.paths[0], 'saliency')
 
 @patch
 def _repr_mimebundle_(self:Explorer, **_):
-    "Widgets where a kernel is behind the page, else the first clip."
+    "Return widgets if the page has a kernel, else the first clip."
     static = {'text/html': self._repr_html_(), 'text/plain': repr(self)}
     box = self.widgets() if _has_kernel() else None
     return static if box is None else box._repr_mimebundle_() | static
@@ -144,11 +144,11 @@ def _has_kernel():
 @patch
 def map(self:Explorer,
     method:str='pca', # 'pca' or 'tsne'
-    films:int=200, # Clips that play, at most
+    films:int=200, # Largest number of clips that play
     bs:int=8, # Clips that go through the model at once
     show:bool=True, # Show a progress bar?
 )->ClipMap:
-    "Draw all clips as points, similar ones close together; a point that is chosen plays its clip."
+    "Draw all clips as points, similar ones close together; choosing a point plays its clip."
     check_choice('method', method, MAP_METHODS)
     names, x, strips = list(self.rows), {}, {}
     of_class = self.table.df.groupby('label').cumcount().argsort(kind='stable')  # each class's first, …
@@ -170,6 +170,6 @@ def map(self:Explorer,
     return ClipMap(places, list(x), classes, self.table.labels, list(strips.values()), len(names)-len(x))
 
 def _features(model, clips):
-    "Return what the model's head sees of clips, float32 (B,D)."
+    "Return the features that the model's head gets for clips, float32 (B,D)."
     with torch.no_grad(), eval_mode(model):
         return pooled_features(model, model_input(model, clips), -1, None).float().cpu().numpy()

@@ -19,19 +19,19 @@ from .views import predict_probs
 
 # %% ../nbs/inside/56b_folds.ipynb #cross-validate
 def cross_validate(
-    table:ClipTable, # With groups
+    table:ClipTable, # A table with groups
     model:str, # Name of a model
     k:int=3, # Folds, by groups, >= 2
-    seed:int=0, # Of folds, weights and order
+    seed:int=0, # Seed of folds, weights and order
     pretrained=None, # As create_model takes it
-    arguments:dict|None=None, # Of the model: n_frames, size, …
+    arguments:dict|None=None, # Arguments of the model: n_frames, size, …
     bs:int=16, # Clips a batch
     on_fold=None, # Called with each trained model and the loader of its part
     show:bool=True, # Show progress?
-    load:dict|None=None, # For loaders: on_error, backend, …
-    **fit_args, # For fit
-)->EvalRecord: # Of all clips, each judged by a model that has never seen its group
-    "Train k models, each without a part of the groups, and put together what each says of that part."
+    load:dict|None=None, # Arguments for loaders: on_error, backend, …
+    **fit_args, # Arguments for fit
+)->EvalRecord: # Record of all clips, each judged by a model that has never seen its group
+    "Train k models, each without a part of the groups, and return one record of all parts."
     check_whole('k', k, 2)
     parts, probs, failures = [], [], {}
     for fold in table.kfold(k, seed):

@@ -21,9 +21,9 @@ from .view_clips import load_views, views_of_frames
 
 # %% ../nbs/inside/62a_inputs.ipynb #frames-in-memory
 def is_frames(
-    x, # What was given as a video
+    x, # The user's argument for a video
 )->bool:
-    "Is this a list of pictures, and so the frames of one video?"
+    "Return whether this is a list of pictures, which are then the frames of one video."
     return isinstance(x, (list, tuple)) and len(x) > 0 and all(map(_is_picture, x))
 
 def _is_picture(x): return type(x).__module__.split('.')[0] == 'PIL' or getattr(x, 'ndim', 0) in (2, 3)
@@ -31,7 +31,7 @@ def _is_picture(x): return type(x).__module__.split('.')[0] == 'PIL' or getattr(
 def is_tensor(
     x, # Anything
 )->bool:
-    "Is this a tensor? Where nobody has imported PyTorch, nothing is."
+    "Return whether this is a tensor; without PyTorch imported, nothing is."
     torch = sys.modules.get('torch')
     return torch is not None and torch.is_tensor(x)
 
@@ -59,18 +59,18 @@ def _stacked(pictures):
     raise ArgumentError(f"the pictures of one clip have shapes {sorted(shapes)[:3]}; expected one.")
 
 # %% ../nbs/inside/62a_inputs.ipynb #addresses
-_ADDRESS = re.compile(r'(https?|ftps?|s3|gs|hf|rtsp|rtmp)://?[^/]')   # one slash where it went through Path
+_ADDRESS = re.compile(r'(https?|ftps?|s3|gs|hf|rtsp|rtmp)://?[^/]')   # one slash after going through Path
 
 def is_address(
-    x, # What was given as a video
+    x, # The user's argument for a video
 )->bool:
-    "Is this the address of something on a network, and not a path?"
+    "Return whether this is a network address and not a path."
     return isinstance(x, (str, os.PathLike)) and bool(_ADDRESS.match(str(x))) and not Path(x).exists()
 
 def web_address(
     address, # As is_address accepts it
 )->str: # With http:// or https://
-    "Return an address that can be fetched, with the two slashes of which Path makes one."
+    "Return an address that can be fetched, with the second slash that Path removes."
     scheme, rest = str(address).split(':', 1)
     if scheme in ('http', 'https'):
         return f"{scheme}://{rest.lstrip('/')}"
@@ -80,7 +80,7 @@ def web_address(
 def load_any(
     video, # Path of a video file, its bytes, an open file, uint8 frames (N,H,W,3), or a list of pictures
     spec, # The model's ClipSpec
-    views=None, # Views; None looks once
+    views=None, # Views; None: one view
 )->np.ndarray: # uint8: one clip (T,S,S,3), or its views (V,T,S,S,3)
     "Return what a model sees of a video in any form."
     if is_tensor(video) or isinstance(video, np.ndarray) or is_frames(video):
@@ -96,11 +96,11 @@ def load_any(
             "file, uint8 frames (N,H,W,3) as an array or a tensor, a list of pictures; or a list of these."
         )
     elif hasattr(video, 'seek'):
-        video.seek(0)                         # it may have been read before
+        video.seek(0)                         # the file may have been read before
     return load_clip(video, spec) if views is None else load_views(video, spec, views)
 
 def _file(path):
-    "Return a path that may be opened."
+    "Return the path of a local file that may be opened."
     if is_address(path):
         raise ArgumentError(f"video={str(path)!r} is an address, and nothing is fetched unasked: "
                             "predict(…, url=True) fetches it; or download the file and give its path.")
@@ -113,9 +113,9 @@ def _file(path):
 LONG_S = 30.        # seconds; a longer file gets a warning
 
 def warn_if_long(
-    path, # Of a video file
+    path, # Path of a video file
     spec, # The model's ClipSpec
-)->bool: # Was there a warning?
+)->bool: # True if there was a warning
     "Warn that a few frames show little of a long video."
     if (dur_s := _seconds(Path(path).expanduser())) <= LONG_S:
         return False
@@ -127,7 +127,7 @@ def warn_if_long(
     return True
 
 def _seconds(path):
-    "Return the length of a video, as its container says it; 0 where it says nothing."
+    "Return the length of a video as its container gives it; 0 if the container doesn't say."
     import av
     try:
         with av.open(f'file:{os.path.abspath(path)}', metadata_errors='ignore') as file:

@@ -21,7 +21,7 @@ def as_array(
     name:str, # The argument's name, for the message
     x, # A list, a numpy array, a column of pandas or a torch tensor
 )->np.ndarray: # At least one dimension
-    "Return numbers or names, wherever they come from, as a numpy array."
+    "Return numbers or names of any source as a numpy array."
     if hasattr(x, 'detach'):                 # a torch tensor: numpy knows neither its GPU nor its bfloat16
         x = x.detach().cpu()
         if x.is_floating_point():
@@ -39,9 +39,9 @@ def as_numbers(
     name:str, # The argument's name, for the message
     x, # As for as_array
 )->np.ndarray: # bool, whole numbers or floating point
-    "Return numbers as a numpy array; raise where they are something else."
+    "Return numbers as a numpy array; raise an error if they are something else."
     a = as_array(name, x)
-    if a.dtype.kind == 'O':                  # True, False and None, as a column of pandas may hold
+    if a.dtype.kind == 'O':                  # a column of pandas may hold True, False and None
         try:
             return a.astype(float)
         except (TypeError, ValueError):
@@ -54,9 +54,9 @@ def as_numbers(
 def as_flags(
     name:str, # The argument's name, for the message
     x, # (N,): yes (True, 1) or no (False, 0) for each clip
-    n:int|None=None, # N, where it is known
+    n:int|None=None, # N, if it is known
 )->np.ndarray: # float64 (N,) of 0 and 1
-    "Return what is yes or no for each clip as an array; raise where it is anything else."
+    "Return a yes or no for each clip as an array; raise an error if x is anything else."
     x = as_numbers(name, x).astype(float)
     if x.ndim != 1 or not len(x):
         raise ArgumentError(f"{name} has shape {x.shape}; expected (N,), N >= 1. Is the split empty?")
@@ -71,10 +71,10 @@ def as_flags(
 
 # %% ../nbs/inside/53_intervals.ipynb #group-idxs
 def group_idxs(
-    groups, # (N,): which clips belong together; None: each for itself
-    n:int|None=None, # N, where it is known
+    groups, # (N,): which clips belong together; None: each clip is a group of its own
+    n:int|None=None, # N, if it is known
 )->np.ndarray: # int64 (N,), from 0
-    "Number the groups of clips; raise where a clip has none."
+    "Return the number of each clip's group; raise an error if a clip has no group."
     if groups is None and n is not None:
         return np.arange(n)
     import pandas as pd
@@ -101,7 +101,7 @@ def wilson(
     n:int, # Trials, >= 1
     level:float=.95, # Confidence level, in (0,1)
 )->tuple: # (lo, hi) with 0 <= lo <= n_correct/n <= hi <= 1
-    "Return Wilson's interval for a share: the true accuracies that fit with `n_correct` of `n`."
+    "Return Wilson's interval for a share: the true accuracies that are compatible with `n_correct` of `n`."
     check_at_least('n', n, 1)
     if check_at_least('n_correct', n_correct, 0) > n:
         raise ArgumentError(f"n_correct={n_correct!r}; accepted: 0 to n={n}.")
@@ -116,9 +116,9 @@ def _wilson(p, n, z):
 # %% ../nbs/inside/53_intervals.ipynb #cluster-wilson
 def effective_n_groups(
     groups, # (N,): which clips belong together
-    of=None, # (N,) bools: count these clips only; None counts all
-)->float: # Between 1 and the number of groups; 0 where there is no clip
-    "Return how many groups of one size would tell as much (Kish 1965)."
+    of=None, # (N,) bools: only these clips count; None counts all
+)->float: # Between 1 and the number of groups; 0 if there is no clip
+    "Return the effective number of groups: equally large groups with the same information (Kish 1965)."
     groups = group_idxs(groups)
     return _effective_n(np.bincount(groups, None if of is None else as_flags('of', of, len(groups))))
 
@@ -128,9 +128,9 @@ def _effective_n(sizes): return float(sizes.sum()**2/(sizes**2).sum()) if sizes.
 def cluster_wilson(
     correct, # (N,): is the answer to each clip correct?
     groups, # (N,): which clips belong together
-    level:float=.95, # Of the interval, in (0,1)
+    level:float=.95, # Level of the interval, in (0,1)
 )->tuple: # (low, high) in [0,1]
-    "Return Wilson's interval on the number of clips that a grouped test is worth."
+    "Return Wilson's interval for grouped clips, with their effective number."
     correct = as_flags('correct', correct)
     groups = group_idxs(groups, len(correct))
     check_between('level', level, 0, 1, ends=False)
@@ -138,13 +138,13 @@ def cluster_wilson(
     if G == N:
         return wilson(int(correct.sum()), N, level)
     sizes, sums = np.bincount(groups), np.bincount(groups, correct)
-    n_alone = N/_design_effect(sums, sizes)                          # clips that the test is worth
+    n_alone = N/_design_effect(sums, sizes)                          # effective number of clips
     z = _t_quantile((1+level)/2, max(1, round(_effective_n(sizes)-1)))
     low, high = _wilson(p, n_alone, z)
-    return float(min(low, p)), float(max(high, p))  # rounding puts neither on the wrong side
+    return float(min(low, p)), float(max(high, p))  # so that rounding puts neither end on the wrong side
 
 def _design_effect(sums, sizes):
-    "By how much groups lessen the number of clips: 1 where they don't, most where each is right or wrong."
+    "Return the factor by which groups reduce the number of clips: 1 if they don't."
     N, worth = sizes.sum(), _effective_n(sizes)
     p, worst = sums.sum()/N, (sizes**2).sum()/N
     alone = N*p*(1-p)  # variance of the number right, if clips were independent
@@ -154,12 +154,12 @@ def _design_effect(sums, sizes):
     # intraclass correlation, by disagreement within groups
     alike = 1 - (sums*(sizes-sums)/sizes).sum() * N/(N-len(sizes)) / alone
     effect = np.clip(max(between, 1+alike*(worst-1)), 1, worst)
-    rare = _effective_n(sums if p < .5 else sizes-sums)  # groups with the rarer of right and wrong
+    rare = _effective_n(sums if p < .5 else sizes-sums)  # groups that hold the rarer of right and wrong
     return effect + (worst-effect)*math.exp(-rare/2)
 
 @lru_cache
 def _t_quantile(q, df):
-    "Quantile of Student's t, by bisection on its distribution function (a sum for whole numbers of freedom)."
+    "Return a quantile of Student's t for whole degrees of freedom, by bisection."
     def below(t):
         a, total = math.atan(t/math.sqrt(df)), 0.
         if df % 2 == 0:
@@ -182,15 +182,15 @@ def _t_quantile(q, df):
     return low
 
 # %% ../nbs/inside/53_intervals.ipynb #interval-note
-# From so many groups on, 93 to 97 of 100 intervals hold the truth; a difference needs twice ENOUGH_RARE.
+# with so many groups, 93 to 97 of 100 intervals hold the truth; a difference needs twice ENOUGH_RARE
 ENOUGH_GROUPS, ENOUGH_RARE = 20, 5
 
 def interval_note(
     correct, # (N,): is the answer to each clip correct?
     groups, # (N,): which clips belong together
-    other=None, # (N,): the same of a second model; then the note is on the interval of their difference
-)->str: # '' where nothing speaks against the interval
-    "Say why an interval over groups deserves less trust than its level says."
+    other=None, # (N,): the same for a second model; then the note is about the interval of the difference
+)->str: # '' if nothing speaks against the interval
+    "Return why an interval over groups deserves less trust than its level says."
     correct, said = as_flags('correct', correct), []
     groups = group_idxs(groups, len(correct))
     if other is None:
@@ -199,7 +199,7 @@ def interval_note(
         rare = correct != as_flags('other', other, len(correct))     # where the two models differ
     worth, of_rare = effective_n_groups(groups), effective_n_groups(groups, rare)
     if other is None and groups.max()+1 == len(correct):
-        return ''                 # Wilson's own, good for any n
+        return ''                 # the plain Wilson interval, good for any n
     if worth < ENOUGH_GROUPS:
         said.append(f"only {_counted(worth)} independent group{'s'*(worth >= 1.05)}")
     if of_rare < (ENOUGH_RARE if other is None else 2*ENOUGH_RARE):
@@ -218,7 +218,7 @@ def mcnemar(
     correct_a, # (N,): is model a correct on each clip?
     correct_b, # (N,): is model b correct on each clip?
 )->tuple: # (only a right, only b correct, two-sided p)
-    "Test exactly whether two models are equally good, from the clips on which they differ."
+    "Return McNemar's exact test of whether two models are equally good."
     a, b = as_flags('correct_a', correct_a).astype(bool), as_flags('correct_b', correct_b).astype(bool)
     if a.shape != b.shape:
         raise ArgumentError(
@@ -231,14 +231,14 @@ def mcnemar(
 
 # %% ../nbs/inside/53_intervals.ipynb #paired-difference
 def paired_difference(
-    values_a, # (N,): is model a correct on each clip? Or any number for each clip
+    values_a, # (N,): is model a correct on each clip, or any other number for each clip
     values_b, # (N,): the same for model b
-    groups=None, # (N,): which clips belong together; None: each for itself
-    level:float=.95, # Of the interval, in (0,1)
+    groups=None, # (N,): which clips belong together; None: each clip is a group of its own
+    level:float=.95, # Level of the interval, in (0,1)
     n_boot:int=5000, # Draws, >= 100
-    seed:int=0, # Of the draws
+    seed:int=0, # Seed of the draws
     within=None, # (smallest, largest) possible difference; None: (-1,1) for right and wrong, else no limit
-)->tuple: # (a - b, low, high); low and high are NaN where the groups are too few to tell
+)->tuple: # (a - b, low, high); low and high are NaN if the groups are too few
     "Return the difference of two models' means on the same clips, with a bootstrap interval over groups."
     a, b = (as_numbers(name, x).astype(float) for name,x in (('values_a', values_a), ('values_b', values_b)))
     if a.shape != b.shape or a.ndim != 1 or not len(a):
@@ -259,11 +259,11 @@ def paired_difference(
     within = _limits(within)
     sums, n = np.bincount(groups, d), np.bincount(groups)                    # (G,)
     mean, q = d.mean(), (1+level)/2
-    # groups with equal sum and size are one kind: what is drawn is how often
+    # groups with equal sum and size are one kind; only the number of each kind is drawn
     kinds, times = np.unique(sums + 1j*n, return_counts=True)
     if len(kinds) == 1 and mean and len(n) < ALIKE:
         return float(mean), math.nan, math.nan
-    if len(kinds) > MANY_KINDS:  # here the bootstrap and its limit are one
+    if len(kinds) > MANY_KINDS:  # then the bootstrap equals its normal limit
         spread = math.sqrt(((sums-mean*n)**2).sum())/len(d)
         half = _small_sample_factor(_effective_n(n), level)*NormalDist().inv_cdf(q)*spread
         return float(mean), *_inside(within, mean-half, mean+half)
@@ -271,12 +271,12 @@ def paired_difference(
     found, low, high = _middle(mean, drawn, _effective_n(n), level)
     return found, *_inside(within, low, high)
 
-# from as many groups of different result on, the normal distribution takes the place of drawing
+# with at least as many groups of different results, the normal distribution replaces drawing
 MANY_KINDS = 2000
-ALIKE = 6  # fewer groups, all with one result, show no spread, and no direction either: 2 * .5**5 > .05
+ALIKE = 6  # fewer groups with one and the same result prove nothing: 2 * .5**5 > .05
 
 def _limits(within):
-    "The smallest and largest value that a number can have, checked."
+    "Return the smallest and largest value that a number can have, after checking them."
     w = as_numbers('within', within)
     if w.shape != (2,) or not w[0] <= w[1]:
         raise ArgumentError(f"within={w.tolist()}; expected (smallest, largest) value of the metric.")
@@ -285,20 +285,20 @@ def _limits(within):
 def _inside(within, *ends): return tuple(float(np.clip(e, *within)) for e in ends)       # NaN stays NaN
 
 def _draws(times, n_boot, seed, at_once=2_000_000):
-    "How often each kind of group is drawn, (B,kinds) at a time."
+    "Yield how often each kind of group is drawn, (B,kinds) at a time."
     rng, G = np.random.default_rng(seed), times.sum()
     step = max(1, at_once//len(times))
     for i in range(0, n_boot, step):
         yield rng.multinomial(G, times/G, min(step, n_boot-i))
 
 def _middle(value, drawn, worth, level):
-    "(value, low, high): the middle of what was drawn, stretched where groups are few."
+    "Return (value, low, high): the middle of the draws, wider if groups are few."
     low, high = np.quantile(drawn, [(1-level)/2, (1+level)/2])
     wider = _small_sample_factor(worth, level)
     return float(value), float(value + wider*(low-value)), float(value + wider*(high-value))
 
 def _small_sample_factor(G, level):
-    "How much wider an interval is because few groups tell little of their spread; NaN for one group."
+    "Return the factor by which few groups widen an interval; NaN for one group."
     if G < 1.5:
         return float('nan')
     q = (1+level)/2
@@ -307,15 +307,15 @@ def _small_sample_factor(G, level):
 # %% ../nbs/inside/53_intervals.ipynb #bootstrap-interval
 def bootstrap_interval(
     metric, # Function (scores, targets) -> a number
-    scores, # (N,…): what the metric takes first: probabilities, or predictions
+    scores, # (N,…): first argument of the metric: probabilities, or predictions
     targets, # (N,): class indices
-    groups=None, # (N,): which clips belong together; None: each for itself
-    level:float=.95, # Of the interval, in (0,1)
-    n_boot:int=1000, # Draws, >= 100; the metric is computed as often
-    seed:int=0, # Of the draws
+    groups=None, # (N,): which clips belong together; None: each clip is a group of its own
+    level:float=.95, # Level of the interval, in (0,1)
+    n_boot:int=1000, # Draws, >= 100; the metric is computed for each
+    seed:int=0, # Seed of the draws
     within=(-math.inf,math.inf), # Smallest and largest value that the metric can have
-)->tuple: # (value, low, high); low and high are NaN where there is one group only
-    "Return any metric with a bootstrap interval over groups."
+)->tuple: # (value, low, high); low and high are NaN if there is only one group
+    "Return the value of any metric with a bootstrap interval over groups."
     scores, targets, within = as_array('scores', scores), as_array('targets', targets), _limits(within)
     if len(scores) != len(targets) or not len(targets):
         raise ArgumentError(f"{len(scores)} scores, {len(targets)} targets; expected N of each, N >= 1.")
@@ -347,9 +347,9 @@ def bootstrap_interval(
 def draw_clips(
     groups, # (N,): which clips belong together
     n_boot:int=1000, # Draws of groups, >= 100
-    seed:int=0, # Of the draws
-): # Yields int (B,N), some draws at a time: how often each clip is in them
-    "Draw groups, with replacement, and with each of them its clips."
+    seed:int=0, # Seed of the draws
+): # Yields int (B,N), some draws at a time: how often each clip is in each draw
+    "Draw groups with replacement, each with all its clips."
     groups = group_idxs(groups)
     check_at_least('n_boot', n_boot, 100)
     n_groups = groups.max()+1
@@ -357,13 +357,13 @@ def draw_clips(
         yield times[:,groups]
 
 def interval_of_draws(
-    value:float, # Of all clips
-    drawn, # (B,): the same number of each draw; NaN where it has none
+    value:float, # The number computed on all clips
+    drawn, # (B,): the same number for each draw; NaN if the draw has none
     groups, # (N,): which clips belong together
-    level:float=.95, # Of the interval, in (0,1)
+    level:float=.95, # Level of the interval, in (0,1)
     within=(0,1), # Smallest and largest value that the number can have
-)->tuple: # (low, high); NaN where there is one group only, or most draws give no number
-    "Return the interval of a number from its draws, stretched where groups are few."
+)->tuple: # (low, high); NaN if there is only one group, or most draws give no number
+    "Return the interval of a number from its draws, wider if groups are few."
     drawn = np.asarray(drawn, float)
     good = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or 2*len(good) < len(drawn):

@@ -25,8 +25,8 @@ from .show import figure_names, new_figure
 def random_order_map(
     prevalence, # (K,): share of clips that have each label
     n:int, # Clips, >= 1
-)->float: # In [0,1]; NaN where no clip has a label
-    "Return the mean average precision that clips in a random order have on average."
+)->float: # In [0,1]; NaN if no clip has a label
+    "Return the mAP that a random order of the clips reaches on average."
     r = np.asarray(prevalence, float)*n
     harmonic = (1/np.arange(1, n+1)).sum()
     ap = (harmonic + (r - 1)/max(n - 1, 1)*(n - harmonic))/n
@@ -35,9 +35,9 @@ def random_order_map(
 # %% ../nbs/inside/54b_label_set_record.ipynb #record
 @dataclass
 class LabelSetRecord:
-    "A measured mean average precision with all that it depends on."
+    "Hold a measured mean average precision with all that it depends on."
     dataset:str # Name of the table
-    split:str # Which part of it
+    split:str # Name of the split
     model:str # Name of the model
     labels:list # The K class names
     spec:dict # The ClipSpec: frames, size, sampling
@@ -45,25 +45,25 @@ class LabelSetRecord:
     n_expected:int # Videos in the split
     n_evaluated:int # Videos that were read and scored
     n_groups:int # Groups among them; clips of one group are not independent
-    failures:dict # Name (clip_names) and reason of each video that was not
+    failures:dict # Name (clip_names) and reason of each video that could not be read
     mAP:float # Mean of the average precisions of the labels that a clip has, in [0,1]
     interval:list # 95 % interval of mAP, by drawing groups
-    ap:list # Average precision of each label; None where no clip has it
+    ap:list # Average precision of each label; None if no clip has it
     prevalence:list # Share of clips that have each label: the average precision of guessing
     chance:float # Mean of `prevalence` over the labels that a clip has
-    thresholds:list # From which probability on each label is named, in (0,1)
-    f1:list # F1 of each label at its threshold; None where it is neither there nor named
+    thresholds:list # Probability from which on each label is named, in (0,1)
+    f1:list # F1 of each label at its threshold; None if it is neither present nor named
     micro_f1:float|None # F1 over all answers together
     macro_f1:float|None # Mean of `f1`
-    seed:int|None # Of the training, if it is known
-    versions:dict # Of vidcls, torch and python
-    commit:str|None # Of the code, '+' where files were changed
+    seed:int|None # Seed of the training, if it is known
+    versions:dict # Versions of vidcls, torch and python
+    commit:str|None # Commit of the code, with '+' if files were changed
     note:str = '' # Why the interval is wider than it would be with more groups
     controls:ClassVar[dict] = {} # Cheap controls answer with one class, so there are none
-    # Reason and number of clips that the data set lists and the table lacks
+    # reason and number of clips that the data set lists but the table lacks
     dropped:dict = field(default_factory=dict)
-    optimistic:bool = False # Were the weights chosen, or learned, on these very clips?
-    cache:str = '' # The lossy frame cache through which the clips were judged; '' where it was the files
+    optimistic:bool = False # Were the weights chosen, or learned, on these same clips?
+    cache:str = '' # The lossy frame cache through which the clips were judged; '' if read from the files
     task:str = MULTI # The kind of task
     # path, perhaps start and end, label and predicted as sets such as 'run|wave', group, class probs
     clips:pd.DataFrame = field(default=None, repr=False, compare=False)
@@ -87,7 +87,7 @@ class LabelSetRecord:
 
     @property
     def verdict(self)->str:
-        "Is this better than guessing?"
+        "Return whether this is better than guessing, in words."
         lo, hi = self.interval
         if not lo <= hi:
             return 'too few groups to tell whether this is better than chance'
@@ -99,21 +99,21 @@ class LabelSetRecord:
 
     @property
     def probs(self)->np.ndarray: # float64 (N,K), each in [0,1]
-        "The probabilities of all clips, in the order of `clips` and `labels`."
+        "Return the probabilities of all clips, in the order of `clips` and `labels`."
         return self.clips[prob_columns(self.labels)].to_numpy(float)
 
     @property
     def targets(self)->np.ndarray: # float32 (N,K) of 0 and 1
-        "Which labels each clip has."
+        "Return which labels each clip has."
         return label_kind(MULTI).targets(self.clips.label, self.labels)
 
 # %% ../nbs/inside/54b_label_set_record.ipynb #drawn
 def label_set_scores(
     probs, # (N,K): probabilities
     targets, # (N,K) of 0 and 1
-    thresholds, # (K,): from which probability on each label is named
-    weights=None, # (B,N): how often each clip counts, in each of B draws; None: once
-)->dict: # ap and f1 (K,), mAP, micro_f1 and macro_f1; with weights (B,K) and (B,); NaN where there is none
+    thresholds, # (K,): probability from which on each label is named
+    weights=None, # (B,N): how often each clip counts in each of B draws; None: once
+)->dict: # ap and f1 (K,), mAP, micro_f1 and macro_f1; with weights (B,K) and (B,); NaN for no value
     "Return all numbers of a record that follow from its probabilities."
     ap = average_precision(probs, targets, weights)
     f1, micro, macro = f1_scores(probs >= np.asarray(thresholds), targets, weights)
@@ -122,10 +122,10 @@ def label_set_scores(
 def draw_scores(
     probs, # (N,K): probabilities
     targets, # (N,K) of 0 and 1
-    thresholds, # (K,): from which probability on each label is named
+    thresholds, # (K,): probability from which on each label is named
     groups, # (N,): which clips belong together
     n_boot:int=1000, # Draws of groups, >= 100
-)->dict: # As label_set_scores gives it, of all draws
+)->dict: # As from label_set_scores, for all draws
     "Return the numbers of a record for draws of groups."
     parts = [label_set_scores(probs, targets, thresholds, w) for w in draw_clips(groups, n_boot)]
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
@@ -135,10 +135,10 @@ def record_of_sets(
     clips:pd.DataFrame, # path, label, group (start, end) of each video that was scored
     probs, # float64 (N,K), in the same order
     labels:list, # The K class names
-    thresholds=None, # (K,): from which probability on each label is named; None: ½
+    thresholds=None, # (K,): probability from which on each label is named; None: ½
     **about, # The fields of LabelSetRecord that don't follow from these
 )->LabelSetRecord:
-    "Return the record of probabilities, with everything that follows from them."
+    "Return the record that belongs to these probabilities."
     cuts = np.full(len(labels), .5) if thresholds is None else np.asarray(thresholds, float)
     y, names = label_kind(MULTI).targets(clips.label, labels), np.array(labels, object)
     said = [BAR.join(names[row]) for row in probs >= cuts]
@@ -171,8 +171,8 @@ def record_of_sets(
 @patch
 def contradiction(
     self:LabelSetRecord,
-)->str|None: # None where they fit
-    "Say what the clips of a record contradict; for records that were read from files."
+)->str|None: # None if they fit
+    "Return which field the clips of a record contradict; for records that were read from files."
     c, columns, K = self.clips, prob_columns(self.labels), len(self.labels)
     if lost := [k for k in ('path','label','group','predicted',*columns) if k not in c]:
         return f"the .csv has no column {lost[0]!r}"
@@ -181,7 +181,7 @@ def contradiction(
     if wrong := [k for k in ('ap', 'f1', 'prevalence', 'thresholds') if len(getattr(self, k)) != K]:
         return f"{wrong[0]} is {getattr(self, wrong[0])!r:.99}"
     probs = c[columns].apply(pd.to_numeric, errors='coerce').to_numpy(float)
-    if (bad := ~((probs >= 0) & (probs <= 1)).all(1)).any():                     # also where one is NaN
+    if (bad := ~((probs >= 0) & (probs <= 1)).all(1)).any():                     # also if one is NaN
         return f"the probabilities in row {int(np.argmax(bad))} of the .csv are not numbers in [0,1]"
     known = set(label_kind(MULTI).names(c.label)) | set(label_kind(MULTI).names(c.predicted))
     if lost := sorted(known - set(self.labels)):
@@ -195,8 +195,8 @@ def contradiction(
 def class_table(
     self:LabelSetRecord,
     n_boot:int=1000, # Draws of groups for the intervals, >= 100
-)->pd.DataFrame: # A row a label, the worst first: n, chance, ap, low, high, threshold, f1, f1_low, f1_high
-    "Return how each label fares, with 95 % intervals over groups."
+)->pd.DataFrame: # One row a label, the worst first: n, chance, ap, low, high, threshold, f1, f1_low, f1_high
+    "Return the scores of each label, with 95 % intervals over groups."
     y, groups = self.targets, self.clips.group
     drawn = draw_scores(self.probs, y, self.thresholds, groups, n_boot)
     index = pd.Index(self.labels, name='label')
@@ -228,7 +228,7 @@ def top_losses(
     self:LabelSetRecord,
     n:int|None=20, # Rows; None: all
 )->pd.DataFrame: # path (start, end), label, predicted, loss in nats, the mean over labels; the worst first
-    "Return the clips whose labels surprised the model most."
+    "Return the clips with the highest losses."
     p, y, c = self.probs, self.targets, self.clips
     loss = -np.log(np.maximum(np.where(y > 0, p, 1-p), 1e-12)).mean(1)
     out = c[[k for k in ('path','start','end','label','predicted') if k in c]].assign(loss=loss)
@@ -239,19 +239,19 @@ def top_losses(
 def confusion(
     self:LabelSetRecord,
 ):
-    "Refuse: of sets of labels none is taken for another one."
+    "Raise an error: with sets of labels no label is mistaken for another."
     need_one_class('a confusion matrix', MULTI, 'class_table() has a row for each label, label_figure a bar.')
 
 @patch
 def plot_confusion(
     self:LabelSetRecord,
 ):
-    "Refuse, as `confusion` does."
+    "Raise the same error as `confusion`."
     return self.confusion
 
 # %% ../nbs/inside/54b_label_set_record.ipynb #class-figure
 def label_figure(
-    rec:LabelSetRecord, # Of any split
+    rec:LabelSetRecord, # A record of any split
     n_boot:int=1000, # Draws of groups for the intervals, >= 100
 ): # matplotlib Figure
     "Draw the average precision of each label with its interval, and its chance as a mark."
@@ -274,11 +274,11 @@ def label_figure(
 # %% ../nbs/inside/54b_label_set_record.ipynb #paired-map
 def paired_map_difference(
     probs_a, # (N,K): probabilities of model a
-    probs_b, # (N,K): of model b, for the same clips and labels
+    probs_b, # (N,K): probabilities of model b for the same clips and labels
     targets, # (N,K) of 0 and 1
     groups, # (N,): which clips belong together
     n_boot:int=1000, # Draws of groups, >= 100
-)->tuple: # (a - b, low, high); low and high are NaN where the groups are too few to tell
+)->tuple: # (a - b, low, high); low and high are NaN if the groups are too few
     "Return the difference of two models' mAP, with a paired 95 % interval over groups."
     def gap(weights=None):
         a, b = (mean_over_labels(average_precision(p, targets, weights)) for p in (probs_a, probs_b))

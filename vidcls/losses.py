@@ -19,12 +19,12 @@ def check_targets(
     targets, # int64 tensor (B,), B >= 1
     n_classes:int, # Classes K that the model knows
 ): # The same targets
-    "Raise unless `targets` are class indices in [0, n_classes)."
+    "Return `targets` if they are class indices in [0, n_classes); raise an error otherwise."
     if targets.dtype != torch.int64 or targets.ndim != 1 or not len(targets):
         raise ArgumentError(f"targets are {targets.dtype} with shape {tuple(targets.shape)}; "
                             "expected torch.int64 (B,) with B >= 1.")
     if targets.device.type != 'cpu':
-        return targets              # asking would stop a GPU; fit has looked on the host
+        return targets              # reading values would make the CPU wait for the GPU; fit checks earlier
     bad = targets[(targets < 0) | (targets >= n_classes)]
     if len(bad):
         raise LabelError(f"label {bad[0].item()} is not in [0, {n_classes}): the model has {n_classes} "
@@ -37,7 +37,7 @@ def soft_targets(
     targets, # int64 (B,) class indices, or float (B,K) shares
     logits, # float (B,K): gives K, device and type
 ): # float (B,K), rows adding up to 1
-    "Return targets as a distribution over the classes for each clip."
+    "Return the targets as one distribution over the classes for each clip."
     if not logits.is_floating_point() or logits.ndim != 2:
         raise ArgumentError(f"logits are {logits.dtype} with shape {tuple(logits.shape)}; expected floats "
                             "(B,K).")
@@ -56,9 +56,9 @@ def soft_targets(
 
 # %% ../nbs/37_losses.ipynb #labelsmoothingcrossentropy
 class LabelSmoothingCrossEntropy(nn.Module):
-    "Cross-entropy against (1-smoothing)·one-hot + smoothing·uniform, averaged over the batch."
+    "Compute cross-entropy against (1-smoothing)·one-hot + smoothing·uniform, averaged over the batch."
     def __init__(self,
-        smoothing:float=0.1, # Share of the target that all classes share, in [0,1); 0: plain cross-entropy
+        smoothing:float=0.1, # Part of the target that is spread over all classes, in [0,1); 0: cross-entropy
     ):
         super().__init__()
         self.smoothing = check_between('smoothing', smoothing, 0, 1, ends='low')
@@ -81,7 +81,7 @@ def _nll(logits):
 def smoothing_floor(
     n_classes:int, # K, >= 1
     smoothing:float=0.1, # As in the loss, in [0,1)
-)->float: # In nats: the loss of a model that gives exactly the smoothed target
+)->float: # In nats (natural logarithm): the loss of a model that answers exactly the smoothed target
     "Return the lowest value that `LabelSmoothingCrossEntropy` can take: the entropy of the smoothed target."
     check_whole('n_classes', n_classes)
     rest = check_between('smoothing', smoothing, 0, 1, ends='low')/n_classes
@@ -92,9 +92,9 @@ def smoothing_floor(
 def class_weights(
     targets, # int64 (N,): the labels of the training clips
     n_classes:int, # Classes K
-    power:float=1., # 1 makes all classes count the same, 0 all clips; between them a compromise
+    power:float=1., # 1: all classes count the same; 0: all clips do; values between are a compromise
 )->torch.Tensor: # float32 (K,): weights whose mean over the clips is 1
-    "Return weights by inverse frequency."
+    "Return one weight for each class: the inverse of its frequency, raised to `power`."
     targets = check_targets(targets if torch.is_tensor(targets) else torch.tensor(targets), n_classes)
     counts = torch.bincount(targets, minlength=n_classes).float()
     if (counts == 0).any():
@@ -105,10 +105,10 @@ def class_weights(
 
 # %% ../nbs/37_losses.ipynb #focalloss
 class FocalLoss(nn.Module):
-    "Cross-entropy in which a clip counts less, the better it is known (Lin et al. 2017)."
+    "Compute a cross-entropy in which clips that the model knows well count less (Lin et al. 2017)."
     def __init__(self,
-        gamma:float=2., # How fast the known ones fade, >= 0; 0 is cross-entropy
-        weights=None, # float (K,) of class_weights, for a weighted mean over the batch; None: all the same
+        gamma:float=2., # How much less well-known clips count, >= 0; 0 is cross-entropy
+        weights=None, # float (K,) of class_weights, for a weighted mean over the batch; None: all 1
     ):
         super().__init__()
         self.gamma = check_between('gamma', gamma, 0, math.inf, ends='low')
@@ -132,19 +132,19 @@ def forward(self:FocalLoss,
         if len(self.weights) != logits.shape[1]:
             raise ArgumentError(f"weights has {len(self.weights)} entries for {logits.shape[1]} classes.")
         shares = shares * self.weights
-    # a known clip has a slope of 0, and a batch without weight a loss of 0
+    # with these limits a clip with p = 1 has a slope of 0, and a batch without weight a loss of 0
     tiny = torch.finfo(nll.dtype).tiny
     unknown = (-torch.expm1(-nll)).clamp_min(tiny)                           # 1 - p
     return (shares * unknown**self.gamma * nll).sum() / shares.sum().clamp_min(tiny)
 
 # %% ../nbs/37_losses.ipynb #softtargetcrossentropy
 class SoftTargetCrossEntropy(LabelSmoothingCrossEntropy):
-    "Cross-entropy against a distribution, averaged over the batch; class indices count as sure."
+    "Compute cross-entropy against a distribution, averaged over the batch; an index counts as one-hot."
     def __init__(self): super().__init__(0.)
 
 # %% ../nbs/37_losses.ipynb #distillationloss
 class DistillationLoss(nn.Module):
-    "τ²·KL(teacher‖student) of both softened answers, averaged over the batch."
+    "Compute τ²·KL(teacher‖student) of both softened answers, averaged over the batch."
     def __init__(self,
         temperature:float=2., # τ > 0; 1 is no softening
     ):
@@ -153,7 +153,7 @@ class DistillationLoss(nn.Module):
 
     def forward(self,
         student, # float tensor (B,K): logits
-        teacher, # float tensor (B,K): logits, no gradient is sent there
+        teacher, # float tensor (B,K): logits; they get no gradient
     ): # Scalar tensor, float32 or wider
         if student.shape != teacher.shape:
             raise ArgumentError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; "
@@ -167,9 +167,9 @@ class DistillationLoss(nn.Module):
 # %% ../nbs/37_losses.ipynb #feature-distance
 def feature_distance(
     student, # float tensor (B,D): already as wide as the teacher's
-    teacher, # float tensor (B,D); no gradient is sent there
+    teacher, # float tensor (B,D); it gets no gradient
 ): # Scalar tensor: mean over the batch of 1 - cosine, in [0,2]
-    "Return how differently two features point."
+    "Return how much the directions of two features differ."
     if student.shape != teacher.shape:
         raise ArgumentError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ; give "
                             "both the same width.")

@@ -26,7 +26,7 @@ def check_heat(
     shape:tuple, # (T,H,W)
     of:str, # Whose shape this is, for the message
 )->np.ndarray: # float (T,H,W) >= 0
-    "Raise `ArgumentError` unless `heat` is a finite map of this shape, nowhere below zero."
+    "Return a map as an array; raise `ArgumentError` unless it is finite, >= 0 and of this shape."
     heat = np.asarray(heat, float)
     if heat.shape != shape:
         raise ArgumentError(
@@ -40,7 +40,7 @@ def check_heat(
 def on_target(
     heat, # float (T,H,W) >= 0
     mask, # bool (T,H,W)
-)->float: # In [0,1]; NaN where the map is zero
+)->float: # In [0,1]; NaN if the map is zero everywhere
     "Return the share of a map that lies on the mask."
     mask = np.asarray(mask, bool)
     heat = check_heat(heat, mask.shape, 'mask')
@@ -48,9 +48,9 @@ def on_target(
 
 def roll_map(
     heat:np.ndarray, # (T,H,W)
-    rng:np.random.Generator, # Draws how far
+    rng:np.random.Generator, # Draws the distance
 )->np.ndarray: # (T,H,W)
-    "Return the map somewhere else: moved by at least a quarter of the picture, and round its edges."
+    "Return the map moved by at least a quarter of the picture, with wrap-around at the edges."
     H, W = heat.shape[1:]
     return np.roll(heat, (int(rng.integers(H//4, H-H//4+1)), int(rng.integers(W//4, W-W//4+1))), (1,2))
 
@@ -60,9 +60,9 @@ def deletion_insertion(
     clip, # uint8 (T,H,W,C)
     heat, # float (T,H,W) >= 0
     target:int, # Class index
-    steps:int=16, # Points of the curves besides the first
+    steps:int=16, # Points of each curve after the first
 )->pd.DataFrame: # share, deletion, insertion: probability of the target with that share covered, or uncovered
-    "Return how the answer depends on the places that a map marks."
+    "Return how the probability of a class depends on the places that a map marks."
     check_whole('steps', steps)
     clip, target = check_clip(clip), check_class_index('target', target, model.n_classes)
     order = np.argsort(-check_heat(heat, clip.shape[:3], 'clip'), axis=None, kind='stable')
@@ -80,7 +80,7 @@ def deletion_insertion(
     return pd.DataFrame(dict(share=shares, deletion=p[:steps+1], insertion=p[steps+1:]))
 
 def curve_area(
-    values, # At equal distances
+    values, # Values of the curve at equal distances
 )->float: # In [0,1] for probabilities
     "Return the area under a curve over the shares 0 to 1."
     v = np.asarray(values)
@@ -102,10 +102,10 @@ def plot_deletion_insertion(
     return fig
 
 # %% ../nbs/inside/59d_map_judges.ipynb #scramble
-@torch.inference_mode(False)  # of the copy, gradients are wanted
+@torch.inference_mode(False)  # the copy needs gradients
 def scramble(
-    model, # Stays as it is
-    seed:int=0, # Of shuffling
+    model, # The model, which is not changed
+    seed:int=0, # Seed of the shuffling
 ): # A copy of the model, in eval mode
     "Return a copy of the model with the numbers of each tensor shuffled among themselves."
     twin, gen = copy.deepcopy(model).eval(), torch.Generator().manual_seed(seed)
@@ -118,7 +118,7 @@ def rank_correlation(
     a, # A map of any shape
     b, # Another map of the same shape
 )->float: # In [-1,1]
-    "Return Spearman's correlation with ties; where a map is the same everywhere: 1 if both are, else 0."
+    "Return Spearman's correlation with ties; for constant maps 1 if both are constant, else 0."
     ra, rb = (pd.Series(np.ravel(v)).rank().to_numpy() for v in (a, b))
     if ra.std() == 0 or rb.std() == 0:
         return float(ra.std() == rb.std())
@@ -129,13 +129,13 @@ def judge_methods(
     model, # Has .spec
     clips, # Sequence of uint8 (T,H,W,C)
     methods:dict, # {name: function (model, x, target) -> tensor (T',H',W')}
-    masks=None, # Sequence of bool (T,H,W): where the answer is; None where nobody knows
-    targets=None, # Class indices; None: each clip's likeliest
-    groups=None, # Which clips belong together, for the intervals; None: each for itself
-    seed:int=0, # Of rolling and of shuffling
+    masks=None, # Sequence of bool (T,H,W): where the answer is; None if unknown
+    targets=None, # Class indices; None: the likeliest class of each clip
+    groups=None, # Which clips belong together, for the intervals; None: each clip is a group of its own
+    seed:int=0, # Seed of rolling and of shuffling
     show:bool=True, # Show a progress bar?
-)->pd.DataFrame: # A row for each method: see judge_maps
-    "Judge maps: do they lie where the answer is, does the answer depend on them, and they on the model?"
+)->pd.DataFrame: # One row for each method: see judge_maps
+    "Return how the maps of methods fare with the three judges."
     clips = [np.asarray(c) for c in clips]
     if not clips:
         raise ArgumentError("clips is empty; give at least one.")
@@ -144,7 +144,7 @@ def judge_methods(
             raise ArgumentError(f"{name} has {len(given)} entries for {len(clips)} clips.")
     area = None if masks is None else np.mean([np.mean(k) for k in masks])
     twin, found = scramble(model, seed), {m: [] for m in methods}
-    rngs = {m: np.random.default_rng(seed) for m in methods}         # every method is rolled alike
+    rngs = {m: np.random.default_rng(seed) for m in methods}       # the maps of every method are rolled alike
     work = [(m, i) for m in methods for i in range(len(clips))]
     for m,i in progress(work, total=len(work), desc='judging maps', show=show):
         e = make_explanation(model, clips[i], methods[m], m, None if targets is None else targets[i])
@@ -154,7 +154,7 @@ def judge_methods(
     return pd.DataFrame([_summary(m, pd.DataFrame(f), area, groups) for m,f in found.items()])
 
 def _judge_map(model, e, mask, rng):
-    "The areas of the curves, and the share on the mask, of an Explanation's map and of its rolled self."
+    "Return the areas of the curves, and the share on the mask, for a map and its rolled copy."
     found = {}
     for name,heat in (('', e.heat), ('_rolled', roll_map(e.heat, rng))):
         c = deletion_insertion(model, e.clip, heat, e.target)
@@ -164,7 +164,7 @@ def _judge_map(model, e, mask, rng):
     return found
 
 def _summary(method, t, area, groups):
-    "A row of the table: means over the clips, and differences to the rolled map with their intervals."
+    "Return a row of the table: means over the clips, and differences to the rolled map with intervals."
     row, over = dict(method=method, n=len(t)), lambda k: paired_difference(t[k], t[f'{k}_rolled'], groups)
     if area is not None:
         gain, low, high = over('on')

@@ -36,8 +36,8 @@ def plot_confusion(
     conf, # int (K,K), from confusion
     labels, # The K class names, in the order of their indices
     normalize:bool=False, # Write the row's share in percent instead of the count
-    ax=None, # A matplotlib axes; None makes one, sized for K classes
-): # The axes
+    ax=None, # A matplotlib axes; None makes a figure sized for K classes
+): # matplotlib axes
     "Draw a confusion matrix: numbers in the cells, colour by the share of the row."
     import matplotlib.pyplot as plt
     from vidcls.show import figure_names

@@ -26,7 +26,7 @@ NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_
 
 # %% ../nbs/38_optim.ipynb #layer-rates
 def layer_rates(
-    model:nn.Module, # Its layers must be known where a factor is not 1
+    model:nn.Module, # Of create_model, where one of the factors is not 1
     layer_decay:float, # As in param_groups
     backbone:float, # As in param_groups
 )->dict: # Name of a parameter -> factor; what is left out learns at the full rate
@@ -34,8 +34,8 @@ def layer_rates(
     if layer_decay == 1 and backbone == 1:
         return {}
     if not isinstance(model, VideoModel):
-        raise ArgumentError(f"layer_decay and backbone need to know the layers of {type(model).__name__}; "
-                            "models of create_model can say them.")
+        raise ArgumentError(f"layer_decay and backbone need a list of the layers of {type(model).__name__}; "
+                            "models of create_model have one.")
     layers = model.layer_groups()
     rates = {n: layer_decay**(len(layers)-1-i) for i,names in enumerate(layers) for n in names}
     return {n: r*(1 if n.startswith('head.') else backbone) for n,r in rates.items()}
@@ -47,7 +47,7 @@ def param_groups(
     layer_decay:float=1., # Factor on the rate from a layer to the one before, in (0,1]; 1: the same
     backbone:float=1., # Factor on the rate of everything but the head, > 0
 )->list: # Groups for a torch optimiser, each with its name and lr_scale
-    "Return what decays and what doesn't, and how fast each layer learns."
+    "Return the trainable parameters in groups that share weight decay and learning rate."
     check_at_least('weight_decay', weight_decay, 0)
     check_at_least('backbone', backbone, 1e-9)
     check_between('layer_decay', layer_decay, 0, 1, ends='high')
@@ -67,9 +67,9 @@ def param_groups(
 # %% ../nbs/38_optim.ipynb #freeze-layers
 def freeze_layers(
     model:nn.Module, # Of create_model
-    n:int, # How many of its layer_groups, from the input on; negative counts from the head, 0 thaws all
+    n:int, # How many of its layer_groups, from the input on; negative: all but the last -n; 0: none
 )->list: # Names of the frozen parameters
-    "Let the first `n` layers keep their weights."
+    "Freeze the first `n` layers, and unfreeze the others."
     layers = model.layer_groups()
     if not -len(layers) < n < len(layers):
         raise ArgumentError(f"n={n}; accepted: from {1-len(layers)} to {len(layers)-1}, as the model has "
@@ -85,7 +85,7 @@ _NORMS = (nn.modules.batchnorm._NormBase,)         # batch and instance norms: t
 def keep_frozen(
     model:nn.Module, # After model.train()
 ):
-    "Norms whose weights are all frozen stop counting: they use the statistics that they have."
+    "Stop the norms whose weights are all frozen from updating their statistics."
     for m in model.modules():
         own = list(m.parameters(recurse=False))
         if isinstance(m, _NORMS) and own and not any(p.requires_grad for p in own):
@@ -111,7 +111,7 @@ def adamw(
     lr:float=1e-3, # Peak learning rate, >= 0
     weight_decay:float=0.05, # For the matrices, >= 0; see param_groups
     betas:tuple=(.9,.999), # Memory of the gradient and of its square, each in [0,1)
-    fused:bool|None=None, # All weights in a few kernels? None: where all of them are on a GPU
+    fused:bool|None=None, # Update all weights in a few kernels? None: where all of them are on a GPU
     **kwargs, # layer_decay, backbone: see param_groups; and what torch's AdamW takes: eps, amsgrad, …
 )->torch.optim.AdamW:
     "Make AdamW over `param_groups`."
@@ -131,7 +131,7 @@ def sgd(
     lr:float=.01, # Peak learning rate, >= 0
     weight_decay:float=1e-4, # For the matrices, >= 0; added to the gradient
     momentum:float=.9, # Memory of the gradient, in [0,1)
-    nesterov:bool=False, # Look ahead by one step of the memory
+    nesterov:bool=False, # Use Nesterov's form, which looks one step ahead
     **kwargs, # layer_decay, backbone: see param_groups; and what torch's SGD takes: dampening, fused, …
 )->torch.optim.SGD:
     "Make SGD with momentum over `param_groups`."
@@ -148,8 +148,8 @@ def warmup_cosine_factor(
     n_steps:int, # Steps of the whole training: epochs times batches
     n_warmup:int, # Steps of the rise, 0 .. n_steps
     final:float=0.01, # Factor at the end, in [0,1]
-)->float: # In (0,1]; what the peak learning rate is multiplied with
-    "Rise in a line to 1 at step n_warmup, then fall by half a cosine to `final` at step n_steps."
+)->float: # In [0,1]; the peak learning rate is multiplied by it
+    "Return a factor that rises in a line to 1 at step n_warmup, then falls along half a cosine to `final`."
     if step < n_warmup:
         return (step+1)/(n_warmup+1)
     t = min(1, (step-n_warmup)/max(1, n_steps-n_warmup))     # 0 at the peak, 1 at the end
@@ -167,7 +167,7 @@ def make_schedule(
     n_warmup:int=0, # Steps of the linear rise, 0 .. n_steps; 'onecycle' has a rise of its own
     **kwargs, # Further arguments of the factor: final, rise, start, at, gamma
 )->torch.optim.lr_scheduler.LambdaLR: # Call its .step() after each optimiser step
-    "Make a schedule by its name."
+    "Return the schedule of this name for an optimiser."
     factor = SCHEDULES[check_choice('schedule', name, SCHEDULES)]
     check_whole('n_steps', n_steps)
     if check_at_least('n_warmup', n_warmup, 0) > n_steps:

@@ -18,27 +18,27 @@ from .optim import scale_lr
 
 # %% ../nbs/inside/50_recipes.ipynb #twice-repeats-there-step
 _TWICE = (
-    'repeats: the authors count videos, each of which gives two clips; here step and epoch count clips. '
-    'So a step of as many holds half as many videos here, and for the same number of clips the rate '
-    'here is twice theirs.'
+    'repeats: the authors count videos, and each video gives two clips; here step and epoch count clips. '
+    'So a step with the same number holds half as many videos here, and for the same number of clips the '
+    'rate here is twice theirs.'
 )
 _VIDEOMAE = [
     _TWICE,
     "RandAugment: (9, 0.5) in the paper, rand-m7-n4-mstd0.5-inc1 in the code; the code's is taken here.",
-    'schedule: the code rises from, and ends its cosine at, 1e-6 · batch/256; here from the first '
-    'notch, and at a hundredth of the rate.',
+    'schedule: the code rises from 1e-6 · batch/256 and ends there; here the rate rises from its first '
+    'warm-up step and ends at a hundredth of the peak.',
 ]
 _TIMESFORMER = [
     'batch 16 in the paper, 8 in the config, both with this rate.',
-    'the rate falls after 11 and 14 of 15 epochs, at once, without warm-up.',
+    'the rate falls after 11 and 14 of 15 epochs, in sudden steps, without warm-up.',
 ]
 _BGR = 'the config for this data set also reverses the colours (BGR).'
-_MVIT = ['decay: of everything with two axes in the config; here class token and position tables have none.']
+_MVIT = ['decay: in the config, of all weights with two axes; here not of class token and position tables.']
 _SWIN = [
     'crop: 8 to 100 % of the area in the config; 70 to 88 % of the sides here.',
-    'decay: of biases too in the config; here they have none.',
-    'schedule: the config rises from a tenth of the rate; here from the first notch.',
-    'dropout of the head is that of the configs (0.5); the paper does not tell.',
+    'decay: in the config, of biases too; here they have none.',
+    'schedule: the config rises from a tenth of the rate; here it rises from the first warm-up step.',
+    "dropout of the head: the configs' 0.5; the paper does not give it.",
 ]
 
 RECIPES = {
@@ -52,7 +52,7 @@ RECIPES = {
         source='Tong et al. 2022 (2203.12602), appendix, Table 9',
         expect='81.5 top-1 (Table 7), 5 clips × 3 crops, after 1600 epochs of pre-training on '
                'Kinetics-400; 68.8 from scratch',
-        differs=[*_VIDEOMAE, 'frames: a window of 64 at even distances in training, that is steps of 4 or 5; '
+        differs=[*_VIDEOMAE, 'frames: a window of 64 at equal distances in training, so every 4th or 5th; '
                  'exactly every 4th here.'],
         sizes=dict(
             base=dict(differs=['rate: 1e-3 in the paper, 5e-4 in the script.']),
@@ -107,7 +107,7 @@ RECIPES = {
         expect='91.3 top-1 (Table 2), 5 × 3 views, after 3200 epochs of pre-training on UCF101 itself; '
                '96.1 after Kinetics; 51.4 from scratch',
         differs=[
-            '91.3 needs the pre-training; without it this recipe gives what "from scratch" says.',
+            '91.3 needs the pre-training; without it this recipe gives the result "from scratch".',
             *_VIDEOMAE[:2],
             'schedule: the script ends its cosine at a fiftieth of the rate, here at a hundredth.',
         ],
@@ -122,8 +122,8 @@ RECIPES = {
         expect='62.6 top-1 (Table 2), 10 × 3 views, after 4800 epochs of pre-training on HMDB51; 73.3 '
                'after Kinetics; 18.0 from scratch',
         differs=[
-            'no script was published for this data set; rate and epochs are its own, layer decay, drop '
-            'path and dropout those of UCF101.',
+            'no script was published for this data set; rate and epochs are its own; layer decay, drop '
+            'path and dropout are those of UCF101.',
             *_VIDEOMAE,
         ],
         sizes=dict(base={}),
@@ -181,9 +181,9 @@ RECIPES = {
         expect='71.1 top-1 (Table 2) on the TEST set, RGB, 250 frames in one crop, from ImageNet '
                'weights; 68.4 from scratch',
         differs=[
-            'the paper counts steps, not epochs: 115,000, the rate falling at 97,000 and 108,000; the '
-            'number of clips a step '
-            "and of epochs here are not the paper's; the rate falls after the same parts of the training."
+            'the paper counts steps, not epochs: 115,000 steps, and the rate falls at 97,000 and 108,000; '
+            "the number of clips a step and of epochs here are not the paper's; the rate falls after the "
+            'same shares of the training.'
         ],
         sizes={'': {}},
     ),
@@ -264,19 +264,19 @@ RECIPES = {
         fit=dict(epochs=30, wd=0.05, warmup=3, smoothing=0.1, max_grad_norm=1.0, layer_decay=0.75),
         lr=1e-3, lr_for=64, model=dict(drop_path=0.1), spec={}, loaders={}, augment='standard',
         flip=True, mix=False,
-        source='ours: what held up on the small sets of this course',
+        source='this course: what worked on its small data sets',
         expect='see the records under benchmarks/real',
-        differs=['a start, not a result.'],
+        differs=['a starting point, not a published result.'],
         sizes={'': {}},
     ),
 }
 
 # %% ../nbs/inside/50_recipes.ipynb #recipe
 class Recipe(dict):
-    "Arguments for `fit`, with where they come from: fit(model, dls, **recipe)."
+    "Hold arguments for `fit` and their source: fit(model, dls, **recipe)."
     def __init__(self,
-        args:dict, # For fit
-        entry:dict, # Of RECIPES
+        args:dict, # Arguments for fit
+        entry:dict, # Entry of RECIPES
         name:tuple, # (model, data set)
         arithmetic:str, # How the rate was scaled
         call:str='fit', # The function that takes the arguments
@@ -287,7 +287,7 @@ class Recipe(dict):
         self.source, self.expect, self.differs = entry['source'], entry['expect'], list(entry['differs'])
         if 'augment' not in args and entry['augment']:
             left_out = 'augmentation and mixing' if entry['mix'] else 'augmentation'
-            self.differs.append(f"left out: {left_out}, which need the classes; table= brings them")
+            self.differs.append(f"left out: {left_out}, which need the classes; give table=")
 
     def __repr__(self):
         plain = str, int, float, dict, type(None)
@@ -303,14 +303,14 @@ class Recipe(dict):
         ])
 
 def _named():
-    "Each size of each entry, by its full name."
+    "Return the entry of each size by its full name."
     each = ((m, d, entry, size) for (m,d), entry in RECIPES.items() for size in entry['sizes'])
     return {(_full(m, size), d): _of_size(entry, size) for m, d, entry, size in each}
 
 def _full(family, size): return f'{family}_{size}' if size else family
 
 def _of_size(entry, size):
-    "An entry with what is different for this size."
+    "Return an entry with the changes for this size."
     def joined(old, new):
         if isinstance(new, dict):
             return old | new
@@ -318,7 +318,7 @@ def _of_size(entry, size):
     return entry | {k: joined(entry[k], v) for k,v in entry['sizes'][size].items()}
 
 def list_recipes()->list: # (model, data set)
-    "What there is."
+    "Return the names of all recipes."
     return sorted(_named())
 
 def recipe(
@@ -327,9 +327,9 @@ def recipe(
     table=None, # A ClipTable: names of classes for mirrors, their number for mixing; None leaves both out
     bs:int=16, # Clips a batch
     accum:int=1, # Batches that share a step
-    processes:int=1, # That train together
+    processes:int=1, # Processes that train together
 )->Recipe: # A dictionary of arguments for fit
-    "A paper's training settings for your batch."
+    "Return a paper's training settings, scaled to your batch."
     named = _named()
     if dataset == 'small':
         name = 'any'
@@ -358,7 +358,7 @@ def recipe(
 # %% ../nbs/inside/50_recipes.ipynb #tflop-per-clip
 @cache
 def _tflop_per_clip(name, n_frames=None):
-    "Floating point operations of a training step for one clip, in 10¹²."
+    "Return the floating point operations of a training step for one clip, in 10¹²."
     from torch.utils.flop_counter import FlopCounterMode
     with torch.device('meta'):
         model = create_model(name, n_classes=101, **({} if n_frames is None else {'n_frames': n_frames}))
@@ -368,13 +368,13 @@ def _tflop_per_clip(name, n_frames=None):
     return 3*counter.get_total_flops()/1e12
 
 def training_time(
-    name:str, # Of a model
+    name:str, # Name of a model
     n_clips:int, # Training clips
     tflops:float, # Peak of the device in 10¹² operations a second; of bfloat16 for mixed precision
-    share:float=.35, # Of it that is reached, in (0,1]
+    share:float=.35, # Share of this peak that is reached, in (0,1]
     n_frames:int|None=None, # Frames of a clip; None: the model's
 )->float: # Seconds an epoch, if data are never waited for
-    "What arithmetic says of an epoch."
+    "Return the time of an epoch by arithmetic."
     check_whole('n_clips', n_clips)
     check_at_least('tflops', tflops, 1e-6)
     if not 0 < share <= 1:

@@ -16,9 +16,9 @@ from .intervals import wilson
 def nll(
     probs, # (N,K): rows that add up to 1
     targets, # (N,): class indices
-    floor:float=0., # Smaller probabilities count as this much, in [0,1); 0 leaves them as they are
-)->float: # In nats; infinite where a true class was given probability 0 and there is no floor
-    "Return the negative log-likelihood: the mean of -log of the true class's probability."
+    floor:float=0., # Smaller probabilities are raised to this value, in [0,1); 0 leaves them as they are
+)->float: # In nats; infinite if a true class has probability 0 and floor is 0
+    "Return the negative log-likelihood: the mean of -log p of the true class."
     probs, targets = check_probs(probs, targets)
     if not 0 <= floor < 1:
         raise ArgumentError(f"floor={floor!r}; accepted: 0 or more, below 1. 1e-12 is a usual one.")
@@ -39,7 +39,7 @@ def brier(
 def calibration_bins(
     probs, # (N,K): rows that add up to 1
     targets, # (N,): class indices
-    n_bins:int=15, # Of equal width, >= 1
+    n_bins:int=15, # Bins of equal width, >= 1
 ): # DataFrame with a row for each bin that holds clips: low, high, confidence, accuracy, n
     "Return confidence and accuracy of the clips, in bins of confidence."
     import pandas as pd
@@ -64,7 +64,7 @@ def calibration_bins(
 def ece(
     probs, # (N,K): rows that add up to 1
     targets, # (N,): class indices
-    n_bins:int=15, # Of equal width, >= 1
+    n_bins:int=15, # Bins of equal width, >= 1
 )->float: # In [0,1]
     "Return the expected calibration error (Guo et al. 2017): |confidence - accuracy|, averaged over clips."
     b = calibration_bins(probs, targets, n_bins)
@@ -74,7 +74,7 @@ def ece(
 def plot_reliability(
     probs, # (N,K): rows that add up to 1
     targets, # (N,): class indices
-    n_bins:int=10, # Of equal width
+    n_bins:int=10, # Bins of equal width
     ax=None, # matplotlib axes; None makes a figure
 ): # matplotlib axes
     "Draw accuracy over confidence: an honest model is on the diagonal, and larger dots hold more clips."

@@ -19,17 +19,17 @@ from .time_answers import answered
 # %% ../nbs/inside/57b_time_report.ipynb #timereport
 @dataclass
 class TimeReport:
-    "What a model loses when time is perturbed."
-    table:pd.DataFrame # A row for each perturbation: accuracy, low, high, difference, d_low, d_high, changed
-    model:str # Its name
+    "Hold what a model loses when time is perturbed."
+    table:pd.DataFrame # One row a perturbation: accuracy, low, high, difference, d_low, d_high, changed
+    model:str # Name of the model
     n:int # Clips that were read
     chance:float # 1 / classes
-    majority:float # Share of the most frequent class among them
+    majority:float # Share of the most frequent class among the clips
     failures:dict = field(default_factory=dict) # Path and reason of each clip that was not read
 
     @property
     def guess(self)->float:
-        "The accuracy without looking: chance, or always the most frequent class."
+        "Return the accuracy of a guess: chance, or always naming the most frequent class."
         return max(self.chance, self.majority)
 
     def __repr__(self):
@@ -40,12 +40,12 @@ class TimeReport:
 
 # %% ../nbs/inside/57b_time_report.ipynb #decisive
 DECISIVE = ('reversed', 'shuffled', 'frozen')                 # the perturbations that the verdict rests on
-SMALL_LOSS = .1            # a verdict denies an effect only where the interval excludes a larger one
+SMALL_LOSS = .1            # a verdict denies an effect only if the interval excludes a larger one
 
 # %% ../nbs/inside/57b_time_report.ipynb #not-excluded
 @patch
 def _missed(self:TimeReport, *names):
-    "The largest loss under these perturbations that the clips do not exclude."
+    "Return the largest loss under these perturbations that the clips do not exclude."
     if not names:
         return 0.
     low = self.table.d_low[list(names)].min()
@@ -53,7 +53,7 @@ def _missed(self:TimeReport, *names):
 
 @patch
 def _denied(self:TimeReport, words, *names):
-    "That perturbations do no harm, where the clips could have shown one; '' where it was not asked."
+    "Return in words that perturbations do no harm, or what loss could be missed; '' if none was tried."
     asked = [n for n in names if n in self.table.index]
     if not asked:
         return ''
@@ -64,7 +64,7 @@ def _denied(self:TimeReport, words, *names):
 
 @patch
 def _guessing(self:TimeReport):
-    "The verdict where the interval of the accuracy reaches down to that of a guess."
+    "Return the verdict if the interval of the accuracy reaches down to that of a guess."
     best = 'chance' if self.majority <= self.chance else 'its most frequent class'
     _, low, high = self.table.loc['as it is', ['accuracy', 'low', 'high']]
     if high <= self.guess + SMALL_LOSS:
@@ -74,7 +74,7 @@ def _guessing(self:TimeReport):
 # %% ../nbs/inside/57b_time_report.ipynb #verdict
 @patch(as_prop=True)
 def verdict(self:TimeReport)->str:
-    "In words: is order needed, are several frames needed, or is one enough?"
+    "Return in words whether the order is needed, several frames, or only one."
     t = self.table
     if t.d_high.isna().any():
         return 'cannot be told: these clips are of too few groups'
@@ -87,12 +87,12 @@ def verdict(self:TimeReport)->str:
 
 @patch
 def _falls(self:TimeReport, name):
-    "Was this perturbation asked, and does the whole interval of its difference lie below zero?"
+    "Return whether this perturbation was tried and the whole interval of its difference is below zero."
     return name in self.table.index and self.table.d_high[name] < 0
 
 @patch
 def _needs(self:TimeReport, missing):
-    "What a model needs that is not seen to suffer from reversal; `missing` was not asked."
+    "Return what a model needs if reversal does no visible harm; `missing` was not tried."
     t = self.table
     if self._falls('shuffled'):
         return 'uses how frames follow each other' + self._denied('but not in which direction', 'reversed')
@@ -128,8 +128,8 @@ def plot(self:TimeReport): # matplotlib Figure
 
 # %% ../nbs/inside/57b_time_report.ipynb #report-of
 def report_of(
-    answers:pd.DataFrame, # As ask_perturbed gives it; of several models, that of each below the other
-    model:str, # Its name
+    answers:pd.DataFrame, # As ask_perturbed gives it; the tables of several models may be stacked
+    model:str, # Name of the model
     n_classes:int, # K
 )->TimeReport:
     "Return the report on answers under perturbed time."

@@ -40,7 +40,7 @@ _all_ = ['Run', 'History', 'plot_history', 'row_line', 'EVENTS', 'Callback', 'Ea
 # %% ../nbs/46_train.ipynb #train-epoch
 def train_epoch(
     run, # A Run
-    batches, # What is left of the training clips of this epoch
+    batches, # Batches of this epoch that are still to do
 ):
     "Go through the training clips once."
     run.model.train()
@@ -65,7 +65,7 @@ def accumulate(
     n:int, # Clips of the whole step
     last:bool, # The last batch of its step?
 ):
-    "Go forward and backward with one batch: add its share to the step's gradient."
+    "Send one batch forward and backward, and add its share to the gradient of the step."
     run.step_clips = len(batch.labels)
     if not run.step_clips:
         return
@@ -78,7 +78,7 @@ def accumulate(
         run.loss = run.loss_func(run.logits, run.targets)
         run('after_loss')
         share = len(batch.labels)/n
-        # processes are averaged, shares have to be summed
+        # accelerate averages over processes, but shares have to be summed
         run.accelerator.backward(run.loss * (share*run.accelerator.num_processes))
         run.step_loss = run.step_loss + run.loss.detach()*share
 
@@ -94,13 +94,13 @@ def take_step(
     run('before_step')
     if run.finite:
         run.opt.step()
-        if not run.accelerator.optimizer_step_was_skipped:  # half precision skips steps that overflow
+        if not run.accelerator.optimizer_step_was_skipped:  # with fp16, steps that overflow are skipped
             run.sched.step()
             run.train_loss += run.step_loss
             run.step += 1
             run('after_step')
     elif run.scaled:
-        run.accelerator.scaler.update()                     # else the next step finds it half done
+        run.accelerator.scaler.update()                     # makes the scaler ready for the next step
     run.opt.zero_grad(set_to_none=True)
     run.n_steps += 1
     run.step_loss = torch.zeros((), device=run.accelerator.device)
@@ -109,7 +109,7 @@ def take_step(
 def run_epoch(
     run, # A Run
 ):
-    "Train one epoch, judge it, write it down, and keep its weights if they are the best."
+    "Train for one epoch, judge it, add a row to the history, and keep the weights if they are the best."
     begin_epoch(run)
     run('before_epoch')
     run.timer = WaitTimer(device_batches(run, run.train_loader, run.done))
@@ -142,7 +142,7 @@ def fit(
     loss=None, # Function (logits (B,K), targets) -> scalar; None: (binary) cross-entropy, with smoothing
     accum:int=1, # Batches that share one step
     precision:str|None=None, # 'no', 'fp16' or 'bf16'; None takes what suits the device
-    seed:int=0, # Of dropout, drop path and augmentation
+    seed:int=0, # Random seed of dropout, drop path and augmentation
     show:bool=True, # Show progress?
     *,
     optimizer:str='adamw', # A key of OPTIMIZERS; or a class or function (groups, lr=…) -> torch optimiser
@@ -153,20 +153,20 @@ def fit(
     backbone:float=1., # Factor on lr of everything but the head
     freeze:dict|int|bool|None=None, # n as in freeze_layers; True: all but the head; or {epoch: n}
     ema:float|None=None, # Decay of a moving average of the weights; None keeps none
-    patience:int|None=15, # Epochs without anything better that end the training; None goes to the end
+    patience:int|None=15, # End after this many epochs without a better one; None: never end early
     keep_last:bool=False, # Keep the last weights, not the best ones? For too few validation clips
-    monitor:str|None=None, # Column of the history that decides, '-error' the smallest; None: accuracy or mAP
+    monitor:str|None=None, # Column that decides; '-error': its smallest value; None: accuracy or mAP
     metrics:dict|None=None, # {name: function (logits (N,K), labels (N,)) -> number}: further columns
     callbacks=(), # Callbacks of your own
     on_nan:str='stop', # A step that is not finite: 'stop' with its clips named, or 'skip' it
     out=None, # Folder for checkpoints; None keeps none
     every=None, # Checkpoints within an epoch: a number of steps, or '10min'
     keep:int=2, # How many checkpoints stay
-    resume:bool|str=False, # 'auto' goes on from the newest checkpoint if any; 'longer' also takes more epochs
+    resume:bool|str=False, # 'auto': go on from the newest checkpoint, if any; 'longer': for more epochs too
     trackers=None, # 'tensorboard', 'wandb', …, or a list: accelerate's names
     compile:bool=False, # torch.compile the model
     spec=None, # For a network or loaders of your own: a ClipSpec, what a clip is
-    **others, # Nothing else: names from other libraries end in an error that says what they are called here
+    **others, # Not allowed; the error says what a name of another library is called here
 )->History: # The model holds the best weights when it returns
     "Train a model; keep the weights that did best on the validation clips."
     refuse_names(others, [n for n in signature(fit).parameters if n != 'others'])
@@ -193,7 +193,7 @@ def fit_or_raise(
     dls, # As for fit
     **kwargs, # As for fit
 )->History:
-    "Call `fit` for a comparison of trainings: a Ctrl-C ends them all, so no half-trained model counts."
+    "Call `fit`, and raise KeyboardInterrupt after a Ctrl-C, so that no half-trained model is compared."
     hist = fit(model, dls, **kwargs)
     if hist.interrupted:
         raise KeyboardInterrupt

@@ -45,7 +45,7 @@ class RangeTest(Callback):
 
     def before_step(self, run):
         self.mean = .95*self.mean + .05*run.step_loss.item()
-        smooth = self.mean/(1-.95**(len(self.lrs)+1))  # without this, the first ones would be near zero
+        smooth = self.mean/(1-.95**(len(self.lrs)+1))  # bias correction
         if not math.isfinite(smooth) or smooth > 4*min([smooth, *self.losses]):
             run.stop('range test ended')
             return
@@ -56,9 +56,9 @@ class RangeTest(Callback):
 
 # %% ../nbs/47_tune.ipynb #longest-fall
 def longest_fall(
-    losses:list, # Numbers, one at least
+    losses:list, # Numbers, at least one
 )->tuple: # (start, end): indices
-    "Return the longest stretch that goes down, small bumps forgiven."
+    "Return the stretch in which the losses fall most; small bumps are ignored."
     best, start, low = (0, 0), 0, 0
     for i,l in enumerate(losses):
         if l < losses[low]:
@@ -71,9 +71,9 @@ def longest_fall(
 
 # %% ../nbs/47_tune.ipynb #lrfound
 class LRFound:
-    "What a range test saw."
+    "The result of a range test, with the rate that it suggests."
     def __init__(self,
-        lrs:list, # Rates that were tried, one at least
+        lrs:list, # Rates that were tried, at least one
         losses:list, # Smoothed loss at each
     ):
         if not lrs:
@@ -95,8 +95,8 @@ class LRFound:
 # %% ../nbs/47_tune.ipynb #valley
 @patch(as_prop=True)
 def valley(self:LRFound)->float:
-    "A peak rate: two thirds down the longest fall; a tenth of `edge` where nothing falls."
-    skip = len(self.losses)//10                                      # the first ones are few and noisy
+    "The suggested peak rate: two thirds along the longest fall; a tenth of `edge` where nothing falls."
+    skip = len(self.losses)//10                                      # the first losses are noisy
     start, end = (skip+i for i in longest_fall(self.losses[skip:]))
     if self.losses[start]-self.losses[end] < .1*self.losses[start]:
         return self.edge/10
@@ -105,7 +105,7 @@ def valley(self:LRFound)->float:
 @patch
 def plot(self:LRFound): # matplotlib Figure
     "Draw the loss over the rate, and mark the suggestion."
-    fig = new_figure(figsize=(9,3.6), dpi=72)
+    fig = new_figure(figsize=(8,3), dpi=90)
     ax = fig.subplots()
     ax.plot(self.lrs, self.losses)
     ax.axvline(self.valley, color='grey', ls=':', lw=1, label=f'suggested: {self.valley:.2g}')
@@ -123,7 +123,7 @@ def lr_find(
     show:bool=True, # Show progress?
     **kwargs, # As for fit: wd, augment, mix, loss, optimizer, …
 )->LRFound: # Has .valley and .plot()
-    "Train for a moment with a growing rate, and put everything back."
+    "Train for some steps with a growing rate, and put everything back."
     test = RangeTest(start, end, n)
     per_epoch = -(-max(1, len(dls.train))//max(1, kwargs.get('accum', 1)))
     own = dict(epochs=-(-n//per_epoch) + 1, lr=min(end, 9.), schedule='constant', warmup=0, on_nan='skip')
@@ -137,16 +137,16 @@ def estimate(
     model, # As for fit
     dls, # As for fit
     epochs:int=10, # Of the training that is planned, >= 1
-    steps:int=8, # Steps that are measured, >= 1; two more warm
+    steps:int=8, # Steps that are measured, >= 1; two more come before them
     **kwargs, # As for fit: augment, mix, accum, precision, compile, …; or a whole recipe
 )->Estimate:
-    "Return hours and memory of a training before it starts."
+    "Measure a few steps, and return the hours and the memory of the whole training."
     check_whole('epochs', epochs)
     check_whole('steps', steps)
     watch, per_epoch = Stopwatch(steps+2), -(-len(dls.train)//kwargs.get('accum', 1))
     own = dict(epochs=-(-(steps+2)//per_epoch), lr=1e-9, show=False)
     if try_out(model, dls, watch, **kwargs | own).interrupted:
-        raise KeyboardInterrupt                         # fit returns after Ctrl-C; here nothing was found
+        raise KeyboardInterrupt                         # fit returns after Ctrl-C, without a result
     half = HALF.get(choose_precision(kwargs.get('precision')))
     s_valid = 0. if dls.valid is None else time_validation(model, dls.valid, watch.device, half)
     s = float(np.median(watch.times[2:] or watch.times))

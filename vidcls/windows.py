@@ -24,9 +24,9 @@ from .data.sampling import sample_idxs
 # %% ../nbs/inside/61d_windows.ipynb #windows
 @dataclass(frozen=True)
 class Windows:
-    "How windows slide along a video."
+    "Describe how windows slide along a video."
     length_s:float # Seconds that a window spans, >= 0.001
-    every_s:float|None=None # Seconds from one start to the next, >= 0.001; None: windows that touch
+    every_s:float|None=None # Seconds from one start to the next, >= 0.001; None: length_s (windows touch)
 
     def __post_init__(self):
         every_s = self.length_s if self.every_s is None else self.every_s
@@ -46,27 +46,27 @@ class Windows:
 # %% ../nbs/inside/61d_windows.ipynb #end-of-video
 def end_of_video(
     n_frames:int, # Frames up to the end, >= 1
-    last_s:float, # When the last one is shown, in seconds from the first
+    last_s:float, # When the last frame is shown, in seconds from the first
 )->float: # Seconds
-    "Return when a video ends: its last frame is shown as long as the others are on average."
+    "Return the end of a video; its last frame is shown as long as the others are on average."
     return last_s + (last_s/(n_frames-1) if n_frames > 1 and last_s > 0 else 1/25)
 
 # %% ../nbs/inside/61d_windows.ipynb #window-length
-LENGTH_S = 4.             # seconds of a window where nothing says how long the training clips were
+LENGTH_S = 4.             # seconds of a window if the length of the training clips is unknown
 
 def window_length(
-    spec:ClipSpec, # Of the model
+    spec:ClipSpec, # ClipSpec of the model
     fps:float=25., # Frames per second of the video, > 0; for specs that count frames
-)->float|None: # Seconds; None where the spec does not say it
+)->float|None: # Seconds; None if the spec does not say it
     "Return the time that a clip of this spec spans."
     if spec.sampling == 'time':
         return spec.n_frames*spec.step_s
     return spec.n_frames*spec.stride/fps if spec.sampling in ('center', 'random') else None
 
 def choose_windows(
-    spec:ClipSpec, # Of the model
+    spec:ClipSpec, # ClipSpec of the model
     every_s:float|None, # Seconds from one window to the next; None: half a window
-    length_s:float|None, # Seconds of a window; None: as the spec says, else LENGTH_S
+    length_s:float|None, # Seconds of a window; None: that of the spec, else LENGTH_S
     fps:float=25., # Frames per second of the video
 )->Windows:
     "Return the windows that were asked for."
@@ -76,35 +76,35 @@ def choose_windows(
 
 # %% ../nbs/inside/61d_windows.ipynb #window
 class Window(NamedTuple):
-    "A part of a video, and what a model sees of it."
+    "Hold a part of a video, and the clip that a model sees of it."
     start:float # Seconds from the first frame
     end:float # Seconds; the end itself is not part of it
-    clip:np.ndarray|None # uint8 (T,size,size,3); None where there is none
-    reason:str='' # Why there is none
+    clip:np.ndarray|None # uint8 (T,size,size,3); None if there is no clip
+    reason:str='' # Why there is no clip
 
-SLACK_S = 1e-6                        # seconds by which two times may differ and still be the same
+SLACK_S = 1e-6                        # times that differ by less, in seconds, count as equal
 
 # %% ../nbs/inside/61d_windows.ipynb #cutter
 class WindowCutter:
-    "Frames go in one by one, with their times; windows come out when they are over."
+    "Cut windows from frames that come one by one, with their times."
     def __init__(self,
-        spec:ClipSpec, # Says which frames of a window, and how large
-        windows:Windows, # Where they begin and end
+        spec:ClipSpec, # Says which frames a clip has, and their size
+        windows:Windows, # Where windows begin and end
     ):
         self.spec, self.windows = spec, windows
-        self.times, self.frames = [], []                # of the frames that are kept
+        self.times, self.frames = [], []                # times and frames that are kept
         self.n_frames, self.n_windows, self.last_s = 0, 0, 0.
 
     @property
     def start(self)->float:
-        "When the next window begins."
+        "Return when the next window begins."
         return self.n_windows*self.windows.every_s
 
     def push(self,
         time:float, # Seconds from the first frame, never less than before
-        frame=None, # uint8 (H,W,3); None: this one is shown, but no clip needs it
-    )->list: # Of Window
-        "Take the next frame; return the windows that are over before it."
+        frame=None, # uint8 (H,W,3); None: the frame is shown, but no clip needs it
+    )->list: # List of Window
+        "Take the next frame and return the windows that end before it."
         if not self.last_s <= time < math.inf:
             raise ArgumentError(f"time={time}; accepted: seconds, at least {self.last_s:g}, the time before.")
         over = []
@@ -117,15 +117,15 @@ class WindowCutter:
             self.frames.append(cut)
         return over
 
-    def finish(self)->list: # Of Window
-        "Return the windows that are not over when the video ends."
+    def finish(self)->list: # List of Window
+        "Return the windows that are still open when the video ends."
         if not self.n_frames:
             return []
         spans = self.windows.spans(end_of_video(self.n_frames, self.last_s))
         return [self._next(end) for end in spans[self.n_windows:,1].tolist()]
 
     def _next(self, end):
-        "Return the next window, and forget the frames that those after it do not need."
+        "Return the next window, and forget the frames that later windows do not need."
         n = np.searchsorted(self.times, end - SLACK_S)
         window = self._clip(self.start, end, n)
         self.n_windows += 1
@@ -134,7 +134,7 @@ class WindowCutter:
         return window
 
     def _clip(self, start, end, n):
-        "Return a window that holds the first `n` of the frames that are kept."
+        "Return a window made of the first `n` frames that are kept."
         if not n:
             return Window(start, end, None, "no frame is shown in it")
         try:
@@ -146,8 +146,8 @@ class WindowCutter:
 # %% ../nbs/inside/61d_windows.ipynb #wanted-frames
 def wanted_frames(
     times:np.ndarray, # float (N,), seconds from the first frame at which each is shown
-    spec:ClipSpec, # Says which frames of a window
-    windows:Windows, # Where they begin and end
+    spec:ClipSpec, # Says which frames a clip has
+    windows:Windows, # Where windows begin and end
 )->np.ndarray: # bool (N,)
     "Return which frames of a video are in the clip of some window."
     wanted = np.zeros(len(times), bool)
@@ -165,7 +165,7 @@ def open_video(
     backend:str='auto', # See read_frames
     on_error:str='raise', # One of ON_ERROR; 'skip' opens a damaged file, too
 ): # Yields a Video whose times are known
-    "Open a video for the block, a damaged one as far as it can be decoded."
+    "Open a video for the block; with 'skip', a damaged one as far as it can be decoded."
     check_choice('on_error', on_error, ON_ERROR)
     with ExitStack() as stack:
         try:
@@ -180,12 +180,12 @@ def open_video(
 
 # %% ../nbs/inside/61d_windows.ipynb #windows-of-file
 def windows_of_video(
-    video:Video, # Open, and open until the last window is there
-    spec:ClipSpec, # Says which frames of a window, and how large
-    windows:Windows, # Where they begin and end
-    on_error:str='raise', # One of ON_ERROR; 'skip' goes on behind damage
+    video:Video, # An open Video; keep it open until the last window
+    spec:ClipSpec, # Says which frames a clip has, and their size
+    windows:Windows, # Where windows begin and end
+    on_error:str='raise', # One of ON_ERROR; 'skip' goes on after damage
 ): # Iterator of Window
-    "Go through the windows of a file, in one pass."
+    "Yield the windows of a file in one pass."
     n = 0
     try:
         for w in _one_pass(video, spec, windows):
@@ -198,7 +198,7 @@ def windows_of_video(
             yield from islice(_one_pass(again, spec, windows), n, None)
 
 def _one_pass(v, spec, windows):
-    "Go through the windows of a file that is whole, or of what can be decoded of it."
+    "Yield the windows of a file, as far as it can be decoded."
     times, cutter = v.times, WindowCutter(spec, windows)
     wanted = wanted_frames(times, spec, windows)
     damaged = _damaged_times(v) if v.salvage else times[:0]
@@ -212,7 +212,7 @@ def _one_pass(v, spec, windows):
     yield from checked(cutter.finish())
 
 def _damaged_times(v):
-    "Return when frames are shown that FFmpeg marks as damaged, or that no decoder gives for their packets."
+    "Return the times of frames that FFmpeg marks as damaged, or that no decoder gives."
     stamps, times, p = v.time_stamps(), v.times, v.packets
     lost = [] if None in stamps else np.setdiff1d(p.pts[p.order], stamps)
     return np.append(times[v.damaged], np.interp(lost, stamps, times) if len(lost) else [])

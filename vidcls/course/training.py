@@ -5,5 +5,199 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/inside/79e_course.training.ipynb #9af43edf
-from .checking import as_number, exercise, is_near
+# %% ../../nbs/inside/79e_course.training.ipynb #9199af6a
+import math
+
+import torch
+from torch.nn.functional import cross_entropy, one_hot
+
+from .checking import as_number, exercise, is_near, is_same
+from ..losses import LabelSmoothingCrossEntropy, smoothing_floor
+from ..optim import warmup_cosine_factor
+from ..training.history import History
+from ..tune import LRFound
+
+# %% ../../nbs/inside/79e_course.training.ipynb #224be3f0
+@exercise('37.1', 'two numbers',
+          "The first is on this page for any target. A function of this page gives the second.")
+def _begin_and_end(answer): return is_near(answer, [math.log(51), smoothing_floor(51)])
+
+@exercise('37.2', 'a whole number',
+          "The floor of 400 classes is 0.92. Go on from there, one class at a time.")
+def _floor_above_one(answer):
+    K = as_number(answer)
+    return K == int(K) and smoothing_floor(int(K)) > 1 >= smoothing_floor(int(K)-1)
+
+@exercise('37.3', 'a number', "Write down both factors. What is their quotient?")
+def _gamma(answer): return is_near(as_number(answer), math.log(1000)/math.log(9))
+
+# %% ../../nbs/inside/79e_course.training.ipynb #8e89d227
+@exercise('37.4', 'a function (logits, targets, freq, eps) that returns one number',
+          "The share eps goes to the classes in proportion to freq, and the loss is a mean over the clips.")
+def _towards_frequencies(answer):
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 3, generator=draws)
+    targets = torch.tensor([0, 1, 2, 2, 1, 0])
+    even, uneven = torch.full((3,), 1/3), torch.tensor([.7, .2, .1])
+    if not is_near(as_number(answer(logits, targets, uneven, 0.)), cross_entropy(logits, targets)):
+        return "With eps = 0 the loss has to be plain cross-entropy."
+    smoothed = LabelSmoothingCrossEntropy(.1)(logits, targets)
+    if not is_near(as_number(answer(logits, targets, even, .1)), smoothed):
+        return "With equal frequencies the loss has to be that of LabelSmoothingCrossEntropy."
+    shares = .6*one_hot(targets, 3) + .4*uneven
+    return is_near(as_number(answer(logits, targets, uneven, .4)), cross_entropy(logits, shares), rel=1e-4)
+
+@exercise('37.5', 'a number', "What is q, averaged over all clips? The answer doesn't depend on ε.")
+def _never_looks(answer):
+    freq = torch.tensor([.5, .25, .25])
+    return is_near(as_number(answer), -(freq*freq.log()).sum())
+
+# %% ../../nbs/inside/79e_course.training.ipynb #a312678f
+@exercise('38.1', 'a list of names of parameters',
+          "Parameters with one axis are spared, and so are tables and tokens, by their names.")
+def _decaying(answer): return is_same(answer, ['0.weight', '3.weight'])
+
+@exercise('38.2', 'a number',
+          "The last block learns at 0.75 of the rate. How many such factors does the embedding get?")
+def _first_layer(answer): return is_near(as_number(answer), 1e-3*.75**25)
+
+@exercise('38.3', 'a number', "How many clips does one step of the optimiser see, over both GPUs?")
+def _my_rate(answer): return is_near(as_number(answer), 5e-4*48/256)
+
+# %% ../../nbs/inside/79e_course.training.ipynb #18caff5d
+@exercise('38.4', 'a function (step, n_steps, n_warmup) that returns one number',
+          "Half-way between n_warmup and n_steps it has to be a half.")
+def _straight_lines(answer):
+    for step in (0, 3, 9):
+        if not is_near(as_number(answer(step, 100, 10)), warmup_cosine_factor(step, 100, 10)):
+            return "During the warm-up it has to be equal to warmup_cosine_factor."
+    if not is_near([answer(100, 100, 10), answer(150, 100, 10)], [0, 0]):
+        return "At n_steps and after it the factor has to be 0."
+    found = [as_number(answer(*a)) for a in ((10, 100, 10), (55, 100, 10), (0, 8, 0), (2, 8, 0))]
+    return is_near(found, [1, .5, 1, .75])
+
+@exercise('38.5', 'a number', "Run two steps, and compare the weight before and after the second.")
+def _remembers(answer):
+    w, start = torch.nn.Parameter(torch.zeros(1)), 0.
+    opt = torch.optim.AdamW([w], lr=.01, weight_decay=0)
+    for g in (3., 0.):
+        start = w.item()
+        w.grad = torch.tensor([g])
+        opt.step()
+    return is_near(abs(as_number(answer)), abs(w.item()-start))
+
+# %% ../../nbs/inside/79e_course.training.ipynb #e3df9ad6
+class _PlayedRun:
+    "Announce the events of a training to one callback, and note whether it ends the training."
+    def __init__(self, callback):
+        self.callback, self.hist = callback, History()
+        self.epoch = self.step = self.n_steps = 0
+        self.max_grad_norm, self.stopped = 1., False
+
+    def __call__(self, *events):
+        for event in events:
+            if hasattr(self.callback, event):
+                getattr(self.callback, event)(self)
+
+    def stop(self, why): self.stopped = True
+
+    def take_step(self, norm):
+        self.grad_norm = torch.tensor(norm)
+        self('before_batch', 'after_pred', 'after_loss', 'before_step')
+        self.step += 1
+        self('after_step')
+        self.n_steps += 1
+        self('after_batch')
+
+    def take_epoch(self, accuracy):
+        self('before_epoch', 'after_train')
+        self.row = dict(epoch=self.epoch+1, train_loss=.5, valid_loss=.5, accuracy=accuracy)
+        self.hist.rows.append(self.row)
+        self('after_epoch')
+        self.epoch += 1
+
+# %% ../../nbs/inside/79e_course.training.ipynb #dcfe9818
+@exercise('46.1', 'three numbers',
+          "Each loss is a mean over the clips of its batch. The three numbers add up to 1.")
+def _shares(answer): return is_near(answer, [8/19, 8/19, 3/19])
+
+@exercise('46.2', 'a number of steps',
+          "How many batches has an epoch, and how many groups of up to four batches are they?")
+def _n_steps(answer): return as_number(answer) == 32
+
+@exercise('46.3', 'a function of a list of dicts that returns the number of an epoch',
+          "The accuracy decides, then the lower loss, then the earlier epoch.")
+def _kept_epoch(answer):
+    def kept(*scores):
+        return answer([dict(epoch=i+1, accuracy=a, valid_loss=l) for i,(a,l) in enumerate(scores)])
+    found = [kept((.5, .7), (.9, .4), (.8, .3)), kept((.9, .4), (.9, .3), (.9, .5)), kept((.6, .5), (.6, .5))]
+    return found == [2, 2, 1]
+
+@exercise('46.4', 'a class of callbacks with an attribute `largest`',
+          "The norm is run.grad_norm, and before_step is called once in each step.")
+def _largest_norm(answer):
+    for norms in ([.5, 3., 1.25], [2., 1.], []):
+        run = _PlayedRun(answer())
+        run('before_fit')
+        for norm in norms:
+            run.take_step(norm)
+        if not is_near(as_number(run.callback.largest), max([0., *norms])):
+            return f"After steps with the norms {norms}, largest was {run.callback.largest}."
+    return True
+
+@exercise('46.5', 'a class of callbacks',
+          "After each epoch run.row has the accuracy. run.stop ends the training.")
+def _two_good_epochs(answer):
+    for scores, end in (([.5, .96, .97, .99], 3), ([.96, .5, .96, .5, .96], None), ([.95, .95, .5], 2)):
+        run = _PlayedRun(answer())
+        run('before_fit')
+        ended = None
+        for score in scores:
+            run.take_epoch(score)
+            if run.stopped:
+                ended = run.epoch
+                break
+        if ended != end:
+            said = 'never' if ended is None else f'after epoch {ended}'
+            return f"With the accuracies {scores} the training ended {said}."
+    return True
+
+# %% ../../nbs/inside/79e_course.training.ipynb #ce8c9a2a
+@exercise('47.1', 'a number of hours',
+          "How many steps has an epoch? It also has one validation. Then turn seconds into hours.")
+def _hours(answer): return is_near(as_number(answer), 50*(math.ceil(9537/16)*.8 + 60)/3600)
+
+@exercise('47.2', 'a number of gigabytes', "How many numbers are kept for each weight?")
+def _gigabytes(answer): return is_near(as_number(answer), 1.6)
+
+@exercise('47.3', 'a learning rate',
+          "Does the loss fall by a tenth anywhere? If not, find the edge first.")
+def _flat_curve(answer):
+    seen = LRFound([1e-5, 1e-4, 1e-3, 1e-2, .1, 1.], [2.08, 2.07, 2.06, 2.07, 2.5, 6.])
+    return is_near(as_number(answer), seen.valley)
+
+# %% ../../nbs/inside/79e_course.training.ipynb #c0cd426d
+@exercise('47.4', 'a function of a list of numbers that returns a list of the same length',
+          "Keep a running mean that starts at 0, and divide it by 1 - 0.95**t, where the first t is 1.")
+def _smoothed(answer):
+    if not is_near(answer([4., 4., 4.]), [4., 4., 4.]):
+        return "Equal losses have to stay as they are."
+    if not is_near(answer([7.]), [7.]):
+        return "The first value has to be the first loss."
+    mean = .95*(.95*.05*1 + .05*2) + .05*6
+    return is_near(answer([1., 2., 6.]), [1., (.95*.05 + .05*2)/(1-.95**2), mean/(1-.95**3)], rel=1e-4)
+
+@exercise('47.5', 'a function of `fits` that returns a whole number',
+          "First find a size that fits and one that doesn't. Then try the size in the middle.")
+def _largest_batch(answer):
+    for room in (1, 2, 7, 8, 100, 1000):
+        asked = []
+        def fits(bs):
+            asked.append(bs)
+            return bs <= room
+        found = answer(fits)
+        if found != room:
+            return f"On a device with room for {room} clips your function returned {found}."
+        if len(asked) > 25:
+            return f"On a device with room for {room} clips your function asked {len(asked)} times."
+    return True

@@ -115,7 +115,7 @@ def pretrained_encoder(
         dls = pretraining_loaders(material.unlabelled, net.spec, bs=64, seed=seed, on_error='skip',
                                   cache=material.cache)
         pretrain(net, dls, epochs=epochs, lr=lr, mask=mask, ratio=ratio, seed=seed, patience=None, out=folder,
-                 show=show)
+                 resume='auto', show=show)
     return folder
 
 def _network(material):
@@ -202,6 +202,7 @@ def compare_continued(
     seeds=(0,1,2), # A run of each arm for each; three judge every clip once
     epochs:int=300, # Of pre-training on own clips, >= 1
     made_epochs:int=20, # Of pre-training on made clips, >= 1
+    n:int=40, # Labelled clips of each class, for the linear layer
     show:bool=True, # Print what is run?
 )->dict: # {(arm, seed): dict with accuracy, n, right and group of each clip that is judged}
     "Go on with pre-training on real clips, and judge frozen encoders with and without it."
@@ -218,7 +219,7 @@ def compare_continued(
                                          show=show)
         if arm == 'own clips alone':
             encoder = pretrained_encoder(own, out/f'weights_{seed}', seed, epochs, show=show)
-        right = encoder_right(new_network(own, encoder, seed), own.pool, own.test)
+        right = encoder_right(new_network(own, encoder, seed), few_of(own.pool, n, seed), own.test)
         return accuracy_of(right) | dict(right=[int(r) for r in right], group=own.group_numbers)
     return run_missing(out, CONTINUED, seeds, prepare, train, show)
 

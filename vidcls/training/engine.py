@@ -23,7 +23,7 @@ from .history import History
 
 # %% ../../nbs/inside/42_training.engine.ipynb #half-precision
 def half_precision()->str|None: # 'bf16', 'fp16' or None
-    "Return what mixed precision means here: fp16 where bf16 is only emulated (T4, V100), None without CUDA."
+    "Return the type of mixed precision: fp16 if bf16 is only emulated (T4, V100), None without CUDA."
     if not torch.cuda.is_available():
         return None
     return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
@@ -31,21 +31,21 @@ def half_precision()->str|None: # 'bf16', 'fp16' or None
 def choose_precision(
     asked:str|None, # 'no', 'fp16', 'bf16'; None takes what suits the device
 )->str: # 'no', 'fp16' or 'bf16'
-    "Return the precision of a training; an error where the device can't compute in it."
+    "Return the precision of a training; raise an error if the device can't compute in it."
     if asked == 'fp16' and pick_device().type == 'cpu':
         raise ArgumentError("precision='fp16' needs a GPU; on a CPU take 'no' or 'bf16'.")
     return check_choice('precision', asked or half_precision() or 'no', ('no', 'fp16', 'bf16'))
 
 # %% ../../nbs/inside/42_training.engine.ipynb #leave-group
 def leave_group():
-    "Leave the group of processes, unless an error ends this one."
+    "Leave the group of processes, unless this process ends with an error."
     import torch.distributed as dist
     if dist.is_available() and dist.is_initialized() and not hasattr(sys, 'last_value'):
-        time.sleep(.1)  # threads of the group put the tensors of the last exchange down
+        time.sleep(.1)  # background threads let go of the tensors of the last exchange
         dist.destroy_process_group()
 
 def leave_at_exit():
-    "Let Python call leave_group, once, when it ends."
+    "Make Python call leave_group once when it ends."
     atexit.unregister(leave_group)
     atexit.register(leave_group)
 
@@ -61,14 +61,14 @@ def make_accelerator(
         mixed_precision=precision,
         log_with=trackers,
         project_dir=out,
-        # a launcher's number would divide the gradient once more
+        # the launcher's number of steps would divide the gradient a second time
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
     leave_at_exit()
     kind = str(accelerator.distributed_type).rpartition('.')[2]
     if kind in ('DEEPSPEED', 'MEGATRON_LM') or kind == 'FSDP' and not accelerator.is_fsdp2:
         raise VidclsError(
-            f"fit was not made for {kind}; it shards by FSDP in its second version: accelerate launch "
+            f"fit does not work with {kind}; it shards by version 2 of FSDP: accelerate launch "
             "--use_fsdp --fsdp_version 2."
         )
     return accelerator
@@ -77,21 +77,21 @@ def release(
     model, # As prepare_model gave it
     original, # The model that was given to fit
 ):
-    "Let accelerate forget a model, so that it computes in full precision again and can be trained anew."
+    "Undo what accelerate did to a model: it computes in full precision again and can be trained anew."
     from accelerate.state import AcceleratorState
     from accelerate.utils import extract_model_from_parallel
     extract_model_from_parallel(model, keep_fp32_wrapper=False)
-    # or the next fit would leave it on its device and in full precision
+    # otherwise the next fit would leave it on its device and in full precision
     vars(original).pop('_is_accelerate_prepared', None)
-    AcceleratorState._reset_state()  # or a second fit could not choose its precision
+    AcceleratorState._reset_state()  # otherwise a second fit could not choose its precision
 
 # %% ../../nbs/inside/42_training.engine.ipynb #prepare-model
 def prepare_model(
     run, # A Run: accelerator, original_model, callbacks, config
 ): # (model, optimiser), both as accelerate gives them
-    "Bring the model onto its devices and make its optimiser."
+    "Move the model onto its devices and make its optimiser."
     if run.accelerator.num_processes > 1:
-        for cb in run.callbacks:  # several processes fix what learns when the model is prepared
+        for cb in run.callbacks:  # with several processes, preparing the model fixes what learns
             if isinstance(cb, GradualUnfreeze):
                 freeze_layers(run.original_model, cb.plan.get(0, 0))
     return _prepare_sharded(run) if run.sharded else _prepare_whole(run)
@@ -100,7 +100,7 @@ def make_optimizer(
     net, # The model, on its device
     optimization, # An Optimization
 ): # torch optimiser
-    "Make the optimiser that was asked for; each layer gets its own rate and weight decay."
+    "Make the optimiser that was asked for, with a rate and a weight decay for each layer."
     o = optimization
     rates = dict(layer_decay=o.layer_decay, backbone=o.backbone)
     try:
@@ -114,7 +114,7 @@ def make_optimizer(
         raise ArgumentError(f"opt_args={o.opt_args!r}: {e}") from e
 
 def _prepare_whole(run):
-    "Each process has all weights; what callbacks bring to learn joins the optimiser."
+    "Prepare a model of which each process has all weights; add the modules of callbacks to the optimiser."
     accelerator, optimization = run.accelerator, run.config.optimization
     model = accelerator.prepare(run.original_model)  # on the device before the optimiser is made
     run.net = accelerator.unwrap_model(model)
@@ -127,7 +127,7 @@ def _prepare_whole(run):
     return model, accelerator.prepare(opt)
 
 def _prepare_sharded(run):
-    "A copy of the model is laid out over the processes block by block, with its optimiser."
+    "Divide a copy of the model among the processes, block by block, and make its optimiser."
     run.net = run.original_model
     whole = [cb for cb in run.callbacks if isinstance(cb, EMA)] + [cb for cb,_ in _extra_modules(run)]
     if whole:
@@ -144,7 +144,7 @@ def _prepare_sharded(run):
     return run.accelerator.prepare(net, make_optimizer(net, run.config.optimization))
 
 def _extra_modules(run):
-    "Callbacks that bring a module that learns, each with it."
+    "Yield each callback that has a learning module, together with the module."
     for cb in run.callbacks:
         module = cb.extra_module(run)
         if module is not None:
@@ -154,7 +154,7 @@ def _extra_modules(run):
 def share_buffers(
     run, # A Run: accelerator, eval_model
 ):
-    "Give all processes the batch-norm statistics of the first one; each has counted by itself."
+    "Give all processes the batch-norm statistics of the first process, as each has computed its own."
     if run.accelerator.num_processes == 1:
         return
     for b in run.eval_model.buffers():
@@ -165,7 +165,7 @@ def share_loader(
     accelerator, # accelerate's Accelerator
     loader, # A Loader
 ): # A Loader of this process's batches
-    "Give each process its share of the batches."
+    "Return a loader with this process's share of the batches."
     if accelerator.num_processes > 1 and loader.sources().on_error == 'skip':
         raise ArgumentError(
             "on_error='skip' works in one process; drop the broken clips from the table first."
@@ -175,9 +175,9 @@ def share_loader(
 def device_batches(
     run, # A Run: accelerator, epoch, rows_done, rng_state, stop_request, stop_reason
     loader, # As share_loader gave it
-    skip:int=0, # Batches that were handed out before
+    skip:int=0, # Batches of this epoch that were handed out before
 ): # Yields Batches on the device
-    "Bring the batches of a loader onto the device; of an epoch that was stopped, those that are left."
+    "Move the batches of a loader onto the device; in a resumed epoch, only those that are left."
     if skip:
         loader.load_state_dict(dict(epoch=run.epoch, start=run.rows_done))
         loader = _as_begun(loader, run.rng_state)
@@ -191,11 +191,11 @@ def device_batches(
         if run.stop_request not in SIGNALS:
             raise
         if not run.stop_reason:
-            # with it, at the next step, the others are told
+            # an empty batch, so that the next step tells the other processes
             yield Batch(*[torch.empty(0, dtype=torch.long)]*3, [])
 
 def _as_begun(loader, rng_state):
-    "A loader draws when it begins: the same again. Then the generators go on where they were."
+    "Yield the batches of a loader that begins with an earlier random state; then put the current state back."
     now = random_state()
     set_random_state(rng_state)
     batches = iter(loader)
@@ -206,22 +206,22 @@ def _as_begun(loader, rng_state):
         yield from batches
 
 # %% ../../nbs/inside/42_training.engine.ipynb #any-process
-SIGNALS = ('SIGTERM', 'interrupted')             # ends that don't wait until the epoch is judged
+SIGNALS = ('SIGTERM', 'interrupted')             # reasons that don't wait until the epoch is judged
 
 def any_process(
     accelerator, # accelerate's Accelerator
-    flag, # What this process says
+    flag, # True or False in this process
 )->bool:
-    "Does any process say so? All have to ask, at the same point."
+    "Return whether the flag is set in any process; all processes have to call this at the same point."
     if accelerator.num_processes == 1:
         return bool(flag)
     return accelerator.reduce(torch.tensor(int(bool(flag)), device=accelerator.device)).item() > 0
 
 def count_clips(
     run, # A Run: accelerator, stop_request
-    n:int, # Clips of this process
-)->int: # Of all processes
-    "Count the clips of a step; with it several processes also learn whether one of them was asked to stop."
+    n:int, # Clips of this step in this process
+)->int: # Clips in all processes
+    "Count the clips of a step, and let the processes learn whether one of them was asked to stop."
     accelerator = run.accelerator
     if accelerator.num_processes == 1:
         return n
@@ -233,8 +233,8 @@ def count_clips(
 
 def agree_on_stop(
     run, # A Run: accelerator, stop_request, stop_reason
-)->str|None: # Why the training ends; None where it goes on
-    "Let what one process was asked for hold for all."
+)->str|None: # Why the training ends; None if it goes on
+    "Make a request to stop in one process hold for all processes."
     if run.accelerator.num_processes > 1 and any_process(run.accelerator, run.stop_request):
         _settle(run)
     return run.stop_reason
@@ -249,18 +249,18 @@ def _settle(run):
 def listening(
     run, # A Run: accelerator, stop, stop_request
 ):
-    "While training, let Ctrl-C and SIGTERM end it after the step; the second Ctrl-C at once."
+    "Make Ctrl-C and SIGTERM end the training after the step, and a second Ctrl-C end it at once."
     if threading.current_thread() is not threading.main_thread():
         yield
-        return          # only there signals arrive
+        return          # signals arrive only in the main thread
     def heard(number, frame):
         reason = 'interrupted' if number == signal.SIGINT else 'SIGTERM'
         if reason == run.stop_request == 'interrupted' and run.accelerator.num_processes == 1:
-            raise KeyboardInterrupt   # launchers pass one on: heard twice
+            raise KeyboardInterrupt   # not with a launcher, which passes Ctrl-C on, so that it arrives twice
         run.stop_request = None
         run.stop(reason)
         if number == signal.SIGTERM and hasattr(signal, 'SIGCHLD'):
-            # PyTorch's raises wherever we are, when workers end
+            # PyTorch's handler would raise an error at any point when workers end
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -274,13 +274,13 @@ def listening(
 
 # %% ../../nbs/inside/42_training.engine.ipynb #run
 class Run:
-    "What a training works with; callbacks see it and may change it."
+    "Hold everything a training works with; callbacks see it and may change it."
     def __init__(self,
         model, # Trained in place
         dls, # Loaders
         config, # A FitConfig: what fit was asked for
-        about, # What the checkpoint belongs to: the training's fingerprint
-        callbacks, # All of them, in the order in which they are called
+        about, # The training's fingerprint: what its checkpoints belong to
+        callbacks, # All callbacks, in the order in which they are called
     ):
         o, c = config.optimization, config.computing
         self.config, self.callbacks, self.original_model = config, callbacks, model
@@ -303,17 +303,17 @@ class Run:
         self.scaled = self.accelerator.scaler is not None                # fp16 on a GPU
         self.loss_func = config.functions.loss or self.task.loss(o.smoothing)
         if isinstance(self.loss_func, torch.nn.Module):
-            self.loss_func.to(self.accelerator.device)      # class weights move along
+            self.loss_func.to(self.accelerator.device)      # class weights have to be on the device, too
         self.gen = torch.Generator().manual_seed(c.seed + self.accelerator.process_index)
         self.hist, self.best = History(), None              # best: the weights of the best epoch
         self.stop_request = self.stop_reason = None
         # how far the training is
-        self.epoch = 0                                      # the one that runs, from 0
-        self.step = self.n_steps = 0                        # steps that were taken; all of them
+        self.epoch = 0                                      # the current epoch, from 0
+        self.step = self.n_steps = 0                        # steps that were taken; with those left out
         self.epoch_steps = 0                                # n_steps at the start of the epoch
         self.done = self.rows_done = 0                      # batches and clips of this epoch
         self.step_clips = 0                                 # of the last step, in this process
-        self.row, self.step_rows = {}, []                   # of the history; of the table, in this step
+        self.row, self.step_rows = {}, []                 # row of the history; rows of the table in this step
         self.step_loss = self.train_loss = torch.zeros((), device=self.accelerator.device)
         self.started, self.elapsed, self.timer = time.perf_counter(), 0., WaitTimer(())
         self.lr, self.rng_state = None, random_state()      # at the start of the epoch
@@ -324,20 +324,20 @@ class Run:
 
     @property
     def paths(self)->dict:
-        "The files of each split, by row."
+        "Return the files of each split, in the order of the rows."
         both = dict(train=self.dls.train, valid=self.dls.valid)
         return {name: loader.sources().paths for name, loader in both.items() if loader is not None}
 
     @property
     def n_good(self)->int:
-        "Steps of this epoch that were taken."
+        "Return the number of steps of this epoch that were taken."
         bad = sum(b['epoch'] == self.epoch+1 for b in self.hist.bad_steps)
         return self.n_steps - self.epoch_steps - bad
 
     def note(self,
         batch, # A Batch of training clips
     ):
-        "Remember how far the epoch is."
+        "Count a batch of this epoch, and its clips."
         self.note_failed(batch, 'train')
         self.done += 1
         self.rows_done += len(batch.rows) + len(batch.failed)
@@ -346,23 +346,23 @@ class Run:
         batch, # A Batch
         split:str, # 'train' or 'valid'
     ):
-        "Remember which clips could not be read."
+        "Record which clips could not be read."
         for row, reason in batch.failed:
             self.hist.skipped[str(self.paths[split][row])] = reason
 
     def stop(self,
-        why:str, # For the history
+        why:str, # The reason, for the history
     ):
-        "End the training after this step; where all steps of the epoch are done, after judging it."
+        "End the training after this step; if all steps of the epoch are done, judge the epoch first."
         self.stop_request = self.stop_request or why
         if self.accelerator.num_processes == 1:
-            self.stop_reason = self.stop_request        # several have to agree first
+            self.stop_reason = self.stop_request        # several processes have to agree first
 
 # %% ../../nbs/inside/42_training.engine.ipynb #end-callbacks
 def end_callbacks(
     run, # A Run
 ):
-    "Call after_fit of every callback; raise the first error of these, unless there is another already."
+    "Call after_fit of every callback; then raise the first of their errors, unless another is on its way."
     failed = []
     for cb in run.callbacks:
         try:
@@ -375,7 +375,7 @@ def end_callbacks(
 def put_best(
     run, # A Run: accelerator, best, model, original_model
 ):
-    "Put the best weights into the model, and take accelerate's wrapping off."
+    "Put the best weights into the model, and remove accelerate's wrappers."
     device = run.accelerator.device
     release(run.model, run.original_model)
     if run.best is not None:

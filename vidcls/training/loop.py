@@ -22,11 +22,11 @@ from .resume import fingerprint, resume_run
 
 # %% ../../nbs/inside/45a_training.loop.ipynb #start-run
 def start_run(
-    model, # Of create_model, or with a spec of its own
+    model, # A model of create_model, or one with a spec of its own
     dls, # Loaders
     config, # A FitConfig that fits them
 )->tuple: # (Run, was there a checkpoint to go on from?)
-    "Make the run; where that fails, leave the model as it was."
+    "Make the run; if that fails, leave the model as it was."
     about = fingerprint(model, dls, config)
     torch.manual_seed(config.computing.seed)
     try:
@@ -43,7 +43,7 @@ def start_run(
 # %% ../../nbs/inside/45a_training.loop.ipynb #in-groups
 def in_groups(
     batches, # An iterable
-    n:int, # How many belong together, >= 1
+    n:int, # Batches in each list, >= 1
 ): # Yields lists
     "Collect batches in lists of `n`; the last one may be shorter."
     group = []
@@ -65,7 +65,7 @@ def prepare_batch(
     run.batch, clips, targets = batch, batch.clips, batch.labels
     for draws in (augment, mix):
         if hasattr(draws, 'see'):
-            draws.see(batch.rows, run.epoch)        # one whose draws depend on the clip
+            draws.see(batch.rows, run.epoch)        # a function whose draws depend on the clip
     if augment:
         clips, targets = check_pair('augment', augment(clips, targets, run.gen))
     run.clips = clips
@@ -73,10 +73,10 @@ def prepare_batch(
     return check_pair('mix', mix(xb, targets, run.gen)) if mix else (xb, targets)
 
 def check_pair(
-    name:str, # Of the function, for the message
+    name:str, # Name of the function, for the message
     given, # What it returned
 )->tuple: # The same two things
-    "Raise unless a function of the user gave clips and labels."
+    "Return what a function of the user returned; raise an error unless it is clips and labels."
     if isinstance(given, (tuple, list)) and len(given) == 2:
         return given
     raise ArgumentError(
@@ -89,7 +89,7 @@ def begin_epoch(
 ):
     "Start the clock and the counters of an epoch, and let the loaders draw its order."
     run.started = time.perf_counter()
-    if not run.done:  # else the epoch goes on where it was stopped
+    if not run.done:  # otherwise the epoch goes on from where it was stopped
         run.train_loss, run.elapsed = torch.zeros((), device=run.accelerator.device), 0.
         run.lr, run.epoch_steps, run.rng_state = run.sched.get_last_lr()[-1], run.n_steps, random_state()
     run.row = dict(epoch=run.epoch+1)
@@ -98,7 +98,7 @@ def begin_epoch(
             loader.set_epoch(run.epoch)
 
 def average_loss(
-    run, # A Run whose training clips are through
+    run, # A Run after all training clips of the epoch
 ):
     "Write the mean loss of the epoch's steps into the row."
     if not run.n_good:
@@ -114,7 +114,7 @@ def average_loss(
 def collect_answers(
     run, # A Run
     batches, # The validation clips
-)->tuple|None: # (logits (N,K), labels (N,)) on the CPU; None where a signal broke it off
+)->tuple|None: # (logits (N,K), labels (N,)) on the CPU; None if a signal broke it off
     "Ask the model about all validation clips, over all processes."
     logits, labels = [], []
     for batch in batches:
@@ -131,7 +131,7 @@ def collect_answers(
         return None
     if not logits:
         raise VidclsError("no validation clip could be read; see on_error in the loaders.")
-    # several processes fill the last batches up, so that nobody waits
+    # several processes pad the last batches, so that none of them waits
     n = None if run.valid_loader.streams else len(run.valid_loader.sources())
     return torch.cat(logits)[:n], torch.cat(labels)[:n]
 
@@ -140,7 +140,7 @@ def collect_answers(
 def validate(
     run, # A Run
     batches, # The validation clips
-)->dict: # The row, with valid_loss, accuracy or mAP, and metrics; empty where a signal broke it off
+)->dict: # The row, with valid_loss, accuracy or mAP, and metrics; empty if a signal broke it off
     "Judge the weights on clips that are not trained on, over all processes."
     run('before_validate')
     run.eval_model.eval()
@@ -166,7 +166,7 @@ def whole_loss(
 
 # %% ../../nbs/inside/45a_training.loop.ipynb #keep-row
 def keep_row(
-    run, # A Run whose epoch was judged
+    run, # A Run after an epoch was judged
 ):
     "Add the times to the row and write it into the history; copy the weights if it is the best one."
     seconds = run.elapsed + time.perf_counter()-run.started

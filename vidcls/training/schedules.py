@@ -12,12 +12,12 @@ import math
 def one_cycle_factor(
     step:int, # Optimiser steps done so far
     n_steps:int, # Steps of the whole training
-    n_warmup:int=0, # Not used: the rise is a part of the cycle
-    rise:float=.25, # Part of the training in which the rate rises, in (0,1)
+    n_warmup:int=0, # Not used: the cycle has its own rise
+    rise:float=.25, # Share of the training in which the rate rises, in (0,1)
     start:float=1/25, # Factor at the first step
     final:float=1e-5, # Factor at the last step
 )->float:
-    "Rise by half a cosine and fall by another, as fastai's fit_one_cycle."
+    "Return a factor that rises along half a cosine and falls along another, as fastai's fit_one_cycle."
     peak = rise*n_steps
     if step < peak:
         a, b, t = start, 1., step/peak
@@ -28,16 +28,16 @@ def one_cycle_factor(
 # %% ../../nbs/inside/37a_training.schedules.ipynb #step-factor
 def step_factor(step:int, # Optimiser steps done so far
     n_steps:int, # Steps of the whole training
-    n_warmup:int=0, # Steps of a linear rise before
-    at:tuple=(11/15,14/15), # Parts of the training after which the rate falls
-    gamma:float=.1, # Factor of each fall
+    n_warmup:int=0, # Steps of the linear rise at the start
+    at:tuple=(11/15,14/15), # Shares of the training after which the rate falls
+    gamma:float=.1, # Factor that multiplies the rate at each fall
 )->float:
-    "Stay, and fall at each of the given points."
+    "Return a factor that is constant except for a fall at each of the given points."
     return gamma**sum(step >= a*n_steps for a in at) * min(1., (step+1)/(n_warmup+1))
 
 def constant_factor(step:int, # Optimiser steps done so far
     n_steps:int=0, # Not used
-    n_warmup:int=0, # Steps of a linear rise before
+    n_warmup:int=0, # Steps of the linear rise at the start
 )->float:
-    "Stay at one after the rise."
+    "Return a factor that is one after the rise."
     return min(1., (step+1)/(n_warmup+1))

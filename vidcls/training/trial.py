@@ -16,8 +16,8 @@ from .checkpoint import random_state, set_random_state
 # %% ../../nbs/inside/46a_training.trial.ipynb #restored
 @contextmanager
 def restored(
-    model, # Of create_model
-    loader, # A Loader: of the training clips
+    model, # A model of create_model
+    loader, # The Loader of the training clips
 ):
     "Put weights, generators and the order of the clips back when the block ends, however it ends."
     weights, rng_state = copy.deepcopy(model.state_dict()), random_state()
@@ -38,10 +38,10 @@ def restored(
 def try_out(
     model, # As for fit
     dls, # ClipLoaders
-    callback, # What looks on, and ends the trial
+    callback, # A callback that observes the training and ends the trial
     **kwargs, # As for fit
 ): # History
-    "Call `fit` without validation and without traces, for what a callback sees; put everything back."
+    "Call `fit` for what a callback observes, without validation, and put everything back."
     own = dict(callbacks=[callback], patience=None, monitor=None)
     own |= dict(out=None, every=None, resume=False, trackers=None)                # no traces
     trial = copy.copy(dls)
