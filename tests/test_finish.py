@@ -94,6 +94,11 @@ def test_button_card_and_lost_page():
     assert '<head><base href="/vidcls/">' in finish.anywhere('<html><head><title>…</title></head>', '/vidcls')
 
 
+def test_the_lost_page_is_not_on_the_site_map():
+    urls = [f'<url>\n<loc>{SITE}/{p}.html</loc>\n<lastmod>2026</lastmod>\n</url>' for p in ('404', 'train')]
+    assert finish.without_lost_page(f'<urlset>{"".join(urls)}</urlset>') == f'<urlset>{urls[1]}</urlset>'
+
+
 def test_pictures_and_players_need_a_text():
     assert finish.silent('<img src="a"><video src="b"></video>') == ['<img src="a">', '<video src="b">']
     assert not finish.silent('<img alt="A curve." src="a.png"><video aria-label="A clip." src="a"></video>')

@@ -16,7 +16,8 @@ from stage import stage
 root = Path(__file__).resolve().parents[1]
 HEAVY = 1_500_000  # bytes; no page may have more
 
-if __name__ == '__mp_main__':  # a worker of proc_nbs; at its end, each shell that ran a page would collect garbage
+# a worker of proc_nbs: at its end, each shell that ran a page would collect garbage
+if __name__ == '__mp_main__':
     gc.collect = lambda generation=2: 0
 
 

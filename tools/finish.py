@@ -19,7 +19,7 @@ def finish(
     docs:Path, # The folder of the site
     site:str, # Its published address
 ):
-    "Finish each page and each style sheet, and add llms.txt."
+    "Finish each page, each style sheet and the site map, and add llms.txt."
     for css in docs.rglob('*.css'):
         text = css.read_text(encoding='utf-8')
         if (new := own_fonts(text)) != text:
@@ -31,6 +31,10 @@ def finish(
             new = anywhere(new, urlsplit(site).path)
         if new != text:
             page.write_text(new, encoding='utf-8')
+    sitemap = docs/'sitemap.xml'
+    if sitemap.is_file():
+        text = sitemap.read_text(encoding='utf-8')
+        sitemap.write_text(without_lost_page(text), encoding='utf-8')
     (docs/'llms.txt').write_text(index_for_machines(docs, site), encoding='utf-8')
 
 
@@ -42,7 +46,7 @@ def finished(
     for step in (offline, mathml, unique_ids, reachable):
         html = step(html)
     # smalldocs looks for the picture of the card beside the page
-    return re.sub(rf'(content="{re.escape(site)}/)(?:inside|studies)/(images/)', r'\1\2', html)
+    return re.sub(rf'(content="{re.escape(site)}/)[\w-]+/(images/)', r'\1\2', html)
 
 
 # ---- nothing from foreign hosts
@@ -134,6 +138,13 @@ def anywhere(
     return html if '<base ' in html else html.replace('<head>', f'<head><base href="{base}/">', 1)
 
 
+def without_lost_page(
+    sitemap:str, # XML
+)->str:
+    "Drop the page for addresses that lead nowhere: nobody should find it by a search."
+    return re.sub(r'\s*<url>\s*<loc>[^<]*/404\.html</loc>(?:(?!</url>).)*</url>', '', sitemap, flags=re.S)
+
+
 def index_for_machines(
     docs:Path, # The folder of the site
     site:str, # Its published address
@@ -142,17 +153,16 @@ def index_for_machines(
     home = (docs/'index.html').read_text(encoding='utf-8')
     about = described_by(home)
     lines = ['# vidcls', '', f'> {about}' if about else '']
-    sections = {'': 'The course', 'inside': 'Inside', 'studies': 'Studies'}
     order = re.findall(r'href="(?:\./)?([\w./-]+\.html)"[^>]*class="[^"]*sidebar-link', home)
     group = None
     for name in dict.fromkeys(order):
         page = docs/name
         folder = name.rpartition('/')[0]
-        if not page.is_file() or name == 'index.html' or folder not in sections:
+        if not page.is_file() or name == 'index.html':
             continue
         if folder != group:
             group = folder
-            lines += ['', f'## {sections[folder]}', '']
+            lines += ['', f"## {folder.capitalize() or 'The course'}", '']
         text = page.read_text(encoding='utf-8')
         title = re.search(r'<title>(.*?)</title>', text, flags=re.S)
         title = unescape(title[1]).rpartition(' – ')[0] or unescape(title[1])

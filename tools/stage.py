@@ -29,7 +29,8 @@ def stage(
         pages[name] = new, front['title']
     for old,(new,title) in pages.items():
         nb = json.loads((proc/old).read_text(encoding='utf-8'))
-        nb['cells'] = prepared(nb['cells'], title, lesson='/' not in old)
+        lesson = posixpath.dirname(old) not in ('inside', 'studies')
+        nb['cells'] = prepared(nb['cells'], title, lesson)
         (proc/old).unlink()
         text = json.dumps(nb, ensure_ascii=False, indent=1)
         (proc/new).write_text(relinked(text, old, pages, site), encoding='utf-8')
@@ -65,7 +66,7 @@ def relinked(
 def prepared(
     cells:list, # The cells of a page, as nbdev made them
     title:str, # The title of the page
-    lesson:bool, # Is it a lesson? Its pictures then need a text of their own
+    lesson:bool, # Is it written for learners? Its pictures then need a text of their own
 )->list: # The cells as the renderers get them
     "Return the cells with one heading for each exported cell, ids of their own, and texts for pictures."
     cells = [dict(cell) for cell in one_entry_each(cells)]
