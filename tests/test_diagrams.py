@@ -16,7 +16,7 @@ DRAWN = {
     'of 64 frames': lambda: draw_clip_way(ClipSpec(n_frames=64)),
     'training loop': draw_training_loop,
     'views': draw_views, 'one view': lambda: draw_views(1, 1), 'most views': lambda: draw_views(6, 3),
-    'inflation': draw_inflation, 'of two': lambda: draw_inflation(2), 'of four': lambda: draw_inflation(4),
+    'inflation': draw_inflation, 'of two': lambda: draw_inflation(2),
     'tubelets': draw_tubelets, 'tiny tubelets': lambda: draw_tubelets(8, 32, 2, 8, 96),
     'one frame': lambda: draw_tubelets(1, 16, 1, 8, 8),
     'VideoMAE': draw_videomae, 'tiny VideoMAE': lambda: draw_videomae(8, 32, 2, 8, 96, 4, 5),

@@ -11,15 +11,15 @@ import random
 from ..core import ArgumentError, check_between, check_whole
 from ..diagrams import SHAPE_INK, Diagram, shape_text
 
-# %% ../../nbs/inside/02f_drawings.networks.ipynb #4930bde2
+# %% ../../nbs/inside/02f_drawings.networks.ipynb #b3ec4d3a
 def draw_inflation(
-    kernel:int=3, # k: height, width and frames of the filter, 2 to 4
+    kernel:int=3, # k: height, width and frames of the filter, 2 or 3
 )->Diagram:
     "Draw how a k × k filter of an image network becomes a k × k × k filter for clips."
-    k = check_between('kernel', check_whole('kernel', kernel), 2, 4)
+    k = check_between('kernel', check_whole('kernel', kernel), 2, 3)
     d = Diagram(760, 440, f"A {k} × {k} filter is repeated {k} times along time and divided by {k}, so "
                           "that a clip of equal frames gets the same answer as its frame.")
-    cell, letters = 102/k, 'abcdefghijklmnop'
+    cell, letters = 102/k, 'abcdefghi'
     flat = d.grid(40, 58, k, k, cell, 'layer', lambda r, c: letters[r*k+c])
     d.text(91, 24, 'image network', 15, bold=True)
     d.text(91, 182, shape_text('out', 'in', k, k), 14, color=SHAPE_INK)
@@ -29,7 +29,7 @@ def draw_inflation(
     for t in range(k):
         made = d.grid(left + t*(102+gap), 58, k, k, cell, 'seen', lambda r, c: f'{letters[r*k+c]}/{k}')
         if t == 0:
-            d.arrow(flat, made, f'repeat {k} times,\ndivide by {k}' if k < 4 else '', size=14)
+            d.arrow(flat, made, f'repeat {k} times,\ndivide by {k}')
     deep = shape_text('out', 'in', k, k, k)
     d.text(left+wide/2, 188, f'{deep}:\n{k} copies along time', 14, color=SHAPE_INK)
     _boring_video(d, k)
