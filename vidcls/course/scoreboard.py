@@ -53,4 +53,6 @@ def scoreboard()->pd.DataFrame: # With the columns of BOARD_COLUMNS, and who ran
 # %% ../../nbs/inside/79l_course.scoreboard.ipynb #8b952c38
 def _rows(file):
     "Read the rows of a file; none where it is not there."
-    return pd.read_csv(file, dtype=dict(lesson=str)) if file.is_file() else pd.DataFrame(columns=BOARD_COLUMNS)
+    if not file.is_file():
+        return pd.DataFrame(columns=BOARD_COLUMNS)
+    return pd.read_csv(file, dtype=dict(lesson=str))
