@@ -291,7 +291,7 @@ def add_answers(
     @app.post('/predict', tags=['answers'], **how)
     async def predict(request: Request, model: str|None = None, top_k: int|None = Query(None, ge=1, le=1000),
                       views: str|None = None, frames: bool = False)->ClipAnswer:
-        "What happens in a short video."
+        "Classify a short video."
         m, v = choose_model(s.models, model), checked_views(views, s.limits)
         async with upload(request, s.folder) as path:
             return await s.within_time(s.predict(path, m, v, top_k, frames))
@@ -300,21 +300,21 @@ def add_answers(
     async def predict_windows(request: Request, model: str|None = None,
                               every_s: float|None = Query(None, ge=.1, le=3600),
                               length_s: float|None = Query(None, ge=.1, le=3600))->WindowsAnswer:
-        "What happens when in a long video."
+        "Classify the parts of a long video."
         m = choose_model(s.models, model)
         async with upload(request, s.folder) as path:
             return await s.within_time(s.windows(path, m, every_s, length_s), s.limits.long_s)
 
     @app.post('/embed', tags=['answers'], **how)
     async def embed(request: Request, model: str|None = None)->EmbedAnswer:
-        "A video as a vector, for search and for classifiers of your own."
+        "Return the features of a video, for search and for your own classifiers."
         m = choose_model(s.models, model)
         async with upload(request, s.folder) as path:
             return await s.within_time(s.embed(path, m))
 
     @app.post('/explain', tags=['answers'], **how)
     async def explain(request: Request, model: str|None = None)->MapAnswer:
-        "What counted for the answer about a short video; only where judges let the model's map pass."
+        "Return a map of what counted for the answer about a short video, if the model's maps passed their tests."
         m = choose_model(s.models, model)
         async with upload(request, s.folder) as path:
             return await s.within_time(s.explain(path, m))
@@ -327,24 +327,24 @@ def add_state(
     "Add the addresses for models, health and metrics."
     @app.get('/models', tags=['models'])
     async def models()->list[ModelFacts]:
-        "The models of this service, and what each says of itself."
+        "Return the models of this service, with their descriptions."
         return [ModelFacts(**m.describe()) for m in service.models.values()]
 
     @app.get('/healthz', tags=['state'])
     async def healthz()->Health:
-        "Does the service run?"
+        "Return 200 while the service runs."
         return Health(status='ok')
 
     @app.get('/readyz', tags=['state'], responses={503: {'model': Refusal}})
     async def readyz()->Health:
-        "Does it take requests?"
+        "Return 200 while the service takes requests."
         if not service.ready:
             raise RequestError(503, "the service is starting, or ending.", retry_s=2)
         return Health(status='ok')
 
     @app.get('/metrics', tags=['state'], response_class=Response)
     async def metrics():
-        "Counts and times, as Prometheus reads them."
+        "Return counts and times in Prometheus' format."
         found = METRICS
         if 'PROMETHEUS_MULTIPROC_DIR' in os.environ:
             MultiProcessCollector(found := CollectorRegistry())
