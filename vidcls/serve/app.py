@@ -314,7 +314,7 @@ def add_answers(
 
     @app.post('/explain', tags=['answers'], **how)
     async def explain(request: Request, model: str|None = None)->MapAnswer:
-        "Return a map of what counted for the answer about a short video, if the model's maps passed their tests."
+        "Return a map of what counted for the answer, if the model's maps passed their tests."
         m = choose_model(s.models, model)
         async with upload(request, s.folder) as path:
             return await s.within_time(s.explain(path, m))
