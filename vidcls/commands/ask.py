@@ -60,7 +60,7 @@ def facts_of(
     client, # A ServiceClient
     name:Optional[str]=None, # Of a model; None: the first
 ): # ModelFacts
-    "Return what a model of a service says of itself; raise where there is none of that name."
+    "Return the description of a model of a service; raise if it has no model of that name."
     from vidcls.core import check_choice
     facts = {m.name: m for m in client.models()}
     if name is not None:
