@@ -127,7 +127,7 @@ def check_between(
     value, # What was given: a number
     low, # The smallest accepted value
     high, # The largest accepted value
-    ends:bool|str=True, # Which limits are accepted? True: both, False: neither; 'low' or 'high': only that one
+    ends:bool|str=True, # Which limits are accepted? True: both, False: neither; 'low' or 'high': that one
 ):
     "Raise `ArgumentError` unless `value` is a number between `low` and `high`."
     ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -430,7 +430,7 @@ class PacketIndex:
             return
 
     def _seek(self, start, jump):
-        "Return the number of the next packet, `start` or earlier, and an iterator over the packets from there."
+        "Return the number of the next packet, at most `start`, and an iterator over the packets from there."
         v = self.video
         if not jump:
             v.reopen()
