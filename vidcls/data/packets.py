@@ -274,8 +274,7 @@ def _mpeg4(extra, has_b):
     "Return the function that inspects the packets of an MPEG-4 stream."
     clock = [_clock_bits(extra)]
     def inspect(data):
-        # the usual case: an I or P picture within the same second
-        if data[:4] == _VOP and data[4] & 0xa0 == 0 and clock[0]:
+        if data[:4] == _VOP and data[4] & 0xa0 == 0 and clock[0]:  # usual: I or P, in the same second
             place = clock[0] + 5
             if not has_b:
                 return data[4+place//8] >> 7-place % 8 & 1
@@ -395,8 +394,7 @@ class PacketIndex:
     ): # Iterator over (start, stop); stop is one more than the last of the places
         "Yield the groups of pictures that hold one of these places."
         keys, places = np.flatnonzero(self.key), np.sort(places)
-        # index of the first place in each group
-        first = np.searchsorted(places, np.append(keys, len(self))).tolist()
+        first = np.searchsorted(places, np.append(keys, len(self))).tolist()  # first place in each group
         for a, lo, hi in zip(keys.tolist(), first, first[1:]):
             if hi > lo:
                 yield a, int(places[hi-1])+1
