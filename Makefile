@@ -9,7 +9,7 @@ RUNTIMES := deploy quantize verdict
 # The fast tests run in as many processes as there are cores, at most four; a file's tests stay together.
 WIDE   := -n logical --maxprocesses 4 --dist loadfile
 # Test files that `make quick` leaves out, because they train, serve or wait.
-LONG   := train pretrain cli commands evaluation zoo hanging loading cache default classifier frames weights interpret serve serve_faults page ask container
+LONG   := train pretrain cli commands evaluation zoo hanging loading cache default classifier frames weights interpret serve serve_faults page site ask container
 # Notebooks that hang end here. In a terminal, --foreground lets Ctrl-C through.
 LIMIT  := $(patsubst %,% $(shell [ -t 0 ] && echo --foreground) 1500,$(firstword $(shell command -v timeout || command -v gtimeout)))
 

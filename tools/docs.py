@@ -1,63 +1,20 @@
-"""Build the site into _docs/, then follow every link in it. No network, no change to tracked files.
+"""Build the site into _docs/, then look at every page of it. No network, no change to tracked files.
 
-nbdev turns the notebooks of nbs/ into pages in _proc/. Quarto renders them where it is on the PATH, else
-smalldocs.
-Exit code 1 lists each link, anchor or name that leads nowhere.
+nbdev turns the notebooks of nbs/ into pages in _proc/; stage.py gets them ready. Quarto renders them where it
+is on the PATH, else smalldocs. finish.py does to the rendered pages what neither of them does.
+Exit code 1 lists each link, anchor or name that leads nowhere, each file that a browser would fetch from a
+foreign host, each picture without a text, each id that stands twice, and each page that is too heavy.
 """
-import json, os, pkgutil, posixpath, re, shutil, subprocess, sys
+import os, pkgutil, re, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import yaml
+from finish import finish, foreign, repeated, silent
+from stage import stage
 
 root = Path(__file__).resolve().parents[1]
-
-
-def stage(
-    proc:Path, # The folder that nbdev's proc_nbs filled
-    site:str, # The address of the published site
-):
-    "Give pages the names that nbdev's links use (00_core -> core), and the sidebar its numbers."
-    pages = {}
-    for nb in sorted(proc.rglob('*.ipynb')):
-        cells = json.loads(nb.read_text(encoding='utf-8'))['cells']
-        raw = ''.join(cells[0]['source']) if cells and cells[0]['cell_type'] == 'raw' else '{}'
-        front = next(yaml.safe_load_all(raw))
-        name = nb.relative_to(proc).as_posix()
-        if 'title' not in front:
-            sys.exit(f"nbs/{name} has no title: its first cell must start with '# '.")
-        new = posixpath.join(posixpath.dirname(name), front['output-file'].replace('.html', '.ipynb'))
-        pages[name] = new, front['title']
-    for old,(new,_) in pages.items():
-        text = (proc/old).read_text(encoding='utf-8')
-        (proc/old).unlink()
-        (proc/new).write_text(relinked(text, old, pages, site), encoding='utf-8')
-    yml = (proc/'_quarto.yml').read_text(encoding='utf-8')
-    for old,(new,title) in pages.items():
-        number = posixpath.basename(old).split('_')[0]
-        shown = f"{number} {title}" if re.fullmatch(r'\d\d[a-z]?', number) else title
-        text = json.dumps(shown, ensure_ascii=False)
-        yml = re.sub(
-            rf'^(\s*- ){re.escape(old)}$', lambda m: f'{m[1]}{{href: {new}, text: {text}}}', yml, flags=re.M
-        )
-    (proc/'_quarto.yml').write_text(yml, encoding='utf-8')
-
-
-def relinked(
-    text:str, # A notebook as nbdev made it
-    old:str, # Its path below the folder of pages
-    pages:dict, # Path of each page -> (its new path, its title)
-    site:str, # The address of the published site
-)->str:
-    "Return the notebook with links to other pages by their new names, relative to this one."
-    here = posixpath.dirname(old)
-    up = posixpath.relpath('.', here or '.')
-    text = re.sub(rf'(\(|\\"){re.escape(site)}/', lambda m: m[1] + ('' if up == '.' else up + '/'), text)
-    def named(m):
-        to = posixpath.normpath(posixpath.join(here, m[2]))
-        return m[1] + (posixpath.relpath(pages[to][0], here or '.') if to in pages else m[2])
-    return re.sub(r'(\]\(|href=\\")([\w./-]+\.ipynb)(?=[#)\\])', named, text)
+HEAVY = 1_500_000  # bytes; no page may have more
 
 
 def build()->tuple: # (the folder of the site, its published address)
@@ -84,17 +41,24 @@ def build()->tuple: # (the folder of the site, its published address)
         smalldocs.site.build(proc, quiet=True)
     shutil.rmtree(cfg.doc_path, ignore_errors=True)
     shutil.move(proc/cfg.doc_path.name, cfg.doc_path)
+    finish(cfg.doc_path, site)
     return cfg.doc_path, site
 
 
 class Page(HTMLParser):
-    "What a page offers (ids), what it points to (links), and what its text leaves open (loose)."
+    "What a page offers (ids), points to (links), leaves open (loose), and must not have (faults)."
     def __init__(self,
         path:Path, # An html file
     ):
         super().__init__()
         self.ids, self.links, self.loose, self.stack = set(), [], [], []
-        self.feed(path.read_text(encoding='utf-8'))
+        html = path.read_text(encoding='utf-8')
+        self.feed(html)
+        self.faults = [f'fetches {u} from a foreign host' for u in foreign(html)]
+        self.faults += [f'{t} … has no text that says what it shows' for t in silent(html)]
+        self.faults += [f'the id {i} stands on several elements' for i in repeated(html)]
+        if (size := path.stat().st_size) > HEAVY:
+            self.faults.append(f'the page has {size:,} bytes; at most {HEAVY:,} are allowed')
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
@@ -133,18 +97,20 @@ def check(
     docs:Path, # The folder of the site
     site:str, # Its published address: links there are followed in the folder
 )->list: # One sentence per problem
-    "Follow every link that stays within the site."
+    "Follow every link that stays within the site, and look for the other faults of a page."
+    prefix = urlsplit(site).path + '/'
     pages = {p.resolve(): Page(p) for p in docs.rglob('*.html')}
     bad = []
     for path,page in pages.items():
         name = path.relative_to(docs.resolve())
         bad += [f'{name}: unresolved {t}' for t in page.loose]
+        bad += [f'{name}: {f}' for f in page.faults]
         for link in sorted(set(page.links)):
             base, url = path.parent, link
             if link.startswith(site):
                 base, url = docs.resolve(), link[len(site):].lstrip('/')
             elif link.startswith('/'):
-                base, url = docs.resolve(), link.lstrip('/')
+                base, url = docs.resolve(), link.removeprefix(prefix).lstrip('/')
             u = urlsplit(url)
             if u.scheme or u.netloc:
                 continue
@@ -168,7 +134,8 @@ def main():
     if bad:
         sys.exit(f"{len(bad)} problems in the site; it lies in {docs.name}/ as it is.")
     n = len(list(docs.rglob('*.html')))
-    print(f"The site is in {docs.name}/: open {docs.name}/index.html ({n} pages, every link followed).")
+    print(f"The site is in {docs.name}/: open {docs.name}/index.html "
+          f"({n} pages, every link followed, nothing from foreign hosts).")
 
 
 if __name__ == '__main__':
