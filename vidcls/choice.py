@@ -86,7 +86,7 @@ class Candidate:
     how:str # 'control', 'probe', 'scratch' or 'finetune'
     record:EvalRecord|None = None # By folds; None if it was left out
     left_out:str = '' # Why it was left out
-    plan:TrainingPlan|None = None # Of a network
+    plan:TrainingPlan|None = None # The network and its training; None for frozen features and controls
 
 def networks_for(
     table:ClipTable, # Training clips
@@ -103,7 +103,7 @@ def judge_plan(
     table:ClipTable, # Training clips alone
     k:int, # Folds, by groups, >= 2
     end:float, # Deadline for folds and final training, on the clock of time.monotonic()
-    seed:int=0, # Of folds, weights and order
+    seed:int=0, # Seed of folds, weights and order
     show:bool=True, # Show progress bars?
     **load, # For loaders: on_error, …
 )->Candidate:
@@ -134,7 +134,7 @@ def judge_plan(
 class Choice:
     "The way that is best for a data set, with the comparison that led to it."
     best:Candidate # The chosen one
-    candidates:list = field(default_factory=list) # Of Candidate, in the order of their cost
+    candidates:list = field(default_factory=list) # List of Candidate, in the order of their cost
     probe:Chosen|None = None # The best frozen features, judged; None where there was no time for them
 
     def records(self)->dict: # Name -> EvalRecord, all of the same training clips
@@ -176,7 +176,7 @@ def choose_way(
     minutes:float=10., # Budget for choosing and for the training that follows, > 0
     trunks:dict|None=None, # Name -> Trunk of frozen models; None takes trunks_for()
     networks:dict|None=None, # Name -> TrainingPlan; None takes networks_for the training clips
-    seed:int=0, # Of folds, weights and order
+    seed:int=0, # Seed of folds, weights and order
     show:bool=True, # Show progress bars?
     **load, # For loaders: on_error, …
 )->Choice:
@@ -206,8 +206,8 @@ def choose_way(
 def frozen_candidates(
     chosen:Chosen, # From choose_probe
     k:int, # Folds, by groups, >= 2
-    seed:int=0, # Of the folds
-)->list: # Of Candidate: the best frozen features first, then the controls
+    seed:int=0, # Seed of the folds
+)->list: # List of Candidate: the best frozen features first, then the controls
     "Judge the best frozen features and the controls by the folds that judge the networks."
     found = []
     for way in chosen.ways:

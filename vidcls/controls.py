@@ -30,7 +30,7 @@ def measure_controls(
     folder=None, # Where features are kept and found again; None keeps them in memory only
     n_frames:int=16, # Frames of a clip
     size:int=64, # Height and width, pixels
-    seed:int=0, # Of the groups that are taken of a large set
+    seed:int=0, # Seed of the choice of groups from a large set
     show:bool=True, # Show a progress bar?
     **load, # For loader: on_error, backend, …
 )->dict: # Name of a control -> Features
@@ -52,7 +52,7 @@ def _taken(table, split, most, seed):
 def judge_controls(
     features:dict, # From measure_controls
     split:str='test', # The part that is judged; all other clips are learned from
-    seed:int=0, # Of the folds that choose the strength
+    seed:int=0, # Seed of the folds that choose the strength
 )->dict: # Name of a control -> EvalRecord
     "Fit each control, and judge it on clips that it has never seen."
     records = {}

@@ -118,7 +118,7 @@ def text(self:Diagram,
     words:str, # Lines, divided by \n
     size:float=15, # Height of the letters in pixels, >= 13
     anchor:str='middle', # 'middle', 'start' or 'end': what x is
-    color:str=INK, # Of the letters
+    color:str=INK, # Colour of the letters
     bold:bool=False, # In bold letters?
 )->Box: # Where the words are
     "Write words into the diagram."
@@ -201,7 +201,7 @@ def _ends(start, end):
 @patch
 def line(self:Diagram,
     points, # Sequence of (x,y)
-    color:str=LINE_INK, # Of the line
+    color:str=LINE_INK, # Colour of the line
     width:float=1.5, # Pixels
     dashed:bool=False, # Draw dashes?
 ):
@@ -217,7 +217,7 @@ def arrow(self:Diagram,
     end, # Box or point
     label:str='', # Beside its longest part: the shape of what flows
     via=(), # Points in between
-    side:str='auto', # Of the label: 'above', 'below', 'left', 'right'; 'auto' is above or right
+    side:str='auto', # Side for the label: 'above', 'below', 'left', 'right'; 'auto' is above or right
     size:float=14, # Height of the label's letters in pixels
     dashed:bool=False, # Draw dashes?
 ):

@@ -12,7 +12,7 @@ import ast, inspect, os, tokenize
 _FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
 
 def comments_by_line(
-    source:str, # Of a module
+    source:str, # Source text of a module
     tree:ast.AST, # The same, parsed
 )->dict: # {line number, from 1: the comment on it, without #}
     "Return the comments beside parameters and fields."

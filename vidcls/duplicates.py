@@ -61,7 +61,7 @@ class Sketch(VideoModel):
         return [(self.frames, tokens_of_map)]
 
 def sketch(
-    n_frames:int=12, # Of a clip, evenly spaced, >= 1
+    n_frames:int=12, # Number of frames of a clip, evenly spaced, >= 1
 )->Sketch:
     "Make the model whose features find near-duplicates."
     spec = ClipSpec(n_frames=n_frames, size=96, mean=0., std=1.)
@@ -225,8 +225,8 @@ PROMISING = .35, .6                                  # scores from which a few c
 SURE = .98                                           # score of a pair that needs no more tries
 
 def compare_films(
-    a:Film, # Of one clip
-    b:Film, # Of the other
+    a:Film, # Film of one clip
+    b:Film, # Film of the other clip
 )->dict: # score, frames, moves: up to 1; mirrored; shift_s: when b begins, in seconds of a
     "Return the best match of two clips over shifts in time, mirroring and crops."
     @lru_cache(maxsize=None)

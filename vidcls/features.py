@@ -113,7 +113,7 @@ def embed(
     return embed_all([Trunk(model, layer, pool)], source, folder, views, dtype, bs, show, **load)[0]
 
 def embed_all(
-    trunks:list, # Of Trunk; all of them take the same clips
+    trunks:list, # List of Trunk; all of them take the same clips
     source, # A ClipTable, or a list of paths
     folder=None, # Where features are kept and found again; None keeps them in memory only
     views=None, # As for embed
@@ -121,7 +121,7 @@ def embed_all(
     bs:int=8, # Clips that go through a model at once
     show:bool=True, # Show a progress bar?
     **load, # For loader: workers, backend, on_error, …
-)->list: # Of Features, one for each trunk
+)->list: # List of Features, one for each trunk
     "Return the features that several frozen models give for clips; each clip is decoded once."
     table, views = _as_table(source), as_views(views)
     check_choice('dtype', dtype, DTYPES)
@@ -177,7 +177,7 @@ def _as_table(source):
 UNLABELLED = 'unknown'                   # the label of clips of no known class
 
 def unlabelled_table(
-    paths, # Of video files
+    paths, # Paths of video files
 )->ClipTable: # Each file is a clip, and a group
     "Make a table of whole files of no known class."
     return _unlabelled(pd.DataFrame(dict(path=[os.path.abspath(p) for p in paths])), 'clips')
@@ -188,7 +188,7 @@ def _unlabelled(df, name):
 
 # %% ../nbs/inside/67_features.ipynb #check-trunks
 def check_trunks(
-    trunks:list, # Of Trunk
+    trunks:list, # List of Trunk to check
 ):
     "Raise ArgumentError unless all trunks take the same clips and their pools are known."
     specs = [t.model.spec for t in trunks]
@@ -216,8 +216,8 @@ def about_trunk(
 @dataclass
 class Work:
     "The work of making features that are missing in stores."
-    trunks:list # Of Trunk
-    stores:list # Of FeatureStore, one for each
+    trunks:list # List of Trunk that make the features
+    stores:list # List of FeatureStore, one for each trunk
     keys:np.ndarray # int64 (N,), of the table's clips
     views:Views # Clips and crops of each video
     dtype:str # Number type of the result
@@ -379,7 +379,7 @@ def _to_parquet(rows, x, about, path):
 
 # %% ../nbs/inside/67_features.ipynb #window-table
 def window_table(
-    paths, # Of video files
+    paths, # Paths of video files
     length_s:float, # Length of a window in seconds, > 0
     every_s:float|None=None, # Seconds from one start to the next, > 0; None: length_s, so that windows touch
 )->ClipTable: # With start and end in seconds; the last window of a file may be shorter

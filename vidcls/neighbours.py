@@ -127,7 +127,7 @@ def feature_map(
 def show_map(
     features:Features, # Features of the clips that are drawn
     places:np.ndarray, # float (N,2), of feature_map
-    width:float=8., # Of the figure, inches
+    width:float=8., # Width of the figure, inches
 ): # A figure of matplotlib
     "Draw a map of the data set, with a colour for each class."
     need_one_class('a colour for each class', features.table.task)

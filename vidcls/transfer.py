@@ -75,7 +75,7 @@ class Probe:
         return f"{' + '.join(trunk_name(a) for a in self.about)}, {self.kind}"
 
 def trunk_name(
-    about:dict, # Of features
+    about:dict, # Facts about features: model, arguments, layer, pool
 )->str:
     "Return a name with model, layer and pooling; hand-crafted features are named by what they measure."
     name = about['model']
@@ -102,9 +102,9 @@ def check_same_features(
 
 # %% ../nbs/inside/68_transfer.ipynb #features-record
 def features_record(
-    features:Features, # Of the judged clips
+    features:Features, # Features of the judged clips
     probs:np.ndarray, # float64 (N,K)
-    name:str, # Of the model, for the record
+    name:str, # Name of the model, for the record
     labels:list, # The K class names
     seed:int|None=None, # For the record
     split:str|None=None, # Name of this part; None: as in the table
@@ -137,7 +137,7 @@ def join_features(
 
 # %% ../nbs/inside/68_transfer.ipynb #neighbour-probe
 def neighbour_probe(
-    features:Features, # Of the training clips
+    features:Features, # Features of the training clips
     k:int=5, # Neighbours that vote, >= 1
 )->Probe:
     "Return a probe that stores the training clips; the nearest ones vote."
@@ -206,7 +206,7 @@ def choose_strength(
     groups, # (N,), clips of one group stay together
     strengths=STRENGTHS, # Candidates, from strong to weak
     folds:int=5, # Number of folds, at most
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
 )->tuple: # (C, mean loss of each candidate in nats, accuracy of each); NaN: no folds are possible
     "Choose the strength of the regularisation by folds of groups."
     from sklearn.model_selection import StratifiedGroupKFold
@@ -229,9 +229,9 @@ def choose_strength(
     return strengths[int(loss.argmin())], loss, np.sum(right, 0)/len(y)
 
 def logistic_probe(
-    features:Features, # Of the training clips
+    features:Features, # Features of the training clips
     strength:float|None=None, # C of scikit-learn, > 0; None: chosen by folds of groups
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
 )->Probe:
     "Fit a logistic regression on features."
     x, y = _known(features)
@@ -272,7 +272,7 @@ class TokenProbe(VideoModel):
     def __init__(self,
         dim:int, # D, of a token
         n_classes:int, # K, >= 2
-        heads:int, # Of attention; D is a multiple of it
+        heads:int, # Number of attention heads; D is a multiple of it
         depth:int=1, # As in AttentivePooler
     ):
         super().__init__(TokenSpec())
@@ -296,7 +296,7 @@ class TokenLoader(Loader):
         features:Features, # With tokens (N,n,D)
         bs:int=32, # Clips a batch
         shuffle:bool=False, # A new order in each epoch?
-        seed:int=0, # Of the order
+        seed:int=0, # Seed of the order
     ):
         self.features, self.batch_size = features, bs
         self.sampler = EpochSampler(len(features), shuffle, seed)
@@ -325,7 +325,7 @@ def attentive_probe(
     lr:float=1e-3, # Peak learning rate
     wd:float=.01, # Weight decay
     bs:int=32, # Clips a batch
-    seed:int=0, # Of initial weights and order
+    seed:int=0, # Seed of initial weights and order
     show:bool=True, # Show a progress bar?
 )->Probe:
     "Train an attentive pooler and a linear head on all tokens."
@@ -404,11 +404,11 @@ def from_probe(cls:Classifier,
 
 # %% ../nbs/inside/68_transfer.ipynb #cross-validate-probe
 def cross_validate_probe(
-    features:Features, # Of all clips that may be used
+    features:Features, # Features of all clips that may be used
     fit, # Function from Features to a Probe, such as logistic_probe
     k:int=5, # Folds, by groups, >= 2
-    seed:int=0, # Of the folds
-)->EvalRecord: # Of all clips, each judged by a probe that has never seen its group
+    seed:int=0, # Seed of the folds
+)->EvalRecord: # Record of all clips, each judged by a probe that has never seen its group
     "Fit k probes, each without a part of the groups, and join their answers about those parts."
     probs, name = np.zeros((len(features), features.table.n_classes)), ''
     for train,test in fold_rows(features, k, seed):
@@ -417,9 +417,9 @@ def cross_validate_probe(
     return features_record(features, probs, name, features.table.labels, seed, folds_split(k))
 
 def fold_rows(
-    features:Features, # Of all clips that may be used
+    features:Features, # Features of all clips that may be used
     k:int, # Folds, by groups, >= 2
-    seed:int, # Of the folds
+    seed:int, # Seed of the folds
 ): # Yields (rows to learn from, rows to judge), k times
     "Split the rows of features into folds as `ClipTable.kfold` splits clips."
     table = features.table

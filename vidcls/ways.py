@@ -69,9 +69,9 @@ TOGETHER = (                                     # features that are concatenate
 
 def compare_ways(
     features:dict, # Name of a trunk -> Features of the clips to learn from
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
     show:bool=True, # Show a progress bar?
-)->list: # Of Way, the best first
+)->list: # List of Way, the best first
     "Fit a logistic regression on each kind of features and on some combinations; compare them by folds."
     known = {}
     for name,f in features.items():
@@ -91,7 +91,7 @@ def compare_ways(
 @dataclass
 class Way:
     "One way to a classifier, with its results by folds inside the training clips."
-    name:str # Of the features
+    name:str # Name of the features
     trunks:tuple # Names of the trunks
     probe:Probe # Fitted on all training clips
 
@@ -125,7 +125,7 @@ def features_of(
 class Chosen:
     "The classifier that was chosen, with all results that led to the choice."
     classifier:Classifier # Ready to be saved
-    ways:list # Of Way, the best first
+    ways:list # List of Way, the best first
     records:dict # Name of a way -> EvalRecord on the test clips: the chosen one, and the controls
     features:dict # Name of a trunk -> Features of all clips
 
@@ -156,7 +156,7 @@ def choose_probe(
     table:ClipTable, # With a train split, and a test split to judge by
     folder=None, # Where features are kept and found again; None keeps them in memory only
     trunks:dict|None=None, # Name -> Trunk; None takes trunks_for()
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
     show:bool=True, # Show progress bars?
     **load, # For loader: on_error, backend, …
 )->Chosen:
@@ -182,9 +182,9 @@ def choose_probe(
 def cross_validate_choice(
     features:dict, # Name of a trunk -> Features of all clips that may be used
     k:int=5, # Folds, by groups, >= 2
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
     show:bool=True, # Show a progress bar?
-)->EvalRecord: # Of all clips, each judged by a choice that has never seen its group
+)->EvalRecord: # Record of all clips, each judged by a choice that has never seen its group
     "Choose k times, each time without a part of the groups, and join the answers about those parts."
     first = next(iter(features.values()))
     if odd := [n for n,f in features.items() if f.table.paths != first.table.paths]:

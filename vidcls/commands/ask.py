@@ -58,7 +58,7 @@ def cli_ask(
 # %% ../../nbs/inside/85i_commands.ask.ipynb #facts-of
 def facts_of(
     client, # A ServiceClient
-    name:Optional[str]=None, # Of a model; None: the first
+    name:Optional[str]=None, # Name of a model; None: the first one
 ): # ModelFacts
     "Return the description of a model of a service; raise if it has no model of that name."
     from vidcls.core import check_choice

@@ -31,7 +31,7 @@ def demo_data(
 def demo_train(
     table, # A ClipTable
     epochs:int, # Passes over the training clips
-    seed:int, # Of weights, order and augmentation
+    seed:int, # Seed of weights, order and augmentation
     still:bool=False, # Train on single frames instead, as a control
 ): # (model, loaders, history, record); the record is None if it was stopped by hand
     "Train `videomae_tiny` on the motion clips and judge it on scenes that it has never seen."

@@ -66,7 +66,7 @@ def cli_embed(
 
 # %% ../../nbs/inside/85a_commands.embed.ipynb #what-to-embed
 def what_to_embed(
-    clips:list, # Of Path
+    clips:list, # Paths of videos and folders, or of one CSV file or annotation export
     length:Optional[float], # Seconds of a window; None: whole files
     every:Optional[float], # Seconds from the start of one window to the next
     source:ClipSource, # The clips, and the options for reading a table

@@ -161,7 +161,7 @@ def cli_predict(
 
 def say_labels(
     video, # Path
-    answer:list, # Of {'score': probability, 'label': name}, most likely first
+    answer:list, # List of {'score': probability, 'label': name}, most likely first
     as_json:bool, # Print one JSON line? False prints the labels in words
 ):
     "Print the labels of a video."
@@ -188,7 +188,7 @@ def open_classifier(
 TIMELINES = ('.png', '.html', '.csv', '.json', '.vtt')
 
 def check_parts(
-    videos:list, # Of Paths
+    videos:list, # Paths of the videos
     every:Optional[float], # The value of --every
     length:Optional[float], # The value of --length
     timeline:Optional[Path], # The value of --timeline
@@ -225,7 +225,7 @@ def say_segments(
 
 def say_parts(
     video, # Path
-    rows:list, # Of {'start', 'end', 'label', 'confidence', 'reason'}, one for each segment
+    rows:list, # List of {'start', 'end', 'label', 'confidence', 'reason'}, one for each segment
     as_json:bool, # Print one JSON line? False prints a line for each segment
     windows:tuple, # (number of windows, seconds of one, seconds from one to the next)
 ):
@@ -243,7 +243,7 @@ def say_parts(
 # %% ../../nbs/inside/85_commands.judge.ipynb #list-videos
 def list_videos(
     paths, # Files, folders and patterns
-)->list: # Of Paths
+)->list: # Paths of the videos
     "Return the files, the videos in the folders, and the files that match the patterns."
     from glob import glob
     def fitting(path):

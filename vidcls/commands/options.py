@@ -109,7 +109,7 @@ class ClipSource:
     group:Optional[str] = None # CSV column with the groups; None takes the default of `from_csv`
     leaks:str = 'error' # The same clip or group in two splits: 'error', 'warn' or 'allow'
     on_error:str = 'raise' # A clip that can't be read: 'raise' or 'skip'
-    seed:int = 0 # Of a drawn split
+    seed:int = 0 # Seed of a drawn split
     multi_label:bool = False # Does a clip have a set of labels?
 
     def table(self,
@@ -128,7 +128,7 @@ class ClipSource:
         return found | dict(label=several, task='multi-label')
 
 def typed(
-    ctx:Context, # Of the command
+    ctx:Context, # Context of the command
 )->set: # Names of its parameters
     "Return which parameters were typed, and did not take their default."
     return {k for k in ctx.params if ctx.get_parameter_source(k).name == 'COMMANDLINE'}
@@ -186,12 +186,12 @@ BOTH = re.compile(
 )
 
 def option_name(
-    name:str, # Of a parameter, in Python
+    name:str, # Name of a parameter, in Python
 )->str:
     "Return the option of a parameter: '--cache-format' of 'cache_format'."
     return 'DATA' if name == 'data' else '--' + name.replace('_', '-')
 
-def callbacks()->list: # Of functions
+def callbacks()->list: # Functions of the commands, one for each
     "Return the functions of all commands."
     return [c.callback for t in (app, bench) for c in t.registered_commands]
 

@@ -93,7 +93,7 @@ OF_TRAINING = ('model', 'pretrained', 'steps', 'epochs', 'lr', 'bs', 'frames', '
 RESUMABLE = ('out', 'resume', 'overwrite', 'epochs', 'steps', 'device', 'folds')     # allowed with --resume
 
 def asked_for(
-    ctx:Context, # Of the command, with all its parameters
+    ctx:Context, # Context of the command, with all its parameters
 )->Asked: # With absolute paths, because --resume may be typed in another folder
     "Return the options of `vidcls train`; with --resume, also those of the interrupted training."
     from vidcls.core import ArgumentError, check_at_least, check_choice

@@ -123,7 +123,7 @@ def keep_settings(
         part.write_text(json.dumps(kept, indent=1), encoding='utf-8')
 
 def settings_of(
-    folder:Path, # Of a training, or of its classifier
+    folder:Path, # Folder of a training, or of its classifier
 )->dict: # Empty if there are none
     "Read the settings of a training, from its folder or the folder above."
     for place in (folder, folder.parent):

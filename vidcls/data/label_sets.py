@@ -17,7 +17,7 @@ class OneClass:
 
     def names(self,
         label, # Series: labels of clips
-    )->list: # Of text, sorted
+    )->list: # Class names as text, sorted
         "Return the class names that occur."
         return sorted(label.unique())
 

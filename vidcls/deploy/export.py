@@ -113,7 +113,7 @@ ONE_FILE = 1.8e9      # bytes of weights that one .onnx file holds; the format e
 
 def write_onnx(
     clf, # A Classifier
-    path:Path, # Of the .onnx file
+    path:Path, # Path of the .onnx file
     raw:bool, # From bytes to probabilities?
     opset:int|None, # Version of ONNX's operators; None: what PyTorch's exporter chooses
 )->tuple: # (version of the operators, names of files beside it)
@@ -138,7 +138,7 @@ def write_onnx(
 # %% ../../nbs/inside/75_deploy.export.ipynb #write-openvino
 def write_openvino(
     clf, # A Classifier
-    path:Path, # Of the .xml file; .bin lies beside it
+    path:Path, # Path of the .xml file; .bin lies beside it
     raw:bool, # From bytes to probabilities?
     opset:int|None, # Version of ONNX's operators; None: what PyTorch's exporter chooses
 )->tuple: # As of write_onnx
@@ -154,7 +154,7 @@ XNNPACK = 'executorch.backends.xnnpack.partition.xnnpack_partitioner'
 
 def write_executorch(
     clf, # A Classifier
-    path:Path, # Of the .pte file
+    path:Path, # Path of the .pte file
     raw:bool, # From bytes to probabilities?
     opset:None=None, # Must be None: the format has no ONNX operators
 )->tuple: # (0, no files beside it)

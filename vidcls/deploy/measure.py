@@ -104,7 +104,7 @@ def answer_times(
     named:dict, # {name: Placed}
     videos:list, # Paths of video files, at least one
     rounds:int=15, # Measurements of each, >= 1
-    threads:int=2, # Of each runtime, >= 1
+    threads:int=2, # Threads of each runtime, >= 1
     show:bool=True, # Show a progress bar?
 )->dict: # {name: float64 (2,rounds): seconds from bytes to label, and for the network alone}
     "Measure the times of answers, in turn."

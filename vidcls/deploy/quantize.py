@@ -33,9 +33,9 @@ LEAST_CLIPS = 8          # fewer clips don't show the ranges of a network
 
 def calibration_clips(
     data, # A ClipTable, a folder, a CSV file; or the clips themselves, uint8 (N,T,S,S,3)
-    facts:ExportFacts, # Of the file that is quantised
+    facts:ExportFacts, # Facts about the file that is quantised
     n:int=64, # Clips at most, >= 8
-    seed:int=0, # Of the draw, >= 0
+    seed:int=0, # Seed of the draw, >= 0
 )->np.ndarray: # uint8 (N,T,S,S,3)
     "Return checked clips of the kind that a network usually sees; never clips of a test split."
     check_whole('n', n, LEAST_CLIPS)
@@ -87,7 +87,7 @@ class OnnxQuantizer:
     "A quantizer of .onnx files, with onnxruntime's own tools."
     hows, package = ('static', 'dynamic'), 'onnxruntime'
     def __init__(self,
-        path:Path, # Of the .onnx file
+        path:Path, # Path of the .onnx file
         work:Path, # Folder for intermediate files
     ):
         self.onnx, self.tools, shapes = (need_package(name, 'INT8 of an .onnx file') for name in (
@@ -100,7 +100,7 @@ class OnnxQuantizer:
         self.best = 'dynamic' if sum(n.op_type == 'Conv' for n in nodes) < len(nodes)/2 else 'static'
 
     def write(self,
-        out:Path, # Of the new file
+        out:Path, # Path of the new file
         how:str, # One of hows
         inputs:list, # Inputs of the file, of one clip each
         left:list, # Names of layers that remain floats
@@ -133,7 +133,7 @@ class OpenVinoQuantizer:
     "A quantizer of OpenVINO's .xml files, with NNCF."
     hows, package = ('static', 'weights'), 'nncf'
     def __init__(self,
-        path:Path, # Of the .xml file
+        path:Path, # Path of the .xml file
         work:Path, # Not used
     ):
         self.path = path
@@ -148,7 +148,7 @@ class OpenVinoQuantizer:
         self.best = 'weights' if self.attends else 'static'
 
     def write(self,
-        out:Path, # Of the new file; .bin lies beside it
+        out:Path, # Path of the new file; .bin lies beside it
         how:str, # One of hows
         inputs:list, # Inputs of the file, of one clip each
         left:list, # Names of layers that remain floats
@@ -203,7 +203,7 @@ def layer_parts(
 class _Work:
     "A file that is being quantised, with the clips to calibrate and check it."
     tool:object # An OnnxQuantizer or OpenVinoQuantizer
-    facts:ExportFacts # Of the source file
+    facts:ExportFacts # Facts about the source file
     how:str # One of the tool's hows
     inputs:list # Inputs to calibrate with
     check:np.ndarray # uint8 (N,T,S,S,3): other clips, to check with
@@ -256,7 +256,7 @@ def quantize(
     leave_out=None, # Numbers of parts, from 1, that remain floats; None: measured if it is necessary
     most_moved:float=.02, # Probability that may move to other classes, in (0,1]
     n_clips:int=64, # Clips at most; three of four calibrate, the fourth checks
-    seed:int=0, # Of the draw of clips
+    seed:int=0, # Seed of the draw of clips
 )->QuantReport:
     "Write a file with INT8 weights, check it on other clips, and keep it if it agrees."
     path, out = Path(path).expanduser(), Path(out).expanduser()
@@ -285,7 +285,7 @@ def quantize(
 
 def file_parts(
     path, # An exported file
-)->list: # Of Path
+)->list: # List of Path: the file itself, then those beside it
     "Return an exported file and the files beside it that belong to it."
     path = Path(path)
     beside = {'.xml': [path.with_suffix('.bin')], '.onnx': [path.with_name(f'{path.name}.data')]}

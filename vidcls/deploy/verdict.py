@@ -209,7 +209,7 @@ def compare_exports(
     after, # The converted one; given like `before`
     data, # A loader of the clips to judge, or their table; of a folder or a CSV file, the test split
     rounds:int=15, # Measurements of each answer, >= 1
-    threads:int|None=None, # Of each runtime, >= 1; None: one for each core
+    threads:int|None=None, # Threads of each runtime, >= 1; None: one for each core
     probes:bool=True, # Judge both under perturbed time too?
     show:bool=True, # Show a progress bar?
 )->ExportVerdict:

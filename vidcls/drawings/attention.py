@@ -61,8 +61,8 @@ def draw_pooling_attention(
     grid:tuple=(8,56,56), # (T,H,W) of the tokens that come in
     dim:int=192, # D, numbers of a token that goes out
     heads:int=2, # h; divides dim
-    stride_q:int=2, # Of the queries: the grid becomes coarser by this factor
-    stride_kv:int=4, # Of keys and values
+    stride_q:int=2, # Stride of the queries: the grid becomes coarser by this factor
+    stride_kv:int=4, # Stride of keys and values: the grid becomes coarser by this factor
     c_in:int=96, # Numbers of a token that comes in
 )->Diagram:
     "Draw pooling attention of MViT with its shapes."
@@ -95,8 +95,8 @@ def draw_pooling_attention(
 PIECES = 'faint', 'data', 'event', 'seen', 'other', 'layer', 'focus', 'plain', 'hidden'   # kind of each piece
 
 def window_piece(
-    row:int, # Of a token in the rolled grid
-    col:int, # Of the same token
+    row:int, # Row of a token in the rolled grid, from 0
+    col:int, # Column of the same token, from 0
     side:int, # Tokens along a side of the grid
     window:int, # Tokens along a side of a window
 )->int: # 0 to 8

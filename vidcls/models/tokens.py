@@ -103,7 +103,7 @@ def _mvit_tokens(model, x):
 
 # %% ../../nbs/inside/31a_models.tokens.ipynb #layer-tokens
 def layer_tokens(
-    model:VideoModel, # Of create_model
+    model:VideoModel, # Model from create_model
     x:torch.Tensor, # float (B,C,T,H,W), normalised as model.spec says
     layers=(-1,), # Numbers of layers in the order of token_layers; -1 is the last
 )->list: # Tokens, one for each requested layer
@@ -123,7 +123,7 @@ def layer_tokens(
     return [found[i] for i in wanted]
 
 def token_grid(
-    model:VideoModel, # Of create_model
+    model:VideoModel, # Model from create_model
     layer:int=-1, # Number of a layer
 )->tuple: # (t,h,w)
     "Return the number of tokens of a layer along time, height and width."
@@ -150,7 +150,7 @@ POOLS = dict(
 )
 
 def pool_tokens(
-    tokens:Tokens, # Of one layer
+    tokens:Tokens, # Tokens of one layer
     pool:str='mean', # One of POOLS
 )->torch.Tensor: # float (B,D), (B,2·D) for 'halves', 'moments' and 'change', (B,t·D) for 'time'
     "Return one vector for each clip, made from its tokens."
@@ -189,7 +189,7 @@ def head_input(
     return seen[0].flatten(1, -2).mean(1) if seen[0].ndim > 2 else seen[0]
 
 def pooled_features(
-    model:VideoModel, # Of create_model
+    model:VideoModel, # Model from create_model
     x:torch.Tensor, # float (B,C,T,H,W), normalised as model.spec says
     layer:int=-1, # Number of a layer in the order of token_layers; not used if pool is None
     pool:str|None=None, # One of POOLS; None: the input of the model's head

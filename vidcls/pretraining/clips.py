@@ -24,7 +24,7 @@ def pretraining_clips(
     data, # A folder, a video file, a CSV file, a list of files, or a ClipTable
     length_s:float|None=None, # Cut videos into windows of this many seconds; None: each clip is a whole file
     valid:float=.1, # Share of the clips for validation, 0 to 1, if the table has no split 'valid'
-    seed:int=0, # Of the drawn split
+    seed:int=0, # Seed of the drawn split
 )->ClipTable: # With the splits 'train' and, unless valid is 0, 'valid'
     "Find clips to learn from without labels; test clips are left out and counted."
     check_between('valid', valid, 0, 1)
@@ -73,7 +73,7 @@ def pretraining_loaders(
     bs:int=16, # Clips a batch
     length_s:float|None=None, # As for pretraining_clips
     valid:float=.1, # As for pretraining_clips
-    seed:int=0, # Of the drawn split, the order and random sampling
+    seed:int=0, # Seed of the drawn split, the order and random sampling
     **kwargs, # As for loader; fields of ClipDraws and Order hold for the train split alone
 )->ClipLoaders:
     "Make loaders of clips for `pretrain`; labels are not needed."

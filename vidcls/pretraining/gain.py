@@ -25,7 +25,7 @@ def pretraining_gain(
     before:VideoMAEPretrain, # The network before pre-training
     after:VideoMAEPretrain, # The network after it, of the same sizes
     k:int=5, # Folds, by groups, >= 2
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
     show:bool=True, # Show a progress bar?
     **load, # For loader: bs, on_error, cache, …
 )->pd.DataFrame: # Rows 'before' and 'after', columns of compare: top1, difference, d_low, d_high, verdict

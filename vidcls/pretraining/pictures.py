@@ -24,7 +24,7 @@ def trivial_losses(
     clips, # uint8 (B,T,H,W,3), array or tensor; or a loader
     mask='tube', # A key of MASKS, or bool (B,N), True = hidden
     ratio:float=.9, # Share of hidden boxes in (0,1), if mask is a key
-    seed:int=0, # Of the masks that are drawn
+    seed:int=0, # Seed of the masks that are drawn
 )->dict: # mean, before, visible: losses; share: share of hidden boxes with a visible neighbour in time
     "Return the losses of answers that need no network."
     if net.grid[0] < 2:

@@ -87,7 +87,7 @@ async def _from_form(request, out):
 # %% ../../nbs/inside/78i_serve.app.ipynb #as-jpegs
 def as_jpegs(
     clip:np.ndarray, # uint8 (T,S,S,3)
-)->list: # Of texts, data:image/jpeg;base64,…
+)->list: # Frames as texts, each data:image/jpeg;base64,…
     "Return the frames of a clip as data URLs, which a page can show."
     found = []
     for frame in clip:
@@ -170,7 +170,7 @@ class Service:
                                     "come back when the service has less to do.", retry_s=10) from None
 
     async def predict(self,
-        path:Path, # Of the file
+        path:Path, # Path of the file
         model, # ServedModel
         views:Views, # Clips and crops of the video
         top_k:int|None=None, # Number of labels in the answer; None: 5
@@ -184,7 +184,7 @@ class Service:
         return ClipAnswer(model=model.name, views=len(clips), frames=seen, **said)
 
     async def embed(self,
-        path:Path, # Of the file
+        path:Path, # Path of the file
         model, # ServedModel
     )->EmbedAnswer:
         "Return the features of a clip."
@@ -194,7 +194,7 @@ class Service:
         return EmbedAnswer(model=model.name, features=found[0].tolist())
 
     async def explain(self,
-        path:Path, # Of the file
+        path:Path, # Path of the file
         model, # ServedModel
     )->MapAnswer:
         "Return what counted for the answer about a clip."
@@ -207,7 +207,7 @@ class Service:
                          score=found.probability, frames=frames)
 
     async def windows(self,
-        path:Path, # Of the file
+        path:Path, # Path of the file
         model, # ServedModel
         every_s:float|None, # Seconds from one window to the next
         length_s:float|None, # Seconds of a window

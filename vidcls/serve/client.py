@@ -106,7 +106,7 @@ class ServiceClient:
         "Return the map of what counted for the answer about a clip."
         return self._ask('/explain', MapAnswer, video, dict(model=model))
 
-    def models(self)->list: # Of ModelFacts
+    def models(self)->list: # List of ModelFacts, one for each model
         "Return the models of the service, with their descriptions."
         said = self._send('GET', '/models')
         return TypeAdapter(list[ModelFacts]).validate_json(said.content)

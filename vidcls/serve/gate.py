@@ -50,7 +50,7 @@ FREE = ('/healthz', '/readyz', '/metrics')                # answered even if the
 # %% ../../nbs/inside/78f_serve.gate.ipynb #refused
 def refused(
     e:RequestError, # What is wrong
-    request_id:str, # Of the request
+    request_id:str, # Identifier of the request
 )->tuple: # (status, headers, body) of the answer
     "Return the answer to a request that is refused."
     more = {} if e.retry_s is None else {'retry-after': str(e.retry_s)}
@@ -126,8 +126,8 @@ class Visit:
         gate:Gate, # The gate of the service
         scope:dict, # The ASGI scope
         headers:dict, # {lower case name: value}
-        receive, # Of ASGI: the next part of the request
-        send, # Of ASGI: takes a part of the answer
+        receive, # Function of ASGI that gives the next part of the request
+        send, # Function of ASGI that takes a part of the answer
     ):
         self.gate, self.scope, self.headers = gate, scope, headers
         self.receive, self.send = receive, send

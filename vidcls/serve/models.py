@@ -28,7 +28,7 @@ class ServedModel:
     clf:ClipClassifier # Gives score_clips, spec, labels
     runtime:str # 'PyTorch', 'onnxruntime' or 'openvino'
     record:dict = field(default_factory=dict) # Results of an evaluation; empty: unknown
-    licence:str = '' # Of the published weights that the training started from; empty: none known
+    licence:str = '' # Licence of the published weights that the training started from; empty: none known
     quantized:str = '' # How the weights were quantised; empty: not at all
     max_clips:int = 8 # Clips of a batch, >= 1
     verdict:object = None # MapVerdict about its maps; None: not judged
@@ -131,7 +131,7 @@ def _network(clf):
 def open_model(
     path, # Folder of a classifier or of a run, or an exported file: .onnx, .xml
     name:str|None=None, # Name of the model in requests; None: that of the folder or file
-    threads:int|None=None, # Of the runtime, >= 1; None: one for each core
+    threads:int|None=None, # Threads of the runtime, >= 1; None: one for each core
     device:str|None=None, # For a folder: 'cpu', 'cuda', …; None: the CPU
 )->ServedModel:
     "Open a classifier for a service."
@@ -152,7 +152,7 @@ def open_model(
                        f.quantized.get('how', ''))
 
 def kept_record(
-    folder:Path, # Of a classifier, or of a run
+    folder:Path, # Folder of a classifier, or of a run
 )->dict: # JSON-ready; empty if there is none
     "Return the results of a run's evaluation that are stored beside the classifier."
     for place in (folder, folder.parent):

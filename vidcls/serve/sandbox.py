@@ -59,7 +59,7 @@ def limit_processor(
 
 # %% ../../nbs/inside/78b_serve.sandbox.ipynb #clips-of
 def upload_clips(
-    path:str, # Of a file
+    path:str, # Path of a file
     limits:Limits, # Limits of the request
     spec:ClipSpec, # Spec of the model
     views:Views|None=None, # Clips and crops of the video; None: one clip
@@ -70,7 +70,7 @@ def upload_clips(
     yield {}, clips[None] if views is None else clips
 
 def upload_windows(
-    path:str, # Of a file
+    path:str, # Path of a file
     limits:Limits, # Limits of the request
     spec:ClipSpec, # Spec of the model
     every_s:float|None, # Seconds from one window to the next; None: half a window
@@ -355,7 +355,7 @@ class Decoders:
             self.free.put_nowait(d)
 
     async def clips(self,
-        path, # Of the file
+        path, # Path of the file
         spec:ClipSpec, # Spec of the model
         views:Views|None=None, # Clips and crops of the video; None: one clip
     )->np.ndarray: # uint8 (V,T,S,S,3)
@@ -367,7 +367,7 @@ class Decoders:
         return found[0]
 
     async def windows(self,
-        path, # Of the file
+        path, # Path of the file
         spec:ClipSpec, # Spec of the model
         every_s:float|None=None, # Seconds from one window to the next; None: half a window
         length_s:float|None=None, # Seconds of a window; None: as the spec says

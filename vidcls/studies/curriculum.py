@@ -58,7 +58,7 @@ def _trained(table, seed, epochs, callbacks=()):
 def compare_curriculum(
     out, # Folder for the runs; stored runs are not run again
     seeds=(0,1,2), # Seeds; each arm is run with each of them
-    epochs:int=30, # Of each training, >= 1
+    epochs:int=30, # Epochs of each training, >= 1
     n_groups:int=90, # Scenes of each kind, >= 10
     clips=None, # Folder for the clips; None takes a temporary one
     show:bool=True, # Print each run?

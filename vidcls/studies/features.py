@@ -94,7 +94,7 @@ def time_of_logistic(
     n:int=10_000, # Clips, >= 1
     dim:int=768, # Numbers a clip
     n_classes:int=10, # K, >= 2
-    seed:int=0, # Of the random features
+    seed:int=0, # Seed of the random features
 )->tuple: # (seconds on the clock, seconds of the processor)
     "Measure how long `choose_strength` takes: five folds of groups, seven candidates."
     rng = np.random.default_rng(seed)

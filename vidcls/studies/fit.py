@@ -256,7 +256,7 @@ def measure_technique(
 
 # %% ../../nbs/studies/93_studies.fit.ipynb #benchmark-techniques
 def benchmark_techniques(
-    epochs:int=4, # Of each training, >= 1
+    epochs:int=4, # Epochs of each training, >= 1
     n_groups:int=60, # Scenes, >= 10; each gives two clips
     techniques=None, # Some keys of TECHNIQUES; all are compared with the first of their model; None: all
     show:bool=True, # Show a progress bar?
@@ -291,7 +291,7 @@ def benchmark_techniques(
 def benchmark_time(
     batches:dict|None=None, # {model: clips a batch}; None: 8, 8 and 16 on a GPU, 2 on a CPU
     n_clips:int=9537, # Training clips of an epoch; UCF101's first split has 9537
-    epochs:int=100, # Of the whole training, >= 1
+    epochs:int=100, # Epochs of the whole training, >= 1
     steps:int=8, # Steps that are measured, >= 1
     show:bool=True, # Show a progress bar?
 )->Benchmark: # A line for each model: bs, ms_step, clips_per_s, min_epoch, hours, peak_gb, tflops

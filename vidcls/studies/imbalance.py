@@ -31,7 +31,7 @@ from ..train import fit_or_raise
 def make_imbalanced(
     table:ClipTable, # With a train split in which all classes are equally frequent, or nearly
     ratio:float=20., # Clips of the most frequent class over those of the rarest, >= 1
-    seed:int=0, # Of the choice of rare classes, and of the clips that stay
+    seed:int=0, # Seed of the choice of rare classes, and of the clips that stay
 )->ClipTable: # The other splits are unchanged
     "Leave out training clips until the classes have a long tail."
     check_at_least('ratio', ratio, 1)
@@ -90,7 +90,7 @@ ARMS = {  # name: function of the training clips -> (arguments of loaders, argum
 def run_arm(
     arm:str, # One of ARMS
     table:ClipTable, # With a tail, a valid split and a balanced test split
-    seed:int=0, # Of weights and order
+    seed:int=0, # Seed of weights and order
     epochs:int=30, # Passes; each has as many clips as the train split, >= 1
     bs:int=32, # Clips a batch, >= 1
     lr:float=2e-3, # Peak learning rate, > 0
@@ -176,7 +176,7 @@ def compare_imbalance(
     seeds=range(5), # Seeds, one for each repetition
     groups:int=210, # Scenes of the data set, >= 51: 40 for the test, 10 for validation
     ratio:float=40., # Most frequent class over rarest, >= 1
-    epochs:int=30, # Of each training, >= 1
+    epochs:int=30, # Epochs of each training, >= 1
     arms=tuple(ARMS), # Names of the arms
     show:bool=True, # Print each run?
 )->list: # The runs
@@ -189,7 +189,7 @@ def compare_imbalance(
 
 def load_runs(
     folder, # Folder of compare_imbalance
-)->list: # Of dicts
+)->list: # Stored runs, a dict for each
     "Read stored runs."
     files = sorted(Path(folder).glob('*_*.json'))
     if not files:
@@ -200,7 +200,7 @@ def load_runs(
 def make_noisy(
     table:ClipTable, # With a train split
     share:float=.1, # Share of the training clips that get another label, in [0,1)
-    seed:int=0, # Of the choice of clips and labels
+    seed:int=0, # Seed of the choice of clips and labels
 )->ClipTable: # The other splits are unchanged
     "Give some training clips a wrong label."
     check_between('share', share, 0, 1, ends='low')
@@ -225,7 +225,7 @@ def compare_noise(
     seeds=(0,1,2,3,4), # Seeds, one for each repetition
     groups:int=210, # Scenes of the data set, >= 51: 40 for the test, 10 for validation
     share:float=.1, # Share of the training labels that are wrong, in [0,1)
-    epochs:int=30, # Of each training, >= 1
+    epochs:int=30, # Epochs of each training, >= 1
     arms=tuple(NOISE_ARMS), # Names of the arms
     show:bool=True, # Print each run?
 )->dict: # {(arm, seed): dict with accuracy}

@@ -48,7 +48,7 @@ def benchmark_runtimes(
     n_frames:int|None=None, # Frames of a clip; None: the model's own
     size:int|None=None, # Height and width in pixels; None: the model's own
     bs:int=1, # Clips at once, >= 1
-    threads:int=2, # Of each runtime, >= 1
+    threads:int=2, # Threads of each runtime, >= 1
     rounds:int=15, # Measurements of each way, >= 1
     int8:bool=True, # Make INT8 files too?
     show:bool=True, # Show a progress bar?
@@ -98,7 +98,7 @@ def _sessions(clf, folder, x, threads, int8):
 
 # %% ../../nbs/studies/98c_studies.in_use.ipynb #make-long-video
 def make_long_video(
-    path, # Of the .mp4 file
+    path, # Path of the .mp4 file
     minutes:float=10, # Length, > 0
     height:int=240, # Pixels
     width:int=320, # Pixels

@@ -37,7 +37,7 @@ from .in_use import make_long_video, untrained_classifier
 def service_process(
     model:Path, # Folder of a classifier, or an exported file
     decoders:int=2, # Processes that decode, >= 1
-    threads:int=2, # Of the runtime, >= 1
+    threads:int=2, # Threads of the runtime, >= 1
 ): # Yields (port, psutil's Process, seconds from its start until it was ready)
     "Run `vidcls serve` for the block."
     with socket.create_server(('127.0.0.1', 0)) as s:
@@ -187,7 +187,7 @@ def mixed_load(
     bodies:list, # Bytes of good videos
     seconds:float, # Length of the load
     clients:int, # Clients at the same time
-    seed:int=0, # Of the mixture
+    seed:int=0, # Seed of the mixture
 )->Counter: # {(kind, status, or name of an error): requests}
     "Send a mixture of requests until the time is over."
     until = time.monotonic() + seconds

@@ -97,7 +97,7 @@ def compare_models(
 def train_run(
     run:str, # A key of RUNS
     table, # A ClipTable of motion clips
-    seed:int=0, # Of weights and order
+    seed:int=0, # Seed of weights and order
     epochs:int|None=None, # None takes those in RUNS
     show:bool=True, # Show progress?
 )->tuple: # (trained model, its loaders)

@@ -84,7 +84,7 @@ def scene_clip(
 def make_scene_clips(
     root, # Folder to write to
     n_clips:int, # >= 1
-    seed:int=0, # Of the whole set
+    seed:int=0, # Seed of the whole set
 )->ClipTable:
     "Write clips that are truly different, in eight class folders without meaning."
     root = Path(root)
@@ -129,7 +129,7 @@ def plant_copies(
     table:ClipTable, # Clips, none of which is a copy
     out, # Folder for the copies
     n_copies:int, # Copies, each of a different clip
-    seed:int=0, # Of the choice of clips and of the changes
+    seed:int=0, # Seed of the choice of clips and of the changes
 )->tuple: # (the table with copies in its test split, the pairs of rows that are copies)
     "Add near-duplicates to a table."
     rng, pairs = np.random.default_rng(seed), set()
@@ -144,8 +144,8 @@ def plant_copies(
 
 # %% ../../nbs/studies/98a_studies.near.ipynb #judge-pairs
 def judge_pairs(
-    found:pd.DataFrame, # Of near_duplicates
-    pairs:set, # Of (row, row) that were planted
+    found:pd.DataFrame, # Table from near_duplicates
+    pairs:set, # Pairs (row, row) that were planted
     n_clips:int, # Clips in the table
 )->dict: # planted, found, recall; falsely_named: clips; false_alarms: their share
     "Count the planted pairs that were found, and the clips that were named falsely."
@@ -158,7 +158,7 @@ def measure_near(
     folder, # For the clips and sketches
     n_clips:int=2000, # Different clips
     n_copies:int=50, # Copies; each of the five ways makes the same number
-    seed:int=0, # Of clips and copies
+    seed:int=0, # Seed of clips and copies
 )->dict: # As of judge_pairs, and missed; seconds
     "Plant copies among synthetic clips, and search for them."
     folder, began = Path(folder), time.perf_counter()
@@ -181,7 +181,7 @@ def measure_near(
 def plant_wrong_labels(
     features:Features, # With labels
     n:int, # Labels to make wrong
-    seed:int=0, # Of the choice of clips and labels
+    seed:int=0, # Seed of the choice of clips and labels
 )->tuple: # (Features with wrong labels, their rows)
     "Give some clips another label."
     rng, df = np.random.default_rng(seed), features.table.df.reset_index(drop=True)
@@ -193,7 +193,7 @@ def plant_wrong_labels(
 def precision_of_odd(
     features:Features, # With true labels
     n:int, # Number of labels that are made wrong, and of first rows that are checked
-    seed:int=0, # Of the choice
+    seed:int=0, # Seed of the choice of clips and labels
 )->float: # 0 to 1
     "Return the share of wrong labels among the first rows of odd_labels."
     broken, wrong = plant_wrong_labels(features, n, seed)

@@ -78,7 +78,7 @@ def benchmark_real(
     sets=None, # Some keys of REAL_SETS; None takes all
     starts=None, # Some keys of STARTS; None takes all
     k:int=3, # Folds, >= 2
-    seed:int=0, # Of folds, weights and order
+    seed:int=0, # Seed of folds, weights and order
     show:bool=True, # Print each run?
 )->dict: # {(set, start): EvalRecord}
     "Train on every set from every starting point, and judge by folds."
@@ -110,7 +110,7 @@ def _run_start(table, start, path, k, seed):
 
 def load_real(
     out, # Folder of the records
-    seed:int=0, # Of the runs
+    seed:int=0, # Seed of the runs
 )->dict: # {(set, start): EvalRecord}, of the stored runs
     "Read stored records, without running anything."
     return load_judged(out, REAL_SETS, STARTS, seed)
@@ -119,7 +119,7 @@ def load_judged(
     out, # Folder of the records
     sets, # Names
     arms, # Names of the arms
-    seed:int, # Of the runs
+    seed:int, # Seed of the runs
 )->dict: # {(set, arm): EvalRecord}, of the stored runs
     "Read the stored records of some sets and arms."
     files = {(s, arm): real_file(out, s, arm, seed) for s in sets for arm in arms}
@@ -127,7 +127,7 @@ def load_judged(
 
 def real_probes(
     out, # Folder of the records
-    seed:int=0, # Of the runs
+    seed:int=0, # Seed of the runs
 )->dict: # {(set, start): TimeReport}, of the stored runs
     "Return reports that say whether these models use time."
     reports = {}
@@ -171,7 +171,7 @@ def compare_defaults(
     sets=None, # Some keys of REAL_SETS, or 'motion'; None takes all of them
     arms=None, # Some names of CANDIDATES and CONTROLS; None takes all
     k:int=3, # Folds, by groups, >= 2
-    seed:int=0, # Of folds, weights and order
+    seed:int=0, # Seed of folds, weights and order
     show:bool=True, # Print each run?
 )->dict: # {(set, arm): EvalRecord}
     "Train each candidate for the default on each set, judge it by folds of groups, and store the records."
@@ -192,7 +192,7 @@ def compare_defaults(
 
 def keep_judged(
     rec, # An EvalRecord
-    path:Path, # Of the record
+    path:Path, # Path of the record
     facts:dict, # Further facts, JSON-ready: set, arm, folds, seconds
 ):
     "Write a record, and beside it a file with the machine and the facts of the run."
@@ -220,14 +220,14 @@ def _control(table, arm, k, seed):
 
 def load_defaults(
     out, # Folder of the records
-    seed:int=0, # Of the runs
+    seed:int=0, # Seed of the runs
 )->dict: # {(set, arm): EvalRecord}, of the stored runs
     "Read the stored records, without running anything."
     return load_judged(out, [*REAL_SETS, 'motion'], [*CANDIDATES, *CONTROLS], seed)
 
 def defaults_table(
     out, # Folder of the records
-    seed:int=0, # Of the runs
+    seed:int=0, # Seed of the runs
 )->pd.DataFrame: # A row for each run: accuracy with its interval, the majority, seconds of all folds
     "Return the records of `compare_defaults` as a table."
     table = real_table(load_defaults(out, seed)).rename(columns=dict(start='arm'))

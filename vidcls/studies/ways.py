@@ -73,7 +73,7 @@ def ways_set(
 
 # %% ../../nbs/studies/94a_studies.ways.ipynb #majority-probe
 def majority_probe(
-    features:Features, # Of the training clips
+    features:Features, # Features of the training clips
 )->Probe:
     "Return a probe that gives every clip the shares of the classes."
     shares = np.bincount(features.targets, minlength=features.table.n_classes)/len(features)
@@ -119,7 +119,7 @@ AUTO = 'auto'                                    # the choice among frozen featu
 def motion_trained(
     folder, # Where the network is kept and found again
     out, # Folder for its record
-    seed:int=0, # Of weights and order
+    seed:int=0, # Seed of weights and order
     n_groups:int=300, # Synthetic scenes, >= 10; each gives eight clips
     epochs:int|None=None, # None takes those of the recipe
 )->VideoModel:
@@ -169,7 +169,7 @@ def judge_way(
     name:str, # One of ALL_WAYS
     asked:WayFeatures, # Features of the set
     k:int=5, # Folds, by groups, >= 2
-    seed:int=0, # Of folds, weights and order
+    seed:int=0, # Seed of folds, weights and order
 )->tuple: # (EvalRecord, seconds on this machine)
     "Judge one way by folds."
     if name in TRAINED_WAYS:
@@ -203,7 +203,7 @@ def benchmark_ways(
     sets=None, # Some of WAYS_SETS; None takes all
     ways=None, # Some of ALL_WAYS; None takes all
     k:int=5, # Folds, by groups, >= 2
-    seed:int=0, # Of folds, weights and order
+    seed:int=0, # Seed of folds, weights and order
     show:bool=True, # Print each run?
 )->dict: # {(set, way): EvalRecord}, of the stored runs
     "Judge every way on every set, and store each record as soon as it is made."
@@ -227,7 +227,7 @@ ALL_WAYS = (*FROZEN_WAYS, *TRAINED_WAYS, AUTO)
 
 def load_ways(
     out, # Folder of the records
-    seed:int=0, # Of the runs
+    seed:int=0, # Seed of the runs
 )->dict: # {(set, way): EvalRecord}, of the stored runs
     "Read the stored records, without running anything."
     return load_judged(out, WAYS_SETS, ALL_WAYS, seed)
@@ -236,7 +236,7 @@ def load_ways(
 def ways_table(
     out, # Folder of the records
     name:str, # One of WAYS_SETS
-    seed:int=0, # Of the runs
+    seed:int=0, # Seed of the runs
 )->pd.DataFrame: # A row for each stored way, with its difference from the best control, and seconds
     "Return the ways on one set as a table."
     found = {w: r for (s, w),r in load_ways(out, seed).items() if s == name}
