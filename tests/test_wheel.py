@@ -67,7 +67,8 @@ def test_it_holds_the_library_and_no_study(wheel):
 
 def test_it_holds_the_course_without_outputs(wheel, unpacked):
     pages = unpacked/'vidcls'/'course'/'pages'
-    there = {f.name for folder in ('nbs', 'nbs/inside') for f in (root/folder).glob('[!.]*.ipynb')}
+    folders = ('nbs', 'nbs/walkthroughs', 'nbs/reference', 'nbs/inside')
+    there = {f.name for folder in folders for f in (root/folder).glob('[!.]*.ipynb')}
     assert {f.name for f in pages.rglob('*.ipynb')} == there
     cells = json.loads((pages/'01_whole_game.ipynb').read_text(encoding='utf-8'))['cells']
     assert len(cells) > 20 and not any(c.get('outputs') for c in cells)

@@ -39,7 +39,7 @@ class DataError(VidclsError, ValueError):
 class LabelError(DataError):
     "A label that the model or the table does not know."
 class LeakageError(DataError):
-    "The same group in two splits, so that a test would be no test."
+    "The same group in two splits, so that the test would not measure anything."
 class SpecMismatchError(VidclsError, ValueError):
     "Clips made for one `ClipSpec`, given to a model with another."
 class WorkerError(VidclsError, RuntimeError):
@@ -51,7 +51,7 @@ class CheckpointError(VidclsError):
 class VideoReadError(VidclsError):
     "A video that cannot be read, with its path and the reason."
     def __init__(self,
-        path, # The file; or the whole text, where torch rebuilds the error of a worker process
+        path, # The file, or the whole text when torch rebuilds the error of a worker process
         reason:str|None=None, # One clause: what is wrong, and what to do about it
     ):
         if reason is None:
@@ -60,11 +60,11 @@ class VideoReadError(VidclsError):
         super().__init__(f"{self.path}: {reason}")
 
     def __reduce__(self):
-        return type(self), (self.path, self.reason)  # so that a worker process can hand it over
+        return type(self), (self.path, self.reason)  # so that a worker process can pickle the error
 
 
 class VideoNotFoundError(VideoReadError, FileNotFoundError):
-    "A video path where no file is."
+    "A video path at which there is no file."
     __str__ = VideoReadError.__str__
 
 class VideoFolderError(VideoReadError, IsADirectoryError):
@@ -72,11 +72,11 @@ class VideoFolderError(VideoReadError, IsADirectoryError):
     __str__ = VideoReadError.__str__
 
 class VideoPermissionError(VideoReadError, PermissionError):
-    "A video that this user may not read."
+    "A video that this user has no permission to read."
     __str__ = VideoReadError.__str__
 
 class DecodeTimeoutError(VideoReadError, TimeoutError):
-    "A video whose decoding took longer than it may."
+    "A video whose decoding took longer than `timeout_s` allows."
     __str__ = VideoReadError.__str__
 
 # %% ../nbs/inside/00_core.ipynb #check-choice
@@ -85,7 +85,7 @@ def check_choice(
     value, # What was given
     choices, # What is accepted
 ):
-    "Raise `ArgumentError` unless `value` is one of `choices`; suggests the nearest one."
+    "Raise `ArgumentError` unless `value` is one of `choices`; the message suggests the nearest one."
     choices = list(choices)
     if value in choices:
         return value
@@ -94,7 +94,8 @@ def check_choice(
     hint = f" Did you mean {near[0]!r}?" if near else ''
     accepted = ', '.join(repr(c) for c in choices)
     if hint and len(choices) > 12:
-        raise ArgumentError(f"{name}={value!r}.{hint} Accepted: {accepted}.")     # not behind a long list
+        # the hint comes before a long list
+        raise ArgumentError(f"{name}={value!r}.{hint} Accepted: {accepted}.")
     raise ArgumentError(f"{name}={value!r}; accepted: {accepted}.{hint}")
 
 # %% ../nbs/inside/00_core.ipynb #check-at-least
@@ -126,7 +127,7 @@ def check_between(
     value, # What was given: a number
     low, # The smallest accepted value
     high, # The largest accepted value
-    ends:bool|str=True, # Which of the two are accepted themselves? True: both, False: none; 'low' or 'high'
+    ends:bool|str=True, # Which limits are accepted? True: both, False: neither; 'low' or 'high': that one
 ):
     "Raise `ArgumentError` unless `value` is a number between `low` and `high`."
     ok = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
@@ -139,8 +140,8 @@ def check_between(
 
 # %% ../nbs/inside/00_core.ipynb #first-names
 def first_names(
-    names, # Of anything
-    n:int=8, # How many are shown, >= 1
+    names, # Sequence of names of any kind
+    n:int=8, # Number of names that are shown, >= 1
 )->str:
     "Quote the first names for a message, and say how many there are in all."
     more = f', … ({len(names)} in all)' if len(names) > n else ''
@@ -151,8 +152,8 @@ def match_labels(
     model_labels, # Class names of a model, in the order of its scores; None where it has none
     table_labels, # Class names of the data, in the order of their numbers
     where:str='the table', # What the second names belong to, for the message
-    warn:bool=True, # Say so where the order differs?
-)->np.ndarray|None: # int64 (K,): where in the model's scores each class of the table is; None: as they are
+    warn:bool=True, # Warn if the order differs?
+)->np.ndarray|None: # int64 (K,): index in the model's scores of each class of the table; None: same order
     "Compare class names by name and order; raise `LabelError` where the names differ."
     if model_labels is None or not len(model_labels):
         return None
@@ -168,7 +169,7 @@ def match_labels(
     return np.array([model.index(l) for l in table])
 
 def _names_differ(model, table, where):
-    "Say what differs first, and what can be done."
+    "Return a message that says what differs first and what can be done."
     new, lost = [l for l in table if l not in model], [l for l in model if l not in table]
     plain = {' '.join(l.split()).casefold(): l for l in lost}
     if new:
@@ -189,7 +190,7 @@ def patch(
     f=None, # A function whose first parameter is annotated with a class
     *,
     as_prop:bool=False, # Make it a property?
-    cls_method:bool=False, # Make it a class method? Its first parameter `cls` is annotated then
+    cls_method:bool=False, # Make it a class method? Then its first parameter `cls` is annotated
 ): # What the function's name meant before
     "Make `f` a method of the class that its first parameter names."
     if f is None:
@@ -201,7 +202,7 @@ def patch(
 
 # %% ../nbs/inside/00_core.ipynb #clipspec
 SAMPLINGS = ('uniform', 'segment', 'center', 'random', 'time', 'still')
-DRAWN = ('segment', 'random', 'time')                 # those of them that draw anew in each epoch of training
+DRAWN = ('segment', 'random', 'time')                 # these rules draw frames anew in each epoch of training
 SHORT = ('repeat', 'error')                           # what to do with a video of fewer frames than asked for
 
 @dataclass(frozen=True)
@@ -227,14 +228,14 @@ class ClipSpec:
 
     @property
     def drawn(self)->bool:
-        "Does training see other frames of a video in each epoch?"
+        "Return whether training sees other frames of a video in each epoch."
         return self.sampling in DRAWN
 
     @classmethod
     def from_dict(cls,
-        d:dict, # As to_dict gives it
+        d:dict, # A dictionary from to_dict
     ):
-        "Rebuild a spec; an unknown field is an error."
+        "Rebuild a spec from a dictionary; an unknown field is an error."
         unknown = set(d) - {f.name for f in fields(cls)}
         if unknown:
             raise CheckpointError(f"The spec has unknown fields {sorted(unknown)}: "
@@ -261,7 +262,7 @@ class ClipSpec:
 
 # %% ../nbs/inside/00_core.ipynb #triple
 def _triple(name, value):
-    "Return three finite numbers, given one or three."
+    "Return three finite numbers, made from one number or from three."
     try:
         triple = tuple(float(v) for v in np.ravel(value))
     except (TypeError, ValueError):
@@ -280,7 +281,7 @@ def with_(
     "Return the same spec with some fields changed."
     for n in changes:
         check_choice('field', n, [f.name for f in fields(self)])
-    if self.resize and 'size' in changes and 'resize' not in changes:  # the same part of the frame as before
+    if self.resize and 'size' in changes and 'resize' not in changes:  # keep the same part of the frame
         changes['resize'] = round(self.resize*check_whole('size', changes['size'])/self.size)
     return replace(self, **changes)
 
@@ -289,7 +290,7 @@ def with_(
 def to_model(
     self:ClipSpec,
     xb, # uint8 tensor (B,T,H,W,C), RGB
-    out=None, # float32 tensor (B,C,T,H,W) to write into: fresh memory costs a CPU more than the arithmetic
+    out=None, # float32 tensor (B,C,T,H,W) to write into: on a CPU new memory costs more than the arithmetic
 ): # float32 tensor (B,C,T,H,W), normalised, on the same device
     "Normalise a batch of clips and put it into the models' layout."
     import torch
@@ -317,10 +318,10 @@ def to_model(
 
 def normalise_on_cpu(
     clips:np.ndarray, # uint8 (B,T,H,W,3), RGB
-    spec:ClipSpec, # Says how
+    spec:ClipSpec, # Gives mean, std and channel order
     out:np.ndarray, # float32 (B,3,T,H,W) to write into
 ):
-    "Look up the 256 results of each channel: on a CPU that is faster than computing them again."
+    "Normalise by looking up the 256 results of each channel, which is faster on a CPU than computing them."
     import cv2
     shift, scale = (np.array(v, np.float32)*255 for v in (spec.mean, spec.std))
     tables = ((np.arange(256, dtype=np.float32)-shift[:,None])/scale[:,None])    # (3,256)
@@ -333,9 +334,9 @@ def normalise_on_cpu(
 def check_same(
     self:ClipSpec, # What the model expects
     other:ClipSpec, # What the clips were made with
-    what:str='clips', # Whose spec other is, for the message
+    what:str='clips', # What `other` is the spec of, for the message
 ):
-    "Raise `SpecMismatchError`, naming each field that differs."
+    "Raise `SpecMismatchError` if the specs differ; the message names each field that differs."
     diff = [f"{f.name}: model {getattr(self, f.name)!r}, {what} {getattr(other, f.name)!r}"
             for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
     if diff:
@@ -346,7 +347,8 @@ def check_same(
 @patch
 def to_dict(self:ClipSpec)->dict: # JSON-ready
     "Return the spec as a plain dictionary."
-    kept = {k: v for k,v in asdict(self).items() if k != 'resize' or v is not None}  # most specs have none
+    # most specs have no resize
+    kept = {k: v for k,v in asdict(self).items() if k != 'resize' or v is not None}
     return {k: list(v) if isinstance(v, tuple) else v for k,v in kept.items()}
 
 # %% ../nbs/inside/00_core.ipynb #seed-everything
@@ -363,7 +365,7 @@ def seed_everything(
 
 # %% ../nbs/inside/00_core.ipynb #pick-device
 def pick_device(
-    device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None takes the best there is
+    device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None takes the fastest one present
 ): # torch.device
     "Return the device to run on."
     import torch
@@ -378,7 +380,7 @@ def pick_device(
 
 # %% ../nbs/inside/00_core.ipynb #in-notebook
 def in_notebook()->bool:
-    "Tell whether this runs in a Jupyter kernel."
+    "Return whether this runs in a Jupyter kernel."
     try:
         return get_ipython().__class__.__name__ == 'ZMQInteractiveShell'
     except NameError:
@@ -387,16 +389,16 @@ def in_notebook()->bool:
 def progress_on(
     show:bool=True, # The caller's wish
 )->bool:
-    "Tell whether progress is shown; `VIDCLS_PROGRESS=0` says no."
+    "Return whether progress is shown; `VIDCLS_PROGRESS=0` turns it off."
     return show and os.environ.get('VIDCLS_PROGRESS') != '0'
 
 def progress(
-    items, # What to go through
-    total:int|None=None, # How many; None asks len(items)
-    desc:str='', # What is being done
+    items, # Any iterable
+    total:int|None=None, # Number of items; None takes len(items)
+    desc:str='', # What is being done, as a few words
     show:bool=True, # False shows nothing
 ): # An iterator over items
-    "Go through `items` with a progress bar that suits the place."
+    "Iterate over `items` with a progress bar that suits the output: notebook, terminal or file."
     if total is None and hasattr(items, '__len__'):
         total = len(items)
     if not progress_on(show):
@@ -411,7 +413,7 @@ def progress(
 def span(
     seconds:float, # >= 0
 )->str:
-    "Return a time in words, in the unit that suits it, up to days."
+    "Return a time as text, in the unit that suits it, up to days."
     if seconds < 90:
         return f'{max(1, round(seconds))} s'
     if seconds < 5400:
@@ -423,7 +425,7 @@ def span(
 def atomic_path(
     path, # The final file
 ): # Yields a temporary Path beside it, with the same suffix
-    "Write to the yielded path; it takes the final name only if the block ends well."
+    "Yield a temporary path to write to; the file gets its final name if the block ends without an error."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.stem[:100]}.{os.getpid()}.tmp{path.suffix}")
@@ -434,16 +436,16 @@ def atomic_path(
         tmp.unlink(missing_ok=True)
 
 def file_sha256(
-    path, # Of any file
+    path, # Any file
 )->str: # 64 hexadecimal digits
-    "Return what tells whether a file is still the same."
+    "Return the SHA-256 checksum of a file, which shows whether the file has changed."
     with open(path, 'rb') as f:
         return hashlib.file_digest(f, 'sha256').hexdigest()
 
 def load_json(
     path, # A JSON file
 ):
-    "Return what a JSON file holds; a damaged one raises `DataError`."
+    "Return the content of a JSON file; a damaged file raises `DataError`."
     try:
         return json.loads(Path(path).read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as e:

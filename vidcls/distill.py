@@ -25,7 +25,7 @@ _all_ = ['Answers', 'SeededAugment']
 class Distill(Callback):
     "Let `fit` learn from a teacher as well as from labels."
     def __init__(self,
-        teacher, # Of create_model; the same classes, frames and size as the student
+        teacher, # Model from create_model, with the same classes, frames and size as the student
         alpha:float=.5, # Weight of the teacher's loss, in [0,1]; that of the labels has 1-alpha
         temperature:float=2., # Softens both answers, > 0
         features:float=0., # Weight of the distance between features, >= 0

@@ -35,8 +35,8 @@ SKETCH = 12                                          # height and width of a ske
 class Sketch(VideoModel):
     "Small grey pictures of a clip's frames, without their brightness and contrast."
     def __init__(self,
-        spec:ClipSpec, # What a clip must be
-        n_classes:int=2, # K, of a head that nobody asks
+        spec:ClipSpec, # How clips are sampled
+        n_classes:int=2, # K, of a head that is not used
     ):
         super().__init__(spec)
         self.frames, self.head = nn.Identity(), new_head(SKETCH**2, n_classes)
@@ -53,15 +53,15 @@ class Sketch(VideoModel):
     def forward_head(self,
         x:torch.Tensor, # float (B,144,T,1,1)
     )->torch.Tensor: # float (B,K)
-        "Return scores without a meaning."
+        "Return scores, which have no meaning; a model must have a head."
         return self.head(x.mean((2,3,4)))
 
     def token_layers(self)->list: # See models.tokens
-        "Return its only layer: a token for each frame."
+        "Return the only layer, which has a token for each frame."
         return [(self.frames, tokens_of_map)]
 
 def sketch(
-    n_frames:int=12, # Of a clip, evenly spaced, >= 1
+    n_frames:int=12, # Number of frames of a clip, evenly spaced, >= 1
 )->Sketch:
     "Make the model whose features find near-duplicates."
     spec = ClipSpec(n_frames=n_frames, size=96, mean=0., std=1.)
@@ -71,7 +71,7 @@ def sketch(
 
 def sketches(
     table, # A ClipTable, or a list of paths
-    folder=None, # Where they are kept and found again; None keeps them in memory only
+    folder=None, # Where sketches are kept and found again; None keeps them in memory only
     **kwargs, # For embed: bs, on_error, workers, show
 )->Features: # (N,12,144)
     "Return the sketches of clips."
@@ -82,7 +82,7 @@ def likeness(
     a:np.ndarray, # float32 (A,n,D), frames of length 1
     b:np.ndarray, # float32 (B,n,D)
 )->np.ndarray: # float32 (A,B), cosines
-    "Return how well the frames of each clip find their like in each other clip."
+    "Return how similar clips are: the mean cosine of each frame with its best match in the other clip."
     (A,n,D), B = a.shape, len(b)
     cosines = torch.from_numpy(a.reshape(-1,D)) @ torch.from_numpy(b.reshape(-1,D)).T
     cosines = cosines.view(A,n,B,-1)
@@ -90,10 +90,10 @@ def likeness(
     return torch.maximum(there, back).numpy()
 
 def candidate_pairs(
-    x:np.ndarray, # float (N,n,D), or (N,D); mirrored by `mirror`
+    x:np.ndarray, # float (N,n,D), or (N,D)
     least:float, # Smallest cosine of a candidate
-    most:int, # Candidates of a clip, at most
-    mirror=None, # Function of (n,n,D) that gives the features of mirrored clips; None: not needed
+    most:int, # Candidates per clip, at most
+    mirror=None, # Function that turns features (N,n,D) into those of mirrored clips; None: not needed
     block:int=128, # Clips that are compared at once with as many others
 )->np.ndarray: # int64 (P,2), row numbers, first < second
     "Return the pairs that deserve a closer look; memory grows with N, not with its square."
@@ -112,10 +112,10 @@ def candidate_pairs(
     for k,rows in enumerate(parts):
         a = unit(x[rows])
         ways = [a] if mirror is None else [a, mirror(a)]
-        for columns in parts[k:]:                        # a block below the diagonal is one above it, turned
+        for columns in parts[k:]:                        # a block below the diagonal is a transposed one
             b = unit(x[columns])
             alike = np.max([likeness(w, b) for w in ways], 0)
-            alike[rows[:,None] == columns] = -1          # a clip itself
+            alike[rows[:,None] == columns] = -1          # a clip is no candidate for itself
             note(rows, columns, alike)
             if columns is not rows:
                 note(columns, rows, alike.T)
@@ -134,8 +134,8 @@ RATE, LONGEST, SIDE, EDGE = 24, 192, 40, 28          # frames a second, frames, 
 
 @lru_cache(maxsize=500)
 def sampling(
-    zoom:float, # 1/zoom of the side is looked at, >= 1
-    shift:float, # How far its middle lies from the side's, pixels of SIDE
+    zoom:float, # 1/zoom of the side is sampled, >= 1
+    shift:float, # Distance of that part's middle from the side's middle, pixels of SIDE
 )->np.ndarray: # float32 (EDGE,SIDE)
     "Return the weights that blur a side of a frame, and sample it at EDGE places."
     wide = SIDE/zoom
@@ -149,11 +149,11 @@ def sampling(
 
 def film_vectors(
     frames:np.ndarray, # uint8 (T,40,40)
-    zoom:float=1., # Which part is compared: 1/zoom of height and width
-    right:float=0., # How far its middle lies to the right of the frame's, pixels of 40
-    down:float=0., # How far below
+    zoom:float=1., # The part that is compared has 1/zoom of height and width
+    right:float=0., # Pixels (of 40) from the frame's middle to the part's middle, to the right
+    down:float=0., # The same distance downwards
 )->np.ndarray: # float32 (T,784), each of mean 0 and length 1
-    "Return frames as vectors whose products are correlations."
+    "Return frames as vectors whose dot products are correlations."
     x = frames.astype(np.float32) @ sampling(zoom, right).T
     x = (sampling(zoom, down) @ x).reshape(len(frames), -1)
     x -= x.mean(1, keepdims=True)
@@ -192,7 +192,7 @@ def shifted_match(
     b:np.ndarray, # float32 (T,P)
     least:int, # Frames that must overlap, >= 1
 )->tuple: # (frames, moves, energy, shift), each (number of shifts,)
-    "Compare two films at each shift in time: as they are, and without what stands still."
+    "Compare two films at each shift in time, with and without what stands still."
     S, T = len(a), len(b)
     shifts = np.arange(least-T, S-least+1)                       # b begins at frame `shift` of a
     a0, b0 = np.maximum(shifts, 0), np.maximum(-shifts, 0)
@@ -211,7 +211,7 @@ def block_means(
     column:np.ndarray, # int (n,), first column
     side:np.ndarray, # int (n,), rows and columns of it, >= 1
 )->np.ndarray: # float64 (n,)
-    "Return the mean of square blocks of a matrix, by its sums up to each place."
+    "Return the means of square blocks of a matrix, by its cumulative sums."
     upto = np.zeros((len(x)+1, x.shape[1]+1))
     np.cumsum(np.cumsum(x, 0, dtype=np.float64), 1, out=upto[1:,1:])
     below, right = row+side, column+side
@@ -219,16 +219,16 @@ def block_means(
 
 # %% ../nbs/inside/70a_duplicates.ipynb #still
 STILL = 1e-3                                         # least share of a frame that changes in a moving clip
-ZOOMS = (1.05, 1.1)                                  # of one clip, where the other one may be cropped
+ZOOMS = (1.05, 1.1)                                  # tried on one clip, as the other may be cropped
 AROUND = [(x,y) for y in (-1,0,1) for x in (-1,0,1)]
-PROMISING = .35, .6                                  # scores of a pair that is worth a few tries, and many
+PROMISING = .35, .6                                  # scores from which a few crops are tried, and many
 SURE = .98                                           # score of a pair that needs no more tries
 
 def compare_films(
-    a:Film, # Of one clip
-    b:Film, # Of the other
+    a:Film, # Film of one clip
+    b:Film, # Film of the other clip
 )->dict: # score, frames, moves: up to 1; mirrored; shift_s: when b begins, in seconds of a
-    "Compare two clips, aligned in time, mirrored and cropped as they match best."
+    "Return the best match of two clips over shifts in time, mirroring and crops."
     @lru_cache(maxsize=None)
     def vectors(film, first, every, mirrored, part):
         frames = (a, b)[film].frames[first::every]
@@ -252,12 +252,12 @@ def compare_films(
     return match | dict(mirrored=mirrored, shift_s=round(float(start_s), 2))
 
 def _around(part):
-    "Return the parts half a step around a part of a frame; only itself where it lies in the middle."
+    "Return parts of a frame shifted by half a pixel around a part; a central part only itself."
     zoom, *at = part or (1.,)
     return [(zoom, at[0] + x/2, at[1] + y/2) for x,y in AROUND] if at else [part]
 
 def _equal_steps(a, b):
-    "Yield (first and step of a, first and step of b): the finer film is thinned, in each way that there is."
+    "Yield (first and step of a, first and step of b): the finer film is thinned, from each possible start."
     k = max(a.doubled, b.doubled)
     for p in range(2**(k-a.doubled)):
         for q in range(2**(k-b.doubled)):
@@ -267,7 +267,7 @@ def best_shift(
     x:np.ndarray, # float32 (S,P), of film_vectors
     y:np.ndarray, # float32 (T,P)
 )->dict: # score, frames, moves: up to 1; shift: the frame of x at which y begins
-    "Compare two films at each shift in time at which two thirds of the shorter one overlap; return the best."
+    "Return the best match of two films over all shifts at which two thirds of the shorter one overlap."
     shorter = min(len(x), len(y))
     frames, moves, moving, shifts = shifted_match(x, y, min(shorter, max(12, -(-2*shorter//3))))
     score = np.where(moving < STILL, 1 - 10*(1-frames), np.minimum(frames, moves))
@@ -275,15 +275,15 @@ def best_shift(
     return dict(score=float(score[i]), frames=float(frames[i]), moves=float(moves[i]), shift=int(shifts[i]))
 
 # %% ../nbs/inside/70a_duplicates.ipynb #pair-columns
-FILMS = 500                                          # that are compared with as many others in one go
+FILMS = 500                                          # films compared with as many others in one go
 PAIR_COLUMNS = ['a', 'b', 'score', 'frames', 'moves', 'mirrored', 'shift_s',
                 'path_a', 'path_b', 'label_a', 'label_b', 'split_a', 'split_b']
 
 def near_duplicates(
-    features:Features, # Of sketches(table); or others that a crop and another encoding hardly change
+    features:Features, # From sketches(table), or others that crops and new encodings hardly change
     least:float=.92, # Smallest score of a pair that is returned, 0 to 1
     alike:float=.6, # Smallest cosine of a pair that gets the closer look, 0 to 1
-    most:int=10, # Candidates of a clip, at most
+    most:int=10, # Candidates per clip, at most
     across:bool=False, # Only pairs whose clips are in different splits?
     show:bool=True, # Show a progress bar?
 )->pd.DataFrame: # PAIR_COLUMNS; a and b are row numbers of the table; the surest pair first
@@ -315,17 +315,17 @@ def near_duplicates(
     return found.sort_values('score', ascending=False, kind='stable', ignore_index=True)
 
 def _mirror_of(features):
-    "Return what mirrors these features; those of a network are used as they are."
+    "Return the function that mirrors these features; None for features of a network."
     return mirrored_sketches if [a.get('model') for a in features.abouts] == ['sketch'] else None
 
 # %% ../nbs/inside/70a_duplicates.ipynb #add-near-duplicates
 def add_near_duplicates(
-    found:Audit, # Of vidcls.data.doctor.audit
+    found:Audit, # From vidcls.data.doctor.audit
     folder=None, # Where the sketches are kept and found again; None keeps them in memory only
     show:bool=True, # Show progress bars?
     **kwargs, # For near_duplicates: least, alike, most
 )->Audit: # With more warnings and notes
-    "Add to an audit the clips that show the same recording."
+    "Add the pairs of clips that show the same recording to an audit."
     df = found.df
     good = (df.fault == '').to_numpy()
     if not good.any():
@@ -349,12 +349,12 @@ def add_near_duplicates(
     return Audit(found.table, df, problems.loc[order].reset_index(drop=True), found.thumbs)
 
 def _says_that(problem, known):
-    "Does a problem of the first audit say what one of the known pairs says better?"
+    "Return whether a known pair covers a problem of the first audit."
     other = problem.what.partition(' looks like ')[2].rpartition(' (')[0]
     return problem.kind == 'looks like a clip of another split' and {problem.path, other} in known
 
 def _said_of(pair):
-    "Return severity, kind, path and text of a pair."
+    "Return severity, kind, path and text for a pair."
     how = ', mirrored' if pair.mirrored else ''
     what = (f"({pair.split_a}) is the same recording as {pair.path_b} ({pair.split_b}){how}; "
             f"score {pair.score:.2f}")

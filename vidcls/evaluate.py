@@ -91,7 +91,7 @@ def _network(model):
 def evaluate(
     model, # From create_model; or a Classifier, whose own answers are judged
     dl, # A loader, such as dls.test; its table says data set, split and labels
-    seed:int|None=None, # Of the training, for the record
+    seed:int|None=None, # Seed of the training, for the record
     show:bool=True, # Show a progress bar?
     views=None, # Views, or a name of PROTOCOLS; None looks once, as in training
     chunk:int=16, # With views: clips that go through the model at once

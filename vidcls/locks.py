@@ -12,14 +12,14 @@ from pathlib import Path
 
 # %% ../nbs/inside/00b_locks.ipynb #folder-lock
 class FolderLock:
-    "A lock that this process holds until `release`, or until its end."
+    "A lock that this process holds until `release`, or until the process ends."
     def __init__(self,
         end=None, # Function that ends the lock; None where there are no locks
     ):
         self.end, self.held = end, end is not None
 
     def release(self):
-        "End the lock; once more does nothing."
+        "End the lock; a second call does nothing."
         end, self.end, self.held = self.end, None, False
         if end is not None:
             end()
@@ -32,10 +32,10 @@ class FolderLock:
 POLL_S = .05        # seconds from one try to the next
 
 def lock_folder(
-    folder, # One that is there
-    shared:bool=False, # True for readers: they keep out writers, not each other
-    wait_s:float|None=None, # Seconds to wait while another process holds it; None waits as long as that takes
-    file:str|None=None, # Lock this file in the folder instead, which is made if missing; Windows needs one
+    folder, # An existing folder
+    shared:bool=False, # True for readers: they lock out writers, but not each other
+    wait_s:float|None=None, # Seconds to wait while another process holds the lock; None: no limit
+    file:str|None=None, # Lock this file in the folder instead; it is made if missing; Windows needs it
 )->FolderLock: # Not held where the file system has no locks
     "Lock a folder for as long as this process lives; raise `BlockingIOError` where another one holds it."
     place = Path(folder) if file is None else Path(folder)/file
@@ -56,7 +56,7 @@ def lock_folder(
 
 # %% ../nbs/inside/00b_locks.ipynb #flock
 def _flock(fd, kind, wait_s):
-    "Take a lock of the operating system, and wait for it at most so long."
+    "Take a lock of the operating system, and wait for it at most `wait_s` seconds."
     import fcntl
     if wait_s is None:
         return fcntl.flock(fd, kind)
@@ -70,7 +70,7 @@ def _flock(fd, kind, wait_s):
             time.sleep(POLL_S)
 
 def _unlock(fd):
-    "End a lock, also where a forked child has a copy of the descriptor."
+    "End a lock, even if a forked child has a copy of the descriptor."
     import fcntl
     fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)

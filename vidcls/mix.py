@@ -16,7 +16,7 @@ class Mix:
     "The base of the mixes: mix each clip with its counterpart in the reversed batch."
     def __init__(self,
         n_classes:int, # K, for the targets
-        alpha:float=1., # Of Beta(alpha, alpha), > 0
+        alpha:float=1., # Parameter of the distribution Beta(alpha, alpha), > 0
         p:float=1., # Probability that a batch (or a clip, with per_clip) is mixed
         per_clip:bool=False, # One draw for each clip? Else one for the batch
     ):
@@ -32,7 +32,7 @@ class Mix:
 @patch
 def draw(
     self:Mix,
-    shape, # Of the batch: (B,C,T,H,W)
+    shape, # Shape of the batch: (B,C,T,H,W)
     rng:np.random.Generator, # The source of the draws
 )->tuple: # (share of the clip itself, what this kind of mix needs to join two clips)
     "Draw whether to mix, how much, and where."

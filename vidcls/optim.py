@@ -26,7 +26,7 @@ NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_
 
 # %% ../nbs/38_optim.ipynb #layer-rates
 def layer_rates(
-    model:nn.Module, # Of create_model, where one of the factors is not 1
+    model:nn.Module, # Model; it must come from create_model if layer_decay or backbone is not 1
     layer_decay:float, # As in param_groups
     backbone:float, # As in param_groups
 )->dict: # Name of a parameter -> factor; what is left out learns at the full rate
@@ -66,7 +66,7 @@ def param_groups(
 
 # %% ../nbs/38_optim.ipynb #freeze-layers
 def freeze_layers(
-    model:nn.Module, # Of create_model
+    model:nn.Module, # Model from create_model
     n:int, # How many of its layer_groups, from the input on; negative: all but the last -n; 0: none
 )->list: # Names of the frozen parameters
     "Freeze the first `n` layers, and unfreeze the others."

@@ -94,7 +94,7 @@ def choose_thresholds(
 @patch
 def config(
     self:Classifier,
-    sha256:str, # Of the weights file
+    sha256:str, # SHA-256 checksum of the weights file
 )->dict: # JSON-ready
     "Return everything except the weights."
     import vidcls

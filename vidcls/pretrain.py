@@ -19,8 +19,8 @@ _all_ = ['pretraining_clips', 'pretraining_loaders']
 
 # %% ../nbs/74_pretrain.ipynb #pretrain
 def pretrain(
-    model:VideoMAEPretrain, # Of create_model('videomae_pretrain_small'); its encoder learns
-    dls, # Of pretraining_loaders; labels are not looked at
+    model:VideoMAEPretrain, # Network from create_model('videomae_pretrain_small'); its encoder learns
+    dls, # Loaders from pretraining_loaders; labels are not looked at
     epochs:int=100, # Passes over the clips, >= 1; papers take 800 and more
     lr:float=1e-3, # Peak learning rate
     mask:str='tube', # Which boxes are hidden: a key of MASKS

@@ -136,7 +136,7 @@ def lr_find(
 def estimate(
     model, # As for fit
     dls, # As for fit
-    epochs:int=10, # Of the training that is planned, >= 1
+    epochs:int=10, # Epochs of the training that is planned, >= 1
     steps:int=8, # Steps that are measured, >= 1; two more come before them
     **kwargs, # As for fit: augment, mix, accum, precision, compile, …; or a whole recipe
 )->Estimate:

@@ -32,9 +32,9 @@ IMAGENET = 'ImageNet frames'                     # the trunk that costs most
 def trunks_for(
     n_frames:int=16, # Frames of a clip
     size:int=160, # Height and width, pixels
-    pretrained=None, # Name of a model, or a model with weights, as a further trunk; it brings its own spec
+    pretrained=None, # A model with weights, as a further trunk; its spec is used for all trunks
 )->dict: # Name -> Trunk; all of them take the same clips
-    "Return the frozen models that are worth asking."
+    "Return the frozen models that are worth trying."
     names = {}
     spec = ClipSpec(n_frames=n_frames, size=size, mean=127/255, std=128/255)
     if pretrained is not None:
@@ -51,16 +51,16 @@ def trunks_for(
 
 @contextmanager
 def seeded(
-    seed:int, # Of what is drawn in the block
+    seed:int, # Seed inside the block
 ):
-    "Draw the same weights each time; afterwards random numbers go on as before."
+    "A context in which random weights are the same each time; the random state is restored afterwards."
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         yield
 
 # %% ../nbs/inside/70_ways.ipynb #pooled
 POOLED = ('mean', 'moments', 'change')           # of the ImageNet features, frame by frame
-TOGETHER = (                                     # side by side
+TOGETHER = (                                     # features that are concatenated
     ('ImageNet moments', 'motion_energy'),
     ('ImageNet moments', 'hog', 'motion_energy'),
     ('ImageNet moments', 'untrained 3-D filters'),
@@ -69,10 +69,10 @@ TOGETHER = (                                     # side by side
 
 def compare_ways(
     features:dict, # Name of a trunk -> Features of the clips to learn from
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
     show:bool=True, # Show a progress bar?
-)->list: # Of Way, the best first
-    "Fit a logistic regression on each kind of features, and on some together, and compare them by folds."
+)->list: # List of Way, the best first
+    "Fit a logistic regression on each kind of features and on some combinations; compare them by folds."
     known = {}
     for name,f in features.items():
         if f.x.ndim == 3:
@@ -90,14 +90,14 @@ def compare_ways(
 
 @dataclass
 class Way:
-    "One way to a classifier, with what the folds inside the training clips say of it."
-    name:str # Of the features
+    "One way to a classifier, with its results by folds inside the training clips."
+    name:str # Name of the features
     trunks:tuple # Names of the trunks
     probe:Probe # Fitted on all training clips
 
     @property
     def loss(self)->float:
-        "Return the mean surprise at the truth over the folds, in nats."
+        "Return the mean cross-entropy over the folds, in nats."
         return self.probe.chosen['loss']
 
     @property
@@ -107,15 +107,15 @@ class Way:
 
     @property
     def said(self)->str:
-        "Name the way in words."
+        "Return the name of the way in words."
         return self.name.replace('_', ' ')
 
 # %% ../nbs/inside/70_ways.ipynb #features-of
 def features_of(
-    way:Way, # As compare_ways gives it
+    way:Way, # From compare_ways
     features:dict, # Name of a trunk -> Features
-)->Features: # (N,D), such as the way's probe takes
-    "Return the features that a way looks at."
+)->Features: # (N,D), the input of the way's probe
+    "Return the features that a way uses."
     parts = [features[n] if features[n].x.ndim == 2 else features[n].pooled(a['pool'])
              for n,a in zip(way.trunks, way.probe.about)]
     return join_features(*parts)
@@ -123,9 +123,9 @@ def features_of(
 # %% ../nbs/inside/70_ways.ipynb #chosen
 @dataclass
 class Chosen:
-    "The classifier that was chosen, and why."
+    "The classifier that was chosen, with all results that led to the choice."
     classifier:Classifier # Ready to be saved
-    ways:list # Of Way, the best first
+    ways:list # List of Way, the best first
     records:dict # Name of a way -> EvalRecord on the test clips: the chosen one, and the controls
     features:dict # Name of a trunk -> Features of all clips
 
@@ -156,11 +156,11 @@ def choose_probe(
     table:ClipTable, # With a train split, and a test split to judge by
     folder=None, # Where features are kept and found again; None keeps them in memory only
     trunks:dict|None=None, # Name -> Trunk; None takes trunks_for()
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
     show:bool=True, # Show progress bars?
     **load, # For loader: on_error, backend, …
 )->Chosen:
-    "Ask frozen models about clips, choose among them by folds inside the training clips, judge once."
+    "Choose among frozen models by folds inside the training clips, and judge the choice once."
     if 'test' not in table.splits:
         raise DataError(f"{table.name} has no test split, so the choice could not be judged.")
     trunks = trunks_for() if trunks is None else trunks
@@ -182,10 +182,10 @@ def choose_probe(
 def cross_validate_choice(
     features:dict, # Name of a trunk -> Features of all clips that may be used
     k:int=5, # Folds, by groups, >= 2
-    seed:int=0, # Of the folds
+    seed:int=0, # Seed of the folds
     show:bool=True, # Show a progress bar?
-)->EvalRecord: # Of all clips, each judged by a choice that has never seen its group
-    "Choose k times, each time without a part of the groups, and put together what is said of that part."
+)->EvalRecord: # Record of all clips, each judged by a choice that has never seen its group
+    "Choose k times, each time without a part of the groups, and join the answers about those parts."
     first = next(iter(features.values()))
     if odd := [n for n,f in features.items() if f.table.paths != first.table.paths]:
         raise ArgumentError(f"features of {odd[0]} are of other clips; make all of them by one embed_all.")

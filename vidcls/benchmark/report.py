@@ -39,7 +39,7 @@ def timed(
     call, # Function without arguments
     device='cpu', # torch.device on which it works
 )->float: # Seconds on the clock
-    "Return how long a call takes, all work of the device included."
+    "Return how long a call takes, including all work of the device."
     on_gpu = torch.device(device).type == 'cuda'
     if on_gpu:
         torch.cuda.synchronize()
@@ -50,8 +50,8 @@ def timed(
     return time.perf_counter()-start
 
 def compared(
-    seconds, # float (rounds,): of one way
-    base, # float (rounds,): of the way that it is compared with, in the same rounds
+    seconds, # float (rounds,): seconds of one way
+    base, # float (rounds,): seconds of the way to compare with, in the same rounds
 )->dict: # ratio: median; spread: [lowest, highest]
     "Return how many times faster one way is than another: round by round, then the median."
     ratios = np.asarray(base, float)/np.asarray(seconds, float)
@@ -59,7 +59,7 @@ def compared(
 
 # %% ../../nbs/inside/64_benchmark.report.ipynb #benchmark-2
 class Benchmark:
-    "A table of what was measured, and where and how."
+    "A table of measurements, with the machine, the versions and the command that made it."
     def __init__(self,
         rows:list, # One dict a line
         about:dict, # Machine, versions, commit, command, clips
@@ -68,7 +68,7 @@ class Benchmark:
 
     @property
     def df(self)->pd.DataFrame:
-        "The lines as a table."
+        "Return the rows as a table."
         return pd.DataFrame(self.rows)
 
     def __repr__(self):
@@ -93,16 +93,16 @@ class Benchmark:
 
     @classmethod
     def load(cls,
-        path, # As save wrote it
+        path, # A file that save has written
     ):
-        "Read a table that was kept."
+        "Read a table from its file."
         return cls(**json.loads(Path(path).read_text()))
 
 # %% ../../nbs/inside/64_benchmark.report.ipynb #machine-facts
 def machine_facts(
     device='cpu', # torch.device on which it ran
 )->dict: # JSON-ready
-    "Return machine, versions, commit, date and command; of an absolute path only its name."
+    "Return machine, versions, commit, date and command; an absolute path is cut to its last part."
     from importlib.metadata import PackageNotFoundError, version
     def known(name):
         try:

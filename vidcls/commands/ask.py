@@ -58,9 +58,9 @@ def cli_ask(
 # %% ../../nbs/inside/85i_commands.ask.ipynb #facts-of
 def facts_of(
     client, # A ServiceClient
-    name:Optional[str]=None, # Of a model; None: the first
+    name:Optional[str]=None, # Name of a model; None: the first one
 ): # ModelFacts
-    "Return what a model of a service says of itself; raise where there is none of that name."
+    "Return the description of a model of a service; raise if it has no model of that name."
     from vidcls.core import check_choice
     facts = {m.name: m for m in client.models()}
     if name is not None:

@@ -85,7 +85,7 @@ class Verdict:
 
 def verdict_of(
     name:str, # As in '03.1'
-    answer, # Of a reader; None is no answer yet
+    answer, # Answer of a reader; None is no answer yet
 )->Verdict:
     "Judge an answer. Raises ArgumentError for an exercise that there is not."
     asked = EXERCISES[check_choice('exercise', name, EXERCISES)]

@@ -67,7 +67,7 @@ def _remember(folder, memory):
         part.write_text(json.dumps(memory, indent=1), encoding='utf-8')
 
 def note_solved(
-    name:str, # Of an exercise, as in '03.1'
+    name:str, # Name of an exercise, as in '03.1'
 ):
     "Remember that an exercise was solved, if this is a copy of the course."
     if (folder := course_folder()) is None:

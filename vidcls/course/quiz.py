@@ -33,7 +33,7 @@ class Question:
 
 def questions_of(
     lesson:str, # Its number, as in '03'
-)->list: # Of Question
+)->list: # List of Question
     "Read the questions of a lesson. Raises ArgumentError where it has none."
     check_choice('lesson', lesson, sorted(p.stem for p in QUESTIONS.glob('*.toml')))
     found = tomllib.loads((QUESTIONS/f'{lesson}.toml').read_text(encoding='utf-8'))['question']
@@ -43,7 +43,7 @@ def questions_of(
 class Quiz:
     "The questions of a lesson: a notebook shows them with answers that open."
     def __init__(self,
-        questions:list, # Of Question
+        questions:list, # List of Question
     ):
         self.questions = questions
 

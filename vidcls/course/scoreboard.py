@@ -28,10 +28,11 @@ def add_score(
     model:str, # What was judged, in a few words
     right:int, # Clips it got right, >= 0
     of:int, # Clips it was asked about, >= 1
+    interval:tuple|None=None, # (low, high) of the accuracy, over groups; None: Wilson's, over clips
 ):
     "Add a row to the scoreboard and print it. A row of the same lesson and model is replaced."
     check_choice('experiment', experiment, EXPERIMENTS)
-    low, high = wilson(int(right), int(of))
+    low, high = interval or wilson(int(right), int(of))
     row = dict(zip(BOARD_COLUMNS, (lesson, experiment, model, int(right), int(of), right/of, low, high)))
     print(f"scoreboard, {experiment}: {model}, {right} of {of} right "
           f"({right/of:.0%}; 95 % interval {low:.0%} to {high:.0%})")
@@ -53,4 +54,6 @@ def scoreboard()->pd.DataFrame: # With the columns of BOARD_COLUMNS, and who ran
 # %% ../../nbs/inside/79l_course.scoreboard.ipynb #8b952c38
 def _rows(file):
     "Read the rows of a file; none where it is not there."
-    return pd.read_csv(file, dtype=dict(lesson=str)) if file.is_file() else pd.DataFrame(columns=BOARD_COLUMNS)
+    if not file.is_file():
+        return pd.DataFrame(columns=BOARD_COLUMNS)
+    return pd.read_csv(file, dtype=dict(lesson=str))

@@ -27,7 +27,7 @@ from .groups import parent_groups, ucf_group
 
 # %% ../../nbs/inside/10_data.files.ipynb #tablewarning
 class TableWarning(UserWarning):
-    "Something odd about a data set, found while it was read."
+    "Something odd in a data set, found while it was read."
     def __init__(self,
         text:str, # A sentence
         kind:str='', # One or two words, for a heading
@@ -39,14 +39,14 @@ def tell(
     kind:str, # One or two words, for a heading
     text:str, # A sentence
 ):
-    "Warn of something odd that may be meant."
+    "Warn of something odd that may be intended."
     warnings.warn(TableWarning(text, kind), stacklevel=3)
 
 def text_frame(
-    *args, # As for pandas.DataFrame
-    **kwargs, # The same
+    *args, # Arguments of pandas.DataFrame
+    **kwargs, # Keyword arguments of pandas.DataFrame
 ): # A DataFrame
-    "Make a frame; names of files that are no UTF-8 stay Python's own strings, as Arrow's can't hold them."
+    "Make a data frame; file names that are not valid UTF-8 stay Python strings, since Arrow can't hold them."
     import pandas as pd
     try:
         return pd.DataFrame(*args, **kwargs)
@@ -58,16 +58,17 @@ VIDEO_SUFFIXES = tuple("""
     .mp4 .m4v .mov .qt .avi .divx .mkv .webm .gif .mpg .mpeg .mpe .mpv .m1v .m2v .vob .mod .tod .wmv .asf
     .flv .f4v .ogv .ts .mts .m2ts .m2t .3gp .3g2 .mxf .ivf .nut .mjpeg .mjpg .dv .y4m .h264 .264 .hevc .h265
     .265 .obu .mk3d .mj2 .rm .rmvb .wtv .gxf .vc1 .h261 .h263""".split())
-_BESIDE = ('', '.csv', '.tsv', '.json', '.txt', '.md', '.yaml', '.yml', '.py', '.ipynb')  # beside the classes
+# not reported beside the classes
+_BESIDE = ('', '.csv', '.tsv', '.json', '.txt', '.md', '.yaml', '.yml', '.py', '.ipynb')
 
 def list_files(
     root, # A folder
-    skip=lambda folder: False, # Function of a folder's name: is it left out?
-    left:Counter|None=None, # Counts what is left out: reason -> how many
-)->list: # Of text: paths relative to the folder, with slashes, sorted
-    "List all files below a folder that are not hidden; links are followed."
+    skip=lambda folder: False, # Function of a folder's name: should it be left out?
+    left:Counter|None=None, # Counts what is left out: reason -> number
+)->list: # Text: paths relative to the folder, with slashes, sorted
+    "Return all files below a folder that are not hidden; links are followed."
     root, seen, found = os.fspath(root), set(), []
-    todo, links = [''], []                          # links come last: a folder is known by its own name
+    todo, links = [''], []  # links come last, so that a folder is listed under its own name
     left = Counter() if left is None else left
     if not os.path.isdir(root):
         raise DataError(f"{root}: no such folder.")
@@ -94,23 +95,23 @@ def list_files(
     return sorted(found)
 
 def suffix_of(
-    name:str, # Of a file
-)->str: # Such as '.mp4'; '' where there is none
-    "Return the suffix in lower case."
+    name:str, # Name of a file
+)->str: # Such as '.mp4'; '' if there is none
+    "Return the suffix of a file name in lower case."
     return os.path.splitext(name)[1].lower()
 
 def only_videos(
     files, # Names of files
 )->list:
-    "Return those that are videos by their suffix."
+    "Return the names that have the suffix of a video."
     return [f for f in files if suffix_of(f) in VIDEO_SUFFIXES]
 
 # %% ../../nbs/inside/10_data.files.ipynb #way-out
 PACKED = ('.zip', '.tar', '.gz', '.tgz', '.rar', '.7z', '.xz', '.bz2')
-_UNREAD = ('.swf', '.braw', '.r3d', '.bik', '.m3u8', '.mpd')     # video in a form that is not read
+_UNREAD = ('.swf', '.braw', '.r3d', '.bik', '.m3u8', '.mpd')     # video formats that can't be read
 
 def _way_out(skipped):
-    "Say what can be done with what was left out, where that is known."
+    "Return what can be done with the files that were left out, if that is known."
     def some(kinds):
         return ', '.join(k for k in skipped if k in kinds)
     convert = f" Convert {some(_UNREAD)} to .mp4." if some(_UNREAD) else ''
@@ -120,17 +121,17 @@ def _way_out(skipped):
     return convert + unpack + (pictures if some(PICTURES) else '')
 
 # %% ../../nbs/inside/10_data.files.ipynb #shards
-SHARDS = ('shards.json', 'shards.csv')                            # beside the shards that vidcls wrote
+SHARDS = ('shards.json', 'shards.csv')  # vidcls writes these files beside its shards
 
 def check_no_shards(
-    folder:Path, # In which no video was found
+    folder:Path, # A folder in which no video was found
 ):
-    "Raise, with the way out, where a folder holds shards."
+    "Raise an error that says what to do if a folder holds shards."
     if (folder/SHARDS[0]).is_file() or any(folder.glob('*-000000.tar')):
         raise DataError(f"{folder}: these are shards. {_way_with_shards(folder)}")
 
 def _way_with_shards(folder):
-    "Say what takes shards, and what does not."
+    "Return which commands read shards, and which do not."
     if not (folder/SHARDS[0]).is_file():
         return (f"{' and '.join(SHARDS)} are missing. Copy them from where `vidcls shard` wrote them; "
                 "unpack shards that another program wrote.")
@@ -139,13 +140,13 @@ def _way_with_shards(folder):
 
 # %% ../../nbs/inside/10_data.files.ipynb #foundvideos
 class FoundVideos(NamedTuple):
-    "The videos below a folder, and what was left out there."
-    paths:list # Sorted
-    skipped:dict # Why ('.txt', 'no suffix', 'hidden video', …) -> how many
+    "The videos below a folder, and a count of the files that were left out."
+    paths:list # Paths, sorted
+    skipped:dict # Reason ('.txt', 'no suffix', 'hidden video', …) -> number
 
     @property
-    def note(self)->str: # Empty where nothing was left out
-        "Say in one sentence what was left out, and what can be done about it."
+    def note(self)->str: # Empty if nothing was left out
+        "Return a sentence that says what was left out and what can be done about it."
         suffixes = {k: n for k,n in self.skipped.items() if k.startswith('.') or k == 'no suffix'}
         told = [f"{k} ({n})" for k,n in self.skipped.items() if k not in suffixes]
         if suffixes:
@@ -155,8 +156,8 @@ class FoundVideos(NamedTuple):
 
 def find_videos(
     root, # A folder
-)->FoundVideos: # Its paths are of Path
-    "Find the videos below a folder; links are followed, hidden files and what a Mac leaves are not read."
+)->FoundVideos: # Its paths are Path objects
+    "Find the videos below a folder; links are followed; hidden files and leftovers of a Mac are not read."
     names, skipped = video_names(root)
     return FoundVideos([Path(root)/n for n in names], skipped)
 
@@ -179,9 +180,9 @@ def video_names(
 
 # %% ../../nbs/inside/10_data.files.ipynb #hints
 def hint_of_missing(
-    csv:Path, # Where a list was looked for
+    csv:Path, # The path at which a list was expected
 )->str:
-    "Say what stands in the place of a list that is not there, and the way out."
+    "Return what is in the place of a missing list, and what to do."
     if re.match('https?:/', str(csv)):
         return "is an address; download it, and give the file or the folder."
     if csv.is_dir():
@@ -189,9 +190,9 @@ def hint_of_missing(
     return "no such file; give a CSV file with a header, or a folder of class folders."
 
 def hint_of_file(
-    file:Path, # One that is there
-)->str|None: # None where it may be a list
-    "Say what a file is that is no list of clips, and the way out."
+    file:Path, # An existing file
+)->str|None: # None if it may be a list
+    "Return what a file is that is not a list of clips, and what to do."
     suffix = suffix_of(file.name)
     if (file.parent/SHARDS[0]).is_file() and (suffix == '.tar' or file.name in SHARDS):
         return f"is a part of shards. {_way_with_shards(file.parent)}"
@@ -210,9 +211,9 @@ def hint_of_file(
         return f"is one picture. {video}"
 
 def check_folder(
-    root, # What is to be a folder
+    root, # A path that should be a folder
 )->Path:
-    "Raise, with the way out, where there is no such folder."
+    "Raise an error that says what to do if there is no such folder."
     root = Path(root)
     if root.is_dir():
         return root
@@ -226,9 +227,9 @@ def check_folder(
 # %% ../../nbs/inside/10_data.files.ipynb #plain-paths
 def plain_paths(
     root, # Folder that paths are relative to
-    paths, # Of text
-)->list: # Of text
-    "Write paths relative to the root, without '.', '..' and '//'."
+    paths, # Paths as text
+)->list: # Paths as text
+    "Return paths relative to the root, without '.', '..' and '//'."
     base, odd = os.path.abspath(root), re.compile(r'(?:^|/)\.{0,2}/|\\').search
     def plain(p):
         return os.path.relpath(os.path.normpath(os.path.join(base, p)), base).replace(os.sep, '/')
@@ -236,9 +237,9 @@ def plain_paths(
 
 def same_files(
     root, # Folder that paths are relative to
-    paths, # Of text
-)->tuple: # Two lists of text: the first path of the same file by links; and by hard links too
-    "Find for each path the first one of the list that leads to the same file."
+    paths, # Paths as text
+)->tuple: # Two lists of paths: the first path of the same file by links; and by hard links too
+    "Return for each path the first path of the list that leads to the same file."
     folders, first, inodes, plain, linked = {}, {}, {}, [], []
     for p, q in zip(paths, plain_paths(root, paths)):
         folder, name = os.path.split(q)
@@ -253,7 +254,7 @@ def same_files(
     return plain, linked
 
 def _listed(folder):
-    "Return a folder's real path, its device, and name -> (inode, is it a link?)."
+    "Return a folder's real path, its device, and a dictionary from name to (inode, is it a link?)."
     real = os.path.realpath(folder)
     try:
         with os.scandir(real) as entries:
@@ -271,9 +272,9 @@ def _same(a, b):
 # %% ../../nbs/inside/10_data.files.ipynb #content-ids
 def content_ids(
     paths, # Files
-    show:bool=True, # Show a progress bar, where it takes long?
-)->np.ndarray: # int64 (N,): equal where the bytes are
-    "Tell which files hold the same bytes; only those of equal size are read."
+    show:bool=True, # Show a progress bar if it takes long?
+)->np.ndarray: # int64 (N,): equal numbers for equal bytes
+    "Return a number for each file, equal for files with the same bytes; only files of equal size are read."
     import pandas as pd
     paths = [os.fspath(p) for p in paths]
     try:
@@ -290,9 +291,9 @@ def content_ids(
 # %% ../../nbs/inside/10_data.files.ipynb #missing-files
 def missing_files(
     root, # Folder that paths are relative to
-    paths, # Of text
+    paths, # Paths as text
 )->np.ndarray: # bool (N,)
-    "Tell which files are not there; each folder is listed once."
+    "Return which files are missing; each folder is listed once."
     there = {}
     def listed(folder):
         try:
@@ -304,7 +305,7 @@ def missing_files(
         folder, name = os.path.split(path)
         if folder not in there:
             there[folder] = listed(folder)
-        # a disk may fold case or accents
+        # a disk may ignore upper case or accents
         return name in there[folder] or os.path.isfile(os.path.join(root, path))
     return ~np.fromiter(map(here, paths), bool, len(paths))
 
@@ -316,9 +317,9 @@ SPLIT_NAMES = {**{s: s for s in SPLITS}, 'training': 'train', 'testing': 'test',
 
 def read_folder(
     root:Path, # Folder with one folder for each class, or with split folders above them
-    group=None, # Function of a Path; or 'parent'; None reads file names in UCF101's manner
-): # DataFrame: path, label and group; and split, where folders name it
-    "Read clips, classes, groups and splits off the folders."
+    group=None, # Function of a Path; or 'parent'; None reads the group from file names as in UCF101
+): # DataFrame: path, label and group; and split if folders name it
+    "Read clips, classes, groups and splits from the folders."
     found = video_names(root)
     if found.skipped:
         tell('left out', f"{root}: {found.note}")
@@ -340,7 +341,7 @@ def read_folder(
     return df
 
 def _are_splits(root, parts):
-    "Tell whether the folders below the root are splits; all or none of them may be."
+    "Return whether the folders below the root are splits; it must be all of them or none."
     tops = sorted({q[0] for q in parts})
     named = [t for t in tops if t.lower() in SPLIT_NAMES]
     if named and len(named) < len(tops):
@@ -365,11 +366,11 @@ LEAKS = ('error', 'warn', 'allow')
 
 def check_leaks(
     df, # DataFrame: with the columns path, group and split
-    leaks:str='error', # What a leak is: 'error', 'warn' or 'allow'
-    root=None, # Folder that paths are relative to; None compares paths as text and looks at no file
+    leaks:str='error', # How a leak is treated: 'error', 'warn' or 'allow'
+    root=None, # Folder that paths are relative to; None compares paths as text and reads no file
     check_content:bool=False, # Compare the bytes of files too?
 ):
-    "Raise `LeakageError`, or warn, where one file, group or content is in two splits."
+    "Raise `LeakageError`, or warn, if one file, group or content is in two splits."
     if check_choice('leaks', leaks, LEAKS) == 'allow' or df.split.nunique() < 2:
         return
     plain, linked = (df.path, None) if root is None else same_files(root, df.path)
@@ -387,7 +388,7 @@ def check_leaks(
         tell('leak', f"{f}; say so beside the number.")
 
 def _leak(key, df, what):
-    "Say which key is in two splits, in half a sentence; None if there is none."
+    "Return half a sentence that names a key in two splits; None if there is no such key."
     pairs = text_frame({'key': np.asarray(key), 'split': df.split.to_numpy()}).drop_duplicates()
     bad = pairs[pairs.key.duplicated(keep=False)]
     if bad.empty:

@@ -17,7 +17,7 @@ class OneClass:
 
     def names(self,
         label, # Series: labels of clips
-    )->list: # Of text, sorted
+    )->list: # Class names as text, sorted
         "Return the class names that occur."
         return sorted(label.unique())
 
@@ -45,27 +45,27 @@ class OneClass:
     def strata(self,
         label, # Series: labels of clips
     ): # (N,) names; for sets, bool (N,K)
-        "Return what a split keeps the shares of."
+        "Return the labels whose shares a split keeps."
         return label
 
     def has(self,
         label, # Series: labels of clips
-        name:str, # Of a class
+        name:str, # Name of a class
     )->np.ndarray: # bool (N,)
-        "Tell which clips have this class."
+        "Return which clips have this class."
         return (label == name).to_numpy()
 
     def only(self,
         label, # Series: labels of clips
         names, # Class names to keep
     ): # Series
-        "Return the labels without the other classes; None where nothing is left of one."
+        "Return the labels without the other classes; None for a clip that has none of the kept classes."
         return label.where(label.isin(list(names)), None)
 
     def describe(self,
         label, # Series: labels of clips
     )->str:
-        "Return what else a table says of its labels."
+        "Return what else a table says about its labels."
         return ''
 
 # %% ../../nbs/inside/10a_data.label_sets.ipynb #classsets
@@ -73,7 +73,7 @@ BAR = '|'                              # between the names of a set
 
 def set_names(
     text:str, # Such as 'run|wave'
-)->tuple: # ('run', 'wave'): without blanks around them, each once, sorted; () for an empty text
+)->tuple: # ('run', 'wave'): without blanks around them, without repetitions, sorted; () for an empty text
     "Return the names of a set that is written as text."
     return tuple(sorted({name.strip() for name in text.split(BAR)} - {''}))
 
@@ -121,13 +121,13 @@ LABEL_KINDS = {SINGLE: OneClass(), MULTI: ClassSets()}
 
 def label_kind(
     task:str, # 'single-label' or 'multi-label'
-)->OneClass: # Or its subclass for sets
-    "Return what knows the labels of this task."
+)->OneClass: # OneClass, or its subclass for sets
+    "Return the object that handles the labels of this task."
     return LABEL_KINDS[check_choice('task', task, LABEL_KINDS)]
 
 def count_labels(
     label, # Series: labels of clips
-    split, # Series: of each clip
+    split, # Series: the split of each clip
     labels:list, # The K class names
     task:str, # 'single-label' or 'multi-label'
 ): # DataFrame of int, a row for each class and a column for each split that occurs
@@ -139,9 +139,9 @@ def count_labels(
 
 # %% ../../nbs/inside/10a_data.label_sets.ipynb #mirrored
 def mirrored(
-    label, # The number of a class; of sets, float32 (K,) of 0 and 1
-    classes:np.ndarray, # int (K,): the class after a mirror, -1 where there is none
-): # The same after a mirror; None where a class has no counterpart
+    label, # The number of a class, or for sets float32 (K,) of 0 and 1
+    classes:np.ndarray, # int (K,): the class after mirroring; -1 if there is none
+): # The label after mirroring, in the same form; None if a class has no counterpart
     "Return the label of a mirrored clip."
     if not np.ndim(label):
         return int(classes[label]) if classes[label] >= 0 else None
@@ -151,11 +151,11 @@ def mirrored(
 
 # %% ../../nbs/inside/10a_data.label_sets.ipynb #refuse
 def need_one_class(
-    what:str, # That asks, at the beginning of the sentence, such as 'a confusion matrix'
-    task:str, # Of the table, the record or the classifier
+    what:str, # What needs one class, as the subject of the sentence, such as 'a confusion matrix'
+    task:str, # Task of the table, the record or the classifier
     instead:str='', # What to do for sets of labels, as a sentence
 ):
-    "Raise `ArgumentError` where clips have sets of labels."
+    "Raise `ArgumentError` if clips have sets of labels."
     if task == MULTI:
         way = f" {instead}" if instead else ''
         raise ArgumentError(f"{what} needs one class for each clip, and this is a multi-label task: clips "

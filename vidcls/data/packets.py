@@ -28,7 +28,7 @@ class FileBytes:
         self.place = self.file.tell()
         self.size = self.file.seek(0, 2)
         if self.size is None:
-            self.size = self.file.tell()                    # not all file objects answer
+            self.size = self.file.tell()  # seek itself returns the place only for some file objects
         return self
 
     def __exit__(self, *error):
@@ -38,15 +38,15 @@ class FileBytes:
             self.file.seek(self.place)
 
     def at(self,
-        place:int, # Of the first byte, from 0
+        place:int, # Place of the first byte, from 0
         n:int, # Number of bytes
     )->bytes:
-        "Return `n` bytes, or fewer at the end."
+        "Return `n` bytes, or fewer at the end of the file."
         self.file.seek(place)
         return self.file.read(n)
 
     def boxes(self):
-        "Go through the outermost boxes of an MP4 file: (kind, where it ends)."
+        "Yield (kind, place of the end) of each outermost box of an MP4 file."
         place = 0
         while place + 8 <= self.size:
             head = self.at(place, 16)
@@ -60,20 +60,20 @@ class FileBytes:
             place = end
 
     def riffs(self):
-        "Go through the RIFF lists of an AVI file: where each ends."
+        "Yield the place of the end of each RIFF list of an AVI file."
         place = 0
         while (head := self.at(place, 8))[:4] == b'RIFF' and (n := int.from_bytes(head[4:8], 'little')):
             yield place + 8 + n
             place += 8 + n
 
     def segment(self):
-        "Return where the segment of a Matroska file ends; 0 where it does not say."
+        "Return where the segment of a Matroska file ends; 0 if the file does not say."
         place = 0
         for kind in (b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'):
             head = self.at(place, 12)
             if head[:4] != kind or not head[4]:
                 return 0
-            n = 9 - head[4].bit_length()                                       # bytes of the number of bytes
+            n = 9 - head[4].bit_length()  # number of bytes that hold the size
             size = int.from_bytes(head[4:4+n], 'big') - (1 << 7*n)
             if size == (1 << 7*n) - 1:
                 return 0
@@ -81,10 +81,10 @@ class FileBytes:
         return place
 
 def expected_end(
-    raw:FileBytes, # Of the file
+    raw:FileBytes, # The bytes of the file
     kind:str, # FFmpeg's name of its format
 )->int:
-    "Return where a file ends by what it says itself; 0 where it does not say."
+    "Return where a file ends according to its own header; 0 if the header does not say."
     if 'mov' in kind:
         return max((e for k,e in raw.boxes() if k in (b'moov', b'moof', b'mdat')), default=0)
     if kind == 'avi':
@@ -92,8 +92,8 @@ def expected_end(
     return raw.segment() if 'matroska' in kind else 0
 
 # %% ../../nbs/inside/04_data.packets.ipynb #bits
-ONE_PICTURE = 1                  # of a packet: it holds one picture that is shown
-DISPOSABLE = 2                   # of a packet: no other picture refers to its picture
+ONE_PICTURE = 1                  # mark of a packet: it holds one picture that is shown
+DISPOSABLE = 2                   # mark of a packet: no other picture refers to its picture
 
 class BitReader:
     "Reads numbers from a header, bit by bit."
@@ -102,7 +102,7 @@ class BitReader:
     ): self.x, self.left = int.from_bytes(data, 'big'), 8*len(data)
 
     def u(self,
-        n:int=1, # How many bits
+        n:int=1, # Number of bits
     )->int:
         "Read an unsigned number of `n` bits."
         self.left -= n
@@ -119,9 +119,9 @@ class BitReader:
 
 def nal_units(
     data:bytes, # A packet or a header
-    prefix:int, # Bytes of length before each unit; 0 where a start code stands there
-): # Iterator of places in data
-    "Go through the places where the NAL units of H.264 or H.265 begin."
+    prefix:int, # Number of bytes before each unit that hold its length; 0 if a start code precedes it
+): # Iterator over places in data
+    "Yield the places where the NAL units of H.264 or H.265 begin."
     at, end = 0, len(data)
     if prefix:
         while at + prefix < end:
@@ -134,7 +134,7 @@ def nal_units(
 def parameter_sets(
     extra:bytes, # The header of a stream
     hevc:bool, # H.265? Else H.264
-)->tuple: # (bytes of length before each unit, list of the parameter sets)
+)->tuple: # (number of bytes that hold the length before each unit, list of the parameter sets)
     "Return the parameter sets in the header of a stream."
     if extra[:1] != b'\x01':
         return 0, [extra[at:] for at in nal_units(extra, 0)]
@@ -153,7 +153,7 @@ def parameter_sets(
 def frames_only(
     sps:bytes, # A sequence parameter set of H.264
 )->bool:
-    "Return whether it says that all pictures are whole frames, none of them fields."
+    "Return whether all pictures are whole frames, so that none of them is a field."
     b = BitReader(sps[1:].replace(b'\0\0\3', b'\0\0'))
     profile = b.u(24) >> 16
     b.ue()
@@ -161,7 +161,7 @@ def frames_only(
         chroma = b.ue()
         b.u(chroma == 3)
         for _ in range(2):
-            b.ue()                              # bit depths
+            b.ue()                              # read over the bit depths
         b.u()
         if b.u():
             for i in range(12 if chroma == 3 else 8):
@@ -176,10 +176,10 @@ def frames_only(
             b.ue()
         for _ in range(b.ue()):
             b.ue()
-    b.ue()                                                     # references
+    b.ue()                                                     # read over the number of references
     b.u()
     for _ in range(2):
-        b.ue()                                  # size
+        b.ue()                                  # read over the size
     return b.u() == 1
 
 def _skip_scaling(b, n):
@@ -194,7 +194,7 @@ def _skip_scaling(b, n):
         last = following or last
 
 def _h264(extra, has_b):
-    "Return what looks into the packets of an H.264 stream with this header; None where nothing can be known."
+    "Return the function that inspects the packets of an H.264 stream; None if nothing can be known."
     prefix, sets = parameter_sets(extra, False)
     sets = [s for s in sets if s[0] & 31 == 7]
     if not sets or not all(map(frames_only, sets)):
@@ -211,7 +211,7 @@ def _h264(extra, has_b):
     return inspect
 
 def _hevc(extra, has_b):
-    "Return what looks into the packets of an H.265 stream."
+    "Return the function that inspects the packets of an H.265 stream."
     prefix, sets = parameter_sets(extra, True)
     for s in sets:
         if s[0] >> 1 & 63 == 34:  # picture parameters: may pictures be hidden?
@@ -227,7 +227,7 @@ def _hevc(extra, has_b):
             kind = data[at] >> 1 & 63
             if kind < 32 and not data[at] & 1 and not data[at+1] >> 3 and data[at+2] & 128:
                 if 16 <= kind < 24 and data[at+2] & 64:
-                    return 0  # those that wait are not shown any more
+                    return 0  # waiting pictures are then never shown
                 pictures += 1
         return (pictures == 1)*ONE_PICTURE
     return inspect
@@ -244,7 +244,7 @@ def _vp9(data):
     at = shown = 0
     for size in sizes:
         if size:
-            bits = data[at] << (data[at] & 0x30 == 0x30)                        # profile 3 has one bit more
+            bits = data[at] << (data[at] & 0x30 == 0x30)                        # profile 3 has one more bit
             shown += bits & 8 > 0 or bits & 2 > 0
         at += size
     return (shown == 1)*ONE_PICTURE
@@ -268,13 +268,13 @@ def _av1(data):
         at += size
     return (shown == 1)*ONE_PICTURE
 
-_VOP = b'\0\0\1\xb6'                            # begins a picture of MPEG-4
+_VOP = b'\0\0\1\xb6'                            # the start code of a picture in MPEG-4
 
 def _mpeg4(extra, has_b):
-    "Return what looks into the packets of an MPEG-4 stream."
+    "Return the function that inspects the packets of an MPEG-4 stream."
     clock = [_clock_bits(extra)]
     def inspect(data):
-        if data[:4] == _VOP and data[4] & 0xa0 == 0 and clock[0]:    # I or P, within the second: usual
+        if data[:4] == _VOP and data[4] & 0xa0 == 0 and clock[0]:  # usual: I or P, in the same second
             place = clock[0] + 5
             if not has_b:
                 return data[4+place//8] >> 7-place % 8 & 1
@@ -284,18 +284,18 @@ def _mpeg4(extra, has_b):
         if at < 0 or not clock[0]:
             return 0
         if has_b and data.find(_VOP, at+4) > 0:
-            return 0             # a B-frame behind another picture
+            return 0             # a B-frame after another picture in the same packet
         x, bit = int.from_bytes(data[at+4:at+12], 'big'), 8*min(8, len(data)-at-4) - 3
         while x >> bit & 1:
-            bit -= 1                                            # whole seconds
-        kind = data[at+4] >> 6                                                  # 2: of type B
+            bit -= 1                                            # read over the whole seconds
+        kind = data[at+4] >> 6                                                  # 2 means a B picture
         if kind == 2 and not has_b:
-            return 0                                    # the header has lied
-        return (x >> bit-3-clock[0] & 1)*ONE_PICTURE + (kind == 2)*DISPOSABLE               # is it coded?
+            return 0                                    # the header was wrong
+        return (x >> bit-3-clock[0] & 1)*ONE_PICTURE + (kind == 2)*DISPOSABLE  # is the picture coded?
     return inspect
 
 def _clock_bits(data):
-    "Return how many bits the clock of an MPEG-4 stream has; 0 where its header is not there."
+    "Return the number of bits of the clock of an MPEG-4 stream; 0 if its header is missing."
     if not (found := re.search(rb'\x00\x00\x01[\x20-\x2f]', data)):
         return 0
     b = BitReader(data[found.end():found.end()+64])
@@ -313,7 +313,7 @@ def _clock_bits(data):
 
 def _without_header(inspect): return lambda extra, has_b: inspect
 
-# codec: function (header, has B-frames?) -> function of a packet's bytes -> ONE_PICTURE and DISPOSABLE, added
+# codec: function of (header, has B-frames?) that returns the function from a packet's bytes to its marks
 PLANNED = dict(
     h264=_h264,
     hevc=_hevc,
@@ -327,8 +327,8 @@ PLANNED = dict(
 
 def packet_inspector(
     context, # PyAV's codec context of the stream
-): # Function of a packet's bytes -> ONE_PICTURE and DISPOSABLE, added; 0 where nothing can be known
-    "Return what looks into the packets of a stream."
+): # Function from a packet's bytes to the sum of ONE_PICTURE and DISPOSABLE; 0 if nothing can be known
+    "Return the function that inspects the packets of a stream."
     nothing = lambda data: 0                                                    # noqa: E731
     if context.name not in PLANNED:
         return nothing
@@ -340,14 +340,14 @@ def packet_inspector(
         try:
             return inspect(data)
         except (ValueError, IndexError):
-            return 0  # it ends in the middle of a header
+            return 0  # the packet ends in the middle of a header
     return careful
 
 # %% ../../nbs/inside/04_data.packets.ipynb #packet-index
-HELD_BYTES = 2**24                               # packets of a longer file are not kept
-NO_TIME = -2**62                                 # a time stamp that is not there
-KEY_FRAME = 4                                    # of a packet, besides ONE_PICTURE and DISPOSABLE
-NOT_SHOWN = 8                                    # of a packet: it is decoded and not shown
+HELD_BYTES = 2**24                               # packets of a larger file are not kept in memory
+NO_TIME = -2**62                                 # stands for a missing time stamp
+KEY_FRAME = 4                                    # another mark of a packet: it holds a key frame
+NOT_SHOWN = 8                                    # mark of a packet: it is decoded and not shown
 
 class PacketIndex:
     "The packets of an open video, in the order of decoding."
@@ -360,7 +360,7 @@ class PacketIndex:
         while some := list(islice(packets, 64)):
             pts.extend([NO_TIME if (t := p.pts) is None else t for p in some])
             flags.extend([inspect(bytes(p)) + KEY_FRAME*p.is_keyframe + NOT_SHOWN*p.is_discard for p in some])
-            total += sum([p.size + 1000 for p in some])            # data, and the object that holds them
+            total += sum([p.size + 1000 for p in some])  # the data, and the object that holds the data
             if self.held is not None:
                 some, self.held = self.held + some, self.held + some
             if total > HELD_BYTES:
@@ -368,7 +368,7 @@ class PacketIndex:
                     places.extend(_place(p))
                 self.held = None
         self.pts, flags = np.array(pts, np.int64), np.array(flags, np.int64)
-        self.places = np.array(places, np.int64).reshape(-1, 3)  # of packets that are not held
+        self.places = np.array(places, np.int64).reshape(-1, 3)  # of packets that are not kept
         self.key, self.one = flags & KEY_FRAME > 0, flags & ONE_PICTURE > 0
         self.disposable = flags & DISPOSABLE > 0
         self.shown = np.flatnonzero(flags & NOT_SHOWN == 0)
@@ -379,7 +379,7 @@ class PacketIndex:
     def __iter__(self): return iter(self.held) if self.held is not None else self._reread(0, len(self))
 
     def counted(self)->bool:
-        "Return whether it is known which packet gives which frame."
+        "Return whether we know which packet gives which frame."
         pts, n = self.pts[self.order], np.arange(len(self))
         if not len(pts) or not self.key[0] or not self.one[self.shown].all():
             return False
@@ -391,19 +391,19 @@ class PacketIndex:
 
     def groups(self,
         places:np.ndarray, # int64, numbers of packets
-    ): # Iterator of (start, stop); stop is behind the last of the places
-        "Go through the groups of pictures that hold one of these places."
+    ): # Iterator over (start, stop); stop is one more than the last of the places
+        "Yield the groups of pictures that hold one of these places."
         keys, places = np.flatnonzero(self.key), np.sort(places)
-        first = np.searchsorted(places, np.append(keys, len(self))).tolist()  # of the places in each group
+        first = np.searchsorted(places, np.append(keys, len(self))).tolist()  # first place in each group
         for a, lo, hi in zip(keys.tolist(), first, first[1:]):
             if hi > lo:
                 yield a, int(places[hi-1])+1
 
     def run(self,
         start:int, # Number of the first packet
-        stop:int, # Number behind the last one
-        leave:np.ndarray, # bool (stop-start,), packets that are left out
-    ): # List or iterator of packets
+        stop:int, # Number of the last packet plus one
+        leave:np.ndarray, # bool (stop-start,), True for packets that are left out
+    ): # List of packets, or iterator over them
         "Return the packets from `start` to `stop`, without those that `leave` marks."
         found = self._reread(start, stop) if self.held is None else self.held[start:stop]
         if not leave.any():
@@ -412,7 +412,7 @@ class PacketIndex:
         return kept if self.held is None else list(kept)
 
     def _reread(self, start, stop):
-        "Read packets from start to stop once more."
+        "Read the packets from start to stop again."
         for jump in (True, False) if start else (False,):
             k, found = self._seek(start, jump)
             if k > start:
@@ -428,7 +428,7 @@ class PacketIndex:
             return
 
     def _seek(self, start, jump):
-        "Return (number of the next packet, the packets from there), from `start` or earlier."
+        "Return the number of the next packet, at most `start`, and an iterator over the packets from there."
         v = self.video
         if not jump:
             v.reopen()

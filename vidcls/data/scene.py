@@ -31,20 +31,20 @@ SHAPES = {name: np.array(p, float) for name, p in {
 class Scene:
     "What moves and where; nothing in it depends on the label."
     shape:str # A key of SHAPES
-    radius:float # Of the shape, in worlds
+    radius:float # Radius of the shape, in worlds (1 is the width of the frame)
     speed:float # Worlds per frame
-    colour:np.ndarray # (3,) of the shape, 0..255
-    ground:np.ndarray # (3,) of the background, 0..255
-    drift:np.ndarray # (2,) way of the background, worlds per frame
+    colour:np.ndarray # (3,) colour of the shape, 0..255
+    ground:np.ndarray # (3,) colour of the background, 0..255
+    drift:np.ndarray # (2,) movement of the background, worlds per frame
     skin:np.ndarray|None # (N,N) texture of the shape, -1..1; None is plain
     cloth:np.ndarray|None # (N,N) texture of the background, -1..1; None is plain
 
 # %% ../../nbs/inside/02a_data.scene.ipynb #draw-scene
 def draw_scene(
-    rng:np.random.Generator, # Draws everything
+    rng:np.random.Generator, # Source of all random numbers
     difficulty:float=0., # 0 (bright and plain) to 1 (textured over a moving, equally bright texture)
 )->Scene:
-    "Draw a scene."
+    "Return a randomly drawn scene."
     check_between('difficulty', difficulty, 0, 1)
     bright, dim = _colour(rng, 180, 255), _colour(rng, 10, 80)
     equal, way = _colour(rng, 180, 255), rng.normal(size=2)
@@ -66,7 +66,7 @@ def _colour(rng, low, high):
     return (c / c.max() * rng.uniform(low, high)).astype(np.float32)
 
 def _texture(rng, size=64, waves=8):
-    "Draw a random pattern that repeats without a seam: waves with a whole number of periods."
+    "Return a random pattern that repeats without a seam: waves with a whole number of periods."
     x = np.arange(size)/size
     k, phase = rng.integers(-6, 7, (waves,2)), rng.uniform(0, 2*np.pi, waves)
     t = sum(np.cos(2*np.pi*(a*x[:,None] + b*x[None]) + p) for (a,b),p in zip(k, phase))
@@ -76,17 +76,17 @@ def _texture(rng, size=64, waves=8):
 def draw_frame(
     scene:Scene, # What to draw
     pose, # x and y in worlds, angle in radians
-    shift=(0,0), # Of the background, in worlds
+    shift=(0,0), # Shift of the background, in worlds
     size:int=64, # Height and width in pixels
 )->np.ndarray: # uint8 (size,size,3)
-    "Draw one frame, from a scene and a pose and from nothing else."
+    "Draw one frame from a scene and a pose alone."
     frame = np.empty((size,size,3), np.float32)
     frame[:] = _tint(scene.ground, scene.cloth, shift, size)
     draw_shape(frame, scene, pose)
     return (frame + .5).clip(0,255).astype(np.uint8)
 
 def draw_shape(
-    frame:np.ndarray, # float32 (size,size,3), 0..255: drawn upon
+    frame:np.ndarray, # float32 (size,size,3), 0..255; changed in place
     scene:Scene, # Which shape, and how it looks
     pose, # x and y in worlds, angle in radians
 ):
@@ -102,23 +102,23 @@ def draw_shape(
 
 # %% ../../nbs/inside/02a_data.scene.ipynb #mask
 def shape_mask(
-    scene:Scene, # Says which shape, and how large
+    scene:Scene, # Gives the shape and its size
     pose, # x and y of its centre in worlds, angle in radians
     size:int, # Height and width in pixels
-    scale:int=4, # Drawn so many times as large, then averaged down
+    scale:int=4, # The shape is drawn this many times as large, then averaged down
 )->np.ndarray: # float32 (size,size), 0 to 1
     "Return how much of each pixel the shape covers."
     x, y, a = pose
     turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
     points = (SHAPES[scene.shape] @ turn * scene.radius + (x,y)) * size*scale
     big = np.zeros((size*scale,)*2, np.uint8)
-    # coordinates have 4 bits below the pixel
+    # shift=4: coordinates are in sixteenths of a pixel
     cv2.fillPoly(big, [np.round(points*16).astype(np.int32)], 255, cv2.LINE_8, shift=4)
     return cv2.resize(big, (size,size), interpolation=cv2.INTER_AREA).astype(np.float32)/255
 
 # %% ../../nbs/inside/02a_data.scene.ipynb #tint
 def _tint(colour, texture, pose, size):
-    "Return a plain colour, or a colour modulated by a texture that is carried along by the pose."
+    "Return a plain colour, or a colour modulated by a texture that moves with the pose."
     if texture is None:
         return colour[None,None]
     x, y, a = (*pose, 0)[:3]

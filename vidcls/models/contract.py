@@ -24,7 +24,7 @@ from .logits import check_logits
 def check_rate(
     name:str, # The argument's name, for the message
     p:float, # A probability
-)->float: # The same
+)->float: # The same value
     "Raise `ArgumentError` unless `p` is a probability in [0,1); with 1, nothing would be left."
     if check_between(name, p, 0, 1) == 1:
         raise ArgumentError(f"{name}={p}; accepted: a number from 0 up to, but not including, 1.")
@@ -33,8 +33,8 @@ def check_rate(
 def check_wholes(
     name:str, # The argument's name, for the message
     values, # A tuple of whole numbers >= 1
-    n:int|None=None, # How many; None: any number
-)->tuple: # The same
+    n:int|None=None, # Required length; None: any length
+)->tuple: # The same values
     "Raise `ArgumentError` unless `values` are whole numbers of at least 1, `n` of them."
     if not isinstance(values, (tuple, list)) or n not in (None, len(values)):
         raise ArgumentError(f"{name}={values!r}; accepted: a tuple of {f'{n} ' if n else ''}whole numbers.")
@@ -45,7 +45,7 @@ def check_spec(
     spec, # A ClipSpec
     frames:int=1, # n_frames must be a multiple of it
     pixels:int=1, # size must be a multiple of it
-)->ClipSpec: # The same
+)->ClipSpec: # The same spec
     "Raise `ArgumentError` unless clips of this spec can be cut into boxes of frames × pixels × pixels."
     if not isinstance(spec, ClipSpec):
         raise ArgumentError(f"spec={spec!r}; accepted: a ClipSpec, such as ClipSpec(n_frames=16, size=224).")
@@ -59,18 +59,18 @@ def check_spec(
 def init_weights(
     module:nn.Module, # Changed in place if it is a linear layer
 ):
-    "Draw the first weights of a linear layer, normal with deviation 0.02; other layers stay."
+    "Initialise a linear layer with normal weights of deviation 0.02; other layers stay unchanged."
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 def new_head(
-    dim:int, # D, features
+    dim:int, # D, number of features
     n_classes:int, # K, >= 2
-    scale:float=1., # Factor on the first weights
+    scale:float=1., # Factor on the initial weights
 )->nn.Linear:
-    "Make a fresh last layer."
+    "Return a new last layer."
     head = nn.Linear(dim, check_whole('n_classes', n_classes, 2))
     init_weights(head)
     with torch.no_grad():
@@ -79,10 +79,10 @@ def new_head(
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #videomodel
 class VideoModel(nn.Module):
-    "What all models share; each adds its layers, `forward_features`, `forward_head` and `head`."
-    head_init_scale = 1.                     # factor on the first weights of a fresh head
+    "Base class of all models; each model adds its layers, `forward_features`, `forward_head` and `head`."
+    head_init_scale = 1.                     # factor on the initial weights of a new head
     grad_checkpointing = False               # see set_grad_checkpointing
-    name, arguments = None, None             # how create_model made it: see there
+    name, arguments = None, None             # set by create_model: how the model was made
 
     def __init__(self,
         spec:ClipSpec, # What a clip must be
@@ -104,7 +104,7 @@ class VideoModel(nn.Module):
 
     @property
     def labels(self)->list|None:
-        "Return the names of the classes, where they are known; they belong to the head, and go with it."
+        "Return the names of the classes if known; they belong to the head and are replaced with it."
         return getattr(self.head, 'labels', None)
 
     @labels.setter
@@ -121,7 +121,7 @@ class VideoModel(nn.Module):
 def reset_classifier(self:VideoModel,
     n_classes:int, # K, >= 2
 ):
-    "Replace the head, and with it the names of the classes; the rest keeps its weights."
+    "Replace the head and the names of the classes; the other layers keep their weights."
     self.head = new_head(self.head.in_features, n_classes, self.head_init_scale).to(self.head.weight)
 
 @patch
@@ -134,7 +134,7 @@ def get_classifier(self:VideoModel)->nn.Linear:
 def check_clips(self:VideoModel,
     x:torch.Tensor, # A batch
 ):
-    "Raise `SpecMismatchError` unless `x` is float (B,C,T,H,W) as the spec says."
+    "Raise `SpecMismatchError` unless `x` is float (B,C,T,H,W) with the sizes of the spec."
     T,S = self.spec.n_frames, self.spec.size
     if not isinstance(x, torch.Tensor):
         raise SpecMismatchError(f"expected a tensor, float (B, 3, {T}, {S}, {S}), got a {type(x).__name__}; "
@@ -156,7 +156,7 @@ def check_clips(self:VideoModel,
 # %% ../../nbs/inside/24a_models.contract.ipynb #at-rest
 @contextmanager
 def _at_rest(norms):
-    "Let batch norms normalise as ever, and keep their running means as they are."
+    "Keep the running means of batch norms unchanged within this block; they still normalise as usual."
     was = [(m, m.momentum, m.num_batches_tracked.clone()) for m in norms if m.track_running_stats]
     for m,*_ in was:
         m.momentum = 0.
@@ -169,49 +169,49 @@ def _at_rest(norms):
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #second-pass
 def second_pass(
-    module:nn.Module, # Whose insides are computed twice
+    module:nn.Module, # Module that is computed twice
 )->dict: # Arguments of PyTorch's checkpoint
-    "Return what lets batch norms count a batch once, where there are any."
+    "Return arguments that make batch norms count a batch only once, if there are any."
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return dict(context_fn=lambda: (nullcontext(), _at_rest(norms))) if norms else {}
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #grad-checkpointed
 def grad_checkpointed(
-    block:nn.Module, # Whose insides are computed twice
-    *args, # What it takes
-): # What it gives
-    "Call a block and keep only what goes into it; its insides are computed again for the gradient."
+    block:nn.Module, # Module that is computed twice
+    *args, # Inputs of the block
+): # Output of the block
+    "Call a block and keep only its inputs; the rest is computed again for the gradient."
     again = second_pass(block)
     if again and torch.compiler.is_compiling():
-        return block(*args)             # a graph can't hold the norms at rest: everything is kept
+        return block(*args)             # a captured graph can't freeze running means: keep everything
     return checkpoint(block, *args, use_reentrant=False, **again)
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #run
 @patch
 def set_grad_checkpointing(self:VideoModel,
-    on:bool=True, # False keeps everything, as is usual
+    on:bool=True, # False keeps all tensors, as usual
 ):
-    "Keep only what goes into each block while training, and compute its insides again for the gradient."
+    "Keep only the inputs of each block in training, and compute the rest again for the gradient."
     self.grad_checkpointing = on
 
 @patch
 def run(self:VideoModel,
     block, # A module
-    *args, # What it takes
-): # What it gives
-    "Call a block; with gradient checkpointing, keep only what goes into it."
+    *args, # Inputs of the block
+): # Output of the block
+    "Call a block; with gradient checkpointing, keep only its inputs."
     on = self.grad_checkpointing and torch.is_grad_enabled()
     return grad_checkpointed(block, *args) if on else block(*args)
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #vitshape
 @dataclass(frozen=True)
 class ViTShape:
-    "The numbers that make a plain vision transformer."
+    "The numbers that define a plain vision transformer."
     dim:int = 768 # D, numbers per token
-    depth:int = 12 # Blocks
-    heads:int = 12 # h; divides dim
+    depth:int = 12 # Number of blocks
+    heads:int = 12 # Number of heads; divides dim
     patch:int = 16 # Height and width of a patch in pixels
-    mlp_ratio:float = 4. # Width of an MLP's middle, in units of dim
+    mlp_ratio:float = 4. # Width of an MLP's hidden layer, in units of dim
 
     def __post_init__(self):
         for f in fields(self):
@@ -219,7 +219,7 @@ class ViTShape:
                 check_whole(f.name, getattr(self, f.name))
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #words
-_SAME = dict(                            # the word here: words that other libraries have for the same
+_SAME = dict(                            # the word here: words of other libraries for the same thing
     n_classes='num_classes num_labels nb_classes classes', heads='num_heads num_attention_heads',
     size='img_size image_size input_size crop_size resolution', spec='clip_spec', patch='patch_size',
     n_frames='num_frames frames clip_len frames_per_clip T all_frames', tubelet='tubelet_size',
@@ -239,10 +239,10 @@ _NOT_HERE = dict.fromkeys(('in_chans', 'in_channels', 'num_channels', 'channels_
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #check-argument
 def check_argument(
-    name:str, # What was given
+    name:str, # Name of the given argument
     accepted, # Names that are accepted
-    where:str, # What it was given to, for the message
-)->str: # The same
+    where:str, # Name of the class or function, for the message
+)->str: # The same name
     "Raise `ArgumentError` unless an argument's name is accepted; translate other libraries' words."
     accepted = list(accepted)
     if name in accepted:
@@ -258,13 +258,13 @@ def check_argument(
 # %% ../../nbs/inside/24a_models.contract.ipynb #build-model
 def build_model(
     cls, # A VideoModel class: cls(spec, n_classes, **arguments)
-    usual:dict, # The arguments that make this size
-    base:ClipSpec, # The usual spec of this size
+    usual:dict, # The arguments of this size
+    base:ClipSpec, # The default spec of this size
     n_classes:int|None, # K, >= 2; None: the network has no classes, and cls doesn't take them
-    spec:ClipSpec|None, # What a clip must be; None takes base
+    spec:ClipSpec|None, # Spec of the clips; None takes base
     overrides:dict, # Fields of ClipSpec, arguments of cls, and fields of its ViTShape
 )->VideoModel:
-    "Make a model of one size; each override goes to the spec or to the network."
+    "Make a model of a given size; each override goes to the spec or to the network."
     of_spec = [f.name for f in fields(ClipSpec)]
     kinds = {n: p.annotation for n,p in signature(cls).parameters.items() if n not in ('spec', 'n_classes')}
     parts = {n: _fields_of(kind) for n,kind in kinds.items()}
@@ -282,7 +282,7 @@ def build_model(
     return cls(spec, *classes.values(), **arguments)
 
 def _fields_of(kind):
-    "Return the names that users give one by one in place of an argument; empty for a plain one."
+    "Return the fields that users give one by one in place of an argument; empty for a plain type."
     return [f.name for f in fields(kind)] if isinstance(kind, type) and issubclass(kind, ViTShape) else []
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #convert-state-dict
@@ -290,14 +290,14 @@ def _fields_of(kind):
 def convert_state_dict(self:VideoModel,
     state:dict, # Tensors by name, as published
 )->dict: # Tensors by this model's names, with tables for its clips
-    "Return weights that have other names, or were made for other clips, as this model needs them."
+    "Return weights with other names, or made for other clips, in the form that this model needs."
     return dict(state)
 
 @patch
 def to_transformers(self:VideoModel,
     files:bool=False, # Names of transformers' files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
-    "Return this model as transformers has it."
+    "Return this model in the form of transformers."
     raise VidclsError(f"{type(self).__name__} has no counterpart in transformers; VideoMAE, TimeSformer and "
                       "TransformersModel have.")
 
@@ -306,15 +306,15 @@ def to_transformers(self:VideoModel,
 def config_arguments(cls:VideoModel,
     config:dict, # config.json of a folder in transformers' format
 )->dict: # Arguments of this class
-    "Return what a config says of the network beyond its clips and what the weights' shapes show."
+    "Return arguments from a config that neither its clips nor the weights' shapes show."
     return {}
 
 @patch(cls_method=True)
 def clip_arguments(cls:VideoModel,
-    made_for:ClipSpec, # Of the weights
-    wanted:ClipSpec, # Of the model
+    made_for:ClipSpec, # Spec of the weights
+    wanted:ClipSpec, # Spec of the model
 )->dict: # Arguments of this class
-    "Return what the model must know of the clips that its weights were made for."
+    "Return arguments that tell the model for which clips its weights were made."
     return {}
 
 # %% ../../nbs/inside/24a_models.contract.ipynb #layer-groups
@@ -323,8 +323,8 @@ _BLOCK = re.compile(r'(.*?\b_?(?:blocks|stages|layers?)\.\d+(?:\.\d+)*(?:\.layer
 
 @patch
 def layer_key(self:VideoModel,
-    name:str, # Of a parameter
-)->str|None: # Name of its block; None for what lies before or after all blocks
+    name:str, # Name of a parameter
+)->str|None: # Name of its block; None for layers before or after all blocks
     "Return the block that a parameter belongs to."
     return (m := _BLOCK.match(name)) and m[1]
 

@@ -17,7 +17,7 @@ from .keymaps import KeyMap
 from .positions import resample_pos_embed
 
 # %% ../../nbs/inside/24d_models.conversions.ipynb #i3d-key-maps
-# part of a mixed block: what the first port calls its pieces, and the second
+# part of a mixed block: the names of its pieces in the first port, and in the second
 _PIECES = {
     'into': (('b0', 'b1a', 'b2a'), ('branch_0', 'branch_1.0', 'branch_2.0')),
     'b1b': (('b1b',), ('branch_1.1',)),
@@ -27,8 +27,8 @@ _PIECES = {
 
 def i3d_key_maps(
     layers, # Names of the network's layers
-)->tuple: # Two
-    "Return the names that the two ports have for each of our layers."
+)->tuple: # Two KeyMaps
+    "Return the tables of names of the two ports."
     first, second = {'head': 'logits.conv3d'}, {'head': 'conv3d_0c_1x1.conv3d'}
     for name in layers:
         low = name.lower()
@@ -46,7 +46,7 @@ def read_i3d(
     state:dict, # Tensors by the names of one of the ports
     layers, # Names of the network's layers
 )->dict: # Tensors by our names
-    "Translate the names of either port, and make their last convolution a linear layer."
+    "Return weights of either port with our names, and with a linear last layer."
     for key_map in i3d_key_maps(layers):
         state = key_map.to_ours(state)
     for name,n_axes in (('head.weight', 2), ('head.bias', 1)):
@@ -78,7 +78,7 @@ TIMESFORMER_NAMES = KeyMap({
 
 # %% ../../nbs/inside/24d_models.conversions.ipynb #with-time
 def _with_time(state, of_model):
-    "Return weights of an image model with what it lacks, and others as they are."
+    "Return weights of an image model with the missing parts for time; other weights stay unchanged."
     timed = any('time' in name or 'temporal' in name for name in state)
     if 'time_embed' not in of_model or timed or 'cls_token' not in state:
         return state
@@ -96,9 +96,9 @@ def _with_time(state, of_model):
 # %% ../../nbs/inside/24d_models.conversions.ipynb #read-timesformer
 def read_timesformer(
     state:dict, # Tensors by the authors' or transformers' names, or those of a vision transformer for images
-    of_model:dict, # Tensors of the model that will take them
+    of_model:dict, # Tensors of the model that will load them
 )->dict: # Tensors by our names, with tables of the model's sizes
-    "Translate names; start time where an image model has none; resize tables to the nearest neighbour."
+    "Translate names, add time to weights of image models, and resize tables by nearest neighbour."
     alone = ('embeddings.', 'encoder.layer.', 'layernorm.')  # transformers' encoder in a folder of its own
     state = {f'timesformer.{k}' if k.startswith(alone) else k: v for k,v in state.items()}
     state = _with_time(TIMESFORMER_NAMES.to_ours(state), of_model)
@@ -113,7 +113,7 @@ def read_timesformer(
     return state
 
 # %% ../../nbs/inside/24d_models.conversions.ipynb #timesformer-config
-# transformers' words
+# words of transformers' configs
 _TYPES = dict(divided='divided_space_time', joint='joint_space_time', space='space_only')
 
 def timesformer_arguments(
@@ -125,18 +125,18 @@ def timesformer_arguments(
     return ({'attention': ways[kind]} if kind in ways else {}) | unseen_arguments(config, 'heads')
 
 UNSEEN = dict(heads='num_attention_heads', decoder_heads='decoder_num_attention_heads',
-              pretrained_grid='pretrained_grid')         # argument: its word in a config
+              pretrained_grid='pretrained_grid')         # our argument = its word in a config
 
 def unseen_arguments(
     config:dict, # config.json of a folder in transformers' format
-    *arguments:str, # Those of UNSEEN that the network takes
+    *arguments:str, # Names from UNSEEN that the network takes
 )->dict: # Arguments of a transformer
-    "Return what no tensor shows: the numbers of heads, and the clips that positions were made for."
+    "Return arguments that no tensor shows: numbers of heads, and the clips that positions were made for."
     return {a: config[UNSEEN[a]] for a in arguments if config.get(UNSEEN[a]) is not None}
 
 def transformer_config(
     model, # A TimeSformer or VideoMAE
-)->dict: # What transformers' configs of both have in common
+)->dict: # The part that is common to transformers' configs of both
     "Return the sizes of a vision transformer in transformers' words."
     block, proj = model.blocks[0], model.patch_embed.proj
     return dict(
@@ -184,7 +184,7 @@ VIDEOMAE_NAMES = KeyMap({
 # %% ../../nbs/inside/24d_models.conversions.ipynb #names-in-files
 def _in_files(name): return re.sub(r'\.(query|value)\.bias$', lambda m: f'.{m[1][0]}_bias', name)
 def _in_modules(name):
-    "Return the name that transformers' modules have for what its files call otherwise."
+    "Return the name in transformers' modules for a name in its files."
     if not name.startswith(('videomae.', 'decoder.decoder_layers.')):
         return name
     return re.sub(r'\.([qv])_bias$', lambda m: '.query.bias' if m[1] == 'q' else '.value.bias', name)
@@ -192,9 +192,9 @@ def _in_modules(name):
 # %% ../../nbs/inside/24d_models.conversions.ipynb #read-videomae
 def read_videomae(
     state:dict, # Tensors by the authors' or transformers' names, of a classifier or of the pre-training
-    of_model:dict, # Tensors of the model that will take them
+    of_model:dict, # Tensors of the model that will load them
 )->dict: # Tensors by our names
-    "Translate names; of a pre-training checkpoint take the encoder, and say what is left."
+    "Translate names; from a pre-training checkpoint take only the encoder, and warn of the rest."
     alone = ('embeddings.', 'encoder.layer.', 'layernorm.')  # transformers' encoder in a folder of its own
     state = {f'videomae.{k}' if k.startswith(alone) else k: v for k,v in state.items()}
     state = {_in_modules(k): v for k,v in state.items() if not k.endswith('attention.key.bias')}
@@ -213,7 +213,7 @@ def read_videomae(
 # %% ../../nbs/inside/24d_models.conversions.ipynb #videomae-for-transformers
 def videomae_for_transformers(
     model, # A VideoMAE
-    resized:bool, # Are its positions those of other clips, resized?
+    resized:bool, # Were its positions resized from other clips?
     files:bool=False, # Names of transformers' files, where they differ from those of its modules?
 )->tuple: # (config as a dictionary, tensors by transformers' names)
     "Return a model as transformers' VideoMAEForVideoClassification."
@@ -245,7 +245,7 @@ PRETRAINING_NAMES = _pretraining_names()
 def read_pretraining(
     state:dict, # Tensors by the authors' or transformers' names
 )->dict: # Tensors by the names of VideoMAEPretrain, which are the authors'
-    "Translate the names of a pre-training checkpoint."
+    "Return the weights of a pre-training checkpoint with our names."
     state = {_in_modules(k): v for k,v in state.items() if not k.endswith('attention.key.bias')}
     return PRETRAINING_NAMES.to_ours(state)
 

@@ -20,8 +20,8 @@ _all_ = ['i3d_key_maps']
 # %% ../../nbs/27_models.i3d.ipynb #same-padding
 def same_padding(
     n:int, # Places along one axis
-    kernel:int, # Of the filter
-    stride:int, # Of the filter
+    kernel:int, # Size of the filter along this axis
+    stride:int, # Step of the filter along this axis
 )->tuple: # (before, behind)
     "Return TensorFlow's 'SAME' padding: ceil(n/stride) places come out, an odd place is added behind."
     total = max((-(-n//stride)-1)*stride + kernel - n, 0)
@@ -181,7 +181,7 @@ def i3d_tiny(
 # %% ../../nbs/27_models.i3d.ipynb #layer-key
 @patch
 def layer_key(self:I3D,
-    name:str, # Of a parameter
+    name:str, # Name of a parameter of the network
 )->str|None: # The published name of its layer; None for the head
     "Return the layer that a parameter belongs to."
     return None if name.startswith('head.') else name.split('.')[0]

@@ -15,7 +15,7 @@ from .contract import check_wholes
 
 # %% ../../nbs/inside/28a_models.masking.ipynb #hidden-of
 def _hidden_of(n, ratio, what):
-    "Return how many of n are hidden: some, and not all."
+    "Return how many of n items are hidden: at least one, but not all."
     k = int(check_between('ratio', ratio, 0, 1)*n + 1e-9)
     if 0 < k < n:
         return k
@@ -24,14 +24,14 @@ def _hidden_of(n, ratio, what):
     raise ArgumentError(f"ratio={ratio:g} of {n} {what}: {none}; accepted here: {range_}.")
 
 def _choose(rows, n, k, gen):
-    "Choose k of n at random, in each row: bool (rows,n)."
+    "Return a random choice of k of n items in each row: bool (rows,n)."
     return torch.rand(check_whole('n', rows), n, generator=gen).argsort(1).argsort(1) < k
 
 # %% ../../nbs/inside/28a_models.masking.ipynb #tube-mask
 def tube_mask(
     grid:tuple, # (t,h,w): boxes along time, height and width
     ratio:float=.9, # Share that is hidden, in (0,1); rounded down to whole boxes
-    n:int=1, # Clips
+    n:int=1, # Number of clips
     gen:torch.Generator|None=None, # None: PyTorch's own
 )->torch.Tensor: # bool (n,N), N = t·h·w in the order of the tokens; True = hidden
     "Hide the same places at all times (VideoMAE; Tong et al. 2022, section 3.2)."
@@ -67,8 +67,8 @@ def running_cell_mask(
     grid:tuple, # (t,h,w); h and w even
     ratio:float=.5, # Share that is left out: .25, .5 or .75
     n:int=1, # Clips
-    gen:torch.Generator|None=None, # Draws where the cells begin; None: PyTorch's own
-)->torch.Tensor: # bool (n,N); True = the decoder is not asked about it
+    gen:torch.Generator|None=None, # Draws the starting points; None: PyTorch's own
+)->torch.Tensor: # bool (n,N); True = the decoder does not predict this box
     "Leave out boxes that move through cells of 2 × 2 places."
     t, h, w = check_wholes('grid', grid, 3)
     if h % 2 or w % 2:
@@ -86,17 +86,17 @@ def mask_counts(
     grid:tuple, # (t,h,w)
     ratio:float, # Share that is hidden, in (0,1)
 )->tuple: # (visible, hidden)
-    "Count the boxes of a clip that stay visible, and those that are hidden."
+    "Return the numbers of visible and hidden boxes of a clip."
     hidden = int(MASKS[check_choice('kind', kind, MASKS)](grid, ratio, 1, torch.Generator()).sum())
     return math.prod(grid) - hidden, hidden
 
 def check_mask(
-    mask, # To be checked
-    n_clips:int, # B
-    n_tokens:int, # N
-    name:str='mask', # Of the argument, for the message
-)->int: # How many boxes of each clip are hidden
-    "Raise unless a mask is bool (B,N), and hides as many boxes of each clip: some, and not all."
+    mask, # The mask to check
+    n_clips:int, # B, number of clips
+    n_tokens:int, # N, number of boxes of a clip
+    name:str='mask', # Name of the argument, for the message
+)->int: # Number of hidden boxes of each clip
+    "Raise unless a mask is bool (B,N) and hides the same number of boxes in each clip: some, but not all."
     given = type(mask).__name__
     if isinstance(mask, torch.Tensor):
         given = f'{str(mask.dtype)[6:]} {tuple(mask.shape)}'

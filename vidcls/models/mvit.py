@@ -19,10 +19,10 @@ from .layers import DropPath, Mlp, drop_path_rates
 
 # %% ../../nbs/inside/30_models.mvit.ipynb #pooltokens
 class PoolTokens(nn.Module):
-    "Make the grid of tokens coarser by a convolution of each channel; the class token passes by."
+    "Makes the grid of tokens coarser by a convolution of each channel; the class token is not pooled."
     def __init__(self,
         dim:int, # d, numbers per head
-        stride:int=1, # Of height and width
+        stride:int=1, # Stride in height and width
     ):
         super().__init__()
         self.conv = nn.Conv3d(dim, dim, 3, (1,stride,stride), 1, groups=dim, bias=False)
@@ -39,7 +39,7 @@ def on_grid(
     x, # (B,…,1+N,d), class token first
     grid:tuple, # (T,H,W)
 ): # (B,…,1+N',d)
-    "Lay the tokens out on their grid, call `pool`, and line them up again; the class token passes by."
+    "Put the tokens on their grid, call `pool`, and flatten them again; the class token is not pooled."
     cls, x = x[...,:1,:], x[...,1:,:]
     heads = x.shape[1:-2]                                                # () or (h,)
     x = pool(x.flatten(0,-3).transpose(1,2).unflatten(2, grid))          # (B·h,d,T,H,W) -> (B·h,d,T',H',W')
@@ -47,10 +47,10 @@ def on_grid(
 
 # %% ../../nbs/inside/30_models.mvit.ipynb #distances
 def distances(
-    n_q:int, # Places of the queries along one axis
-    n_k:int, # Places of the keys
+    n_q:int, # Number of places of the queries along one axis
+    n_k:int, # Number of places of the keys
 )->torch.Tensor: # int64 (n_q,n_k), 0 .. 2·max(n_q,n_k)-2
-    "Return the row of the table of distances for each pair; places count on the finer of both grids."
+    "Return the row of the table of distances for each pair; places are counted on the finer grid."
     fine = max(n_q, n_k)
     at_q = torch.arange(n_q)*(fine/n_q)
     at_k = torch.arange(n_k)*(fine/n_k)
@@ -60,7 +60,7 @@ def distances(
 def places(
     grid:tuple, # (T,H,W)
 )->torch.Tensor: # float (1+N,H+W+T), 0 or 1
-    "Return each key's row, column and frame, as ones among zeros; the class token is nowhere."
+    "Return each key's row, column and frame as one-hot vectors; the class token has only zeros."
     T,H,W = grid
     t,h,w = (i.flatten() for i in torch.meshgrid(*map(torch.arange, grid), indexing='ij'))
     ones = torch.cat([F.one_hot(h, H), F.one_hot(w, W), F.one_hot(t, T)], 1).float()
@@ -70,12 +70,12 @@ def places(
 class PoolAttention(nn.Module):
     "Attention with pooled queries, keys and values, and relative positions (Li et al. 2022, §4.1)."
     def __init__(self,
-        c_in:int, # Numbers per token that comes in
-        dim:int, # D, numbers per token that goes out
+        c_in:int, # Numbers per input token
+        dim:int, # D, numbers per output token
         heads:int, # h; divides D
-        grid:tuple, # (T,H,W) of the tokens that come in
-        stride_q:int=1, # Of the queries, in height and width: the grid becomes coarser by this factor
-        stride_kv:int=1, # Of keys and values
+        grid:tuple, # (T,H,W) of the input tokens
+        stride_q:int=1, # Stride of the queries in height and width: the grid becomes coarser by this factor
+        stride_kv:int=1, # Stride of keys and values in height and width
     ):
         super().__init__()
         self.heads, self.grid, d = heads, grid, dim//heads
@@ -95,17 +95,17 @@ class PoolAttention(nn.Module):
         qkv = self.qkv(x).unflatten(2, (3,self.heads,-1)).permute(2,0,3,1,4)              # (3,B,h,1+N,d)
         q,k,v = (pool(t, self.grid) for pool,t in zip((self.pool_q, self.pool_k, self.pool_v), qkv))
         wide_q = torch.cat([q*q.shape[-1]**-.5, self.additions(q)], -1)                   # (B,h,1+N',d+H+W+T)
-        # side by side, for any batch
+        # appended, for any batch size
         wide_k = F.pad(k, (0, self.places.shape[1])) + F.pad(self.places, (k.shape[-1], 0)).to(k.dtype)
-        wide_v = F.pad(v, (0, wide_k.shape[-1]-v.shape[-1]))  # fast kernels want equal widths
+        wide_v = F.pad(v, (0, wide_k.shape[-1]-v.shape[-1]))  # fast kernels need equal widths
         found = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.)[...,:v.shape[-1]]
         found = found + F.pad(q[:,:,1:], (0,0,1,0))                                       # residual pooling
         return self.proj(found.transpose(1,2).flatten(2))                                 # (B,1+N',D)
 
     def additions(self,
         q, # (B,h,1+N',d), pooled queries
-    ): # (B,h,1+N',H+W+T): what a score gains for each row, column and frame of the keys
-        "Multiply the queries with the tables of distances."
+    ): # (B,h,1+N',H+W+T): addition to a score for each row, column and frame of the keys
+        "Return the products of the queries with the tables of distances."
         # (n_q,n_k,d)
         r_t,r_h,r_w = (getattr(self, f'rel_pos_{a}')[getattr(self, f'rows_{a}')] for a in 'thw')
         y = q[:,:,1:].unflatten(2, self.grid_q)                                           # (B,h,T,H,W,d)
@@ -118,12 +118,12 @@ class PoolAttention(nn.Module):
 class PoolBlock(nn.Module):
     "A block that can make tokens wider and their grid coarser."
     def __init__(self,
-        c_in:int, # Numbers per token that comes in
-        dim:int, # D, that goes out
-        heads:int, # h
-        grid:tuple, # (T,H,W) that comes in
+        c_in:int, # Numbers per input token
+        dim:int, # D, numbers per output token
+        heads:int, # h, number of heads
+        grid:tuple, # (T,H,W) of the input tokens
         stride_q:int=1, # Factor by which the grid becomes coarser
-        stride_kv:int=1, # How coarse keys and values are
+        stride_kv:int=1, # Stride of keys and values in height and width
         drop_path:float=0., # Probability that training leaves a branch out, in [0,1)
     ):
         super().__init__()
@@ -155,9 +155,9 @@ class MViT(VideoModel):
         spec:ClipSpec, # What a clip must be; n_frames a multiple of 2, size of 4
         n_classes:int=400, # K, >= 2
         dim:int=96, # Numbers per token in the first stage, and per head throughout
-        depth:int=16, # Blocks
-        stages:tuple=(1,3,14), # Blocks that open a new stage, counted from 0
-        stride_kv:int=8, # How coarse keys and values are in the first stage
+        depth:int=16, # Number of blocks
+        stages:tuple=(1,3,14), # Blocks that begin a new stage, counted from 0
+        stride_kv:int=8, # Stride of keys and values in the first stage
         drop_path:float=0., # Probability to leave out the last block's branches, in [0,1); less before
         dropout:float=.5, # Probability that an input of the head is zeroed, in [0,1)
     ):
@@ -192,7 +192,7 @@ class MViT(VideoModel):
     def forward_head(self,
         x:torch.Tensor, # (B,1+N,8·dim), as forward_features gives it
     )->torch.Tensor: # (B,K), logits
-        "Return the class scores, read off the class token."
+        "Return the class scores, computed from the class token."
         return self.head(self.dropout(self.norm(x)[:,0]))
 
 # %% ../../nbs/inside/30_models.mvit.ipynb #spec
@@ -203,7 +203,7 @@ def mvit_v2_tiny(
     spec:ClipSpec|None=None, # What a clip must be; None: 8 frames of 32 × 32
     **overrides, # Any field of ClipSpec or argument of MViT
 )->MViT:
-    "For lessons and tests: four blocks in two stages; there are no published weights of this size."
+    "Make a network for lessons and tests: four blocks in two stages, without published weights."
     usual = dict(dim=48, depth=4, stages=(2,), stride_kv=2, dropout=0.)
     return build_model(MViT, usual, _SPEC.with_(n_frames=8, size=32), n_classes, spec, overrides)
 
@@ -212,7 +212,7 @@ def mvit_v2_s(
     spec:ClipSpec|None=None, # What a clip must be; None: 16 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of MViT
 )->MViT:
-    "MViTv2-S: 34.5 million weights."
+    "Make MViTv2-S: 34.5 million weights."
     return build_model(MViT, {}, _SPEC, n_classes, spec, overrides)
 
 def mvit_v2_b(
@@ -220,7 +220,7 @@ def mvit_v2_b(
     spec:ClipSpec|None=None, # What a clip must be; None: 32 frames of 224 × 224
     **overrides, # Any field of ClipSpec or argument of MViT
 )->MViT:
-    "MViTv2-B: 51 million weights, 32 frames."
+    "Make MViTv2-B: 51 million weights, 32 frames."
     usual = dict(depth=24, stages=(2,5,21))
     return build_model(MViT, usual, _SPEC.with_(n_frames=32), n_classes, spec, overrides)
 
@@ -240,7 +240,7 @@ _AUTHORS = KeyMap({
 def convert_state_dict(self:MViT,
     state:dict, # Tensors by torchvision's or the authors' names
 )->dict: # Tensors by our names, with tables for this model's clips
-    "Translate names, and resize the tables of distances."
+    "Return weights with our names and with resized tables of distances."
     own = self.state_dict()
     for key_map in (_TORCHVISION, _AUTHORS):
         state = key_map.to_ours(state)

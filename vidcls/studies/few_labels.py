@@ -48,7 +48,7 @@ class FewLabels:
 def made_clips(
     folder, # For the clips
     variant:str='appearance', # A key of VARIANTS: the shapes, or the movements
-    n_frames:int=4, # Of a clip, >= 2
+    n_frames:int=4, # Number of frames of a clip, >= 2
     size:int=32, # Height and width in pixels, even
     n_unlabelled:int=600, # Scenes without labels, >= 1; each gives a clip of every class
     n_judged:int=200, # Scenes to judge by, >= 1
@@ -89,8 +89,8 @@ _STEPS = 300                                # of fine-tuning, in batches of 32
 
 def few_of(
     table:ClipTable, # Labelled clips
-    n:int, # Of each class, >= 1
-    seed:int, # Of the draw
+    n:int, # Clips of each class, >= 1
+    seed:int, # Seed of the draw
 )->ClipTable:
     "Draw a few clips of each class."
     order = np.random.default_rng(seed).permutation(len(table))
@@ -99,7 +99,7 @@ def few_of(
 def pretrained_encoder(
     material:FewLabels, # Whose unlabelled clips are filled in
     folder, # For the weights; what is there is not trained again
-    seed:int, # Of weights, order and masks
+    seed:int, # Seed of weights, order and masks
     epochs:int, # Passes over the unlabelled clips
     mask:str='tube', # As for pretrain
     ratio:float=.75, # As for pretrain
@@ -126,7 +126,7 @@ def _network(material):
 def new_network(
     material:FewLabels, # Says what a clip is, and which classes there are
     encoder, # Folder of pre-trained weights; None: random ones
-    seed:int, # Of all that is random
+    seed:int, # Seed of all that is random
 ): # A VideoMAE
     "Make the network that all arms begin with."
     seed_everything(seed)
@@ -137,7 +137,7 @@ def new_network(
 def fine_tune(
     net, # As new_network makes it; is trained
     few:ClipTable, # Labelled clips
-    seed:int, # Of the order
+    seed:int, # Seed of the order
     cache=None, # As in FewLabels
 ):
     "Train a network on a few clips."
@@ -165,9 +165,9 @@ def compare_few_labels(
     out, # Folder for the runs; what is there is not run again
     data=None, # Folder of the real clips; None makes clips
     seeds=(0,1,2), # A run of each arm for each
-    epochs:int|None=None, # Of pre-training; None: 40 on made clips, 300 on real ones
+    epochs:int|None=None, # Epochs of pre-training; None: 40 on made clips, 300 on real ones
     labels=FEW_LABELS, # Labelled clips a class
-    variant:str='appearance', # Of made clips: a key of VARIANTS
+    variant:str='appearance', # Kind of the made clips: a key of VARIANTS
     show:bool=True, # Print what is run?
 )->dict: # {(name of the run, seed): dict with accuracy, n, right and group of each clip that is judged}
     "Train from scratch and pre-trained with few labels, and judge both on the same clips."
@@ -200,8 +200,8 @@ def compare_continued(
     out, # Folder for the runs; what is there is not run again
     data, # Folder of the real clips
     seeds=(0,1,2), # A run of each arm for each; three judge every clip once
-    epochs:int=300, # Of pre-training on own clips, >= 1
-    made_epochs:int=20, # Of pre-training on made clips, >= 1
+    epochs:int=300, # Epochs of pre-training on own clips, >= 1
+    made_epochs:int=20, # Epochs of pre-training on made clips, >= 1
     n:int=40, # Labelled clips of each class, for the linear layer
     show:bool=True, # Print what is run?
 )->dict: # {(arm, seed): dict with accuracy, n, right and group of each clip that is judged}

@@ -16,7 +16,7 @@ from ..models.zoo import PUBLISHED, model_table
 from ..show import new_figure
 
 # %% ../../nbs/studies/98_studies.literature.ipynb #published
-_NC = 'not checked'  # not in what we read; left open rather than guessed
+_NC = 'not checked'  # we did not look it up; never guessed
 _VMAE = 'VideoMAE paper (arXiv 2203.12602)'
 _TSF = 'TimeSformer paper (arXiv 2102.05095)'
 _I3D = 'I3D paper (arXiv 1705.07750)'
@@ -92,7 +92,7 @@ def published(
     model:str='*', # Part of the name, any case; '*': all
     dataset:str='*', # Part of the name, any case
 )->pd.DataFrame: # model, dataset, measure, value in %, views, frames (of a view), before (data seen), source
-    "Return figures that others have published, with what belongs to them."
+    "Return published figures, with their conditions and sources."
     rows = [*_ROWS, *(_zoo_row(n, *v[:2]) for n,v in PUBLISHED.items())]
     t = pd.DataFrame(rows, columns=['model','dataset','measure','value','views','frames','before','source'])
     for name,part in (('model', model), ('dataset', dataset)):
@@ -111,7 +111,7 @@ def _zoo_row(name, top1, protocol):
 # %% ../../nbs/studies/98_studies.literature.ipynb #look-up
 def look_up(
     value:float, # In %, 0 to 100
-    within:float=.05, # How far off it may be, >= 0: half a unit of the last digit
+    within:float=.05, # Largest difference, >= 0; by default half a unit of the last digit
 )->pd.DataFrame: # Rows of published()
     "Return the published figures that have this value."
     t = published()
@@ -121,9 +121,9 @@ def look_up(
 # %% ../../nbs/studies/98_studies.literature.ipynb #interval-at
 def interval_at(
     top1:float, # In %
-    n:int, # Videos of the test
+    n:int, # Number of test videos
 )->float: # Half width of the 95 % interval, in points
-    "Return how much a figure could differ by the luck of its test videos alone."
+    "Return how much a figure could differ by the choice of its test videos alone."
     low, high = wilson(round(check_between('top1', top1, 0, 100)/100*check_whole('n', n)), n)
     return 50*(high-low)
 
@@ -139,7 +139,7 @@ def cost_table()->pd.DataFrame: # model, top1 in %, views, madds_G (of a view), 
     return t[['model','top1','views','madds_G','video_G']].reset_index(drop=True)
 
 def plot_cost(
-    table:pd.DataFrame|None=None, # As cost_table gives it
+    table:pd.DataFrame|None=None, # From cost_table; None calls it
 ): # matplotlib Figure
     "Draw published accuracy over the cost of a video."
     t = cost_table() if table is None else table

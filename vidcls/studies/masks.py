@@ -26,7 +26,7 @@ MASK_ARMS = {  # name: (mask, ratio)
 def compare_masks(
     out, # Folder for the runs; what is there is not run again
     seeds=(0,1,2), # A run of each arm for each
-    epochs:int=75, # Of pre-training, >= 1
+    epochs:int=75, # Epochs of pre-training, >= 1
     n_unlabelled:int=300, # Scenes to pre-train on, >= 10
     n:int=40, # Labelled clips a class, for the linear layer
     show:bool=True, # Print what is run?

@@ -18,9 +18,9 @@ from .geometry import FILL
 # %% ../../nbs/inside/20e_transforms.detail.ipynb #blur
 def blur(
     x, # float tensor (T,H,W,C)
-    sigma:float, # Width of the bell in pixels, > 0
+    sigma:float, # Standard deviation in pixels, > 0
 ): # The same shape
-    "Blur each frame by a Gaussian, cut off at three sigma; edges are repeated."
+    "Return the clip, each frame blurred by a Gaussian that is cut off at three sigma; edges are repeated."
     r = max(1, int(3*sigma + .5))
     k = torch.exp(-torch.arange(-r, r+1, device=x.device).float()**2/(2*sigma**2))
     k = k/k.sum()
@@ -30,9 +30,9 @@ def blur(
     return F.conv2d(F.pad(f, (0,0,r,r), mode='replicate'), k.view(1,1,-1,1)).view(T,C,H,W).permute(0,2,3,1)
 
 class GaussianBlur(Augment):
-    "Blur all frames alike."
+    "Blur all frames of a clip alike."
     def __init__(self,
-        sigma=(.1,2.), # Smallest and largest width in pixels, > 0
+        sigma=(.1,2.), # Smallest and largest standard deviation in pixels, > 0
         p:float=.5, # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
@@ -46,11 +46,11 @@ class GaussianBlur(Augment):
 
 # %% ../../nbs/inside/20e_transforms.detail.ipynb #randomerasing
 class RandomErasing(Augment):
-    "Fill one box, the same in all frames, with noise that stands still or with one grey."
+    "Fill one box, the same in all frames, with constant noise or with one grey."
     n_draws = 2
     def __init__(self,
         area=(.02,.33), # Smallest and largest share of the frame
-        noise:bool=True, # Random pixels? Else grey
+        noise:bool=True, # Fill with random pixels? Else with grey
         p:float=.25, # Probability that a clip is changed, in [0,1]
     ):
         super().__init__(p)
