@@ -67,6 +67,8 @@ def _guessing(self:TimeReport):
     "Return the verdict if the interval of the accuracy reaches down to that of a guess."
     best = 'chance' if self.majority <= self.chance else 'its most frequent class'
     _, low, high = self.table.loc['as it is', ['accuracy', 'low', 'high']]
+    if high < self.chance:
+        return 'below chance: it knows more than a guess; look at the order of the labels and of the frames'
     if high <= self.guess + SMALL_LOSS:
         return f'knows nothing of these clips: not above {best}'
     return f'cannot be told: accuracy between {low:.2f} and {high:.2f}, and {best} gives {self.guess:.2f}'
