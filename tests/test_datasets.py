@@ -413,14 +413,15 @@ def ucf_tree(put, tmp_path):
 def test_ucf101(ucf_tree, fold):
     t = ucf101(ucf_tree, fold=fold)
     assert (t.labels, t.splits, t.dropped) == (UCF, ['train', 'test'], {})
-    assert set(t.select_split('test').df.group) == {f'g{g:02}' for g in TESTED[fold]} and len(t) == 75
+    assert set(t.select_split('test').df.group) == {f'{c}/g{g:02}' for c in UCF for g in TESTED[fold]}
+    assert len(t) == 75
     assert (t.df.label == t.df.path.str.split('/').str[-2]).all() and t.targets.tolist() == sorted(
         t.targets.tolist()[:54]
     ) + t.targets.tolist()[54:]
     with_valid = ucf101(ucf_tree, ucf_tree/'ucfTrainTestlist', fold, valid=.2)
     assert with_valid.select_split('test').df.equals(t.select_split('test').df)
     assert 'valid' in with_valid.splits
-    all_readable(t.filter(t.df.group == 'g01'))
+    all_readable(t.filter(t.df.group.str.endswith('/g01')))
 
 
 def test_ucf101_leaked_groups_and_wrong_lists(ucf_tree, put):
@@ -430,11 +431,13 @@ def test_ucf101_leaked_groups_and_wrong_lists(ucf_tree, put):
     (lists/'testlist01.txt').write_text(test + one)                                      # the same clip
     with pytest.raises(LeakageError, match=f"path 'UCF-101/{one}' is in test and train"):
         ucf101(ucf_tree)
-    (lists/'trainlist01.txt').write_text(train.replace(f'{one} 2\n', ''))  # moved: its group is left behind
-    with pytest.raises(LeakageError, match="group 'g09' is in test and train"):
+    other = one.replace('_c01', '_c02')                       # moved: another clip of its film is left behind
+    put(f'ucf/UCF-101/{other}')
+    (lists/'trainlist01.txt').write_text(train.replace(f'{one} 2', f'{other} 2'))
+    with pytest.raises(LeakageError, match="group 'Archery/g09' is in test and train"):
         ucf101(ucf_tree)
-    with pytest.warns(UserWarning, match="group 'g09'"):
-        assert len(ucf101(ucf_tree, leaks='warn')) == 75
+    with pytest.warns(UserWarning, match="group 'Archery/g09'"):
+        assert len(ucf101(ucf_tree, leaks='warn')) == 76
     (lists/'testlist01.txt').write_text(test)
     (lists/'trainlist01.txt').write_text(train.replace(f'{one} 2', f'{one} 3'))
     with pytest.raises(DataError, match='trainlist01.txt, line .*Archery'):

@@ -140,7 +140,8 @@ def ucf101(
             if label not in number or (n and int(n) != number[label]):
                 raise DataError(f"{file}, line {i}: {line!r}, but {label!r} is {number.get(label)} "
                                 "in classInd.txt.")
-            rows.append(Listed(data.find(_stem(name), label), path, label, ucf_group(name), split))
+            group = f'{label}/{ucf_group(name)}'
+            rows.append(Listed(data.find(_stem(name), label), path, label, group, split))
     labels, rule = sorted(number, key=number.get), SplitRule(valid=valid, seed=seed)
     return data.table(rows, labels, f'ucf101-{fold}', Checks(leaks, missing), rule)
 
