@@ -99,6 +99,12 @@ def test_the_lost_page_is_not_on_the_site_map():
     assert finish.without_lost_page(f'<urlset>{"".join(urls)}</urlset>') == f'<urlset>{urls[1]}</urlset>'
 
 
+def test_a_page_is_described_in_either_quotes():
+    assert finish.described_by('<meta name="description" content="It&#39;s one">') == "It's one"
+    assert finish.described_by("""<meta name="description" content='"90 % sure"'>""") == '"90 % sure"'
+    assert finish.described_by('<p>') == ''
+
+
 def test_pictures_and_players_need_a_text():
     assert finish.silent('<img src="a"><video src="b"></video>') == ['<img src="a">', '<video src="b">']
     assert not finish.silent('<img alt="A curve." src="a.png"><video aria-label="A clip." src="a"></video>')

@@ -175,8 +175,8 @@ def described_by(
     html:str, # A page
 )->str:
     "Return the sentence that describes a page; empty where there is none."
-    found = re.search(r'<meta name="description" content="([^"]*)"', html)
-    return unescape(found[1]) if found else ''
+    found = re.search(r'<meta name="description" content=("[^"]*"|\'[^\']*\')', html)
+    return unescape(found[1][1:-1]) if found else ''
 
 
 # ---- what is looked at afterwards
