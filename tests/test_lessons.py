@@ -1,4 +1,5 @@
 "What a page of the course may hold; `python tests/lessons.py` prints the figures."
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,13 @@ def test_a_lesson_is_light(name):
     assert w['longest'] <= lessons.CELL or name in LONG_CELL
     assert w['shown'] >= w['exported']/2, "a lesson shows what it builds"
     assert w['failing'] <= lessons.FAILING, "edge cases live in tests/"
+
+
+@every_lesson
+def test_its_head_says_the_minutes(name):
+    text = lessons.lessons()[name].read_text(encoding='utf-8')
+    said = int(re.search(r'\*About (\d+) minutes to read', text)[1])
+    assert abs(said - lessons.weights(lessons.lessons()[name])['minutes']) <= 1
 
 
 @every_lesson

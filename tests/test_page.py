@@ -1,16 +1,14 @@
 "The page of the service, in a real Chromium."
 import base64
 import re
-import shutil
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
-import axe_core_python
 import cv2
 import numpy as np
 import pytest
 
+from browser import chromium, needs_chromium, serious_findings
 from services import KEY, serving
 from vidcls.core import seed_everything
 from vidcls.data.datasets import from_folder
@@ -24,9 +22,6 @@ from vidcls.predict import Classifier
 from vidcls.show import encode_h264
 from vidcls.train import fit
 
-NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason='there is no Chromium on this machine')
 pytestmark = needs_chromium
 EVIL = '<img src=x onerror=document.title="owned">'
 
@@ -78,9 +73,7 @@ def service(model):
 
 @contextmanager
 def opened(url, **context):
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+    with chromium() as browser:
         page = browser.new_context(**context).new_page()
         page.errors = []
         page.on('pageerror', lambda e: page.errors.append(str(e)))
@@ -89,7 +82,6 @@ def opened(url, **context):
         until(page, "document.querySelectorAll('#facts dd').length || "
                     "!document.getElementById('key-form').hidden")
         yield page
-        browser.close()
 
 
 def give(page, path):
@@ -191,10 +183,7 @@ def test_addresses_for_programs(service):
 
 def check_access(page, width):
     "axe-core finds nothing serious, and nothing is wider than the window."
-    page.add_script_tag(path=Path(axe_core_python.__file__).parent/'axe.min.js')
-    found = page.evaluate('axe.run()')['violations']
-    serious = [v for v in found if v['impact'] in ('serious', 'critical')]
-    assert [(v['id'], v['nodes'][0]['html']) for v in serious] == []
+    assert serious_findings(page) == []
     assert page.evaluate('document.documentElement.scrollWidth') <= width
 
 

@@ -1,6 +1,5 @@
 "The built site in a real Chromium: `make docs` builds it, `make test` does so before this."
 import re
-import shutil
 import sys
 import threading
 import xml.etree.ElementTree as xml
@@ -14,12 +13,11 @@ root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'tools'))
 import finish
 
+from browser import chromium, needs_chromium, serious_findings
+
 DOCS = root/'_docs'
 SITE = 'https://vidcls.github.io/vidcls'
 BASE = '/vidcls'
-NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason='there is no Chromium on this machine')
 needs_site = pytest.mark.skipif(not (DOCS/'index.html').is_file(), reason='no site is built: run `make docs`')
 WIDTHS = {'phone': 390, 'desk': 1280}
 # axe-core looks at each page once in each scheme, in the dark at contrast only: the rest has no colours.
@@ -34,6 +32,7 @@ FEW_WORDS = '''() => {
         if (n[kind] > 5) word.replaceWith(...word.childNodes);
     }
 }'''
+QUICK = dict(resultTypes=['violations'], preload=False)               # of axe-core
 OTHERS = ['inside/core.html', 'inside/recipes.html', 'inside/pretraining.pictures.html',
           'studies/studies.models.html', '404.html']
 
@@ -71,11 +70,9 @@ def url():
 
 @pytest.fixture(scope='module')
 def browser():
-    sync_api = pytest.importorskip('playwright.sync_api')
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu'])
+    pytest.importorskip('playwright.sync_api')
+    with chromium('--disable-gpu') as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope='module')
@@ -103,20 +100,6 @@ def dress(page, scheme, width):
     page.wait_for_function(f'!!document.querySelector(".quarto-dark") === {str(scheme == "dark").lower()}')
 
 
-def judged(page, where=None, **options):
-    "Return the serious findings of axe-core, each with its first place."
-    import axe_core_python
-    if not page.evaluate('!!window.axe'):
-        page.add_script_tag(path=Path(axe_core_python.__file__).parent/'axe.min.js')
-    context = where or {'exclude': [['#quarto-sidebar']]}
-    options = dict(resultTypes=['violations'], preload=False) | options
-    found = page.evaluate('''([context, options]) => axe.run(context, options).then(r => r.violations
-        .filter(v => ['serious', 'critical'].includes(v.impact))
-        .map(v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 120), v.nodes[0].failureSummary].join(' ')))
-        ''', [context, options])
-    return found
-
-
 # ---- in the browser
 
 @needs_site
@@ -134,8 +117,9 @@ def test_page(page, url, name):
             dress(page, scheme, width)
             assert page.evaluate('document.documentElement.scrollWidth') <= WIDTHS[width], width
             if (scheme, width) in AXE:
-                where = 'html' if name == 'index.html' else None
-                assert not judged(page, where, **AXE[scheme, width]), scheme
+                where = 'html' if name == 'index.html' else {'exclude': [['#quarto-sidebar']]}
+                found = serious_findings(page, where, **QUICK, **AXE[scheme, width])
+                assert not found, scheme
     page.evaluate('scrollTo(0, document.body.scrollHeight)')  # what is fetched only when it is seen
     assert not page.foreign and not page.errors
 
@@ -152,7 +136,7 @@ def test_search(page, url, scheme):
     box.fill('smoothing')
     results = page.locator('.search-result')
     results.first.wait_for()
-    assert not judged(page, '#quarto-search')
+    assert not serious_findings(page, '#quarto-search', **QUICK)
     page.locator('.search-result', has_text='Losses').first.click()
     page.wait_for_url('**/losses.html*')
 

@@ -3,6 +3,7 @@
 Every step changes text, works on what either renderer writes, and changes nothing when it is done twice.
 """
 import re
+from collections import Counter
 from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -208,5 +209,5 @@ def repeated(
     html:str, # A page
 )->list: # Ids
     "Return ids that stand on more than one element."
-    ids = [name for name,*_ in Ids(html).found]
-    return sorted({name for name in ids if ids.count(name) > 1})
+    counts = Counter(name for name,*_ in Ids(html).found)
+    return sorted(name for name,n in counts.items() if n > 1)

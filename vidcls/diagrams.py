@@ -155,9 +155,8 @@ def box(self:Diagram,
 )->Box:
     "Draw a box with words in it."
     fill, line = COLOURS[check_choice('kind', kind, COLOURS)]
-    self.parts.append(f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}" rx="6" fill="{fill}" '
-                      f'stroke="{line}" stroke-width="1.5"/>')
     made = Box(x, y, w, h)
+    self.parts.append(_rect(made, 6, f'fill="{fill}" stroke="{line}" stroke-width="1.5"'))
     self.boxes.append(made)
     if words:
         place = self.text(x+w/2, y+h/2, words, size, bold=bold)
@@ -177,11 +176,17 @@ def group(self:Diagram,
 )->Box:
     "Draw a dashed frame around what belongs together."
     line = COLOURS[check_choice('kind', kind, COLOURS)][1]
-    self.parts.append(f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}" rx="8" fill="none" '
-                      f'stroke="{line}" stroke-width="1.5" stroke-dasharray="5 4"/>')
+    frame = Box(x, y, w, h)
+    style = f'fill="none" stroke="{line}" stroke-width="1.5" stroke-dasharray="5 4"'
+    self.parts.append(_rect(frame, 8, style))
     if words:
         self.text(x+10, y+16, words, 14, 'start', bold=True)
-    return Box(x, y, w, h)
+    return frame
+
+def _rect(place, radius, style):
+    "Return a rectangle with round corners, as SVG."
+    x, y, w, h = map(_n, (place.x, place.y, place.w, place.h))
+    return f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="{radius}" {style}/>'
 
 # %% ../nbs/inside/02d_diagrams.ipynb #804e1301
 def _ends(start, end):

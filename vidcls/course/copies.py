@@ -140,9 +140,7 @@ def _put(file, text, name, copied, done):
 
 def _copy_beside(source, folder):
     "Copy pictures, and the measurements that pages read."
-    for beside in (source/'images', source/'inside'/'images'):
-        if beside.is_dir():
-            shutil.copytree(beside, folder/'pages'/beside.relative_to(source), dirs_exist_ok=True)
+    shutil.copytree(source/'images', folder/'pages'/'images', dirs_exist_ok=True)
     kept = next((d for d in (source/'benchmarks', source.parent/'benchmarks') if d.is_dir()), None)
     if kept:
         shutil.copytree(kept, folder/'benchmarks', dirs_exist_ok=True)

@@ -32,8 +32,9 @@ def add_score(
 ):
     "Add a row to the scoreboard and print it. A row of the same lesson and model is replaced."
     check_choice('experiment', experiment, EXPERIMENTS)
-    low, high = interval or wilson(int(right), int(of))
-    row = dict(zip(BOARD_COLUMNS, (lesson, experiment, model, int(right), int(of), right/of, low, high)))
+    right, of = int(right), int(of)
+    low, high = interval or wilson(right, of)
+    row = dict(zip(BOARD_COLUMNS, (lesson, experiment, model, right, of, right/of, low, high)))
     print(f"scoreboard, {experiment}: {model}, {right} of {of} right "
           f"({right/of:.0%}; 95 % interval {low:.0%} to {high:.0%})")
     if (folder := course_folder()) is not None:
@@ -49,7 +50,8 @@ def scoreboard()->pd.DataFrame: # With the columns of BOARD_COLUMNS, and who ran
         rows.append(_rows(folder/AUTHORS.name).assign(by='you'))
     table = pd.concat(rows, ignore_index=True)
     order = table.experiment.map(list(EXPERIMENTS).index)
-    return table.iloc[(order*10 - table.accuracy).argsort(kind='stable')].reset_index(drop=True)
+    rows = table.assign(order=order).sort_values(['order', 'accuracy'], ascending=[True, False])
+    return rows.drop(columns='order').reset_index(drop=True)
 
 # %% ../../nbs/inside/79l_course.scoreboard.ipynb #8b952c38
 def _rows(file):
