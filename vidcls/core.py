@@ -295,6 +295,9 @@ def to_model(
     "Normalise a batch of clips and put it into the models' layout."
     import torch
     want = (self.n_frames, self.size, self.size, 3)
+    if not isinstance(xb, torch.Tensor):
+        raise SpecMismatchError(f"clips are a {type(xb).__name__}; expected a tensor, as torch.tensor(clips) "
+                                "gives.")
     if xb.dtype != torch.uint8:
         raise SpecMismatchError(f"clips are {xb.dtype}; expected torch.uint8 with values 0..255.")
     if xb.ndim != 5 or tuple(xb.shape[1:]) != want:

@@ -29,7 +29,7 @@ LESSONS_OF = {                                              # module of vidcls.c
     'scaling': '48 49 51',
     'judging': '54 57 58 59',
     'understanding': '60 61 63',
-    'using': '72 73 74 78 79',
+    'using': '72 72a 73 74 74a 78 79',
     'last': '79z',
 }
 MODULES = {lesson: module for module,lessons in LESSONS_OF.items() for lesson in lessons.split()}

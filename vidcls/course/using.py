@@ -63,6 +63,53 @@ def _group_folds(answer):
             return "The clips of one group are in more than one fold."
     return True
 
+# %% ../../nbs/inside/79i_course.using.ipynb #c72a0002
+@exercise('72a.1', 'a whole number',
+          "How many people are there to leave out? And how many kinds of features?")
+def _probes_fitted(answer): return is_near(as_number(answer), 9*4, rel=1e-6)
+
+@exercise('72a.2', 'a function of right answers (bools) and groups that returns a dictionary',
+          "For each group, divide the number of right clips by the number of its clips.")
+def _shares_of_groups(answer):
+    for right, groups in (([1,0,1,1], 'abba'), ([1,1,0], 'zzy'), ([0,0,1,1,1], 'ccccd')):
+        pairs = list(zip(right, groups))
+        wanted = {g: np.mean([r for r,of in pairs if of == g]) for g in groups}
+        shares = answer(np.array(right, bool), np.array(list(groups)))
+        if set(shares) != set(wanted) or not all(is_near(shares[g], share) for g,share in wanted.items()):
+            return False
+    return True
+
+@exercise('72a.3', 'a function of labels and groups that returns a list of groups',
+          "For each group, count how many different labels its clips have.")
+def _telling_groups(answer):
+    for labels, groups in (('xyxx', 'aabb'), ('xxyy', 'baab'), ('xxxyz', 'cccda'), ('xyxy', 'ppqq')):
+        wanted = sorted(g for g in set(groups) if len({l for l,of in zip(labels, groups) if of == g}) == 1)
+        if list(answer(list(labels), list(groups))) != wanted:
+            return False
+    return True
+
+@exercise('72a.4', 'a function of a list of numbers that returns two numbers',
+          "The standard deviation divides by n − 1 under the root. The standard error divides it by √n.")
+def _standard_error(answer):
+    lists = [.9, .7, .8], [1, .5], np.random.default_rng(0).random(9).tolist()
+    return all(is_near(answer(s), [np.mean(s), np.std(s, ddof=1)/len(s)**.5], 1e-4) for s in lists)
+
+@exercise('72a.5', 'a function of groups that returns a list of pairs of row numbers',
+          "Each group is left out once. Its rows are the second array of the pair, all others the first.")
+def _leave_one_group_out(answer):
+    for groups in (list('aabbc'), [3,1,3,2], list('zyxzyx')):
+        pairs = [tuple(_sorted_rows(rows) for rows in pair) for pair in answer(groups)]
+        rows = range(len(groups))
+        left_out = [[i for i in rows if groups[i] == g] for g in set(groups)]
+        wanted = [([i for i in rows if i not in out], out) for out in left_out]
+        if sorted(pairs) != sorted(wanted):
+            return False
+    return True
+
+def _sorted_rows(rows):
+    "Return row numbers as a sorted list."
+    return sorted(as_flat(rows).astype(int).tolist())
+
 # %% ../../nbs/inside/79i_course.using.ipynb #031ad76b
 @exercise('73.1', 'a whole number',
           "A window with this moment began at most 2 seconds earlier. How many began in that time?")
@@ -133,6 +180,50 @@ def _copying(answer):
         if not is_near(as_number(answer(mask)), seen[mask.numpy()].mean(), 1e-4):
             return "A tube gives 0." if not seen[mask.numpy()].any() else False
     return True
+
+# %% ../../nbs/inside/79i_course.using.ipynb #c74a0002
+@exercise('74a.1', 'a whole number',
+          "Only the head is new. It has a weight for each feature and class, and a bias for each class.")
+def _new_numbers(answer): return is_near(as_number(answer), 96*7 + 7, rel=1e-6)
+
+@exercise('74a.2', 'a function of a dictionary, number as text -> name, that returns a list of names',
+          "Sorted as text, '10' comes before '2'. And the dictionary may be in any order.")
+def _names_in_order(answer):
+    names = [f'class {c}' for c in 'qwertzuiopas']
+    numbered = {str(i): name for i,name in enumerate(names)}
+    mixed = dict(sorted(numbered.items(), key=lambda pair: pair[1]))
+    return all(list(answer(ids)) == names for ids in (numbered, mixed))
+
+@exercise('74a.3', 'a function of a clip uint8 (T,H,W,3), mean and std that returns (3,T,H,W)',
+          "Divide by 255 first: mean and std are meant for colours from 0 to 1. Then move the axis.")
+def _prepared(answer):
+    rng = np.random.default_rng(0)
+    for t, h, w in ((4,5,6), (1,2,3)):
+        clip = rng.integers(0, 256, (t,h,w,3), np.uint8)
+        mean, std = rng.uniform(.3, .6, 3), rng.uniform(.1, .3, 3)
+        wanted = np.moveaxis((clip/255 - mean)/std, -1, 0)
+        if not is_near(answer(clip, mean.tolist(), std.tolist()), wanted, 1e-3, 1e-4):
+            return False
+    return True
+
+@exercise('74a.4', 'a function of a dictionary that returns a dictionary',
+          "Change the names only if all begin with 'module.', and only at their beginning.")
+def _shared_prefix(answer):
+    pairs = [
+        ({'module.head': 1, 'module.block.module.bias': 2}, {'head': 1, 'block.module.bias': 2}),
+        ({'module.head.weight': 1, 'bias': 2}, {'module.head.weight': 1, 'bias': 2}),
+        ({'head.weight': 1}, {'head.weight': 1}),
+    ]
+    return all(answer(dict(state)) == wanted for state,wanted in pairs)
+
+@exercise('74a.5', 'a function of two dictionaries, name -> shape, that returns three lists of names',
+          "What is in one and not in the other? And of what is in both, which shapes differ?")
+def _differences(answer):
+    own = {'a': (2,3), 'b': (4,), 'head': (400,96), 'z': (1,)}
+    file = {'a': [2,3], 'b': (5,), 'head': (7,96), 'q': (2,), 'c': (1,)}
+    same = answer(dict(own), dict(own))
+    found = answer(own, file)
+    return [list(names) for names in found] == [['z'], ['c', 'q'], ['b', 'head']] and not any(map(len, same))
 
 # %% ../../nbs/inside/79i_course.using.ipynb #11628daa
 @exercise('78.1', 'a number above 1',

@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'SCORES', 'score_of', 'History', 'row_line', 'monitored', 
 import json, math
 from pathlib import Path
 
-from ..core import ArgumentError, CheckpointError, atomic_path
+from ..core import ArgumentError, CheckpointError, atomic_path, check_choice
 from ..show import new_figure
 
 # %% ../../nbs/inside/39_training.history.ipynb #history
@@ -47,7 +47,15 @@ class History:
         return pd.DataFrame(self.rows)
 
     def __len__(self): return len(self.rows)
-    def __getitem__(self, name): return [r[name] for r in self.rows]
+
+    def __getitem__(self,
+        name:str, # A column, such as 'accuracy'
+    )->list: # One value for each epoch
+        "Return a column."
+        if self.rows:
+            check_choice('name', name, self.rows[-1])
+        return [r[name] for r in self.rows]
+
     def __repr__(self):
         found = f'{len(self)} epochs'
         if self.best is not None:
