@@ -234,3 +234,38 @@ def test_a_list_of_checksums_that_is_none(site, tmp_path):
         (tmp_path/'set'/'archives'/'hashes.json').write_text(bad)
         with pytest.raises(DataError, match='hashes.json: damaged'):
             download(Source(url, '', (Archive(f'{url}/a.zip', 'v'),)), tmp_path/'set', show=False)
+
+
+def tar_of(path, *members):
+    "Write a tar of (name, type, target of a link); regular files hold five bytes."
+    with tarfile.open(path, 'w') as t:
+        for name,kind,target in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            content = b'hello' if kind == tarfile.REGTYPE else b''
+            info.size = len(content)
+            t.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_links_in_a_tar_become_copies(tmp_path):
+    "No link is ever made, on any version of Python."
+    packed = tar_of(tmp_path/'a.tar', ('x/a.txt', tarfile.REGTYPE, ''), ('x/b.txt', tarfile.SYMTYPE, 'a.txt'),
+                    ('x/c.txt', tarfile.LNKTYPE, 'x/a.txt'), ('/abs/d.txt', tarfile.REGTYPE, ''))
+    out = unpack(packed, tmp_path/'out')
+    files = sorted(f for f in out.rglob('*') if not f.is_dir())
+    assert [str(f.relative_to(out)) for f in files] == ['abs/d.txt', 'x/a.txt', 'x/b.txt', 'x/c.txt']
+    assert all(f.read_bytes() == b'hello' and not f.is_symlink() and f.stat().st_nlink == 1 for f in files)
+
+
+@pytest.mark.parametrize('member', [
+    ('../e', tarfile.REGTYPE, ''), ('a/../../e', tarfile.REGTYPE, ''), ('s', tarfile.SYMTYPE, '/etc/passwd'),
+    ('s', tarfile.SYMTYPE, '../../e'), ('h', tarfile.LNKTYPE, '../e'), ('f', tarfile.FIFOTYPE, ''),
+    ('c', tarfile.CHRTYPE, ''), ('s', tarfile.SYMTYPE, 's'),
+])
+def test_what_leads_out_of_a_tar_is_refused(tmp_path, member):
+    "Nor does anything else of such an archive stay."
+    packed = tar_of(tmp_path/'a.tar', ('x/a.txt', tarfile.REGTYPE, ''), member)
+    with pytest.raises(DownloadError, match=r'a\.tar'):
+        unpack(packed, tmp_path/'out')
+    assert [f.name for f in tmp_path.iterdir()] == ['a.tar']

@@ -200,7 +200,7 @@ def _try_lock(folder, wait_s=0):
         return FolderLock()
 
 def _refuse(archive, name):
-    raise DownloadError(f"{archive}: holds {name!r}, which leads outside; refused.")
+    raise DownloadError(f"{archive}: holds {name!r}, which leads outside or is no file; refused.")
 
 def check_inside(
     archive, # Archive that the content comes from, for the message
@@ -247,18 +247,15 @@ def untar(
     show:bool=True, # Show a progress bar?
 ):
     "Unpack a .tar file with any compression, and read it to its end."
-    if not hasattr(tarfile, 'data_filter'):
-        raise DownloadError("unpacking .tar safely needs Python 3.11.4 or later.")
     with archive.open('rb') as f:
         head = f.read(2)
     opened = {b'\x1f\x8b': gzip.open, b'BZ': bz2.open, b'\xfd7': lzma.open}.get(head, open)
     with opened(archive, 'rb') as raw, tarfile.open(fileobj=raw, mode='r:') as t:
         members = t.getmembers()
         _check_size(archive, to, sum(m.size for m in members))
-        try:
-            t.extractall(to, progress(members, desc=f'unpacking {archive.name}', show=show), filter='data')
-        except tarfile.FilterError as e:
-            _refuse(archive, e.tarinfo.name)
+        for m in progress(members, desc=f'unpacking {archive.name}', show=show):
+            if not m.isdir():
+                _copy_member(archive, t, m, to)
         raw.seek(t.offset)
         rest = raw.read(2**20)  # read to the end, where gzip has its checksum
         if not rest:
@@ -267,6 +264,21 @@ def untar(
             if rest.strip(b'\0'):
                 raise tarfile.ReadError('something follows that is no member')
             rest = raw.read(2**20)
+
+def _copy_member(archive, t, member, to):
+    "Write the content of a file, or of the file that a link names; never a link, a device or a path outside."
+    path = to/member.name.lstrip('/')
+    if not os.path.realpath(path).startswith(os.path.realpath(to) + os.sep):
+        _refuse(archive, member.name)
+    try:
+        content = t.extractfile(member)                      # a link is followed within the archive
+    except KeyError:
+        content = None
+    if content is None:
+        _refuse(archive, member.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, open(path, 'wb') as out:
+        shutil.copyfileobj(content, out)
 
 # %% ../../nbs/inside/13_data.download.ipynb #unrar
 RAR_TOOLS = {'unrar': 'x -y -idq {archive} {to}/', 'unar': '-q -f -D -o {to} {archive}',
