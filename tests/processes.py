@@ -14,11 +14,12 @@ def run_script(
     *args, # What it finds in sys.argv
     n:int=2, # Processes; a single one is started without a launcher
     timeout_s:float=300, # Seconds that all of it may take
+    told:bool=True, # Is accelerate told to take the CPU? `accelerate launch --cpu` does that, torchrun does not
     **how, # Further arguments of subprocess.run
 )->subprocess.CompletedProcess:
     "Run a script in processes on one CPU that find each other through torchrun."
     file.write_text(script)
     launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}'] if n > 1 else []
-    env = {**os.environ, 'ACCELERATE_USE_CPU': 'true', 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, **({'ACCELERATE_USE_CPU': 'true'} if told else {}), 'OMP_NUM_THREADS': '1'}
     words = [sys.executable, *launcher, file, *map(str, args)]
     return subprocess.run(words, env=env, timeout=timeout_s, **how)

@@ -212,6 +212,40 @@ if mode == 'gone on':
 torch.save(said, f'{out}/said{rank}.pt')
 """
 
+UNTOLD = """
+import sys, torch
+from accelerate import PartialState
+from vidcls.core import VidclsError
+from vidcls.data.datasets import from_folder
+from vidcls.data.loaders import loaders
+from vidcls.models.zoo import create_model
+from vidcls.train import fit
+folder, out, early = sys.argv[1:]
+if early == 'early':
+    PartialState()
+table = from_folder(folder)
+model = create_model('videomae_tiny', n_classes=table.n_classes, dim=24, depth=1, heads=2)
+try:
+    fit(model, loaders(table, model.spec, bs=8), epochs=1, show=False)
+    said = str(PartialState().num_processes)
+except VidclsError as e:
+    said = str(e)
+with open(out, 'a') as f:
+    f.write(said + chr(10))
+"""
+
+
+@linux
+@pytest.mark.skipif(torch.cuda.is_available(), reason='two processes would meet on one card')
+@pytest.mark.parametrize('early', ['no', 'early'])
+def test_torchrun_on_cpus_trains_one_network(tmp_path, clips, early):
+    "Nobody has told accelerate to take the CPU; where that can't be mended any more, it is an error."
+    out = tmp_path/'said'
+    run_script(tmp_path/'untold.py', UNTOLD, clips, out, early, told=False, check=True)
+    said = out.read_text().splitlines()
+    assert said == ['2', '2'] if early == 'no' else all('each would train alone' in s for s in said)
+
+
 def run_pair(tmp_path, clips, mode):
     return run_script(tmp_path/'pair.py', PAIR.replace('SHARD', SHARD), clips, tmp_path, mode,
                       timeout_s=200, capture_output=True, text=True)

@@ -38,6 +38,8 @@ def affordable_trunks(
     "Time the trunks on a few clips, and return those for which the time is enough."
     trunks = trunks_for() if trunks is None else trunks
     few = table.with_rows(table.df.iloc[::max(1, len(table)//8)].head(8))
+    # the first call is slow: it loads code and asks for memory
+    embed_all(list(trunks.values()), few.with_rows(few.df.head(1)), show=False, **load)
     without = {n: t for n,t in trunks.items() if n != IMAGENET}
     for some in (trunks, without):
         start = time.monotonic()

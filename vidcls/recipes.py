@@ -20,7 +20,8 @@ from .optim import scale_lr
 _TWICE = (
     'repeats: the authors count videos, and each video gives two clips; here step and epoch count clips. '
     'So a step with the same number holds half as many videos here, and for the same number of clips the '
-    'rate here is twice theirs.'
+    'rate here is twice theirs. And an epoch shows half of the videos: for a training as long as theirs, '
+    'double the epochs.'
 )
 _VIDEOMAE = [
     _TWICE,

@@ -53,10 +53,11 @@ def cli_doctor(
 def cli_download(
     name: Annotated[str, Argument(help='ucf101, hmdb51, …; a wrong name lists all.')],
     folder: Annotated[Path, Argument(parser=as_path, metavar='FOLDER', help='Where it goes.')],
+    verify: Annotated[bool, Option('--verify/--no-verify', help="Check the servers' certificates?")] = True,
 ):
     "Fetch and unpack a public data set; run again, it goes on where it stopped."
     from vidcls.data.download import download
-    say(f'{download(name, folder)}: ready')
+    say(f'{download(name, folder, verify=verify)}: ready')
 
 @app.command('shard')
 def cli_shard(

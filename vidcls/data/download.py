@@ -68,7 +68,8 @@ def fetch(
                             "Run it again; if that does not help, the file was changed at its source.") from e
     except why.SSLError as e:
         raise DownloadError(f"{url}: the server's certificate can't be verified. Download it by other means "
-                            f"to {path} and run this again; or take it on trust with verify=False.") from e
+                            f"to {path} and run this again; or take it on trust with verify=False "
+                            "(--no-verify).") from e
     except why.HTTPError as e:
         raise DownloadError(f"{url}: the server answers {e.response.status_code}.") from e
     except why.RequestException as e:

@@ -16,6 +16,7 @@ import torch
 from ..core import ArgumentError, VidclsError, WorkerError, check_choice, pick_device
 from ..data.loaders import Batch, WaitTimer
 from ..models.layers import VideoModel
+from ..parallel import rank_world
 from ..optim import OPTIMIZERS, freeze_layers, make_schedule, param_groups
 from .callbacks import EMA, GradualUnfreeze, call_event
 from .checkpoint import random_state, set_random_state
@@ -55,8 +56,10 @@ def make_accelerator(
     out=None, # Folder of the trackers' files
 ): # accelerate's Accelerator
     "Start accelerate for one training."
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
     from accelerate.utils import GradientAccumulationPlugin
+    if rank_world()[1] > 1:
+        PartialState(cpu=not torch.cuda.is_available())  # with torchrun, accelerate takes CPUs only if told
     accelerator = Accelerator(
         mixed_precision=precision,
         log_with=trackers,
@@ -65,6 +68,12 @@ def make_accelerator(
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
     leave_at_exit()
+    if accelerator.num_processes == 1 < rank_world()[1]:
+        raise VidclsError(
+            "a launcher started several processes, and accelerate knows of one, so each would train alone. "
+            "Somebody called PartialState() without cpu=True before fit; leave that call out, or give it "
+            "cpu=True where there is no GPU."
+        )
     kind = str(accelerator.distributed_type).rpartition('.')[2]
     if kind in ('DEEPSPEED', 'MEGATRON_LM') or kind == 'FSDP' and not accelerator.is_fsdp2:
         raise VidclsError(
