@@ -14,7 +14,7 @@ def run_script(
     *args, # What it finds in sys.argv
     n:int=2, # Processes; a single one is started without a launcher
     timeout_s:float=300, # Seconds that all of it may take
-    told:bool=True, # Is accelerate told to take the CPU? `accelerate launch --cpu` does that, torchrun does not
+    told:bool=True, # Is accelerate told to take the CPU, as by `accelerate launch --cpu`?
     **how, # Further arguments of subprocess.run
 )->subprocess.CompletedProcess:
     "Run a script in processes on one CPU that find each other through torchrun."
