@@ -24,20 +24,20 @@ class BaseClassifier:
     "Do what all classifiers can; a subclass gives `labels`, `calibration`, `logits` and `probs`."
     task, thresholds = SINGLE, None
     def logits(self,
-        video, # As for Classifier
+        video, # Same as in Classifier
     )->np.ndarray: # float64 (K,)
         "Return the scores before the softmax."
         raise NotImplementedError
 
     def probs(self,
-        video, # As for Classifier
-        views=None, # As for Classifier
+        video, # Same as in Classifier
+        views=None, # Same as in Classifier
     )->np.ndarray: # float64 (K,), adds up to 1
         "Return the probability of each class, in the order of `labels`."
         raise NotImplementedError
 
     def predict(self,
-        video, # As for logits; or a list of such videos
+        video, # Same as in logits; or a list of such videos
         top_k:int|None=None, # Largest number of classes to name; None: 5, or all named labels of a set
         url:bool=False, # May a video be an address (http, https), which is then fetched?
         views=None, # Views of each video, as for probs
@@ -57,7 +57,7 @@ class BaseClassifier:
 
     def ranked(self,
         p:np.ndarray, # float64 (K,), the probability of each class
-        top_k:int|None=None, # As for predict
+        top_k:int|None=None, # Same as in predict
     )->list: # List of {'score': probability, 'label': name}, likeliest first
         "Return the likeliest classes."
         best = np.argsort(-p, kind='stable')
@@ -102,7 +102,7 @@ class ClipClassifier(BaseClassifier):
         return self.score_clips(clip[None])[0]
 
     def view_logits(self,
-        video, # As for logits
+        video, # Same as in logits
         views, # Views, or a name of PROTOCOLS; None: one view
     )->np.ndarray: # float64 (V,K); scores of mirrored views are exchanged back
         "Return the scores of each view."
@@ -117,7 +117,7 @@ class ClipClassifier(BaseClassifier):
         return logits
 
     def probs(self,
-        video, # As for logits
+        video, # Same as in logits
         views=None, # Views, or a name of PROTOCOLS; None: one view, as in training
     )->np.ndarray: # float64 (K,), adds up to 1; for sets of labels each in [0,1]
         "Return the probability of each class, in the order of `labels`; `evaluate` judges these."
@@ -126,8 +126,8 @@ class ClipClassifier(BaseClassifier):
         return average_views(logits, views.average, self.calibration.temperature, self.task)[0][0]
 
     def decide(self,
-        video, # As for logits
-        views=None, # As for probs; the scores are averaged over views, as `calibrate` does
+        video, # Same as in logits
+        views=None, # Same as in probs; the scores are averaged over views, as `calibrate` does
     )->dict: # label or None, score of the likeliest class, reason: None, 'unsure' or 'none of these'
         "Return an answer, or why there is no answer."
         need_one_class('decide', self.task, 'predict names all labels, perhaps none.')
@@ -139,7 +139,7 @@ class ClipClassifier(BaseClassifier):
     def answer(self,
         logits:np.ndarray, # float64 (V,K), the scores of a clip's views
         views=None, # The views, as for probs
-        top_k:int|None=None, # As for predict
+        top_k:int|None=None, # Same as in predict
     )->dict: # label or None, score of the likeliest, reason as from decide, top as from predict
         "Return an answer from known scores, in the form of `predict` and `decide`."
         average, T = as_views(views).average, self.calibration.temperature

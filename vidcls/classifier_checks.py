@@ -18,7 +18,7 @@ from .core import ArgumentError, ClipSpec, LabelError, match_labels
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 
 def bare_network(
-    model, # As create_model makes it, perhaps wrapped
+    model, # What create_model makes, perhaps wrapped
 ): # The network inside
     "Return the network without the wrappers around it; raise an error if a classifier could not hold it."
     while True:

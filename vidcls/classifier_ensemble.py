@@ -39,15 +39,15 @@ class EnsembleClassifier(BaseClassifier):
     def __repr__(self): return f"EnsembleClassifier({', '.join(m.model.name for m in self.members)})"
 
     def probs(self,
-        video, # As for Classifier
-        views=None, # As for Classifier
+        video, # Same as in Classifier
+        views=None, # Same as in Classifier
     )->np.ndarray: # float64 (K,), adds up to 1
         "Return the probability of each class, in the order of `labels`."
         each = [m.probs(video, views)[None] for m in self.members]
         return average_scores(each, self.weights, self.of, given='probs')[0]
 
     def logits(self,
-        video, # As for Classifier
+        video, # Same as in Classifier
     )->np.ndarray: # float64 (K,): log-probabilities, since members may have scores of different scales
         "Return scores whose softmax gives the probabilities."
         return np.log(np.maximum(self.probs(video), 1e-12))

@@ -102,7 +102,7 @@ def _replace(new, folder, sha256):
 
 # %% ../nbs/inside/62_classifier_folder.ipynb #0b7eac48
 def read_classifier_folder(
-    folder, # As write_classifier_folder wrote it, or the folder of a run that holds it as classifier/
+    folder, # What write_classifier_folder wrote, or the folder of a run that holds it as classifier/
 )->tuple: # (its place, its config, its weights), all from one save
     "Read a classifier's folder; nothing but tensors and JSON is ever loaded."
     folder = as_folder(folder)
@@ -190,7 +190,7 @@ def read_saved_config(
 def _is_transformers(cfg): return 'format' not in cfg and ('model_type' in cfg or 'architectures' in cfg)
 
 def check_saved_config(
-    cfg, # As read_saved_config gives it
+    cfg, # What read_saved_config gives
     folder:Path, # For messages
 ):
     "Raise an error unless all fields that a classifier needs are present, with the right types."
@@ -211,7 +211,7 @@ def check_saved_config(
 
 # %% ../nbs/inside/62_classifier_folder.ipynb #f7c8c454
 def model_of(
-    cfg:dict, # As read_classifier_folder gives it
+    cfg:dict, # What read_classifier_folder gives
     state:dict, # The weights
     folder:Path, # For messages
 ): # A network with these weights

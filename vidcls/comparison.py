@@ -165,7 +165,7 @@ def combine(
 
 # %% ../nbs/inside/56a_comparison.ipynb #against-best
 def against_best(
-    together:EvalRecord, # As combine gives it
+    together:EvalRecord, # What combine gives
     records:list, # Records of its members
 )->str:
     "Return one sentence about whether the ensemble is better than its best member."

@@ -27,7 +27,7 @@ class Explorer:
         model, # Has .spec; or a Classifier, whose network is used
         dl, # A loader
         rec=None, # An EvalRecord of these clips, which puts the worst clips first
-        augment=None, # As fit takes it: (xb, yb, gen) -> (xb, yb)
+        augment=None, # What fit accepts: (xb, yb, gen) -> (xb, yb)
     ):
         if hasattr(model, 'calibration') and hasattr(model, 'model'):
             model = model.model                              # of a Classifier

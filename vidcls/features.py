@@ -116,8 +116,8 @@ def embed_all(
     trunks:list, # List of Trunk; all of them take the same clips
     source, # A ClipTable, or a list of paths
     folder=None, # Where features are kept and found again; None keeps them in memory only
-    views=None, # As for embed
-    dtype:str='float32', # As for embed
+    views=None, # Same as in embed
+    dtype:str='float32', # Same as in embed
     bs:int=8, # Clips that go through a model at once
     show:bool=True, # Show a progress bar?
     **load, # For loader: workers, backend, on_error, …

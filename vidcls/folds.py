@@ -23,7 +23,7 @@ def cross_validate(
     model:str, # Name of a model
     k:int=3, # Folds, by groups, >= 2
     seed:int=0, # Seed of folds, weights and order
-    pretrained=None, # As create_model takes it
+    pretrained=None, # What create_model accepts
     arguments:dict|None=None, # Arguments of the model: n_frames, size, …
     bs:int=16, # Clips a batch
     on_fold=None, # Called with each trained model and the loader of its part

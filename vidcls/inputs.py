@@ -68,7 +68,7 @@ def is_address(
     return isinstance(x, (str, os.PathLike)) and bool(_ADDRESS.match(str(x))) and not Path(x).exists()
 
 def web_address(
-    address, # As is_address accepts it
+    address, # What is_address accepts
 )->str: # With http:// or https://
     "Return an address that can be fetched, with the second slash that Path removes."
     scheme, rest = str(address).split(':', 1)

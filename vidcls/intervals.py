@@ -37,7 +37,7 @@ def as_array(
 # %% ../nbs/inside/53_intervals.ipynb #as-numbers
 def as_numbers(
     name:str, # The argument's name, for the message
-    x, # As for as_array
+    x, # Same as in as_array
 )->np.ndarray: # bool, whole numbers or floating point
     "Return numbers as a numpy array; raise an error if they are something else."
     a = as_array(name, x)

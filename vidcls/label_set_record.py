@@ -125,7 +125,7 @@ def draw_scores(
     thresholds, # (K,): probability from which on each label is named
     groups, # (N,): which clips belong together
     n_boot:int=1000, # Draws of groups, >= 100
-)->dict: # As from label_set_scores, for all draws
+)->dict: # From label_set_scores, for all draws
     "Return the numbers of a record for draws of groups."
     parts = [label_set_scores(probs, targets, thresholds, w) for w in draw_clips(groups, n_boot)]
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}

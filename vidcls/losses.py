@@ -80,7 +80,7 @@ def _nll(logits):
 # %% ../nbs/37_losses.ipynb #smoothing-floor
 def smoothing_floor(
     n_classes:int, # K, >= 1
-    smoothing:float=0.1, # As in the loss, in [0,1)
+    smoothing:float=0.1, # Same as in the loss, in [0,1)
 )->float: # In nats (natural logarithm): the loss of a model that answers exactly the smoothed target
     "Return the lowest value that `LabelSmoothingCrossEntropy` can take: the entropy of the smoothed target."
     check_whole('n_classes', n_classes)

@@ -27,8 +27,8 @@ NO_DECAY = re.compile(r'(\b|_)pos(_|\b|ition)|(cls|mask)_token$|time_embed|bias_
 # %% ../nbs/38_optim.ipynb #layer-rates
 def layer_rates(
     model:nn.Module, # Model; it must come from create_model if layer_decay or backbone is not 1
-    layer_decay:float, # As in param_groups
-    backbone:float, # As in param_groups
+    layer_decay:float, # Same as in param_groups
+    backbone:float, # Same as in param_groups
 )->dict: # Name of a parameter -> factor; what is left out learns at the full rate
     "Return the factor on the learning rate of each parameter that doesn't learn at the full rate."
     if layer_decay == 1 and backbone == 1:

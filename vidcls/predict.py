@@ -119,7 +119,7 @@ def save(
 @patch
 def save_pretrained(
     self:Classifier,
-    folder, # As for save
+    folder, # Same as in save
 )->Path:
     "Save the classifier: `save` under the name that transformers uses."
     return self.save(folder)
@@ -128,7 +128,7 @@ def save_pretrained(
 @patch(cls_method=True)
 def load(
     cls:Classifier,
-    folder, # As save wrote it, or the folder of a run that holds it as classifier/; or an exported file
+    folder, # What save wrote, or the folder of a run that holds it as classifier/; or an exported file
     device:str|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None is the CPU
 ):
     "Read a classifier. Only tensors and JSON are ever loaded."
@@ -145,8 +145,8 @@ def load(
 @patch(cls_method=True)
 def from_pretrained(
     cls:Classifier,
-    folder, # As for load
-    device:str|None=None, # As for load
+    folder, # Same as in load
+    device:str|None=None, # Same as in load
 ):
     "Read a classifier: `load` under the name that transformers uses."
     return cls.load(folder, device)

@@ -28,7 +28,7 @@ def pretrain(
     predict:float|None=None, # Share of all boxes that the decoder predicts; None: all hidden ones
     repeats:int=1, # Masks of each decoded clip, >= 1
     augment=None, # Function (clips uint8 (B,T,H,W,C), labels (B,), torch.Generator) -> (clips, labels)
-    **kwargs, # As for fit; callbacks: None takes [CollapseWatch()]
+    **kwargs, # Same as in fit; callbacks: None takes [CollapseWatch()]
 )->History: # The model holds the weights that explain most of the hidden boxes of the validation clips
     "Train a network on clips without labels: it learns to fill in hidden boxes."
     given = dict(epochs=epochs, lr=lr, augment=augment) | kwargs

@@ -45,7 +45,7 @@ def prob_columns(
 
 # %% ../nbs/inside/54a_record_parts.ipynb #views-text
 def views_text(
-    views:dict, # As a record has it: clips, crops and perhaps the rest of `Views`
+    views:dict, # The views of a record: clips, crops and perhaps the rest of `Views`
 )->str: # Such as '5 x 3 views, mirrored too'
     "Return how each video was viewed, as text."
     n_sizes = len(views.get('scales', [1]))

@@ -307,7 +307,7 @@ def read_clips(
     return c.assign(**{k: c[k].replace('', 'nan').astype(float) for k in ('start', 'end') if k in c})
 
 def load_record(
-    path, # As save_record wrote it
+    path, # What save_record wrote
 )->EvalRecord|LabelSetRecord:
     "Read a record and its clips."
     path = Path(path)

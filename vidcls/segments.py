@@ -131,7 +131,7 @@ def clock_time(
     return (f'{h:02}:{m:02}:{s:02}' if hours else f'{m}:{s:02}') + (f'.{part:0{digits}}' if digits else '')
 
 def web_vtt(
-    segments:pd.DataFrame, # As find_segments gives them; rows without a label are left out
+    segments:pd.DataFrame, # What find_segments gives; rows without a label are left out
 )->str: # The text of a .vtt file
     "Return segments as WebVTT."
     cues = ['WEBVTT']
@@ -143,13 +143,13 @@ def web_vtt(
 
 # %% ../nbs/inside/61e_segments.ipynb #save-segments
 def segment_rows(
-    segments:pd.DataFrame, # As find_segments gives them
+    segments:pd.DataFrame, # What find_segments gives
 )->list: # List of dictionaries, JSON-ready
     "Return one dictionary for each segment."
     return segments.round(6).astype(object).where(segments.notna(), None).to_dict('records')
 
 def save_segments(
-    segments:pd.DataFrame, # As find_segments gives them
+    segments:pd.DataFrame, # What find_segments gives
     path, # File whose name ends in one of SEGMENT_FILES
     about:dict|None=None, # Further entries of a .json file: source, windows, failures; JSON-ready
 )->Path:

@@ -75,7 +75,7 @@ def stream_frames(
     return _of_ffmpeg(*(_camera(source) if kind == 'camera' else (str(source), None)), timeout_s)
 
 def source_kind(
-    source, # As for stream_frames
+    source, # Same as in stream_frames
 )->str: # 'camera', 'address', 'file', 'iterator'
     "Return the kind of a source."
     if isinstance(source, int) and not isinstance(source, bool):
@@ -90,7 +90,7 @@ def source_kind(
                         "a path, or an iterator of (seconds, frame).")
 
 def shown_source(
-    source, # As for stream_frames
+    source, # Same as in stream_frames
 )->str:
     "Return a name of a source for messages, without its password."
     named = isinstance(source, (int, str, os.PathLike))
@@ -152,13 +152,13 @@ def _of_ffmpeg(address, kind, timeout_s):
 class Stream:
     "An iterator over the complete windows of a stream; it counts and notes what is lost."
     def __init__(self,
-        source, # As for stream_frames
+        source, # Same as in stream_frames
         spec, # ClipSpec of the model
         windows:Windows, # Length of the windows, and time between their starts
-        fps:float|None=None, # As for stream_frames
+        fps:float|None=None, # Same as in stream_frames
         timeout_s:float=10., # Seconds without a frame after which a stream has stalled, > 0
         live:bool|None=None, # Drop windows that wait too long? None: not for an iterator or pace=False
-        pace:bool=True, # As for stream_frames
+        pace:bool=True, # Same as in stream_frames
         retries:int=3, # How often a source that stalls is opened again, >= 0
         ahead:int=2, # Windows that may wait, >= 1
     ):
@@ -316,7 +316,7 @@ class StreamAnswer:
 
 def watch(
     clf, # A Classifier
-    source, # As for stream_frames; or a Stream made for this classifier's spec
+    source, # Same as in stream_frames; or a Stream made for this classifier's spec
     every_s:float|None=None, # Seconds from one window to the next, > 0; None: half a window
     length_s:float|None=None, # Seconds of a window, > 0; None: as for predict_windows
     seconds:float|None=None, # Stop after this many seconds of real time, > 0; None: at the end of the stream

@@ -72,7 +72,7 @@ class SingleLabelTask:
         return np.flatnonzero((targets < 0) | (targets >= n_classes))
 
     def check_loss(self,
-        loss, # As given to fit; None: the default
+        loss, # Same as in fit; None: the default
     ):
         "Raise an error if a loss was made for the other kind of task."
         if isinstance(loss, self.other_losses):

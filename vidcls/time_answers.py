@@ -78,7 +78,7 @@ def _perturbed_clips(b, name, perturb, T, seed):
 
 # %% ../nbs/inside/57a_time_answers.ipynb #answered
 def answered(
-    answers:pd.DataFrame, # As ask_perturbed gives it
+    answers:pd.DataFrame, # What ask_perturbed gives
 )->tuple: # (the rows of the clips that were read, {path: reason} of the other clips)
     "Separate the clips that were read from those that were not."
     # a table without this column has no failures
@@ -129,7 +129,7 @@ def sweep_time(
 
 # %% ../nbs/inside/57a_time_answers.ipynb #plot-sweep
 def plot_sweep(
-    sweep:pd.DataFrame, # As sweep_time gives it
+    sweep:pd.DataFrame, # What sweep_time gives
     chance:float|None=None, # Accuracy of guessing, drawn as a line; None: no line
 ): # matplotlib Figure
     "Draw the accuracy over the number of different frames."

@@ -130,7 +130,7 @@ def plot(self:TimeReport): # matplotlib Figure
 
 # %% ../nbs/inside/57b_time_report.ipynb #report-of
 def report_of(
-    answers:pd.DataFrame, # As ask_perturbed gives it; the tables of several models may be stacked
+    answers:pd.DataFrame, # What ask_perturbed gives; the tables of several models may be stacked
     model:str, # Name of the model
     n_classes:int, # K
 )->TimeReport:

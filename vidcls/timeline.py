@@ -28,7 +28,7 @@ def _rows(segments):
     return names + [NO_ANSWER]*bool(segments.label.isna().any())
 
 def timeline_text(
-    segments:pd.DataFrame, # As find_segments gives them
+    segments:pd.DataFrame, # What find_segments gives
     longest:int=12, # Largest number of segments that are named
 )->str:
     "Return one sentence that says what happens when."
@@ -41,7 +41,7 @@ def timeline_text(
 MOST_ROWS = 24                               # largest number of labels that a timeline draws
 
 def plot_timeline(
-    segments:pd.DataFrame, # As find_segments gives them
+    segments:pd.DataFrame, # What find_segments gives
     end_s:float, # Length of the video in seconds, > 0
     title:str='', # Written above
 ): # matplotlib Figure
@@ -108,7 +108,7 @@ class TimelinePlayer:
     "Show a video with its segments below it, wherever HTML is shown."
     def __init__(self,
         video, # Path of a file that a browser can play, such as H.264 in MP4
-        segments:pd.DataFrame, # As find_segments gives them
+        segments:pd.DataFrame, # What find_segments gives
         end_s:float, # Length of the video in seconds, > 0
     ): self.video, self.segments, self.end_s = Path(video), segments, end_s
 

@@ -189,9 +189,9 @@ def fit(
 
 # %% ../nbs/46_train.ipynb #fit-or-raise
 def fit_or_raise(
-    model, # As for fit
-    dls, # As for fit
-    **kwargs, # As for fit
+    model, # Same as in fit
+    dls, # Same as in fit
+    **kwargs, # Same as in fit
 )->History:
     "Call `fit`, and raise KeyboardInterrupt after a Ctrl-C, so that no half-trained model is compared."
     hist = fit(model, dls, **kwargs)

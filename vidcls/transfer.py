@@ -56,7 +56,7 @@ class Probe:
         return np.concatenate(out)
 
     def probs(self,
-        x, # As for logits
+        x, # Same as in logits
     )->np.ndarray: # float64 (N,K), rows add up to 1
         "Return the class probabilities for features."
         return torch.from_numpy(self.logits(x)).softmax(1).numpy()
@@ -273,7 +273,7 @@ class TokenProbe(VideoModel):
         dim:int, # D, of a token
         n_classes:int, # K, >= 2
         heads:int, # Number of attention heads; D is a multiple of it
-        depth:int=1, # As in AttentivePooler
+        depth:int=1, # Same as in AttentivePooler
     ):
         super().__init__(TokenSpec())
         self.pooler, self.head = AttentivePooler(dim, heads, depth), new_head(dim, n_classes)

@@ -115,13 +115,13 @@ def plot(self:LRFound): # matplotlib Figure
 
 # %% ../nbs/47_tune.ipynb #lr-find
 def lr_find(
-    model, # As for fit
-    dls, # As for fit
+    model, # Same as in fit
+    dls, # Same as in fit
     start:float=1e-7, # First rate
     end:float=10., # Last rate
     n:int=100, # Steps
     show:bool=True, # Show progress?
-    **kwargs, # As for fit: wd, augment, mix, loss, optimizer, …
+    **kwargs, # Same as in fit: wd, augment, mix, loss, optimizer, …
 )->LRFound: # Has .valley and .plot()
     "Train for some steps with a growing rate, and put everything back."
     test = RangeTest(start, end, n)
@@ -134,11 +134,11 @@ def lr_find(
 
 # %% ../nbs/47_tune.ipynb #stopwatch
 def estimate(
-    model, # As for fit
-    dls, # As for fit
+    model, # Same as in fit
+    dls, # Same as in fit
     epochs:int=10, # Epochs of the training that is planned, >= 1
     steps:int=8, # Steps that are measured, >= 1; two more come before them
-    **kwargs, # As for fit: augment, mix, accum, precision, compile, …; or a whole recipe
+    **kwargs, # Same as in fit: augment, mix, accum, precision, compile, …; or a whole recipe
 )->Estimate:
     "Measure a few steps, and return the hours and the memory of the whole training."
     check_whole('epochs', epochs)

@@ -154,7 +154,7 @@ def views_of_frames(
     spec, # ClipSpec of the model
     views:Views, # The views of the clip
     fps:float=30., # Frames per second, > 0; used by 'slowfast' and 'mvit' only
-)->np.ndarray: # As load_views
+)->np.ndarray: # Same as in load_views
     "Return all views of frames in memory."
     idxs = view_frames(len(frames), fps, spec, views)
     return _cut((frames[i] for i in np.unique(idxs)), idxs, spec, views)

@@ -51,7 +51,7 @@ def check_loader(
 def check_loader_for(
     model, # Has .spec and .n_classes
     dl, # A loader, such as dls.test
-)->Loader: # As check_loader gives it
+)->Loader: # What check_loader gives
     "Return a loader; raise an error unless it fits the model and gives each clip once."
     dl = check_loader(dl)
     sources = dl.sources()
@@ -108,7 +108,7 @@ def rows_of(
 
 # %% ../nbs/inside/56_views.ipynb #lossy-cache
 def lossy_cache(
-    dl:Loader, # As check_loader gives it
+    dl:Loader, # What check_loader gives
 )->str: # Such as 'jpeg'; '' if clips come unchanged
     "Return the format of the cache that changes clips."
     return '' if dl.lossless else str(dl.cache_format)

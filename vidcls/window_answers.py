@@ -58,7 +58,7 @@ class WindowAnswers:
 
     def save(self,
         path, # Ends in .csv, .json, .vtt, or in .png or .html for a timeline
-        min_s:float|None=None, # As for segments
+        min_s:float|None=None, # Same as in segments
     )->Path:
         "Write the segments as a table, as subtitles, as a picture, or as a page with the video."
         path, segments = Path(path), self.segments(min_s)
@@ -73,13 +73,13 @@ class WindowAnswers:
         return save_segments(segments, path, about)
 
     def plot(self,
-        min_s:float|None=None, # As for segments
+        min_s:float|None=None, # Same as in segments
     ): # matplotlib Figure
         "Draw what happens when."
         return plot_timeline(self.segments(min_s), self.end_s, Path(self.source).name)
 
     def player(self,
-        min_s:float|None=None, # As for segments
+        min_s:float|None=None, # Same as in segments
     )->TimelinePlayer:
         "Return the video with its segments below it."
         return TimelinePlayer(self.source, self.segments(min_s), self.end_s)

@@ -103,7 +103,7 @@ PEERS = {  # model: where the other one comes from, and arguments that make ours
 def peer_and_ours(
     name:str, # A key of PEERS
     n_classes:int=400, # K
-    **overrides, # As create_model takes them
+    **overrides, # What create_model accepts
 )->tuple: # (theirs, ours): modules, clips (B,C,T,H,W) -> logits
     "Return another implementation of a model, and ours with the same weights."
     torch.manual_seed(0)
@@ -160,7 +160,7 @@ class Ways:
         bs:int, # Clips a batch, >= 1
         device, # torch.device
         compiled:bool|None=False, # Measure torch.compile as well? None: on a GPU
-        **overrides, # As create_model takes them
+        **overrides, # What create_model accepts
     ):
         self.name, self.bs, self.device, self.overrides = name, bs, device, overrides
         self.peer, self.notes = PEERS[name][0], {}
@@ -224,7 +224,7 @@ def peak_mb(
     way:str, # Its name in Ways, or 'ours, checkpointed'
     bs:int, # Clips a step, >= 1
     device, # torch.device
-    overrides:dict, # As create_model takes them
+    overrides:dict, # What create_model accepts
 )->float: # Megabytes above weights, gradients and clips
     "Return the highest point of memory in three steps; on a CPU in a process of its own."
     import multiprocessing as mp
@@ -251,7 +251,7 @@ def measure_peak(
     way:str, # Its name in Ways, or 'ours, checkpointed'
     bs:int, # Clips a step, >= 1
     device, # torch.device
-    overrides:dict, # As create_model takes them
+    overrides:dict, # What create_model accepts
 )->float: # Megabytes above weights, gradients and clips
     "Return the highest point of memory in three steps of this process."
     ways = Ways(name, bs, device, **overrides)
@@ -275,11 +275,11 @@ def benchmark_step(
     name:str='timesformer_base', # A key of PEERS
     bs:int=2, # Clips a step, >= 1
     rounds:int=7, # Measurements of each way, >= 1; two more rounds warm up
-    device:str|None=None, # As pick_device takes it
+    device:str|None=None, # What pick_device accepts
     compiled:bool|None=None, # Measure torch.compile as well? None: on a GPU
     memory:bool=True, # Measure memory too? Linux or a GPU
     show:bool=True, # Show a progress bar?
-    **overrides, # As create_model takes them: n_frames, size, attention, …
+    **overrides, # What create_model accepts: n_frames, size, attention, …
 )->Benchmark: # A line for each way: ms_forward, ms_step, ratio, clips_per_s, peak_mb
     "Measure a training step of our model and of another implementation, with the same weights and clips."
     check_choice('name', name, PEERS)
@@ -325,10 +325,10 @@ def benchmark_inference(
     name:str='videomae_base', # A key of PEERS
     bs:int=1, # Clips at a time, >= 1
     rounds:int=7, # Measurements of each way, >= 1; two more rounds warm up
-    device:str|None=None, # As pick_device takes it
+    device:str|None=None, # What pick_device accepts
     compiled:bool|None=None, # Measure torch.compile as well? None: on a GPU
     show:bool=True, # Show a progress bar?
-    **overrides, # As create_model takes them
+    **overrides, # What create_model accepts
 )->Benchmark: # A line for each way: ms, ratio, clips_per_s
     "Measure a forward pass of our model and of another implementation, with the same weights and clips."
     check_choice('name', name, PEERS)
@@ -352,7 +352,7 @@ def benchmark_inference(
 
 # %% ../../nbs/inside/66_benchmark.step.ipynb #matrix-rate
 def matrix_rate(
-    device:str|None=None, # As pick_device takes it
+    device:str|None=None, # What pick_device accepts
     n:int|None=None, # Rows and columns, >= 1; None: 8192 on a GPU, 1024 on a CPU
     rounds:int=10, # Products, >= 1; the fastest counts
 )->float: # Floating point operations per second; bfloat16 on a GPU, float32 on a CPU

@@ -28,7 +28,7 @@ def cli_serve(
         'Folder of a classifier or of a run, or an exported file (.onnx, .xml); several as name=PATH.'))],
     host: Annotated[str, Option(
         help='Where it listens; 0.0.0.0 is every network of this machine.')] = '127.0.0.1',
-    port: Annotated[int, Option(help='Of the address.', min=0, max=65535)] = 8000,
+    port: Annotated[int, Option(help='TCP port of the address.', min=0, max=65535)] = 8000,
     workers: Annotated[int, a_count('Processes, each with models of its own.')] = 1,
     decoders: Annotated[Optional[int], a_count(
         'Processes that decode, of each worker; default: as many as cores.')] = None,

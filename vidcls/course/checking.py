@@ -84,7 +84,7 @@ class Verdict:
     def right(self)->bool: return self.state == 'right'
 
 def verdict_of(
-    name:str, # As in '03.1'
+    name:str, # Same as in '03.1'
     answer, # Answer of a reader; None is no answer yet
 )->Verdict:
     "Judge an answer. Raises ArgumentError for an exercise that there is not."

@@ -129,8 +129,8 @@ def from_df(
     root='.', # Folder that paths are relative to
     path:str='path', # Column with the paths; other names are understood as in from_csv
     label='label', # Column with the classes
-    group=None, # As for from_csv
-    split='split', # As for from_csv
+    group=None, # Same as in from_csv
+    split='split', # Same as in from_csv
     valid:float|None=None, # Share of train that becomes 'valid' if no clip is; None: .15
     seed:int=0, # Seed for the order of the groups
     leaks:str='error', # A group in two splits: 'error', 'warn' or 'allow'

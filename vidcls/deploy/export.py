@@ -141,7 +141,7 @@ def write_openvino(
     path:Path, # Path of the .xml file; .bin lies beside it
     raw:bool, # From bytes to probabilities?
     opset:int|None, # Version of ONNX's operators; None: what PyTorch's exporter chooses
-)->tuple: # As of write_onnx
+)->tuple: # Same as in write_onnx
     "Write a network as OpenVINO's two files, through ONNX."
     ov = need_package('openvino', 'export to OpenVINO')
     with tempfile.TemporaryDirectory() as d:

@@ -53,7 +53,7 @@ def to_dict(self:ExportFacts)->dict: # JSON-ready
 @patch(cls_method=True)
 def from_dict(
     cls:ExportFacts,
-    said, # As to_dict gives it
+    said, # What to_dict gives
     where:str, # The file it was read from, for messages
 ):
     "Return facts from JSON, after checking each field."

@@ -65,7 +65,7 @@ def _logits(scores, given):
 # %% ../../nbs/36_models.ensemble.ipynb #average-weights
 def average_weights(
     states, # List of models or state_dicts with the same names and shapes
-    weights=None, # As in average_scores
+    weights=None, # Same as in average_scores
 )->dict: # A state_dict
     "Return the mean of several models' weights; whole numbers, such as counters, come from the first."
     states = [s.state_dict() if hasattr(s, 'state_dict') else s for s in states]

@@ -93,7 +93,7 @@ def split_heads(self:Attention,
 @patch
 def forward(self:Attention,
     x, # (B,N,D)
-    n_queries:int|None=None, # As in split_heads
+    n_queries:int|None=None, # Same as in split_heads
     then:nn.Linear|None=None, # The next layer; its matrix is multiplied in, which saves a product
 ): # (B,Q,D); with `then`, the result of that layer without its bias
     "Return for each token a weighted mean of all tokens' values."
@@ -144,7 +144,7 @@ class Block(nn.Module):
         mlp_ratio:float=4., # Width of the MLP's middle, in units of D
         drop_path:float=0., # Probability that training leaves a branch out, in [0,1)
         eps:float=1e-6, # Added to the variance in both LayerNorms
-        key_bias:bool=False, # As in Attention
+        key_bias:bool=False, # Same as in Attention
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)

@@ -199,7 +199,7 @@ def _checked(path):
 # %% ../../nbs/inside/33_models.weights.ipynb #load-weights
 def load_weights(
     model:nn.Module, # Changed in place, or left alone if there is an error
-    source, # As in find_weights
+    source, # Same as in find_weights
 )->nn.Module: # The same model
     "Load weights into a model; a head of another size is left out, and any other difference is an error."
     found = find_weights(source)

@@ -68,13 +68,13 @@ def _files_of(data):
 
 # %% ../../nbs/inside/73b_pretraining.clips.ipynb #pretraining-loaders
 def pretraining_loaders(
-    data, # As for pretraining_clips
+    data, # Same as in pretraining_clips
     spec, # How clips are sampled: the model's spec
     bs:int=16, # Clips a batch
-    length_s:float|None=None, # As for pretraining_clips
-    valid:float=.1, # As for pretraining_clips
+    length_s:float|None=None, # Same as in pretraining_clips
+    valid:float=.1, # Same as in pretraining_clips
     seed:int=0, # Seed of the drawn split, the order and random sampling
-    **kwargs, # As for loader; fields of ClipDraws and Order hold for the train split alone
+    **kwargs, # Same as in loader; fields of ClipDraws and Order hold for the train split alone
 )->ClipLoaders:
     "Make loaders of clips for `pretrain`; labels are not needed."
     options(kwargs, pretraining_loaders, Reading, Keeping, ClipDraws, Order, also=('workers',))

@@ -86,7 +86,7 @@ class ServiceClient:
         video, # Path of a file
         every_s:float|None=None, # Seconds from one window to the next; None: half a window
         length_s:float|None=None, # Seconds of a window; None: the length of the model's clips
-        model:str|None=None, # As for predict
+        model:str|None=None, # Same as in predict
     )->WindowsAnswer:
         "Return the answer about the parts of a long video."
         return self._ask('/predict/windows', WindowsAnswer, video,
@@ -94,14 +94,14 @@ class ServiceClient:
 
     def embed(self,
         video, # Path of a file
-        model:str|None=None, # As for predict
+        model:str|None=None, # Same as in predict
     )->EmbedAnswer:
         "Return the features of a clip."
         return self._ask('/embed', EmbedAnswer, video, dict(model=model))
 
     def explain(self,
         video, # Path of a file
-        model:str|None=None, # As for predict
+        model:str|None=None, # Same as in predict
     )->MapAnswer:
         "Return the map of what counted for the answer about a clip."
         return self._ask('/explain', MapAnswer, video, dict(model=model))

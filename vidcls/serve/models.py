@@ -162,8 +162,8 @@ def kept_record(
 
 def open_models(
     paths, # Paths, or texts as name=path
-    threads:int|None=None, # As for open_model
-    device:str|None=None, # As for open_model
+    threads:int|None=None, # Same as in open_model
+    device:str|None=None, # Same as in open_model
 )->dict: # {name: ServedModel}; the first one is the default
     "Open several classifiers, each with a name of its own."
     models = {}

@@ -90,8 +90,8 @@ def stream_clips_of(
     messages, # Iterator of bytes: frames, or chunks of a video
     limits:Limits, # Limits of the request
     spec:ClipSpec, # Spec of the model
-    every_s:float|None, # As for upload_windows
-    length_s:float|None, # As for upload_windows
+    every_s:float|None, # Same as in upload_windows
+    length_s:float|None, # Same as in upload_windows
     kind:str, # 'frames' or 'video'
 ): # Iterator of (start, end and reason, uint8 (1,T,S,S,3) or None); at the end left_out and notes
     "Yield the windows of a stream while it comes in."

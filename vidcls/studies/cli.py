@@ -100,7 +100,7 @@ def cli_benchmark_runtimes(
 @bench.command('windows')
 def cli_benchmark_windows(
     model: Annotated[str, Option(help='A model of the zoo, with first weights.')] = 'i3d_tiny',
-    minutes: Annotated[float, Option(help='Of the made video.', min=.1)] = 10.,
+    minutes: Annotated[float, Option(help='Length of the made video, minutes.', min=.1)] = 10.,
     rounds: Rounds = 5,
     out: ResultFile = None,
 ):
@@ -111,7 +111,7 @@ def cli_benchmark_windows(
 @bench.command('stream')
 def cli_benchmark_stream(
     model: Annotated[str, Option(help='A model of the zoo, with first weights.')] = 'videomae_small',
-    seconds: Annotated[float, Option(help='Of the made stream.', min=4)] = 15.,
+    seconds: Annotated[float, Option(help='Length of the made stream, seconds.', min=4)] = 15.,
     out: ResultFile = None,
 ):
     "Answers about 25 frames a second, with larger clips and more of them: minutes."
@@ -209,7 +209,7 @@ def cli_benchmark_imbalance(
 def cli_benchmark_noise(
     out: Runs = 'runs/noise',
     seeds: Seeds = 5,
-    share: Annotated[float, Option(help='Of the training labels that are wrong.', min=0, max=.9)] = .1,
+    share: Annotated[float, Option(help='Share of training labels that are wrong.', min=0, max=.9)] = .1,
 ):
     "Remedies for wrong labels, side by side on a made data set: minutes for each seed."
     from vidcls.studies.imbalance import NOISE_ARMS, compare_noise
@@ -235,7 +235,7 @@ def cli_benchmark_few_labels(
     out: Runs = 'runs/few_labels',
     data: Annotated[Optional[Path], a_folder('Folder of the real clips; default: made clips.')] = None,
     seeds: Seeds = 3,
-    variant: Annotated[str, Option(help="Of made clips: 'appearance', the shapes; 'motion', the movements.")
+    variant: Annotated[str, Option(help="What is judged: 'appearance', the shapes; 'motion', the movements.")
                        ] = 'appearance',
 ):
     "From scratch and pre-trained, with 5 to 40 labels a class: ten minutes for each seed."

@@ -101,8 +101,8 @@ def pretrained_encoder(
     folder, # For the weights; what is there is not trained again
     seed:int, # Seed of weights, order and masks
     epochs:int, # Passes over the unlabelled clips
-    mask:str='tube', # As for pretrain
-    ratio:float=.75, # As for pretrain
+    mask:str='tube', # Same as in pretrain
+    ratio:float=.75, # Same as in pretrain
     start=None, # Folder of weights to go on from; None: random ones
     lr:float=3e-3, # Peak learning rate
     show:bool=True, # Show a progress bar?
@@ -135,10 +135,10 @@ def new_network(
                             **_network(material))
 
 def fine_tune(
-    net, # As new_network makes it; is trained
+    net, # What new_network makes; is trained
     few:ClipTable, # Labelled clips
     seed:int, # Seed of the order
-    cache=None, # As in FewLabels
+    cache=None, # Same as in FewLabels
 ):
     "Train a network on a few clips."
     often = few.with_rows(few.df.iloc[np.tile(np.arange(len(few)), -(-480//len(few)))])   # about 15 batches
@@ -225,7 +225,7 @@ def compare_continued(
 
 # %% ../../nbs/studies/97b_studies.few_labels.ipynb #b917f496
 def few_labels_table(
-    runs:dict, # As compare_few_labels returns it
+    runs:dict, # What compare_few_labels returns
     labels=FEW_LABELS, # Labelled clips a class
 )->pd.DataFrame: # labels, arm, accuracy, low, high, gain over from scratch, gain_low, gain_high
     "Say what each arm gave with each number of labels."
@@ -251,7 +251,7 @@ def accuracies(
     return pd.DataFrame(rows)
 
 def plot_few_labels(
-    table:pd.DataFrame, # As few_labels_table returns it
+    table:pd.DataFrame, # What few_labels_table returns
     chance:float, # Accuracy of guessing, in [0,1]
     title:str='', # Over the figure
 ): # matplotlib Figure

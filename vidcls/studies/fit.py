@@ -131,10 +131,10 @@ def benchmark_fit(
     n_groups:int=120, # Scenes of the data set, >= 10; each gives eight clips
     bs:int=32, # Clips a batch, >= 1
     rounds:int=7, # Epochs of each loop, >= 1; two more rounds warm up
-    device:str|None=None, # As pick_device takes it; it must be the device that fit chooses
+    device:str|None=None, # What pick_device accepts; it must be the device that fit chooses
     loops=None, # Some keys of LOOPS; all are compared with the first one; None takes all
     show:bool=True, # Show a progress bar?
-    **overrides, # As create_model takes them
+    **overrides, # What create_model accepts
 )->Benchmark: # A line for each loop: s_epoch, ratio
     "Measure the same epoch by several loops, in turn."
     loops = list(LOOPS) if loops is None else [check_choice('loops', l, LOOPS) for l in loops]

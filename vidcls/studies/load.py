@@ -150,9 +150,9 @@ def benchmark_serve(
 
 @contextmanager
 def made_service_parts(
-    name:str, # As for benchmark_serve
-    n_frames:int|None, # As for benchmark_serve
-    size:int|None, # As for benchmark_serve
+    name:str, # Same as in benchmark_serve
+    n_frames:int|None, # Same as in benchmark_serve
+    size:int|None, # Same as in benchmark_serve
     threads:int, # Threads of the runtime
 ): # Yields (the .onnx file, a RuntimeClassifier of it, paths of eight videos)
     "Make a model and videos in a folder for the block."
@@ -163,9 +163,9 @@ def made_service_parts(
 
 # %% ../../nbs/studies/98d_studies.load.ipynb #ed652b03
 def benchmark_long_load(
-    name:str='videomae_small', # As for benchmark_serve
-    n_frames:int|None=None, # As for benchmark_serve
-    size:int|None=112, # As for benchmark_serve
+    name:str='videomae_small', # Same as in benchmark_serve
+    n_frames:int|None=None, # Same as in benchmark_serve
+    size:int|None=112, # Same as in benchmark_serve
     minutes:float=10, # Length of the measurement, > 0
     clients:int=8, # Clients at the same time, >= 1
 )->Benchmark: # A line for the begin, one for the end: requests, mb, files, processes, odd

@@ -51,7 +51,7 @@ def compare_masks(
     return run_missing(out, MASK_ARMS, seeds, prepare, train, show)
 
 def masks_table(
-    runs:dict, # As compare_masks returns it
+    runs:dict, # What compare_masks returns
 )->pd.DataFrame: # arm, explained (mean, lowest, highest seed), copied, accuracy with its interval
     "Say what each mask gave."
     seeds, found = sorted({s for _,s in runs}), accuracies(runs, MASK_ARMS)

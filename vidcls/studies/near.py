@@ -159,7 +159,7 @@ def measure_near(
     n_clips:int=2000, # Different clips
     n_copies:int=50, # Copies; each of the five ways makes the same number
     seed:int=0, # Seed of clips and copies
-)->dict: # As of judge_pairs, and missed; seconds
+)->dict: # Same as in judge_pairs, and missed; seconds
     "Plant copies among synthetic clips, and search for them."
     folder, began = Path(folder), time.perf_counter()
     table = make_scene_clips(folder/'clips', n_clips, seed)

@@ -23,7 +23,7 @@ def benchmark_pretraining(
     rounds:int=15, # Measurements of each way, >= 1
     device=None, # torch.device; None takes the best one
     show:bool=True, # Show a progress bar?
-    **overrides, # As create_model takes them
+    **overrides, # What create_model accepts
 )->Benchmark: # A line for each way: ms of a step, and how many times faster than transformers
     "Compare a step of pre-training with transformers' and with an encoder that sees all boxes."
     check_choice('name', name, list_models(pretraining=True))

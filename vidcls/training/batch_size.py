@@ -90,7 +90,7 @@ def find_batch_size(
     model, # A model of create_model
     limit:int=256, # Largest size to try, >= 1
     max_gb:float|None=None, # Memory to use; None: all of a GPU, 70 % of what the system has free
-    device:str|None=None, # As pick_device takes it
+    device:str|None=None, # What pick_device accepts
     precision:str|None=None, # 'no', 'fp16', 'bf16'; None as in fit
     show:bool=True, # Print what was tried?
 )->int: # Clips a batch; a power of two

@@ -59,7 +59,7 @@ class Callback:
         return {k: getattr(self, k) for k in self.keeps}
 
     def load_state_dict(self,
-        state:dict, # As state_dict gave it
+        state:dict, # What state_dict gave
     ):
         "Set the attributes to what a checkpoint holds."
         for k in self.keeps:

@@ -203,7 +203,7 @@ class _NewerFormat(CheckpointError):
     "Raised for a checkpoint that a newer vidcls wrote."
 
 def load_checkpoint(
-    path, # As save_checkpoint gave it
+    path, # What save_checkpoint gave
 ): # The state; tensors on the CPU
     "Read a checkpoint after comparing its checksums."
     from safetensors.torch import load_file
@@ -250,7 +250,7 @@ def random_state()->dict: # For save_checkpoint
             'numpy': np.random.get_state(), 'python': random.getstate()}
 
 def set_random_state(
-    state:dict, # As random_state gave it
+    state:dict, # What random_state gave
 ):
     "Set all random generators back to a saved state."
     torch.set_rng_state(state['torch'])

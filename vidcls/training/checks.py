@@ -46,7 +46,7 @@ class Optimization:
     schedule_args:dict|None=None # Further arguments of the schedule
     layer_decay:float=1. # Factor of the learning rate from each layer to the layer before it
     backbone:float=1. # Factor of the learning rate for everything but the head
-    freeze:dict|int|bool|None=None # As in freeze_layers; True: all but the head; or a plan {epoch: n}
+    freeze:dict|int|bool|None=None # Same as in freeze_layers; True: all but the head; or a plan {epoch: n}
     ema:float|None=None # Decay of a moving average of the weights, in (0,1); None keeps none
 
     def __post_init__(self):
@@ -225,7 +225,7 @@ def standard_callbacks(
 
 # %% ../../nbs/inside/44_training.checks.ipynb #check-fit
 def check_fit(
-    model, # As given to fit
+    model, # Same as in fit
     dls, # Loaders
     config:FitConfig, # The arguments of fit
 ):
@@ -299,8 +299,8 @@ def check_metrics(
             ) from e
 
 def check_trackers(
-    trackers, # As in fit
-    out, # As in fit
+    trackers, # Same as in fit
+    out, # Same as in fit
 ):
     "Raise an error unless accelerate can make the trackers."
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -315,7 +315,7 @@ def check_trackers(
             raise ArgumentError(f"trackers={t!r} needs out=, the folder for its files.")
 
 def check_freeze(
-    model, # As given to fit
+    model, # Same as in fit
     freeze:dict|int|None, # n as in freeze_layers, or {epoch: n}
 ):
     "Raise an error unless the model has enough layers for each stage of the plan."

@@ -52,7 +52,7 @@ def leave_at_exit():
 
 def make_accelerator(
     precision:str, # 'no', 'fp16' or 'bf16'
-    trackers=None, # As in fit
+    trackers=None, # Same as in fit
     out=None, # Folder of the trackers' files
 ): # accelerate's Accelerator
     "Start accelerate for one training."
@@ -83,7 +83,7 @@ def make_accelerator(
     return accelerator
 
 def release(
-    model, # As prepare_model gave it
+    model, # What prepare_model gave
     original, # The model that was given to fit
 ):
     "Undo what accelerate did to a model: it computes in full precision again and can be trained anew."
@@ -183,7 +183,7 @@ def share_loader(
 
 def device_batches(
     run, # A Run: accelerator, epoch, rows_done, rng_state, stop_request, stop_reason
-    loader, # As share_loader gave it
+    loader, # What share_loader gave
     skip:int=0, # Batches of this epoch that were handed out before
 ): # Yields Batches on the device
     "Move the batches of a loader onto the device; in a resumed epoch, only those that are left."

@@ -119,7 +119,7 @@ def monitored(
 def is_better(
     new:dict, # A row of History
     old:dict, # The best row before it
-    monitor:str='accuracy', # As for monitored
+    monitor:str='accuracy', # Same as in monitored
 )->bool:
     """Return whether a row is better than the best row before it.
 

@@ -50,7 +50,7 @@ def stable_repr(
 
 # %% ../../nbs/inside/43_training.resume.ipynb #fingerprint
 def fingerprint(
-    model, # As given to fit
+    model, # Same as in fit
     dls, # ClipLoaders
     config, # A FitConfig
 )->dict: # JSON-ready
@@ -147,7 +147,7 @@ def _kept_as(callback): return callback.kept_as or type(callback).__name__
 # %% ../../nbs/inside/43_training.resume.ipynb #restore
 def restore(
     run, # A Run
-    state:dict, # As run_state gave it
+    state:dict, # What run_state gave
     path, # The file it was read from, for messages
 ):
     "Set a run back to the state of a checkpoint."

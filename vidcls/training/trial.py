@@ -36,10 +36,10 @@ def restored(
 
 # %% ../../nbs/inside/46a_training.trial.ipynb #try-out
 def try_out(
-    model, # As for fit
+    model, # Same as in fit
     dls, # ClipLoaders
     callback, # A callback that observes the training and ends the trial
-    **kwargs, # As for fit
+    **kwargs, # Same as in fit
 ): # History
     "Call `fit` for what a callback observes, without validation, and put everything back."
     own = dict(callbacks=[callback], patience=None, monitor=None)
