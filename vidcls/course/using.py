@@ -223,7 +223,10 @@ def _differences(answer):
     file = {'a': [2,3], 'b': (5,), 'head': (7,96), 'q': (2,), 'c': (1,)}
     same = answer(dict(own), dict(own))
     found = answer(own, file)
-    return [list(names) for names in found] == [['z'], ['c', 'q'], ['b', 'head']] and not any(map(len, same))
+    lists = [list(names) for names in found]
+    if lists == [['z'], ['c', 'q'], ['a', 'b', 'head']]:
+        return "(2, 3) and [2, 3] are the same shape."
+    return lists == [['z'], ['c', 'q'], ['b', 'head']] and not any(map(len, same))
 
 # %% ../../nbs/inside/79i_course.using.ipynb #11628daa
 @exercise('78.1', 'a number above 1',
