@@ -180,8 +180,8 @@ def _five_temperatures(answer):
             return f"On one of the test sets the fit finds T = {best:.2f}; the nearest choice is another one."
     return True
 
-@exercise('59.5', 'a function of sureness (N,), flags (N,) and a coverage that returns a number',
-          "Sort the clips by sureness, the surest first, and keep the first ones.")
+@exercise('59.5', 'a function of confidence (N,), right (N,) and a coverage that returns a number',
+          "Sort the clips by confidence, the highest first, and keep the first ones.")
 def _errors_of_the_surest(answer):
     sure, right = np.array([.5, .9, .6, .8]), np.array([False, True, True, False])
     found = [as_number(answer(sure, right, c)) for c in (.25, .5, .75, 1.)]
