@@ -65,7 +65,7 @@ def longest_fall(
             low = i
         if l > losses[low] + .1*(losses[start]-losses[low]) + 1e-12 and low > start:
             best, start, low = max(best, (start, low), key=lambda r: losses[r[0]]-losses[r[1]]), i, i
-        elif l > losses[start]:
+        elif l >= losses[start]:
             start = low = i
     return max(best, (start, low), key=lambda r: losses[r[0]]-losses[r[1]])
 

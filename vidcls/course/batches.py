@@ -152,7 +152,7 @@ def _smoothed(answer): return is_near(answer, .9*np.array([.7, .3, 0, 0]) + .1/4
 
 @exercise('22.3', 'a number from 0 to 1',
           "How long is a side of the box? Cut off what sticks out of the frame, then count pixels.")
-def _counted(answer): return is_near(as_number(answer), 1 - 24*32/64**2, rel=.001)
+def _counted(answer): return is_near(as_number(answer), 1 - 24*32/64**2, rel=.005)
 
 # %% ../../nbs/inside/79c_course.batches.ipynb #ab566eda
 @exercise('22.4', 'a function of three clips (the two and the mixed one), that returns a number',

@@ -102,6 +102,8 @@ def _frame_of_phone(answer):
     with tempfile.TemporaryDirectory() as d:
         path = _two_rates(Path(d)/'phone.mp4')
         truth = read_frames(path, range(30))
+        if isinstance(answer(path, 0), tuple):
+            return "Return the frame alone, without the number of decoded frames."
         return all(np.array_equal(answer(path, i), truth[i]) for i in (0, 7, 19, 20, 25, 29))
 
 # %% ../../nbs/inside/79b_course.clips.ipynb #1b89fd10
