@@ -115,3 +115,12 @@ def test_a_checkout_has_every_study_that_the_package_names():
     from vidcls.commands.options import bench
     own = {c.name for c in bench.registered_commands if c.callback.__module__ == 'vidcls.studies.cli'}
     assert own == set(STUDIES)
+
+
+def test_its_lessons_find_the_measurements(unpacked):
+    "As in Colab, where the page itself lies in no folder of ours."
+    code = "from vidcls.exercises import measurements; print(measurements('real_features')/'fights.npz')"
+    found = run(unpacked, code)
+    assert found.returncode == 0, found.stderr
+    assert Path(found.stdout.strip()) == unpacked/'vidcls/course/pages/benchmarks/real_features/fights.npz'
+    assert Path(found.stdout.strip()).is_file()
