@@ -17,7 +17,7 @@ from .options import a_count, app, in_words
 # %% ../../nbs/inside/85i_commands.ask.ipynb #cli-ask
 @app.command('ask')
 def cli_ask(
-    url: Annotated[str, Argument(metavar='URL', help='Address of the service, such as http://127.0.0.1:8000.')],
+    url: Annotated[str, Argument(metavar='URL', help='The service, such as http://127.0.0.1:8000.')],
     videos: Videos,
     model: Annotated[Optional[str], Option(
         metavar='NAME', help='Which model of the service; default: its first.')] = None,

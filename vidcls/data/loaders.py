@@ -12,7 +12,6 @@ __all__ = ['LAYOUTS', 'CLIP_NAMES', 'LABEL_NAMES', 'loader', 'loaders', 'split_l
 
 # %% ../../nbs/inside/20_data.loaders.ipynb #import-os-sys-time
 import os
-import warnings
 from dataclasses import fields
 
 import numpy as np
@@ -30,7 +29,7 @@ from .clips import file_state, file_states, load_clip, thread_batches
 from .contract import ClipDraws, ClipLoader, ClipLoaders, Errors, Keeping, Loader, LoaderShare
 from .contract import Order, Reading, Sources, WaitTimer, dead_worker, options
 from .datasets import ClipTable
-from .mirror import flip_classes
+from .mirror import warn_of_sides
 from .order import BALANCE, EpochSampler
 
 # %% ../../nbs/inside/20_data.loaders.ipynb #import-pickle-shutil-tempfile
@@ -82,7 +81,7 @@ def loader(
     if len(table) == 0:
         raise DataError("the table is empty; nothing to load.")
     if draws.flip is True:
-        _warn_of_sides(table.labels)
+        warn_of_sides(table.labels)
     cache = None if keep.cache is None else _cache(keep, table, spec, how)
     ds = ClipDataset(table, spec, seed, how.on_error, how.backend, shuffle, draws.crop, draws.flip, cache)
     sampler = EpochSampler(len(ds), shuffle, seed, ds.targets, order.balance, order.weights, order.repeats)
@@ -94,14 +93,6 @@ def loader(
             raise DataError(f"none of the {len(ds)} clips can be read; the first: {why}")
     threads = how.threads or min(8, os.cpu_count())
     return ClipLoader(ds, bs, sampler, threads, workers, how.timeout_s, how.max_bad)
-
-def _warn_of_sides(labels):
-    "Warn if a mirror turns a class into another one: `flip` mirrors a clip and keeps its label."
-    sided = [l for i,l in enumerate(labels) if flip_classes(labels)[i] != i]
-    if sided:
-        warnings.warn(f"flip=True mirrors clips and keeps their labels, but a mirror changes {sided[:4]}. "
-                      "flip=flip_classes(table.labels) exchanges such labels.",
-                      stacklevel=4)
 
 def _cache(keep, table, spec, how):
     "Return a cache that holds the clips of this table."
