@@ -79,9 +79,23 @@ def mathml(
     def drawn(m):
         display = m[1] == 'display'
         latex = re.sub(r'^\\[(\[]|\\[)\]]$', '', unescape(m[2]).strip()).strip()
-        math = convert(latex, display='block' if display else 'inline')
-        return f'<span class="math {m[1]}">{math}</span>'
-    return re.sub(r'<span class="math (inline|display)">(\s*\\[(\[].*?)</span>', drawn, html, flags=re.S)
+        math = spaced(convert(latex, display='block' if display else 'inline'))
+        shown = f'<span class="math {m[1]}">{math}</span>'
+        if display or not m[3]:
+            return shown + m[3]
+        # else a line could end between the formula and its comma
+        return f'<span style="white-space: nowrap">{shown}{m[3]}</span>'
+    formula = r'<span class="math (inline|display)">(\s*\\[(\[].*?)</span>([.,;:!?)]*)'
+    return re.sub(formula, drawn, html, flags=re.S)
+
+
+def spaced(
+    math:str, # MathML
+)->str:
+    "Put the space of LaTeX around names such as sin, which the converter leaves out."
+    space, name = '<mspace width="0.167em" />', r'<mi>[a-z]{2,}</mi>'
+    math = re.sub(rf'(</m(?:i|n|su[bp]|subsup|frac|sqrt)>)(?={name})', rf'\1{space}', math)
+    return re.sub(rf'({name})(?=<m(?:i|n|su[bp]|subsup|frac|sqrt)\b)', rf'\1{space}', math)
 
 
 # ---- ids
