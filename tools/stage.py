@@ -239,19 +239,26 @@ def described(
     source = ''.join(cell['source'])
     found = re.search(r'^#\| fig-alt: (.+)\n?', source, flags=re.M)
     text = unquoted(found[1].strip()) if found else fallback
-    if not text:
-        return
     shown = False
     for output in cell.get('outputs', []):
         data = output.get('data') or {}
         shown = shown or any(kind in data for kind in PICTURES)
+        if 'text/html' in data:
+            data['text/html'] = with_room(''.join(data['text/html'])).splitlines(keepends=True)
         for kind in ('text/html', 'image/svg+xml'):
-            if kind in data:
+            if kind in data and text:
                 data[kind] = labelled(''.join(data[kind]), text, bool(found)).splitlines(keepends=True)
-    if shown:  # nbdev takes the quotes away, and a text with a colon is no YAML without them
+    if shown and text:  # nbdev takes the quotes away, and a text with a colon is no YAML without them
         line = f'#| fig-alt: {json.dumps(text, ensure_ascii=False)}\n'
         source = source.replace(found[0], '', 1) if found else source
         cell['source'] = (line + source).splitlines(keepends=True)
+
+
+def with_room(
+    html:str, # HTML
+)->str:
+    "Mark the cells of a table that hold sentences: else one word of them would stand on each line."
+    return re.sub(r'<td>(?=[^<]{30,}</td>)(?=[^<]* [^<]* [^<]* )', '<td class="long">', html)
 
 
 def unquoted(
