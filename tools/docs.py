@@ -5,7 +5,7 @@ is on the PATH, else smalldocs. finish.py does to the rendered pages what neithe
 Exit code 1 lists each link, anchor or name that leads nowhere, each file that a browser would fetch from a
 foreign host, each picture without a text, each id that stands twice, and each page that is too heavy.
 """
-import gc, os, pkgutil, re, shutil, subprocess, sys
+import gc, os, pkgutil, re, shutil, subprocess, sys, warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,6 +15,9 @@ from stage import stage
 
 root = Path(__file__).resolve().parents[1]
 HEAVY = 1_500_000  # bytes; no page may have more
+
+# some cells do import and do something else: they run while pages are built, and may. Workers read this too.
+warnings.filterwarnings('ignore', 'Found cells containing imports and other code', UserWarning)
 
 # a worker of proc_nbs: at its end, each shell that ran a page would collect garbage
 if __name__ == '__mp_main__':

@@ -44,7 +44,7 @@ def finished(
     site:str, # The published address of the site
 )->str:
     "Return a page as it is published."
-    for step in (offline, mathml, unique_ids, reachable):
+    for step in (offline, mathml, whole_words, unique_ids, reachable):
         html = step(html)
     # smalldocs looks for the picture of the card beside the page
     return re.sub(rf'(content="{re.escape(site)}/)[\w-]+/(images/)', r'\1\2', html)
@@ -79,9 +79,39 @@ def mathml(
     def drawn(m):
         display = m[1] == 'display'
         latex = re.sub(r'^\\[(\[]|\\[)\]]$', '', unescape(m[2]).strip()).strip()
-        math = convert(latex, display='block' if display else 'inline')
-        return f'<span class="math {m[1]}">{math}</span>'
-    return re.sub(r'<span class="math (inline|display)">(\s*\\[(\[].*?)</span>', drawn, html, flags=re.S)
+        math = spaced(convert(latex, display='block' if display else 'inline'))
+        shown = f'<span class="math {m[1]}">{math}</span>'
+        if display or not m[3]:
+            return shown + m[3]
+        # else a line could end between the formula and its comma
+        return f'<span style="white-space: nowrap">{shown}{m[3]}</span>'
+    formula = r'<span class="math (inline|display)">(\s*\\[(\[].*?)</span>([.,;:!?)]*)'
+    return re.sub(formula, drawn, html, flags=re.S)
+
+
+def spaced(
+    math:str, # MathML
+)->str:
+    "Put the space of LaTeX around names such as sin, which the converter leaves out."
+    space, name = '<mspace width="0.167em" />', r'<mi>[a-z]{2,}</mi>'
+    math = re.sub(rf'(</m(?:i|n|su[bp]|subsup|frac|sqrt)>)(?={name})', rf'\1{space}', math)
+    return re.sub(rf'({name})(?=<m(?:i|n|su[bp]|subsup|frac|sqrt)\b)', rf'\1{space}', math)
+
+
+# ---- where lines may not break
+
+def whole_words(
+    html:str, # A page
+)->str:
+    "Keep options such as --bs whole within a line, and numbers with their per cent signs."
+    def option(m):
+        whole = r'\1<span style="white-space: nowrap">\2</span>'
+        return f'<code>{re.sub(r"(^|[ [(])(--?[a-z][a-z_-]*)", whole, m[1])}</code>'
+    parts = re.split(r'(<(pre|script|style)\b.*?</\2>)', html, flags=re.S)
+    for i in range(0, len(parts), 3):  # the parts between are the matches, and the names of their tags
+        parts[i] = re.sub(r'<code>([^<]*)</code>', option, parts[i])
+        parts[i] = re.sub(r'(\d) %(?=[^<>]*<)', '\\1\u00a0%', parts[i])
+    return ''.join(p for i,p in enumerate(parts) if i % 3 != 2)
 
 
 # ---- ids

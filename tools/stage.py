@@ -10,6 +10,11 @@ import yaml
 
 FOLD = '#| code-summary: "Exported source"'
 PICTURES = ('image/png', 'image/jpeg', 'image/svg+xml')
+# names of the library that pages also use for something else: a split, a column, a field
+OTHER_SENSE = {
+    'callbacks', 'judge', 'launch', 'nearest', 'note', 'patch', 'probe', 'release',
+    'sampling', 'say', 'train',
+}
 
 
 def stage(
@@ -69,6 +74,7 @@ def prepared(
     lesson:bool, # Is it written for learners? Its pictures then need a text of their own
 )->list: # The cells as the renderers get them
     "Return the cells with one heading for each exported cell, ids of their own, and texts for pictures."
+    own = own_names(cells)
     cells = [dict(cell) for cell in one_entry_each(cells)]
     heading = title
     for cell in cells:
@@ -77,10 +83,53 @@ def prepared(
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown':
             heading = (re.findall(r'^#+ (.+?)(?: \{.*\})?$', source, flags=re.M) or [heading])[-1]
+            cell['source'] = without_chance_links(source, own).splitlines(keepends=True)
         elif cell['cell_type'] == 'code' and not is_entry(cell):
+            cell['outputs'] = joined(cell.get('outputs', []))
             fallback = f'Output of the code above, in the section “{plain(heading)}”.'
             described(cell, None if lesson else fallback)
     return cells
+
+
+def own_names(
+    cells:list, # The cells of a page
+)->set: # Names
+    "Return the names that the code of a page exports, or imports from the library."
+    names = set()
+    for cell in cells:
+        source = ''.join(cell['source'])
+        if cell['cell_type'] != 'code' or is_entry(cell):
+            continue
+        if '#| export' in source or FOLD in source:
+            names |= set(defined(source))
+        for m in re.finditer(r'^\s*from vidcls[\w.]* +import +(\([^)]*\)|.*)', source, flags=re.M):
+            names |= set(re.findall(r'\w+', m[1]))
+    return names
+
+
+def without_chance_links(
+    text:str, # Markdown, in which nbdev linked every name of the library
+    own:set, # Names that the page exports or imports
+)->str:
+    "Drop the links of words that mean something else here: `train` may be a split, and not a function."
+    def kept(m):
+        return m[1] if m[2] in OTHER_SENSE - own else m[0]
+    return re.sub(r'\[(`(\w+)`)\]\([^)\s]*#\w+\)', kept, text)
+
+
+def joined(
+    outputs:list, # The outputs of a cell
+)->list: # The same, where what was printed in pieces is one output
+    "Join what a slow loop printed: a kernel sends it in pieces, and each would get a box of its own."
+    out = []
+    for o in outputs:
+        o = dict(o)
+        if out and o['output_type'] == out[-1]['output_type'] == 'stream' and o['name'] == out[-1]['name']:
+            text = ''.join(out[-1]['text']) + ''.join(o['text'])
+            out[-1]['text'] = text.splitlines(keepends=True)
+        else:
+            out.append(o)
+    return out
 
 
 def plain(
@@ -126,15 +175,18 @@ def one_entry_each(
     """Put one heading above each exported cell in place of its entries.
 
     nbdev writes an entry with signature and docstring for each name, though the source that stands beside it
-    begins with both; of a cell that defines several names, all entries but one come after it.
+    begins with both; of a cell that defines several names, all entries but one come after it, some of them
+    after later cells only.
     """
+    entries = {i: entry_name(cell) for i,cell in enumerate(cells) if is_entry(cell)}
     taken, above = set(), {}
     for i,cell in enumerate(cells):
         if FOLD not in ''.join(cell['source']):
             continue
-        names = defined(''.join(cell['source']))
-        near = {entry_name(cells[j]): j for j in beside(cells, i) if j not in taken}
-        mine = [near[name] for name in names if name in near]
+        mine = []
+        for name in defined(''.join(cell['source'])):
+            same = [j for j,n in entries.items() if n == name and j not in taken]
+            mine += sorted(same, key=lambda j: abs(j - i))[:1]
         if mine:
             above[i] = one_entry([cells[j] for j in mine])
             taken |= set(mine)
@@ -148,26 +200,13 @@ def one_entry_each(
     return out
 
 
-def beside(
-    cells:list, # The cells of a page
-    i:int, # The number of an exported cell
-)->list: # Numbers of cells
-    "Return the entries that stand directly before and after a cell."
-    before = i
-    while before > 0 and is_entry(cells[before - 1]):
-        before -= 1
-    after = i
-    while after + 1 < len(cells) and is_entry(cells[after + 1]):
-        after += 1
-    return [j for j in range(before, after + 1) if j != i]
-
-
 def one_entry(
     entries:list, # Entries of the names that one cell defines, in the order of the code
 )->dict: # A Markdown cell
     "Return one heading for the entries; each name keeps the place that links lead to."
     names = [entry_name(e) for e in entries]
     shown = ', '.join(names) if len(names) < 4 else f'{names[0]} and {len(names) - 1} more'
+    shown = shown.replace('__', r'\_\_')  # else __call__ would be a bold call
     text = ''.join(entries[0]['outputs'][0]['data']['text/markdown'])
     link = re.search(r'^\[source\].*$', text, flags=re.M)
     places = ''.join(f'<span id="{escape(n.lower())}"></span>' for n in names[1:])
@@ -200,19 +239,26 @@ def described(
     source = ''.join(cell['source'])
     found = re.search(r'^#\| fig-alt: (.+)\n?', source, flags=re.M)
     text = unquoted(found[1].strip()) if found else fallback
-    if not text:
-        return
     shown = False
     for output in cell.get('outputs', []):
         data = output.get('data') or {}
         shown = shown or any(kind in data for kind in PICTURES)
+        if 'text/html' in data:
+            data['text/html'] = with_room(''.join(data['text/html'])).splitlines(keepends=True)
         for kind in ('text/html', 'image/svg+xml'):
-            if kind in data:
+            if kind in data and text:
                 data[kind] = labelled(''.join(data[kind]), text, bool(found)).splitlines(keepends=True)
-    if shown:  # nbdev takes the quotes away, and a text with a colon is no YAML without them
+    if shown and text:  # nbdev takes the quotes away, and a text with a colon is no YAML without them
         line = f'#| fig-alt: {json.dumps(text, ensure_ascii=False)}\n'
         source = source.replace(found[0], '', 1) if found else source
         cell['source'] = (line + source).splitlines(keepends=True)
+
+
+def with_room(
+    html:str, # HTML
+)->str:
+    "Mark the cells of a table that hold sentences: else one word of them would stand on each line."
+    return re.sub(r'<td>(?=[^<]{30,}</td>)(?=[^<]* [^<]* [^<]* )', '<td class="long">', html)
 
 
 def unquoted(

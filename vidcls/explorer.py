@@ -95,7 +95,7 @@ def view(self:Explorer,
 def _bar(label, p, is_true):
     colour = '#2a7' if is_true else '#999'
     return (
-        f'<tr><td>{html.escape(label)}</td><td><div '
+        f'<tr><td style="padding-right:.5em">{html.escape(label)}</td><td><div '
         f'style="background:{colour};height:.8em;width:{8 * p:.2f}em"></div></td>'
         f'<td>{p:.0%}</td></tr>'
     )

@@ -97,7 +97,7 @@ def plot_deletion_insertion(
             ax.plot(c.share, c[kind], label=f'{name}, area {curve_area(c[kind]):.2f}')
         covered = 'covered' if kind == 'deletion' else 'shown'
         ax.set(title=kind, xlabel=f'share of the clip that is {covered}', ylim=(0, 1.02))
-        ax.legend(fontsize=9, loc='upper center', bbox_to_anchor=(.5,-.22), ncols=2)
+        ax.legend(fontsize=10, loc='upper center', bbox_to_anchor=(.5,-.22), ncols=2)
     fig.axes[0].set_ylabel('probability of the class')
     return fig
 

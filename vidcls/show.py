@@ -111,6 +111,8 @@ def _fonts_for(letters):
     return families, frozenset(lacking)
 
 # %% ../nbs/inside/02_show.ipynb #contact-sheet
+_TITLE = 11  # size of a strip's title in pixels
+
 def contact_sheet(
     clips, # Sequence of uint8 (T,H,W,C)
     titles=None, # One string for each clip
@@ -129,16 +131,19 @@ def contact_sheet(
     strips = [filmstrip(c, n, height) for c in clips]
     cols = min(cols, len(clips))
     rows = -(-len(clips)//cols)
-    w, h = max(s.shape[1] for s in strips)/72, (height + (22 if titles is not None else 4))/72
+    texts = [] if titles is None else [str(t) for t in titles]
+    widest = max([s.shape[1] for s in strips] + [round(.62*_TITLE*len(t)) for t in texts])
+    w, h = widest/72, (height + (2*_TITLE + 4 if texts else 4))/72
     fig = new_figure(figsize=(cols*w, rows*h), dpi=72)
     for i, ax in enumerate(fig.subplots(rows, cols, squeeze=False).flat):
         ax.axis('off')
         if i >= len(clips):
             continue
         ax.imshow(strips[i])
+        ax.set_anchor('W')
         colour = 'black' if right is None else 'green' if right[i] else 'red'
-        if titles is not None:
-            ax.set_title(str(titles[i]), fontsize=8, color=colour, loc='left', pad=2)
+        if texts:
+            ax.set_title(texts[i], fontsize=_TITLE, color=colour, loc='left', pad=2)
     return fig
 
 # %% ../nbs/inside/02_show.ipynb #compare-clips

@@ -143,5 +143,5 @@ def plot_sweep(
     ax.set(xscale='log', xticks=sweep.frames, xticklabels=sweep.frames, ylim=(0, 1.02))
     ax.set(xlabel='different frames', ylabel='accuracy')
     ax.minorticks_off()
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=10)
     return fig
