@@ -44,7 +44,7 @@ def finished(
     site:str, # The published address of the site
 )->str:
     "Return a page as it is published."
-    for step in (offline, mathml, whole_words, unique_ids, reachable):
+    for step in (offline, mathml, whole_words, flowing, unique_ids, reachable):
         html = step(html)
     # smalldocs looks for the picture of the card beside the page
     return re.sub(rf'(content="{re.escape(site)}/)[\w-]+/(images/)', r'\1\2', html)
@@ -112,6 +112,16 @@ def whole_words(
         parts[i] = re.sub(r'<code>([^<]*)</code>', option, parts[i])
         parts[i] = re.sub(r'(\d) %(?=[^<>]*<)', '\\1\u00a0%', parts[i])
     return ''.join(p for i,p in enumerate(parts) if i % 3 != 2)
+
+
+def flowing(
+    html:str, # A page
+)->str:
+    "Mark outputs that are sentences and no tables: a phone wraps their lines."
+    def marked(m):
+        aligned = re.search(r'\S {2,}\S', re.sub('<[^>]*>', '', m[2]))
+        return m[0] if aligned else f'{m[1]} class="flowing"{m[2]}'
+    return re.sub(r'(<div class="cell-output[^"]*">\s*<pre)(><code>.*?</code>)', marked, html, flags=re.S)
 
 
 # ---- ids

@@ -12,7 +12,7 @@ FOLD = '#| code-summary: "Exported source"'
 PICTURES = ('image/png', 'image/jpeg', 'image/svg+xml')
 # names of the library that pages also use for something else: a split, a column, a field
 OTHER_SENSE = {
-    'callbacks', 'judge', 'launch', 'nearest', 'note', 'patch', 'probe', 'release',
+    'callbacks', 'judge', 'launch', 'nearest', 'note', 'patch', 'peak_mb', 'probe', 'release',
     'sampling', 'say', 'train',
 }
 
@@ -83,7 +83,11 @@ def prepared(
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown':
             heading = (re.findall(r'^#+ (.+?)(?: \{.*\})?$', source, flags=re.M) or [heading])[-1]
-            cell['source'] = without_chance_links(source, own).splitlines(keepends=True)
+            source = without_chance_links(source, own)
+            # a drawing scrolls on a phone, as those do that code makes
+            box = r'<div class="cell-output-display">\g<0></div>'
+            source = re.sub(r'^<svg\b.*?</svg>', box, source, flags=re.M | re.S)
+            cell['source'] = source.splitlines(keepends=True)
         elif cell['cell_type'] == 'code' and not is_entry(cell):
             cell['outputs'] = joined(cell.get('outputs', []))
             fallback = f'Output of the code above, in the section “{plain(heading)}”.'
