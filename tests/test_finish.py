@@ -70,6 +70,33 @@ def test_formulas_that_quarto_drew_stay():
     assert finish.mathml(drawn) == drawn
 
 
+def test_names_in_formulas_have_room_and_commas_stay_beside_them():
+    html = finish.mathml(r'<span class="math inline">\(q \log p\)</span>, so')
+    room = '<mspace width="0.167em" />'
+    assert f'<mi>q</mi>{room}<mi>log</mi>{room}<mi>p</mi>' in html
+    assert html.startswith('<span style="white-space: nowrap"><span class="math')
+    assert html.endswith('</span>,</span> so')
+
+
+# ---- where lines may not break
+
+def test_options_and_per_cent_signs_stay_whole():
+    html = '<p>95 % of <code>vidcls serve --workers 2</code></p><a title="5 % x"></a><script>5 % b</script>'
+    html += '<pre class="sourceCode bash"><code>run --bs <span>8</span></code></pre>'
+    got = finish.whole_words(html)
+    assert '95\u00a0% of' in got and 'title="5 % x"' in got and '>5 % b<' in got
+    whole = '<span style="white-space: nowrap">%s</span>'
+    assert f'vidcls serve {whole % "--workers"} 2' in got and f'run {whole % "--bs"} <span>' in got
+    assert finish.whole_words(got) == got
+
+
+def test_sentences_flow_and_tables_do_not():
+    box = '<div class="cell-output cell-output-stdout">\n<pre><code>{}</code></pre></div>'
+    sentence, table = box.format('not yet. Try again.'), box.format('way   top-1')
+    assert '<pre class="flowing">' in finish.flowing(sentence) and finish.flowing(table) == table
+    assert finish.flowing(finish.flowing(sentence)) == finish.flowing(sentence)
+
+
 # ---- ids
 
 def test_ids_are_left_where_links_should_lead():
@@ -142,6 +169,46 @@ def test_an_exported_cell_has_one_heading_above_it():
     assert len(got) == 3 and got[1].startswith(SOURCE) and got[2] == 'Then.'
     assert '### Early, Late {#early}' in got[0] and '<span id="late"></span>' in got[0]
     assert '```' not in got[0] and 'What it does' not in got[0]
+
+
+def test_an_entry_that_comes_after_later_cells_is_found():
+    both = code(SOURCE + 'def first(): pass\ndef second(): pass')
+    private = code(SOURCE + 'def _helper(): pass')
+    got = sources(stage.one_entry_each([entry('second'), private, entry('first'), both]))
+    assert len(got) == 3 and '_helper' in got[0] and '### first, second {#first}' in got[1]
+
+
+def test_a_special_method_is_no_bold_word():
+    cells = [entry('Mix.__call__'), code(SOURCE + '@patch\ndef __call__(self:Mix): pass')]
+    assert r'### Mix.\_\_call\_\_ {#mix.__call__}' in sources(stage.one_entry_each(cells))[0]
+
+
+def test_what_is_printed_in_pieces_is_one_output():
+    pieces = [dict(output_type='stream', name='stdout', text=t) for t in (['a\n'], 'b\n')]
+    picture = dict(output_type='display_data', data={})
+    got = stage.joined([*pieces, picture, pieces[0]])
+    assert [''.join(o.get('text', '')) for o in got] == ['a\nb\n', '', 'a\n']
+    assert pieces[0]['text'] == ['a\n']
+
+
+def test_a_word_links_to_a_function_only_where_it_is_one():
+    text = '[`train`](inside/commands.train.html#train), [`fit`](train.html#fit)'
+    split = code('table.train')
+    got = stage.prepared([words(text), split], 'Data sets', lesson=True)
+    assert sources(got)[0] == '`train`, [`fit`](train.html#fit)'
+    called = code('from vidcls.commands.train import train')
+    assert sources(stage.prepared([words(text), called], 'Commands', lesson=True))[0] == text
+
+
+def test_sentences_in_tables_have_room():
+    long = 'A label that the model does not know.'
+    got = stage.with_room(f'<td>{long}</td><td>vidcls.a.very.long.name.of.a.module</td><td>1.0</td>')
+    assert got.startswith(f'<td class="long">{long}') and got.count('class') == 1
+
+
+def test_drawings_in_markdown_scroll():
+    got, = stage.prepared([words('Text.\n\n<svg role="img">\n<g></g></svg>\n')], 'Batches', lesson=True)
+    assert '<div class="cell-output-display"><svg role="img">' in ''.join(got['source'])
 
 
 def test_entries_without_their_source_stay():

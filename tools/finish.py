@@ -104,12 +104,15 @@ def whole_words(
     html:str, # A page
 )->str:
     "Keep options such as --bs whole within a line, and numbers with their per cent signs."
-    def option(m):
-        whole = r'\1<span style="white-space: nowrap">\2</span>'
-        return f'<code>{re.sub(r"(^|[ [(])(--?[a-z][a-z_-]*)", whole, m[1])}</code>'
+    whole = r'<span style="white-space: nowrap">\1</span>'
+    def in_code(m):
+        return f'<code>{re.sub(r"(?<![^ [(])(--?[a-z][a-z_-]*)", whole, m[1])}</code>'
+    def in_shell(m):
+        return re.sub(r'(?<=\s)(--[a-z][\w-]*)(?![^<>]*>)', whole, m[0])
+    html = re.sub(r'<pre class="sourceCode (?:sh|bash)\b.*?</pre>', in_shell, html, flags=re.S)
     parts = re.split(r'(<(pre|script|style)\b.*?</\2>)', html, flags=re.S)
     for i in range(0, len(parts), 3):  # the parts between are the matches, and the names of their tags
-        parts[i] = re.sub(r'<code>([^<]*)</code>', option, parts[i])
+        parts[i] = re.sub(r'<code>([^<]*)</code>', in_code, parts[i])
         parts[i] = re.sub(r'(\d) %(?=[^<>]*<)', '\\1\u00a0%', parts[i])
     return ''.join(p for i,p in enumerate(parts) if i % 3 != 2)
 
