@@ -145,15 +145,16 @@ def plot_cost(
     t = cost_table() if table is None else table
     if lacks := {'model','top1','video_G'}.difference(getattr(t, 'columns', ())):
         raise ArgumentError(f"table has no column {', '.join(sorted(lacks))}; expected rows of cost_table().")
-    fig = new_figure(figsize=(6.5,3.4), dpi=72)
+    fig = new_figure(figsize=(10,6), dpi=72)
     ax = fig.subplots()
     for family in dict.fromkeys(m.split('_')[0] for m in t.model):
-        own = t[t.model.str.startswith(family)]
+        own = t[t.model.str.split('_').str[0] == family]
         ax.plot(own.video_G, own.top1, 'o-', ms=4, lw=.8, label=family)
         for r in own.itertuples():
             name = r.model.removeprefix(f'{family}_')
-            ax.annotate(name, (r.video_G, r.top1), fontsize=7, xytext=(3,3), textcoords='offset points')
+            ax.annotate(name, (r.video_G, r.top1), fontsize=9, xytext=(3,3), textcoords='offset points')
     ax.set(xscale='log', xlabel='multiply-adds of one video, all views (G)',
            ylabel='top-1 on Kinetics-400 val, published (%)')
-    ax.legend(fontsize=7)
+    ax.margins(x=.08, y=.06)
+    ax.legend(fontsize=9, loc='lower right')
     return fig
