@@ -19,12 +19,14 @@ from .options import app, as_path, say
 # %% ../../nbs/inside/86a_commands.lab.ipynb #0a369ee3
 @app.command('lab')
 def cli_lab(
-    folder: Annotated[Path, Argument(parser=as_path, metavar='[FOLDER]', help=(
-        'For your copy of the course; is made where it is not there.'))] = Path('vidcls-course'),
+    folder: Annotated[Path | None, Argument(
+        parser=as_path, metavar='[FOLDER]', show_default='the copy that you are in, or vidcls-course',
+        help='For your copy of the course; is made where it is not there.')] = None,
     open_it: Annotated[bool, Option('--open/--no-open', help='Open JupyterLab there?')] = True,
 ):
     "Copy the course into a folder and open it in JupyterLab. What you changed there is kept."
-    from vidcls.course.copies import copy_course, solved_in
+    from vidcls.course.copies import copy_course, course_folder, solved_in
+    folder = folder or course_folder() or Path('vidcls-course')
     say(str(copy_course(folder)))
     say(progress_line(solved_in(folder), folder/'pages'))
     first = next((folder/'pages').glob('01_*.ipynb'))

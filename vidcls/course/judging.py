@@ -76,7 +76,11 @@ def _merged(answer):
 # %% ../../nbs/inside/79g_course.judging.ipynb #10f92f84
 @exercise('57.1', 'a number between 0 and 1',
           "The border lies half-way between the centres. How many standard deviations is it away from each?")
-def _best_of_two(answer): return is_near(as_number(answer), NormalDist().cdf(40/20), rel=.003)
+def _best_of_two(answer):
+    n, best = as_number(answer), NormalDist().cdf(40/20)
+    if not is_near(n, best, rel=.0006) and is_near(n, best, rel=.003):
+        return "That is close. Give at least three digits."
+    return is_near(n, best, rel=.0006)
 
 @exercise('57.2', 'a whole number of clips',
           "Try one size after another: wilson(4*n//5, n) returns both ends.")
