@@ -153,12 +153,21 @@ def plain(error)->str:
     return re.sub(r'\x1b\[[\d;]*m', '', str(error))[-2000:]
 
 
+async def run_again(path, args): # As run
+    "Run a notebook; if its kernel dies, which may be the machine's fault, once more, and say so."
+    try:
+        return await run(path, args.limit_s, args.slow)
+    except DeadKernelError:
+        print(f'{path.name}: its kernel died; it is run once more', flush=True)
+        return await run(path, args.limit_s, args.slow)
+
+
 async def one(path, args, gate)->list: # Sentences about what is wrong
     "Run one notebook, then compare or store."
     async with gate:
         start = time.perf_counter()
         try:
-            new = await run(path, args.limit_s, args.slow)
+            new = await run_again(path, args)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
             bad = [f"fails: {plain(e)}"]
         else:
