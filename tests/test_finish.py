@@ -93,7 +93,9 @@ def test_options_and_per_cent_signs_stay_whole():
 def test_sentences_flow_and_tables_do_not():
     box = '<div class="cell-output cell-output-stdout">\n<pre><code>{}</code></pre></div>'
     sentence, table = box.format('not yet. Try again.'), box.format('way   top-1')
-    assert '<pre class="flowing">' in finish.flowing(sentence) and finish.flowing(table) == table
+    matrix = box.format('tensor([[0, 1],\n        [1, 0]])')
+    assert '<pre class="flowing">' in finish.flowing(sentence)
+    assert finish.flowing(table) == table and finish.flowing(matrix) == matrix
     assert finish.flowing(finish.flowing(sentence)) == finish.flowing(sentence)
 
 

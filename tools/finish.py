@@ -122,7 +122,7 @@ def flowing(
 )->str:
     "Mark outputs that are sentences and no tables: a phone wraps their lines."
     def marked(m):
-        aligned = re.search(r'\S {2,}\S', re.sub('<[^>]*>', '', m[2]))
+        aligned = re.search(r'\S {2,}\S|^ {3,}\S', re.sub('<[^>]*>', '', m[2]), flags=re.M)
         return m[0] if aligned else f'{m[1]} class="flowing"{m[2]}'
     return re.sub(r'(<div class="cell-output[^"]*">\s*<pre)(><code>.*?</code>)', marked, html, flags=re.S)
 
