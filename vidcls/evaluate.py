@@ -37,6 +37,7 @@ from vidcls.records import (
     save_record,
 )
 from .show import contact_sheet
+from .training.engine import join_processes
 from vidcls.views import (
     PROTOCOLS,
     RULES,
@@ -45,7 +46,6 @@ from vidcls.views import (
     average_views,
     check_loader_for,
     clips_of,
-    join_processes,
     load_views,
     lossy_cache,
     predict_probs,

@@ -29,7 +29,8 @@ from .models.logits import eval_mode, model_input
 from .models.pooled import Trunk
 from .models.tokens import POOLS, Tokens, layer_tokens, pool_tokens, pooled_features, token_grid
 from .parallel import map_ahead
-from .views import Views, as_views, join_processes, load_views
+from .training.engine import join_processes
+from .views import Views, as_views, load_views
 from .windows import Windows, end_of_video
 
 # %% ../nbs/inside/67_features.ipynb #features

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AHEAD_BYTES', 'check_loader', 'check_loader_for', 'clips_of', 'rows_of', 'lossy_cache', 'predict_probs',
-           'predict_views', 'logits_in_chunks', 'join_processes', 'PROTOCOLS', 'RULES', 'Views', 'as_views',
-           'average_views', 'load_views', 'mirror_idxs', 'view_frames', 'views_of_frames']
+           'predict_views', 'logits_in_chunks', 'PROTOCOLS', 'RULES', 'Views', 'as_views', 'average_views',
+           'load_views', 'mirror_idxs', 'view_frames', 'views_of_frames']
 
 # %% ../nbs/inside/56_views.ipynb #imports
 import os
@@ -22,10 +22,10 @@ from .core import ArgumentError, DataError, LabelError, VideoReadError
 from .core import check_whole, match_labels, progress
 from .data.loaders import Loader, adapt_loader, check_failed, clip_bytes
 from .models.logits import predict_logits
-from .parallel import map_ahead, rank_world
+from .parallel import map_ahead
 from .records import clip_names
 from .task import check_same_task
-from .training.engine import leave_at_exit
+from .training.engine import join_processes
 from .training.memory import free_gb, is_out_of_memory
 from .view_clips import PROTOCOLS, RULES, Views, as_views, average_views, load_views, mirror_idxs
 from .view_clips import view_frames, views_of_frames
@@ -215,15 +215,6 @@ def _fitting(chunk, spec, device, times=100):
 
 # %% ../nbs/inside/56_views.ipynb #ahead
 AHEAD_BYTES = 10**9     # bytes of views that are decoded and not yet through the model
-
-def join_processes()->tuple: # (number of this process, number of processes)
-    "Connect the processes that a launcher started."
-    rank, world = rank_world()
-    if world > 1:
-        from accelerate import PartialState
-        leave_at_exit()
-        PartialState(cpu=not torch.cuda.is_available())          # gloo without a GPU
-    return rank, world
 
 def _gathered(done, failures, world):
     "Return the results of all processes, on each of them."

@@ -60,7 +60,7 @@ def warn_of_sides(
     labels, # Class names, in the order of their indices
 ):
     "Warn if a mirror turns a class into another one, for callers that mirror clips and keep their labels."
-    sided = [l for i,l in enumerate(labels) if flip_classes(labels)[i] != i]
+    sided = [l for i,(l,to) in enumerate(zip(labels, flip_classes(labels))) if to != i]
     if sided:
         warnings.warn(f"flip=True mirrors clips and keeps their labels, but a mirror changes {sided[:4]}. "
                       "flip=flip_classes(table.labels) exchanges such labels.", stacklevel=4)
