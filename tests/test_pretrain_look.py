@@ -230,14 +230,15 @@ def test_too_few_validation_clips_give_way_to_training_clips(table):
 
 SCRIPT = """
 import sys, torch
-from accelerate import PartialState
 sys.path.insert(0, sys.argv[1])
 from test_pretrain_look import from_folder, train
 from vidcls.pretraining.collapse import CollapseWatch
+from vidcls.training.engine import join_processes
 _, _, folder, out = sys.argv
+rank, world = join_processes()
 hist, _ = train(from_folder(folder).select_classes(['left', 'up', 'spin_cw']), [CollapseWatch(n=16)], 2,
-                bs=8//PartialState().num_processes, drop_path=0.)
-if PartialState().is_main_process:
+                bs=8//world, drop_path=0.)
+if rank == 0:
     torch.save([[r[k] for k in ('rank', 'spread', 'neighbour')] for r in hist.rows], out)
 """
 
