@@ -9,6 +9,7 @@ __all__ = ['STRENGTHS', 'Probe', 'trunk_name', 'check_same_features', 'features_
 
 # %% ../nbs/inside/68_transfer.ipynb #code-3
 import copy
+import functools
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -185,15 +186,20 @@ class _Span:
         weight = weight*self.scale
         return weight, intercept - weight @ self.mean
 
+@functools.cache
+def _threads():
+    "Return what sets the threads of the libraries loaded so far. To find them takes as long as a short fit."
+    from threadpoolctl import ThreadpoolController
+    return ThreadpoolController()
+
 def _path(x, y, x_test, strengths, classes):
     "Fit one strength after the other; yield (model, log-probabilities of x_test over all classes)."
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
     model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
     for C in strengths:
         model.set_params(C=C)
         # the multiplications are short: threads would wait for each other
-        with warnings.catch_warnings(), threadpool_limits(1):
+        with warnings.catch_warnings(), _threads().limit(limits=1):
             warnings.simplefilter('ignore')                  # a fit that stops early is good enough
             model.fit(x, y)
         logp = np.full((len(x_test), classes), np.log(1e-4))
