@@ -224,7 +224,7 @@ def test_train_with_cache_augmentation_and_balance(clips, tmp_path):
 def test_shards_are_written_and_trained_on(clips, tmp_path):
     pytest.importorskip('webdataset')
     r = vidcls('shard', clips, tmp_path/'tars', '--shard-mb', .05)
-    assert r.returncode == 0 and 'shards of train' in r.stdout, r.stderr
+    assert r.returncode == 0 and 'shards: train' in r.stdout, r.stderr
     r = vidcls('train', tmp_path/'tars', '--epochs', 1, '--out', tmp_path/'run')
     assert (
         r.returncode == 0 and json.loads((tmp_path / 'run' / 'record.json').read_text())['n_evaluated'] > 0

@@ -75,5 +75,5 @@ def cli_shard(
     about, table = read_manifest(write_shards(table, out, shard_mb, seed, on_error))
     for path, reason in about['failed'].items():
         say(f'left out: {path}: {reason}')
-    kept = ', '.join(f'{len(s)} shards of {split}' for split,s in about['shards'].items())
-    say(f'{table!r}\nkept in {out}: {kept}')
+    numbers = ', '.join(f'{split} {len(s)}' for split,s in about['shards'].items())
+    say(f'{table!r}\nkept in {out}; shards: {numbers}')

@@ -46,7 +46,10 @@ def _clips_needed(answer): return as_number(answer) == 601
 def _way(answer): return is_near(as_number(answer), 15*.05*64)
 
 @exercise('03.2', 'one label', "The reverse changes the sign of each velocity, the angle's too.")
-def _reverse(answer): return is_same(answer, 'spin_ccw')
+def _reverse(answer):
+    if isinstance(answer, str) and answer not in MOVES:
+        return f"{answer!r} is no label of the set; its labels are {', '.join(MOVES)}."
+    return is_same(answer, 'spin_ccw')
 
 @exercise('03.3', 'a function of a clip, uint8 (T,H,W,3), that returns a clip of the same shape',
           "The first frame of the new clip is the last frame of the old one, and no pixel changes.")

@@ -94,6 +94,10 @@ def solved_in(
     return _memory(Path(folder))['solved']
 
 # %% ../../nbs/inside/79k_course.copies.ipynb #872884dc
+def _count(pages, what):
+    "Return '1 page' or '2 pages'."
+    return f"{len(pages)} {what}{'' if len(pages) == 1 else 's'}"
+
 @dataclass
 class CourseCopy:
     "What happened to each page of a copy."
@@ -103,9 +107,9 @@ class CourseCopy:
     kept:list=field(default_factory=list) # Pages that the reader changed, and that have a newer version
 
     def __str__(self):
-        said = [f"{len(self.new)} new pages in {self.folder}"] if self.new else []
-        said += [f"{len(self.updated)} pages brought up to date"] if self.updated else []
-        said += [f"{len(self.kept)} pages kept as you changed them, though there is a newer version: "
+        said = [f"{_count(self.new, 'new page')} in {self.folder}"] if self.new else []
+        said += [f"{_count(self.updated, 'page')} brought up to date"] if self.updated else []
+        said += [f"{_count(self.kept, 'page')} kept as you changed them, though there is a newer version: "
                  f"{', '.join(self.kept[:3])}{', …' if self.kept[3:] else ''}"] if self.kept else []
         return '; '.join(said) or f"The course in {self.folder} is up to date"
 
