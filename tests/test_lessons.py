@@ -1,5 +1,8 @@
 "What a page of the course may hold; `python tests/lessons.py` prints the figures."
+import base64
+import json
 import re
+import struct
 import sys
 from pathlib import Path
 
@@ -42,3 +45,19 @@ def test_a_lesson_shows_a_picture_and_asks(name):
 def test_every_exception_is_needed():
     there = lessons.lessons()
     assert all(lessons.weights(there[name])['longest'] > lessons.CELL for name in LONG_CELL)
+
+
+def widths(page):
+    "Yield (number of the cell, width in pixels) of each kept PNG, whose bytes 16 to 19 are its width."
+    for i, cell in enumerate(json.loads(page.read_text(encoding='utf-8'))['cells']):
+        for output in cell.get('outputs', []):
+            if picture := output.get('data', {}).get('image/png'):
+                yield i, struct.unpack('>I', base64.b64decode(''.join(picture))[16:20])[0]
+
+
+def test_pictures_are_wide_enough_to_read():
+    root = Path(__file__).resolve().parents[1]
+    found = [(page.name, i, width) for page in root.glob('nbs/**/[0-9i]*.ipynb') for i, width in widths(page)]
+    assert len(found) > 100
+    # 590: a strip of eight frames, and a figure of 600 pixels whose margin is cut off
+    assert [f for f in found if f[2] < 590] == []

@@ -242,7 +242,7 @@ def plot(
     t = self.summary().iloc[:-2]
     t = t.loc[t.sum(axis=1).sort_values(ascending=False, kind='stable').index]
     bars = len(t) <= check_whole('max_bars', max_bars)
-    fig = new_figure(figsize=(6, max(1.6, .5 + .24*len(t)) if bars else 3), dpi=70)
+    fig = new_figure(figsize=(9, max(1.6, .5 + .24*len(t)) if bars else 3), dpi=70)
     ax, left = fig.subplots(), np.zeros(len(t))
     for s in t.columns:
         if bars:

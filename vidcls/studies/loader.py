@@ -18,15 +18,17 @@ def plot_benchmark(
 ): # matplotlib Figure
     "Draw how many times faster each way is than the first one, with the range over the rounds."
     df = bench.df.iloc[::-1].reset_index(drop=True)
-    fig = new_figure(figsize=(7, .34*len(df)+.9), dpi=72)
+    fig = new_figure(figsize=(9, .34*len(df)+.9), dpi=72)
     ax = fig.subplots()
     error = np.abs(np.array(df.spread.tolist()).T - df.ratio.to_numpy())
     colours = ['C0' if g.startswith('uint8') else 'C1' for g in df.gives]
     ax.barh(df.way, df.ratio, xerr=error, color=colours, ecolor='grey')
-    for i, (way, r) in enumerate(zip(df.way, df.ratio)):
-        ax.text(r*1.15, i, f'{r:.1f}', va='center', fontsize=8)
+    for i, way in enumerate(df.way):
+        ends = [df.spread[i][1]]                             # the number stands to the right of all lines
         if targets and way in targets:
+            ends.append(targets[way])
             ax.plot([targets[way]]*2, [i-.4, i+.4], color='k', lw=2)
+        ax.text(max(ends)*1.1, i, f'{df.ratio[i]:.1f}', va='center', fontsize=8)
     ax.set(xscale='log', xlim=(.7, df.ratio.max()*3), title=bench.about['clips'],
            xlabel=f"times {bench.df.way[0]} (blue: uint8; orange: float32)")
     return fig

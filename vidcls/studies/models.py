@@ -137,7 +137,7 @@ def plot_models(
 ): # matplotlib Figure
     "Draw the accuracy of each run with its interval, and chance."
     t = table.iloc[::-1]
-    fig = new_figure(figsize=(6, .3*len(t)+.8), dpi=72)
+    fig = new_figure(figsize=(8.5, .3*len(t)+.8), dpi=72)
     ax = fig.subplots()
     colours = ['C3' if 'space' in r else 'C0' for r in t.run]
     ax.barh(t.run, t.top1, xerr=[t.top1-t.low, t.high-t.top1], color=colours, ecolor='grey')
