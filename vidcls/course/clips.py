@@ -45,11 +45,14 @@ def _clips_needed(answer): return as_number(answer) == 601
           "The speed is a share of the world's width for each step, and the picture is 64 pixels wide.")
 def _way(answer): return is_near(as_number(answer), 15*.05*64)
 
+def _unknown(labels):
+    "Return a sentence about labels that the set does not have, or an empty one."
+    wrong = sorted(set(labels) - set(MOVES))
+    return f"These are no labels of the set: {wrong}. It has {', '.join(MOVES)}." if wrong else ''
+
 @exercise('03.2', 'one label', "The reverse changes the sign of each velocity, the angle's too.")
 def _reverse(answer):
-    if isinstance(answer, str) and answer not in MOVES:
-        return f"{answer!r} is no label of the set; its labels are {', '.join(MOVES)}."
-    return is_same(answer, 'spin_ccw')
+    return (isinstance(answer, str) and _unknown([answer])) or is_same(answer, 'spin_ccw')
 
 @exercise('03.3', 'a function of a clip, uint8 (T,H,W,3), that returns a clip of the same shape',
           "The first frame of the new clip is the last frame of the old one, and no pixel changes.")
@@ -59,10 +62,7 @@ def _backwards(answer):
 
 @exercise('03.4', 'a list of labels',
           "Mirror the picture in thought: what moved to the left, and what turned, looks how?")
-def _mirror(answer):
-    if set(answer) - set(MOVES):
-        return f"These are no labels of the set: {sorted(set(answer) - set(MOVES))}."
-    return is_same(answer, ['up', 'down'])
+def _mirror(answer): return _unknown(answer) or is_same(answer, ['up', 'down'])
 
 # %% ../../nbs/inside/79b_course.clips.ipynb #f0ebd143
 @exercise('07a.1', 'a number of frames',
